@@ -1,0 +1,5 @@
+"""`python -m studiogan_gsr`."""
+
+from studiogan_gsr.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,147 @@
+"""The command `studiogan-gsr`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from studiogan_gsr.errors import DONE, FAILED, GSRError
+
+_DESCRIPTION = "gSR and long-tailed data sets as plug-ins for PyTorch-StudioGAN."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; exit status 0 done, 1 the run failed, 2 the request was wrong."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.command(options)
+        return status
+    except GSRError as error:
+        _report(error, options.traceback)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("studiogan-gsr: interrupted", file=sys.stderr)
+        return FAILED
+    except Exception as error:
+        _report(error, options.traceback)
+        return FAILED
+
+
+def _report(error: BaseException, whole: bool) -> None:
+    if whole:
+        traceback.print_exception(error)
+        return
+    # A spawned rank reports its whole traceback as text; its last line is the error.
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    text = lines[-1] if lines else type(error).__name__
+    if not isinstance(error, GSRError):
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        prefix = "" if len(lines) > 1 else f"{type(error).__name__}: "
+        place = f"{os.path.basename(where.filename)}:{where.lineno}"
+        text = f"the run failed: {prefix}{text} (at {place}; --traceback shows the rest)"
+    print(f"studiogan-gsr: {text}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("studiogan-gsr", description=_DESCRIPTION)
+    parser.add_argument("--traceback", action="store_true", help="show an error's whole traceback")
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    studiogan = commands.add_parser("studiogan", help="the benchmark itself, from an unchanged checkout")
+    actions = studiogan.add_subparsers(required=True, metavar="ACTION")
+    run = actions.add_parser(
+        "run",
+        help="run its main.py with the plug-ins",
+        usage="studiogan-gsr studiogan run [--root DIR] [--device cpu|cuda] -- ARGS",
+        description="ARGS are those of StudioGAN's main.py; -cfg also takes a shipped configuration's name.",
+    )
+    _root(run)
+    run.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda where there is one")
+    run.add_argument("--ranks", type=_positive, default=1, help="with --device cpu: processes of a -DDP run")
+    run.add_argument("--no-shim", action="append", default=[], metavar="NAME", help="see `studiogan-gsr doctor`")
+    run.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGS")
+    run.set_defaults(command=_studiogan_run)
+    fetch = actions.add_parser("fetch", help="clone the pinned commit to the default place")
+    _root(fetch)
+    fetch.add_argument("--from", dest="source", metavar="URL", help="default: the project on GitHub")
+    fetch.set_defaults(command=_studiogan_fetch)
+
+    plugins = commands.add_parser("plugins", help="what is installed, by whom, and what failed to load")
+    plugins.set_defaults(command=_plugins)
+    doctor = commands.add_parser("doctor", help="versions, checkout, device: each with its remedy")
+    _root(doctor)
+    doctor.set_defaults(command=_doctor)
+    return parser
+
+
+def _root(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--root", metavar="DIR", help="the checkout; default $STUDIOGAN_ROOT, else the cache folder")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"found {text}; allowed: a positive integer")
+    return value
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return f"studiogan-gsr {version('studiogan-gsr')}"
+
+
+def _studiogan_run(options: argparse.Namespace) -> int:
+    from studiogan_gsr.hosts.studiogan.launcher import run
+
+    arguments = options.arguments[1:] if options.arguments[:1] == ["--"] else options.arguments
+    run(options.root, arguments, options.device, options.ranks, options.no_shim)
+    return DONE
+
+
+def _studiogan_fetch(options: argparse.Namespace) -> int:
+    from studiogan_gsr.hosts.studiogan.checkout import SOURCE, fetch
+
+    checkout = fetch(options.root, options.source or SOURCE)
+    print(f"PyTorch-StudioGAN {checkout.commit()} at {checkout.root}")
+    return DONE
+
+
+def _plugins(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from studiogan_gsr.registry import GROUPS, find_plugins, load_plugin
+
+    table = Table("group", "name", "package", "object", "state")
+    broken = 0
+    for group in GROUPS:
+        for plugin in find_plugins(group):
+            try:
+                load_plugin(group, plugin.name)
+                state = "loads"
+            except GSRError as error:
+                state, broken = str(error), broken + 1
+            table.add_row(group, plugin.name, f"{plugin.package} {plugin.version}", plugin.value, state)
+    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+    return FAILED if broken else DONE
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from studiogan_gsr.hosts.studiogan.doctor import OK, diagnose
+
+    table = Table("what", "found", "remedy")
+    findings = diagnose(options.root)
+    for finding in findings:
+        table.add_row(finding.what, finding.found, finding.remedy)
+    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+    return DONE if all(finding.remedy == OK for finding in findings) else FAILED
+
+

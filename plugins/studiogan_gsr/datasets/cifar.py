@@ -1,0 +1,43 @@
+"""CIFAR-10-LT and CIFAR-100-LT: the usual long-tailed CIFAR of the literature."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from studiogan_gsr.datasets.long_tailed import LongTailed, Whole
+from studiogan_gsr.errors import DataError
+
+
+def cifar10_lt(
+    root: str, split: str, ratio: float, profile: str = "exp", seed: int = 0, reversed: bool = False
+) -> LongTailed | Whole:
+    """CIFAR-10-LT.  "train": 5000 images in the head class; "reference": the 10,000 test images."""
+    from torchvision.datasets import CIFAR10
+
+    return _cifar(CIFAR10, "170 MB", root, split, ratio, profile, seed, reversed)
+
+
+def cifar100_lt(
+    root: str, split: str, ratio: float, profile: str = "exp", seed: int = 0, reversed: bool = False
+) -> LongTailed | Whole:
+    """CIFAR-100-LT.  "train": 500 images in the head class; "reference": the 10,000 test images."""
+    from torchvision.datasets import CIFAR100
+
+    return _cifar(CIFAR100, "169 MB", root, split, ratio, profile, seed, reversed)
+
+
+def _cifar(
+    cifar: Any, size: str, root: str, split: str, ratio: float, profile: str, seed: int, reversed: bool
+) -> LongTailed | Whole:
+    try:
+        # Downloads only what is not there; checks the archive's digest.
+        dataset = cifar(root=root, train=split == "train", download=True)
+    except Exception as error:
+        raise DataError(
+            f"{cifar.__name__} is neither in {Path(root).resolve()} nor could it be downloaded ({error}); "
+            f"put {cifar.filename} ({size}) or the folder {cifar.base_folder} there, from {cifar.url}"
+        ) from error
+    if split == "train":
+        return LongTailed(dataset, ratio, profile, seed, reversed)
+    return Whole(dataset, dataset.classes)

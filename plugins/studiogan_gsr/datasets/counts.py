@@ -1,0 +1,68 @@
+"""Counts and seeded choices of long-tailed splits; pure numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from studiogan_gsr.errors import OptionError
+
+PROFILES = ("exp", "step")
+
+
+def long_tailed_counts(n_max: int, num_classes: int, ratio: float, profile: str = "exp") -> list[int]:
+    """Images per class of a long-tailed split, the most frequent class first.
+
+    "exp": n_y = int(n_max * ratio^(-y / (C - 1))), the usual long-tailed CIFAR.  "step": the first
+    half of the classes (rounded down) keeps n_max, the others get int(n_max / ratio).
+    ratio: the imbalance ratio rho, largest count over smallest, >= 1.
+    Raises OptionError for impossible values, and where a class would be left without images.
+    """
+    if num_classes < 2:
+        raise OptionError("num_classes", num_classes, "at least 2: one class has no tail")
+    if not 1 <= ratio < float("inf"):
+        raise OptionError("ratio", ratio, "an imbalance ratio >= 1 (largest class over smallest)")
+    if n_max < 1:
+        raise OptionError("n_max", n_max, "a positive number of images")
+    # (1 / ratio) ** x, not ratio ** -x: the usual program's rounding, image for image.
+    if profile == "exp":
+        counts = [int(n_max * (1 / ratio) ** (y / (num_classes - 1))) for y in range(num_classes)]
+    elif profile == "step":
+        head = num_classes // 2
+        counts = [n_max] * head + [int(n_max * (1 / ratio))] * (num_classes - head)
+    else:
+        raise OptionError("profile", profile, " or ".join(PROFILES))
+    if counts[-1] < 1:
+        raise OptionError("ratio", ratio, f"at most {n_max}: the rarest class would have no image")
+    return counts
+
+
+def long_tailed_indices(
+    targets: Sequence[int] | npt.NDArray[np.integer], counts: Sequence[int], seed: int = 0
+) -> list[int]:
+    """Indices of the images that a long-tailed split keeps, class by class.
+
+    Numpy's legacy stream, seeded once; classes in index order: shuffle the class's indices, keep the
+    first counts[y].  With seed 0 these are, index for index, the usual long-tailed CIFAR.
+    targets: labels 0 .. C-1 of all images, where C = len(counts).
+    Raises OptionError for other labels, for a class with too few images, and for a negative seed.
+    """
+    labels = np.asarray(targets)
+    present = np.unique(labels)
+    if not np.array_equal(present, np.arange(len(counts))):
+        raise OptionError("targets", present.tolist()[:20], f"each of the labels 0 to {len(counts) - 1}")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise OptionError("seed", seed, "an integer from 0 to 2^32 - 1")
+    stream = np.random.RandomState(seed)
+    kept: list[int] = []
+    for label, count in enumerate(counts):
+        indices = np.flatnonzero(labels == label)
+        if count > len(indices):
+            raise OptionError(
+                "counts", int(count), f"at most {len(indices)}, the images of class {label}; a smaller n_max fits"
+            )
+        stream.shuffle(indices)
+        kept += indices[:count].tolist()
+    return kept

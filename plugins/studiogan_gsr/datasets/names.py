@@ -1,0 +1,41 @@
+"""Names of long-tailed data sets: <data set>_rho<ratio>[_step][_reversed][_released][_seed<k>].
+
+The name carries the variant, because caches of a benchmark know nothing but names.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from studiogan_gsr.errors import ConfigurationError
+
+_RATIO = r"[1-9][0-9]*(?:\.[0-9]*[1-9])?"
+_PARTS = re.compile(
+    rf"(?:_rho(?P<ratio>{_RATIO}))?(?P<step>_step)?(?P<reversed>_reversed)?(?P<released>_released)?"
+    r"(?:_seed(?P<seed>0|[1-9][0-9]*))?"
+)
+GRAMMAR = "<data set>_rho<ratio>[_step][_reversed][_released][_seed<k>], parts in this order, none twice"
+
+
+def parse_variant(name: str, base: str) -> dict[str, Any]:
+    """The options that a name's parts mean, for the factory of the data set `base`.
+
+    >>> parse_variant("CIFAR10_LT_rho100_step_seed3", "CIFAR10_LT")
+    {'ratio': 100, 'profile': 'step', 'seed': 3}
+
+    Raises ConfigurationError for anything outside the grammar, with the canonical form.
+    """
+    match = _PARTS.fullmatch(name.removeprefix(base))
+    if not name.startswith(base) or match is None:
+        raise ConfigurationError("DATA.name", repr(name), f"the form is {GRAMMAR}")
+    options: dict[str, Any] = {}
+    if match["ratio"]:
+        ratio = float(match["ratio"])
+        options["ratio"] = int(ratio) if ratio.is_integer() else ratio
+    if match["step"]:
+        options["profile"] = "step"
+    options |= {flag: True for flag in ("reversed", "released") if match[flag]}
+    if match["seed"]:
+        options["seed"] = int(match["seed"])
+    return options

@@ -1,0 +1,96 @@
+"""What can go wrong, as types.
+
+Every message is one line that names what was found, where, what is allowed and what to do.
+Every exception passes exactly its constructor's arguments to `Exception`, so that it survives
+pickling (training ranks and data workers report through pickles).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+# Exit statuses of the command: done, the run failed, the request was wrong.
+DONE, FAILED, WRONG_REQUEST = 0, 1, 2
+
+
+class GSRError(Exception):
+    """Base of all errors of this package; `exit_status` is the command's."""
+
+    exit_status = FAILED
+
+
+class RequestError(GSRError):
+    """The command line asks for something impossible."""
+
+    exit_status = WRONG_REQUEST
+
+
+class ConfigurationError(GSRError):
+    """A key of a configuration is unknown, has the wrong type or an impossible value."""
+
+    exit_status = WRONG_REQUEST
+
+    def __init__(self, path: str, found: str, allowed: str) -> None:
+        super().__init__(path, found, allowed)
+        self.path, self.found, self.allowed = path, found, allowed
+
+    def __str__(self) -> str:
+        return f"{self.path}: found {self.found}; {self.allowed}"
+
+
+class OptionError(GSRError, ValueError):
+    """A plug-in's option has the wrong type or an impossible value."""
+
+    exit_status = WRONG_REQUEST
+
+    def __init__(self, option: str, found: object, allowed: str) -> None:
+        super().__init__(option, found, allowed)
+        self.option, self.found, self.allowed = option, found, allowed
+
+    def __str__(self) -> str:
+        return f"{self.option}: found {self.found!r}; allowed: {self.allowed}"
+
+
+class PluginError(GSRError):
+    """A plug-in is missing, doubled, does not load or breaks its contract.
+
+    `plugin` names package, version and entry point.
+    """
+
+    exit_status = WRONG_REQUEST
+
+    def __init__(self, plugin: str, cause: str) -> None:
+        super().__init__(plugin, cause)
+        self.plugin, self.cause = plugin, cause
+
+    def __str__(self) -> str:
+        return f"{self.plugin}: {self.cause}"
+
+
+class GeneratorError(GSRError):
+    """A generator's class-conditional parameters cannot be read."""
+
+
+class RegularizerError(GSRError):
+    """A regularizer's penalty cannot act on the optimizer it was attached to."""
+
+
+class DataError(GSRError):
+    """A data set is missing, malformed or contradicts the configuration."""
+
+    exit_status = WRONG_REQUEST
+
+
+class HostError(GSRError):
+    """A checkout of the benchmark is missing or not what the hooks were written for."""
+
+    exit_status = WRONG_REQUEST
+
+
+def near_miss(name: str, known: Iterable[str]) -> str:
+    """'; did you mean X?' for the known name closest to `name`, else an empty string."""
+    known = list(known)
+    lower = {k.lower(): k for k in known}
+    close = get_close_matches(name.lower(), lower, n=1)
+    return f"; did you mean {lower[close[0]]}?" if close else ""

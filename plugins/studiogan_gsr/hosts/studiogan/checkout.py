@@ -1,0 +1,96 @@
+"""A checkout of PyTorch-StudioGAN: where it is, which commit it is at, how to get one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from studiogan_gsr.errors import HostError
+
+PINNED = "947b35e9835b67860fdce44d337f6d7fee7c8db3"  # 2023-08-06, the last one
+SOURCE = "https://github.com/POSTECH-CVLab/PyTorch-StudioGAN"
+ROOT_VARIABLE = "STUDIOGAN_ROOT"
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A folder that holds StudioGAN's program."""
+
+    root: Path
+
+    @property
+    def source(self) -> Path:
+        """The folder that its `main.py` puts first on the import path."""
+        return self.root / "src"
+
+    @property
+    def main(self) -> Path:
+        return self.source / "main.py"
+
+    def commit(self) -> str | None:
+        """The commit checked out; None where git cannot tell."""
+        return _git(self.root, "rev-parse", "HEAD")
+
+    def changed_files(self) -> list[str]:
+        """Tracked files that differ from the commit."""
+        status = _git(self.root, "status", "--porcelain", "--untracked-files=no") or ""
+        return [line.split(maxsplit=1)[1] for line in status.splitlines()]
+
+
+def default_root() -> Path:
+    """$STUDIOGAN_ROOT, else the project's default place."""
+    chosen = os.environ.get(ROOT_VARIABLE)
+    return Path(chosen) if chosen else Path.home() / ".cache" / "studiogan-gsr" / "PyTorch-StudioGAN"
+
+
+def find_checkout(root: str | Path | None = None) -> Checkout:
+    """The checkout at `root` (default: `default_root()`); HostError where there is none."""
+    checkout = Checkout(Path(root) if root is not None else default_root())
+    if not checkout.main.is_file():
+        raise HostError(
+            f"no PyTorch-StudioGAN at {checkout.root} (src/main.py is missing): `studiogan-gsr studiogan fetch` "
+            f"clones it, --root or ${ROOT_VARIABLE} names another place"
+        )
+    return Checkout(checkout.root.resolve())
+
+
+def fetch(root: str | Path | None = None, source: str = SOURCE) -> Checkout:
+    """Clone the pinned commit to `root`; a checkout that is there already is left as it is.
+
+    source: a URL or a local clone.  The clone appears under its name only when it is complete.
+    Raises HostError where git fails or the place is taken.
+    """
+    target = Path(root) if root is not None else default_root()
+    if (target / "src" / "main.py").is_file():
+        return find_checkout(target)
+    if target.exists() and any(target.iterdir()):
+        raise HostError(f"{target} exists and is not a PyTorch-StudioGAN; --root names another place")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as temporary:
+        clone = Path(temporary) / "clone"
+        for arguments in (
+            ["clone", "--quiet", "--no-checkout", source, str(clone)],
+            ["-C", str(clone), "checkout", "--quiet", "--detach", PINNED],
+        ):
+            done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+            if done.returncode:
+                reason = " ".join(done.stderr.split())
+                raise HostError(f"git {arguments[0]} failed: {reason}; --from names another source, such as a clone")
+        if target.exists():
+            target.rmdir()
+        shutil.move(clone, target)
+    return find_checkout(target)
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return None
+    return done.stdout.rstrip("\n") if done.returncode == 0 else None

@@ -1,0 +1,97 @@
+"""What is installed here, and what to do about what is not."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+
+from studiogan_gsr.errors import GSRError
+from studiogan_gsr.hosts.studiogan.checkout import PINNED, find_checkout
+from studiogan_gsr.hosts.studiogan.shims import SHIMS
+from studiogan_gsr.registry import GROUPS, find_plugins, load_plugin
+
+OK = "-"
+_DISTRIBUTION = "studiogan-gsr"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the diagnosis; `remedy` is OK where nothing is to be done."""
+
+    what: str
+    found: str
+    remedy: str = OK
+
+
+def diagnose(root: str | None = None) -> list[Finding]:
+    """Versions, checkout, device, plug-ins and shims, each with its remedy."""
+    return [
+        Finding("python", platform.python_version()),
+        *_packages(),
+        _device(),
+        *_checkout(root),
+        *_plugins(),
+        *(Finding(f"shim {shim.name}", f"{shim.breaks}: {shim.mends}") for shim in SHIMS),
+    ]
+
+
+def _packages() -> list[Finding]:
+    from packaging.requirements import Requirement
+
+    findings = [Finding(_DISTRIBUTION, metadata.version(_DISTRIBUTION))]
+    for line in metadata.requires(_DISTRIBUTION) or []:
+        requirement = Requirement(line)
+        extra = "studiogan" if requirement.marker else ""
+        if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
+            continue
+        install = f"pip install '{requirement.name}{requirement.specifier}'"
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            for_whom = " (only StudioGAN needs it)" if extra else ""
+            findings.append(Finding(requirement.name, f"missing{for_whom}", install))
+            continue
+        fits = requirement.specifier.contains(version, prereleases=True)
+        findings.append(Finding(requirement.name, version, OK if fits else install))
+    return findings
+
+
+def _device() -> Finding:
+    import torch
+
+    if torch.cuda.is_available():
+        return Finding("device", torch.cuda.get_device_name())
+    return Finding("device", "no CUDA: StudioGAN runs on the CPU, slowly")
+
+
+def _checkout(root: str | None) -> list[Finding]:
+    try:
+        checkout = find_checkout(root)
+    except GSRError as error:
+        return [Finding("StudioGAN", str(error), "studiogan-gsr studiogan fetch")]
+    commit, changed = checkout.commit(), checkout.changed_files()
+    pinned = commit == PINNED
+    return [
+        Finding("StudioGAN", str(checkout.root)),
+        Finding(
+            "its commit",
+            f"{commit}, {'the pinned one' if pinned else 'not the pinned one'}",
+            OK if pinned else f"git -C {checkout.root} checkout {PINNED}",
+        ),
+        Finding("its changed files", ", ".join(changed) or "none"),
+    ]
+
+
+def _plugins() -> list[Finding]:
+    findings = []
+    for group in GROUPS:
+        for plugin in find_plugins(group):
+            try:
+                load_plugin(group, plugin.name)
+                findings.append(Finding(f"{group}: {plugin.name}", f"{plugin.package} {plugin.version}"))
+            except GSRError as error:
+                findings.append(
+                    Finding(f"{group}: {plugin.name}", str(error), f"reinstall or remove {plugin.package}")
+                )
+    return findings

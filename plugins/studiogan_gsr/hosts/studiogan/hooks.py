@@ -1,0 +1,281 @@
+"""Where the plug-ins meet StudioGAN.
+
+The only file that knows StudioGAN's attribute names.  Each hook wraps one surface, leaves its own
+result alone, and does nothing where a configuration names no plug-in.  A surface that is missing,
+or has other parameters, ends the run before it starts.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import tempfile
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from studiogan_gsr.attachment import Attachment, attach
+from studiogan_gsr.errors import DataError, HostError, RegularizerError
+from studiogan_gsr.registry import LoadedPlugin, find_dataset, find_regularizer, make_dataset, make_regularizer
+from studiogan_gsr.settings import (
+    SECTION,
+    RegularizerSettings,
+    check_keys,
+    load_configuration,
+    regularizer_settings,
+)
+
+STATE_KEY = "regularizer"
+_LISTED_CLASSES = 20
+
+
+class Run:
+    """What the hooks of one process remember."""
+
+    def __init__(self) -> None:
+        self.training_set: Any = None
+        self.plugin: LoadedPlugin | None = None
+        self.attachment: Attachment | None = None
+        self.optimizer: torch.optim.Optimizer | None = None
+
+
+_run = Run()
+
+
+def install() -> None:
+    """Wrap all surfaces; HostError names the first that is not as expected."""
+    _wrap("config", "Configurations._overwrite_cfgs", ["self", "cfg_file"], _read_configuration)
+    _wrap("config", "Configurations.define_optimizer", ["self", "Gen", "Dis"], _define_optimizer)
+    _wrap("data_util", "Dataset_.load_dataset", ["self"], _load_dataset)
+    _wrap(
+        "worker",
+        "WORKER.log_train_statistics",
+        ["self", "current_step", "real_cond_loss", "gen_acml_loss", "dis_acml_loss"],
+        _log_train_statistics,
+    )
+    _wrap("utils.misc", "save_model", ["model", "when", "step", "ckpt_dir", "states"], _save_model)
+    _wrap(
+        "utils.ckpt",
+        "load_ckpt",
+        ["model", "optimizer", "ckpt_path", "load_model", "load_opt", "load_misc", "is_freezeD"],
+        _load_ckpt,
+    )
+
+
+def surface(module: str, path: str, parameters: list[str]) -> tuple[Any, str, Callable[..., Any]]:
+    """(owner, attribute, function) of a function of StudioGAN; HostError where it is not as expected.
+
+    parameters: the names that the function must have, all of them, in this order.
+    """
+    owner: Any = import_module(module)
+    *parents, name = path.split(".")
+    for parent in parents:
+        owner = getattr(owner, parent, None)
+    function = getattr(owner, name, None)
+    if not callable(function):
+        raise HostError(f"StudioGAN's {module}.{path} is missing: this checkout is too old or changed too much")
+    found = list(inspect.signature(function).parameters)
+    if found != parameters:
+        raise HostError(
+            f"StudioGAN's {module}.{path} has the parameters {', '.join(found)}; the hooks need "
+            f"{', '.join(parameters)}: this checkout is too old or changed too much"
+        )
+    return owner, name, function
+
+
+def _wrap(module: str, path: str, parameters: list[str], hook: Callable[..., Any]) -> None:
+    """Replace a function of StudioGAN by hook(function, **arguments)."""
+    owner, name, function = surface(module, path, parameters)
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def hooked(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return hook(function, **bound.arguments)
+
+    setattr(owner, name, hooked)
+
+
+def begin() -> None:
+    """Forget an earlier run of this process."""
+    _run.__init__()  # type: ignore[misc]
+
+
+def _read_configuration(original: Callable[..., None], self: Any, cfg_file: str) -> None:
+    """Check all keys, take REGULARIZER out, and let StudioGAN read the rest."""
+    sections = load_configuration(cfg_file)
+    settings = regularizer_settings(sections)
+    rest = {name: values for name, values in sections.items() if name != SECTION}
+    check_keys(rest, self.super_cfgs)
+    if settings is None:
+        original(self, cfg_file)
+    else:
+        find_regularizer(settings.name, settings.options)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "configuration.yaml"
+            path.write_text(yaml.safe_dump(rest), encoding="utf-8")
+            original(self, str(path))
+        # A section like StudioGAN's own: it is printed with the others and reaches spawned ranks.
+        section = type(self.DATA)()
+        vars(section).update({"name": settings.name, **settings.options})
+        self.super_cfgs[SECTION] = section
+    find_dataset(str(self.DATA.name))
+
+
+def _settings(cfgs: Any) -> RegularizerSettings | None:
+    section = cfgs.super_cfgs.get(SECTION)
+    return None if section is None else regularizer_settings({SECTION: dict(vars(section))})
+
+
+def _load_dataset(original: Callable[..., None], self: Any) -> None:
+    """Give `Dataset_` a plug-in's images where its name is one; remember the training set."""
+    found = find_dataset(str(self.data_name))
+    if found is None or self.hdf5_path is not None:
+        original(self)
+    else:
+        self.data = make_dataset(found[0], self.data_dir, "train" if self.train else "reference", found[1])
+    if found is not None and self.hdf5_path is not None:
+        expected = make_dataset(found[0], self.data_dir, "train", found[1]).class_counts
+        packed = _class_counts(self)
+        if packed != list(expected):
+            raise DataError(
+                f"{self.hdf5_path} holds {sum(packed)} images with class counts {_listed(packed)}, {self.data_name} "
+                f"has {sum(expected)} with {_listed(expected)}: the file is unfinished or of another set; delete it"
+            )
+    # The first training set that a rank opens is what it trains on; evaluation may open another.
+    if self.train and _run.training_set is None:
+        _run.training_set = self
+
+
+def _define_optimizer(original: Callable[..., None], self: Any, Gen: Any, Dis: Any) -> None:
+    """Attach the regularizer to the generator's optimizer."""
+    original(self, Gen, Dis)
+    _run.optimizer = self.OPTIMIZATION.g_optimizer
+    settings, name = _settings(self), str(self.DATA.name)
+    if not self.RUN.train:
+        if settings is not None:
+            _say(f"no training in this run: {settings.name} is not attached")
+        return
+    if settings is None and find_dataset(name) is None:
+        return
+    counts = _class_counts(_run.training_set)
+    if len(counts) != self.DATA.num_classes:
+        raise DataError(
+            f"DATA.num_classes: found {self.DATA.num_classes}; {name} has {len(counts)} classes, with "
+            f"{_listed(counts)} images"
+        )
+    _check_image_size(_run.training_set, name, self.DATA.img_size)
+    if settings is None:
+        _say(f"no regularizer; {name}: class counts {_listed(counts)}")
+        return
+    _run.plugin = find_regularizer(settings.name, settings.options)
+    regularizer = make_regularizer(_run.plugin, Gen, counts, settings.options)
+    _run.attachment = attach(regularizer, self.OPTIMIZATION.g_optimizer)
+    plugin = _run.plugin.plugin
+    summary = " ".join(str(regularizer).split())
+    _say(f"{plugin.name} of {plugin.package} {plugin.version}: {summary}; class counts {_listed(counts)}")
+
+
+def _log_train_statistics(
+    original: Callable[..., None],
+    self: Any,
+    current_step: int,
+    real_cond_loss: Any,
+    gen_acml_loss: Any,
+    dis_acml_loss: Any,
+) -> None:
+    """Penalty and largest norms, in StudioGAN's own log line and in wandb."""
+    if _run.attachment is None or _run.plugin is None:
+        original(self, current_step, real_cond_loss, gen_acml_loss, dis_acml_loss)
+        return
+    name, step = _run.plugin.plugin.name, current_step + 1
+    scalars = _run.attachment.regularizer.scalars()
+    for key, value in scalars.items():
+        if not math.isfinite(value):
+            raise RegularizerError(f"{_run.plugin.plugin}: {key} is {value} at step {step}; the run is stopped")
+    worker = import_module("worker")
+    line = worker.LOG_FORMAT
+    worker.LOG_FORMAT = line + "".join(f"{name}_{key}: {value:<.4} " for key, value in scalars.items())
+    try:
+        original(self, current_step, real_cond_loss, gen_acml_loss, dis_acml_loss)
+    finally:
+        worker.LOG_FORMAT = line
+    import wandb
+
+    wandb.log({f"{name}/{key}": value for key, value in scalars.items()}, step=step)
+
+
+def _save_model(
+    original: Callable[..., None], model: str, when: str, step: int, ckpt_dir: str, states: dict[str, Any]
+) -> None:
+    """Put the regularizer's state into the generator's checkpoint."""
+    if model == "G" and _run.attachment is not None and _run.plugin is not None:
+        state = {"name": _run.plugin.plugin.name, "state": _run.attachment.regularizer.state_dict()}
+        states = {**states, STATE_KEY: state}
+    original(model, when, step, ckpt_dir, states)
+
+
+def _load_ckpt(original: Callable[..., Any], optimizer: Any, ckpt_path: str, load_opt: bool, **rest: Any) -> Any:
+    """Take the regularizer's state back where the generator's optimizer is restored."""
+    result = original(optimizer=optimizer, ckpt_path=ckpt_path, load_opt=load_opt, **rest)
+    if not load_opt or optimizer is not _run.optimizer:
+        return result
+    saved = torch.load(ckpt_path, map_location="cpu", weights_only=True).get(STATE_KEY)
+    name = None if _run.plugin is None else _run.plugin.plugin.name
+    if _run.attachment is not None and saved is not None and saved["name"] == name:
+        _run.attachment.regularizer.load_state_dict(saved["state"])
+        _say(f"{name}: state restored from the checkpoint")
+    elif _run.attachment is not None:
+        held = f"that of {saved['name']}" if saved else "none"
+        _say(f"{name}: the checkpoint holds no state of it ({held}); it starts anew")
+    elif saved is not None:
+        _say(f"the checkpoint holds the state of {saved['name']}, and this run has no regularizer")
+    return result
+
+
+def _class_counts(dataset: Any) -> list[int]:
+    """Images per class of a `Dataset_`, from the data in use; DataError where they cannot be had."""
+    if dataset is None:
+        raise DataError("no training set was opened, and the class counts come from it")
+    if dataset.hdf5_path is not None:
+        import h5py
+
+        with h5py.File(dataset.hdf5_path, "r") as file:
+            targets = file["labels"][:]
+    elif hasattr(dataset.data, "class_counts"):
+        return [int(n) for n in dataset.data.class_counts]
+    else:
+        targets = getattr(dataset.data, "targets", None)
+    if targets is None:
+        raise DataError(f"{dataset.data_name}: {type(dataset.data).__name__} has neither class_counts nor targets")
+    counts: list[int] = np.bincount(np.asarray(targets, dtype=np.int64)).tolist()
+    return counts
+
+
+def _check_image_size(dataset: Any, name: str, size: int) -> None:
+    """DataError where images, as they reach the networks, are not of DATA.img_size."""
+    with torch.random.fork_rng(devices=[]):
+        image, _ = dataset[0]
+    if tuple(image.shape[-2:]) != (size, size):
+        raise DataError(
+            f"DATA.img_size: found {size}; the images of {name} are {image.shape[-1]} x {image.shape[-2]} pixels "
+            "(--pre_resizer resizes them)"
+        )
+
+
+def _listed(counts: list[int]) -> str:
+    if len(counts) <= _LISTED_CLASSES:
+        return " ".join(map(str, counts))
+    return f"{max(counts)} to {min(counts)} of {len(counts)} classes"
+
+
+def _say(message: str) -> None:
+    rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+    print(f"[studiogan-gsr] rank {rank}: {message}", flush=True)

@@ -1,0 +1,105 @@
+"""Running an unchanged StudioGAN with the plug-ins: in this process, and in every rank it spawns."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from studiogan_gsr.errors import RequestError
+from studiogan_gsr.hosts.studiogan import hooks, shims
+from studiogan_gsr.hosts.studiogan.checkout import find_checkout
+from studiogan_gsr.hosts.studiogan.cpu import redirect_devices_to_cpu
+from studiogan_gsr.shipped import shipped_configuration
+
+_CONFIG_FLAGS = ("-cfg", "--cfg_file")
+_LOAD_WORKER = ["local_rank", "cfgs", "gpus_per_node", "run_name", "hdf5_path"]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that a process needs to be ready for StudioGAN; plain data, so that it reaches ranks.
+
+    device: "cpu" or "cuda".  processes: how many a -DDP run starts on the CPU.
+    """
+
+    source: Path
+    device: str
+    processes: int
+    skipped_shims: tuple[str, ...]
+
+    def prepare(self) -> Any:
+        """Import path, shims, devices, hooks; returns StudioGAN's own `load_worker`."""
+        # A checkout stays as it is: no __pycache__, here or in any child.
+        sys.dont_write_bytecode = True
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+        if str(self.source) not in sys.path:
+            sys.path.insert(0, str(self.source))
+        if self.device == "cpu":
+            redirect_devices_to_cpu(self.processes)
+        shims.apply_shims(self.skipped_shims, early=True)
+        _, _, load_worker = hooks.surface("loader", "load_worker", _LOAD_WORKER)
+        shims.apply_shims(self.skipped_shims, early=False)
+        hooks.install()
+        return load_worker
+
+
+class RankEntry:
+    """What StudioGAN calls, or spawns, in place of its own `load_worker`.
+
+    Unpickling one prepares the process: the arguments that follow it in the pickle refer to
+    StudioGAN's modules, which need the import path and the shims.
+    """
+
+    def __init__(self, setup: Setup, load_worker: Any = None) -> None:
+        self.setup = setup
+        self.load_worker = setup.prepare() if load_worker is None else load_worker
+
+    def __reduce__(self) -> tuple[type[RankEntry], tuple[Setup]]:
+        return RankEntry, (self.setup,)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        hooks.begin()
+        return self.load_worker(*args, **kwargs)
+
+
+def run(
+    root: str | None,
+    arguments: Sequence[str],
+    device: str | None = None,
+    processes: int = 1,
+    skipped_shims: Sequence[str] = (),
+) -> None:
+    """Run StudioGAN's `main.py` with these arguments, which mean what they mean there.
+
+    device: "cpu", "cuda", or None for CUDA where there is one.
+    Besides, `-cfg` takes the name of a shipped configuration (CIFAR10_LT/SNGAN-gSR).
+    """
+    import torch
+
+    checkout = find_checkout(root)
+    shims.check_names(skipped_shims)
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RequestError("--device cuda: torch sees no CUDA device; --device cpu runs without one")
+    entry = RankEntry(Setup(checkout.source, device, processes, tuple(skipped_shims)))
+    import_module("loader").load_worker = entry  # type: ignore[attr-defined]
+    sys.argv = [str(checkout.main), *_with_shipped_configurations(arguments)]
+    # Not runpy: spawned ranks re-import whatever file __main__ names, and need only the entry above.
+    code = compile(checkout.main.read_bytes(), str(checkout.main), "exec")
+    exec(code, {"__name__": "__main__", "__file__": str(checkout.main)})
+
+
+def _with_shipped_configurations(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with the names of shipped configurations replaced by their paths."""
+    replaced = list(arguments)
+    for i, (flag, value) in enumerate(zip(arguments, arguments[1:], strict=False), start=1):
+        if flag in _CONFIG_FLAGS and not Path(value).is_file():
+            replaced[i] = str(shipped_configuration(value))
+    return replaced
+

@@ -1,0 +1,143 @@
+"""What breaks the pinned StudioGAN on today's libraries, and how it is mended.
+
+`SHIMS` is the ledger.  Each can be switched off with `--no-shim NAME`.
+"""
+
+from __future__ import annotations
+
+import glob
+import importlib.util
+import netrc
+import os
+import sys
+import types
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from studiogan_gsr.errors import RequestError, near_miss
+
+
+@dataclass(frozen=True)
+class Shim:
+    """One repair: `apply` runs before StudioGAN is imported if `early`, else right after."""
+
+    name: str
+    breaks: str
+    mends: str
+    apply: Callable[[], None]
+    early: bool = False
+
+
+def apply_shims(skipped: Collection[str], early: bool) -> None:
+    """Apply the shims of one moment that are not switched off."""
+    for shim in SHIMS:
+        if shim.early == early and shim.name not in skipped:
+            shim.apply()
+
+
+def check_names(names: Collection[str]) -> None:
+    """RequestError for a name that no shim has."""
+    known = [shim.name for shim in SHIMS]
+    for name in names:
+        if name not in known:
+            raise RequestError(f"--no-shim {name}: the shims are {', '.join(known)}{near_miss(name, known)}")
+
+
+def _pkg_resources() -> None:
+    if importlib.util.find_spec("pkg_resources") is None:
+        from packaging.version import parse
+
+        module = types.ModuleType("pkg_resources")
+        module.parse_version = parse  # type: ignore[attr-defined]
+        sys.modules["pkg_resources"] = module
+
+
+def _wandb_offline() -> None:
+    if not {"WANDB_MODE", "WANDB_API_KEY"} & set(os.environ) and not _netrc_has("wandb"):
+        os.environ["WANDB_MODE"] = "offline"
+
+
+def _netrc_has(word: str) -> bool:
+    try:
+        return any(word in host for host in netrc.netrc(os.environ.get("NETRC")).hosts)
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def _wandb_image() -> None:
+    import torch
+    import wandb
+    from torchvision.utils import make_grid
+
+    class Image(wandb.Image):  # type: ignore[misc]
+        """An image; a batch of images becomes one grid."""
+
+        def __init__(self, data: Any, *args: Any, **kwargs: Any) -> None:
+            if isinstance(data, torch.Tensor) and data.ndim == 4:
+                data = make_grid(data, normalize=True)
+            super().__init__(data, *args, **kwargs)
+
+    wandb.Image = Image
+
+
+def _best_checkpoint() -> None:
+    ckpt = import_module("utils.ckpt")
+    load_best_model = ckpt.load_best_model
+
+    def load_best_model_if_any(ckpt_dir: str, *args: Any, **kwargs: Any) -> Any:
+        prefix = os.path.join(glob.escape(ckpt_dir), "model=G-")
+        if glob.glob(prefix + "best-weights-step*.pth"):
+            return load_best_model(ckpt_dir, *args, **kwargs)
+        saved = glob.glob(prefix + "current-weights-step=*.pth")
+        step = max((int(path.rpartition("=")[2].removesuffix(".pth")) for path in saved), default=0)
+        print("[studiogan-gsr] no metric chose a best checkpoint: the last weights are kept")
+        return step
+
+    ckpt.load_best_model = load_best_model_if_any
+
+
+def _checkpoint_numbers() -> None:
+    import numpy as np
+    import torch
+
+    scalar = np.float64(0).__reduce__()[0]  # the function's module moved between numpy 1 and 2
+    kinds = {type(np.dtype(kind)) for kind in ("float32", "float64", "int64")}
+    torch.serialization.add_safe_globals([scalar, np.dtype, *kinds])
+
+
+SHIMS = (
+    Shim(
+        "pkg-resources",
+        "setuptools 81 dropped pkg_resources, which utils/style_ops imports",
+        "a module with the one function that is used, where the real one is missing",
+        _pkg_resources,
+        early=True,
+    ),
+    Shim(
+        "wandb-offline",
+        "wandb.init, which always runs, asks for a login or fails without network",
+        "WANDB_MODE=offline, unless the user set a mode or a key, or is logged in",
+        _wandb_offline,
+        early=True,
+    ),
+    Shim(
+        "wandb-image",
+        "today's wandb.Image refuses a batch of images, which visualize_fake_images logs",
+        "a batch becomes one grid",
+        _wandb_image,
+    ),
+    Shim(
+        "best-checkpoint",
+        "with -metrics none no best checkpoint is written, and looking for it ends in an IndexError",
+        "the last weights are kept where there is no best checkpoint",
+        _best_checkpoint,
+    ),
+    Shim(
+        "checkpoint-numbers",
+        "torch.load refuses the numpy numbers in StudioGAN's own checkpoints",
+        "numpy's plain numbers are declared safe to load",
+        _checkpoint_numbers,
+    ),
+)

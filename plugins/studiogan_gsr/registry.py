@@ -1,0 +1,218 @@
+"""Plug-ins: entry-point group and name -> object.  Found, then loaded, then checked.
+
+The only file that knows packaging metadata, and the only one that imports foreign code.  Only what
+a configuration names is loaded.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+from studiogan_gsr.contract import Regularizer, missing_methods
+from studiogan_gsr.datasets.names import GRAMMAR, parse_variant
+from studiogan_gsr.errors import ConfigurationError, GSRError, OptionError, PluginError, near_miss
+
+REGULARIZERS = "studiogan.regularizers"
+DATASETS = "studiogan.datasets"
+GROUPS = (REGULARIZERS, DATASETS)
+_DATASET_ATTRIBUTES = ("targets", "class_counts", "classes", "__len__", "__getitem__")
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """An entry point as found in a package's metadata; nothing is imported yet."""
+
+    group: str
+    name: str
+    value: str
+    package: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.package} {self.version} [{self.group}] {self.name} = {self.value}"
+
+
+@dataclass(frozen=True)
+class LoadedPlugin:
+    """A plug-in with the factory it names."""
+
+    plugin: Plugin
+    factory: Callable[..., Any]
+
+
+def find_plugins(group: str) -> list[Plugin]:
+    """All plug-ins of a group, sorted by name and package."""
+    found = [
+        Plugin(group, entry.name, entry.value, entry.dist.name, entry.dist.version)
+        for entry in metadata.entry_points(group=group)
+        if entry.dist is not None
+    ]
+    return sorted(found, key=lambda p: (p.name, p.package))
+
+
+def load_plugin(group: str, name: str) -> LoadedPlugin:
+    """Import the one plug-in of that name.
+
+    Raises ConfigurationError for a name that no package has, PluginError for a name that two
+    packages have, an import that fails, or an object that cannot be called.
+    """
+    found = find_plugins(group)
+    plugins = [p for p in found if p.name == name]
+    if not plugins:
+        key = "REGULARIZER" if group == REGULARIZERS else "DATA.name"
+        names = [p.name for p in found]
+        raise ConfigurationError(
+            key, repr(name), f"installed are {', '.join(names) or 'none'}{near_miss(name, names)}"
+        )
+    if len(plugins) > 1:
+        raise PluginError(" and ".join(map(str, plugins)), f"two packages have the name {name}; uninstall one")
+    plugin = plugins[0]
+    entry = metadata.EntryPoint(plugin.name, plugin.value, plugin.group)
+    try:
+        factory = entry.load()
+    except Exception as error:  # foreign code: whatever it raises is the plug-in's fault
+        raise PluginError(str(plugin), f"import failed: {_reason(error)}") from error
+    if not callable(factory):
+        raise PluginError(str(plugin), f"is {type(factory).__name__}, not a factory that can be called")
+    return LoadedPlugin(plugin, factory)
+
+
+def find_regularizer(name: str, options: Mapping[str, Any]) -> LoadedPlugin:
+    """The regularizer plug-in of that name, its options checked as far as possible without a generator.
+
+    Raises ConfigurationError with the key's path for options that the factory does not take or refuses.
+    """
+    loaded = load_plugin(REGULARIZERS, name)
+    signature = _signature(loaded)
+    if signature is not None:
+        _check_signature(loaded, signature, options)
+    check_options = getattr(loaded.factory, "check_options", None)
+    if callable(check_options):
+        try:
+            check_options(dict(options))
+        except OptionError as error:
+            raise ConfigurationError(
+                f"REGULARIZER.{error.option}",
+                repr(error.found),
+                f"allowed: {error.allowed}{_number_hint(error.found)}",
+            ) from error
+        except Exception as error:
+            raise PluginError(str(loaded.plugin), f"check_options failed: {_reason(error)}") from error
+    return loaded
+
+
+def make_regularizer(
+    loaded: LoadedPlugin, generator: Any, class_counts: list[int], options: Mapping[str, Any]
+) -> Regularizer:
+    """Call the factory and check what it gives; PluginError names the plug-in and the cause."""
+    try:
+        regularizer: Regularizer = loaded.factory(generator, class_counts, **options)
+    except Exception as error:
+        raise PluginError(str(loaded.plugin), f"refused: {_reason(error)}") from error
+    if missing := missing_methods(regularizer):
+        raise PluginError(
+            str(loaded.plugin), f"gave {type(regularizer).__name__}, no regularizer: it lacks {', '.join(missing)}"
+        )
+    return regularizer
+
+
+def find_dataset(name: str) -> tuple[LoadedPlugin, dict[str, Any]] | None:
+    """The plug-in and options that a data set's name means; None for a name that is the host's own.
+
+    Raises ConfigurationError for a name that looks like one of ours and is not.
+    """
+    found = {p.name for p in find_plugins(DATASETS)}
+    bases = [base for base in found if name == base or name.startswith(base + "_")]
+    if not bases:
+        if "_rho" in name or name.endswith("_LT") or "_LT_" in name:
+            base = name.split("_rho")[0]
+            raise ConfigurationError(
+                "DATA.name",
+                repr(name),
+                f"installed data sets are {', '.join(sorted(found)) or 'none'}{near_miss(base, found)}; "
+                f"the form is {GRAMMAR}",
+            )
+        return None
+    base = max(bases, key=len)
+    options = parse_variant(name, base)
+    loaded = load_plugin(DATASETS, base)
+    signature = _signature(loaded)
+    try:
+        if signature is not None:
+            signature.bind("root", "train", **options)
+    except TypeError as error:
+        raise ConfigurationError(
+            "DATA.name", repr(name), f"{base} cannot be made so: {error}; the form is {GRAMMAR}"
+        ) from error
+    return loaded, options
+
+
+def make_dataset(loaded: LoadedPlugin, root: str, split: str, options: Mapping[str, Any]) -> Any:
+    """Call the factory and check what it gives; DataError and PluginError name the cause."""
+    try:
+        dataset = loaded.factory(root, split, **options)
+    except GSRError as error:
+        if isinstance(error, OptionError):
+            raise ConfigurationError("DATA.name", f"{error}", f"as {loaded.plugin} reports") from error
+        raise
+    except Exception as error:
+        raise PluginError(str(loaded.plugin), f"failed: {_reason(error)}") from error
+    missing = [a for a in _DATASET_ATTRIBUTES if not hasattr(dataset, a)]
+    if missing:
+        raise PluginError(str(loaded.plugin), f"gave {type(dataset).__name__} without {', '.join(missing)}")
+    if sum(dataset.class_counts) != len(dataset) or len(dataset.targets) != len(dataset):
+        raise PluginError(
+            str(loaded.plugin),
+            f"gave {len(dataset)} images, {len(dataset.targets)} targets and class counts that sum to "
+            f"{sum(dataset.class_counts)}; all three must be equal",
+        )
+    return dataset
+
+
+def _signature(loaded: LoadedPlugin) -> inspect.Signature | None:
+    try:
+        return inspect.signature(loaded.factory)
+    except (TypeError, ValueError):  # some builtins have none
+        return None
+
+
+def _check_signature(loaded: LoadedPlugin, signature: inspect.Signature, options: Mapping[str, Any]) -> None:
+    """Refuse a regularizer's factory of another shape, options it does not take, and missing ones."""
+    wrong = PluginError(
+        str(loaded.plugin), f"has the signature {signature}; wanted (generator, class_counts, **options)"
+    )
+    try:
+        signature.bind_partial("generator", "class_counts")
+    except TypeError as error:
+        raise wrong from error
+    parameters = list(signature.parameters.values())[2:]
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        allowed = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        for option, value in options.items():
+            if option not in allowed:
+                raise ConfigurationError(
+                    f"REGULARIZER.{option}",
+                    repr(value),
+                    f"{loaded.plugin.name} has the keys {', '.join(allowed) or 'none'}{near_miss(option, allowed)}",
+                )
+    try:
+        signature.bind("generator", "class_counts", **options)
+    except TypeError as error:
+        raise ConfigurationError("REGULARIZER", f"{error}", f"{loaded.plugin.name} needs this key") from error
+
+
+def _number_hint(found: object) -> str:
+    """YAML 1.1 reads 1e-4 as text; say so."""
+    try:
+        number = float(found) if isinstance(found, str) else None
+    except ValueError:
+        return ""
+    return "" if number is None else f"; YAML reads this as text, write {number:.1e}"
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

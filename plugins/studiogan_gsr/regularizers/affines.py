@@ -1,0 +1,278 @@
+"""Where a generator keeps its class parameters, and how to read them without running it.
+
+A class-conditional normalisation layer computes, for class y,
+
+    norm(x) * (1 + gain_y) + bias_y
+
+and `class_conditional_affines` gives gain and bias, layer by layer, for all classes, as functions
+of the generator's parameters.  Nothing is run, so nothing moves: no spectral-norm buffer, no
+batch-norm statistic, no flag, no random generator.
+
+Recognised layers (the first row that fits):
+  any class given to `register_affine_reader`;
+  children `gain`, `bias`, or `embed0`, `embed1`:
+    linear layers fed by a one-hot label (StudioGAN resnet), or by [shared class embedding, noise]
+    with the noise at zero (StudioGAN big_resnet and big_resnet_deep, BigGAN-PyTorch), or
+    embeddings indexed by the label (BigGAN-PyTorch without sharing, the authors' SNGAN);
+  a child `embed` of twice the normalised channels, [gamma_y, bias_y] (mimicry and many others).
+    Such layers multiply by gamma_y itself; gain_y = gamma_y - 1 makes the penalty mean the same.
+Weights may be spectrally normalised, by `torch.nn.utils.spectral_norm`, by
+`torch.nn.utils.parametrizations.spectral_norm`, or by BigGAN-PyTorch's own layers.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm
+
+from studiogan_gsr.errors import GeneratorError
+
+AffineReader = Callable[[nn.Module, nn.Module], tuple[Tensor, Tensor]]
+_READERS: dict[type[nn.Module], AffineReader] = {}
+
+_PAIRS = (("gain", "bias"), ("embed0", "embed1"))
+_SINGLE = "embed"
+_SHARED = "shared"
+# StudioGAN's InfoGAN puts the projected information code before the label.
+_INFORMATION = "info_proj_linear"
+
+
+@dataclass(frozen=True)
+class ClassAffine:
+    """One conditional layer: its dotted name in the generator, and (classes, channels) tensors."""
+
+    name: str
+    gain: Tensor
+    bias: Tensor
+
+
+def register_affine_reader(layer_class: type[nn.Module], reader: AffineReader) -> None:
+    """Teach `class_conditional_affines` a layer it does not know.
+
+    reader(layer, generator) -> (gain, bias), each (classes, channels) and differentiable to the
+    generator's parameters, with gain the deviation from one.  It is called at every penalty and
+    must change nothing.  Subclasses of `layer_class` are covered too.
+    """
+    _READERS[layer_class] = reader
+
+
+def class_conditional_affines(generator: nn.Module) -> list[ClassAffine]:
+    """Gain and bias of every class-conditional layer, in the order of `named_modules`.
+
+    generator: may be wrapped in DataParallel, DistributedDataParallel or torch.compile.
+    Raises GeneratorError where no layer is found (it lists what was looked for and what there is)
+    or where a layer that looks conditional cannot be read.
+    """
+    layers = find_conditional_layers(generator)
+    affines: list[Tensor | None] = [None] * (2 * len(layers))
+    for positions, stack in read_stacks(layers, ("gain", "bias")):
+        for position, tensor in zip(positions, stack.unbind(0), strict=True):
+            affines[position] = tensor
+    return [
+        ClassAffine(layer.name, affines[2 * i], affines[2 * i + 1])  # type: ignore[arg-type]
+        for i, layer in enumerate(layers)
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class ClassMap:
+    """How one side, gain or bias, of one layer follows from a weight matrix.
+
+    indexed: the weight is a table (classes, columns) looked up by the label; otherwise it is
+        (channels, inputs) and is applied to the label's one-hot or embedded vector.
+    embedding: the module whose table (classes, inputs) embeds the label; None: one-hot.
+    columns: the part of the weight's second dimension that belongs to this side and to the label.
+    shift: what the layer's stored number exceeds the gain by.
+    """
+
+    weight: nn.Module
+    indexed: bool
+    embedding: nn.Module | None
+    columns: tuple[int, int]
+    shift: float
+
+
+@dataclass(frozen=True, eq=False)
+class ConditionalLayer:
+    """A layer as found: how to read each side, or the reader that a user registered for it."""
+
+    name: str
+    maps: dict[str, ClassMap]
+    custom: Callable[[], tuple[Tensor, Tensor]] | None = None
+
+
+def find_conditional_layers(generator: nn.Module) -> list[ConditionalLayer]:
+    """The conditional layers of a generator, found once; see `class_conditional_affines`."""
+    generator = _unwrapped(generator)
+    layers = []
+    for name, module in generator.named_modules():
+        reader = next((_READERS[c] for c in type(module).__mro__ if c in _READERS), None)
+        if reader is not None:
+            layers.append(ConditionalLayer(name, {}, _bound(reader, module, generator)))
+        elif maps := _class_maps(name, module, generator):
+            layers.append(ConditionalLayer(name, maps))
+    if not layers:
+        raise GeneratorError(_nothing_found(generator))
+    return layers
+
+
+def read_stacks(layers: Sequence[ConditionalLayer], sides: Sequence[str]) -> list[tuple[list[int], Tensor]]:
+    """All wanted sides of all layers, batched: [(positions, stack (maps, classes, channels))].
+
+    Position `len(sides) * layer + side` says which map a row of a stack is.  Layers whose weights
+    have one shape and kind are read by one sequence of operations, however many they are.
+    """
+    groups: dict[tuple[object, ...], list[tuple[int, ClassMap]]] = defaultdict(list)
+    stacks = []
+    for i, layer in enumerate(layers):
+        if layer.custom is not None:
+            both = dict(zip(("gain", "bias"), layer.custom(), strict=True))
+            stacks += [([len(sides) * i + s], both[side].unsqueeze(0)) for s, side in enumerate(sides)]
+            continue
+        for s, side in enumerate(sides):
+            m = layer.maps[side]
+            weight, u, _ = _factors(m.weight)
+            has_offset = getattr(m.weight, "bias", None) is not None
+            key = (weight.shape, weight.dtype, u is None, m.indexed, m.columns, m.shift, m.embedding, has_offset)
+            groups[key].append((len(sides) * i + s, m))
+    for group in groups.values():
+        stacks.append(([position for position, _ in group], _read([m for _, m in group])))
+    return stacks
+
+
+def _read(maps: Sequence[ClassMap]) -> Tensor:
+    """(maps, classes, channels) of maps that differ in nothing but the values of their weights."""
+    kind = maps[0]
+    start, stop = kind.columns
+    weights = _effective([m.weight for m in maps])[..., start:stop]
+    if kind.indexed:
+        stack = weights
+    else:
+        stack = weights.mT
+        if kind.embedding is not None:
+            stack = _effective([kind.embedding])[0] @ stack
+        if getattr(kind.weight, "bias", None) is not None:
+            stack = stack + torch.stack([m.weight.bias for m in maps]).unsqueeze(1)  # type: ignore[misc]
+    return stack - kind.shift if kind.shift else stack
+
+
+def _effective(modules: Sequence[nn.Module]) -> Tensor:
+    """The weights (modules, rows, columns) that these modules apply, spectral norm included."""
+    factors = [_factors(module) for module in modules]
+    weights = torch.stack([weight for weight, _, _ in factors])
+    if factors[0][1] is None:
+        return weights
+    u = torch.stack([u for _, u, _ in factors])  # type: ignore[misc]
+    v = torch.stack([v for _, _, v in factors])  # type: ignore[misc]
+    sigma = (u.unsqueeze(1) @ weights @ v.unsqueeze(2)).squeeze(2)
+    return weights / sigma.unsqueeze(2)
+
+
+def _factors(module: nn.Module) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The stored weight of a module, and u, v if it divides the weight by u^T W v."""
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, SpectralNorm) and hook.name == "weight":
+            return _oriented(module.weight_orig, module.weight_u, module.weight_v, hook.dim)
+    if nn.utils.parametrize.is_parametrized(module, "weight"):
+        chain = module.parametrizations["weight"]  # type: ignore[index]
+        if len(chain) == 1 and isinstance(chain[0], _SpectralNorm):
+            return _oriented(chain.original, chain[0]._u, chain[0]._v, chain[0].dim)
+        kinds = ", ".join(type(p).__name__ for p in chain)
+        raise GeneratorError(
+            f"the weight of {module} is parametrized by {kinds}: only spectral_norm can be read; "
+            "register_affine_reader(layer_class, reader) teaches the rest"
+        )
+    weight: Tensor = module.weight  # type: ignore[assignment]
+    if hasattr(module, "W_") and "u0" in module._buffers:  # BigGAN-PyTorch: u is stored, v follows
+        matrix = (weight.T if module.transpose else weight).detach()
+        v = nn.functional.normalize(module.u0[0] @ matrix, dim=0, eps=module.eps)  # type: ignore[index, arg-type]
+        u = nn.functional.normalize(matrix @ v, dim=0, eps=module.eps)  # type: ignore[arg-type]
+        return (weight, v, u) if module.transpose else (weight, u, v)
+    return weight, None, None
+
+
+def _oriented(weight: object, u: object, v: object, dim: int) -> tuple[Tensor, Tensor, Tensor]:
+    """For dim 1, spectral_norm keeps the vectors of the transposed weight."""
+    assert isinstance(weight, Tensor) and isinstance(u, Tensor) and isinstance(v, Tensor)
+    # Clones: the next forward moves the buffers in place, before this graph's backward may run.
+    return (weight, v.clone(), u.clone()) if dim == 1 else (weight, u.clone(), v.clone())
+
+
+def _class_maps(name: str, module: nn.Module, generator: nn.Module) -> dict[str, ClassMap]:
+    """The maps of a module that looks like a conditional layer; empty for any other."""
+    for pair in _PAIRS:
+        sides = [getattr(module, attribute, None) for attribute in pair]
+        if all(isinstance(side, nn.Linear | nn.Embedding) for side in sides):
+            return {
+                side: _pair_map(f"{name}.{attribute}", getattr(module, attribute), generator)
+                for side, attribute in zip(("gain", "bias"), pair, strict=True)
+            }
+    single = getattr(module, _SINGLE, None)
+    channels = getattr(module, "num_features", None)
+    if isinstance(single, nn.Embedding) and isinstance(channels, int) and single.embedding_dim == 2 * channels:
+        return {
+            "gain": ClassMap(single, True, None, (0, channels), 1.0),
+            "bias": ClassMap(single, True, None, (channels, 2 * channels), 0.0),
+        }
+    return {}
+
+
+def _pair_map(name: str, side: nn.Module, generator: nn.Module) -> ClassMap:
+    if isinstance(side, nn.Embedding):
+        return ClassMap(side, True, None, (0, side.embedding_dim), 0.0)
+    assert isinstance(side, nn.Linear)
+    information = getattr(generator, _INFORMATION, None)
+    start = information.out_features if isinstance(information, nn.Linear) else 0
+    shared = getattr(generator, _SHARED, None)
+    if isinstance(shared, nn.Embedding):
+        stop = start + shared.embedding_dim
+        if stop > side.in_features:
+            raise GeneratorError(
+                f"{name} takes {side.in_features} inputs, fewer than the {stop} that end with the shared "
+                "class embedding: not a layer of a known kind; register_affine_reader teaches it"
+            )
+        return ClassMap(side, False, shared, (start, stop), 0.0)
+    classes = side.in_features - start
+    declared = getattr(generator, "num_classes", getattr(generator, "n_classes", classes))
+    if classes != declared or getattr(generator, "g_cond_mtd", "cBN") == "W/O":
+        raise GeneratorError(
+            f"{name} takes {side.in_features} inputs, and the generator has {declared} classes and no "
+            f"embedding '{_SHARED}': the layer is not conditional on the class (MODEL.g_cond_mtd: cBN makes "
+            "it so), or of an unknown kind that register_affine_reader can teach"
+        )
+    return ClassMap(side, False, None, (start, side.in_features), 0.0)
+
+
+def _bound(
+    reader: AffineReader, layer: nn.Module, generator: nn.Module
+) -> Callable[[], tuple[Tensor, Tensor]]:
+    return lambda: reader(layer, generator)
+
+
+def _unwrapped(generator: nn.Module) -> nn.Module:
+    while True:
+        inner = getattr(generator, "_orig_mod", None)
+        if isinstance(generator, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            inner = generator.module
+        if not isinstance(inner, nn.Module):
+            return generator
+        generator = inner
+
+
+def _nothing_found(generator: nn.Module) -> str:
+    kinds: dict[str, int] = defaultdict(int)
+    for module in generator.modules():
+        if "norm" in type(module).__name__.lower() or isinstance(module, nn.Embedding):
+            kinds[type(module).__name__] += 1
+    found = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items())) or "no normalisation layer at all"
+    return (
+        f"{type(generator).__name__} has no class-conditional normalisation layer; looked for children "
+        "gain and bias, embed0 and embed1, or an embed of twice num_features, and for classes given to "
+        f"register_affine_reader; found {found}"
+    )

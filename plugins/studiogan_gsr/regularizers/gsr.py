@@ -1,0 +1,266 @@
+"""The group Spectral Regularizer (gSR; Rangwani et al., ECCV 2022).
+
+For conditional layer l and class y, the gain and bias vectors, cut into groups, are matrices
+Gamma_y^l and B_y^l.  The penalty is
+
+    1 / (L C) * sum_l sum_y lambda_y * ( sigma_max(Gamma_y^l)^2 + sigma_max(B_y^l)^2 )
+
+over L layers and C classes, at every generator step, whatever labels were drawn.  The division by
+L C is in the authors' program, not in the paper's formula; `weight` means something only with it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from studiogan_gsr.errors import GeneratorError, OptionError
+from studiogan_gsr.regularizers.affines import find_conditional_layers, read_stacks
+from studiogan_gsr.regularizers.spectral import (
+    group_shape,
+    group_spectral_norms,
+    leading_vectors,
+    power_iteration,
+    released_power_iteration,
+)
+from studiogan_gsr.regularizers.weights import effective_number_weights
+
+SIDES = ("gain", "bias")
+# The authors' program starts with ten times as many iterations; the gain side is converged then.
+_RELEASED_FIRST = 10
+
+
+@dataclass(frozen=True)
+class GSROptions:
+    """Checked options of `GroupSpectralRegularizer`, which explains them.  Raises OptionError."""
+
+    weight: float
+    beta: float | None
+    power_iterations: int
+    groups: int | str
+    apply_to: Sequence[str]
+    released_bias_update: bool
+
+    def __post_init__(self) -> None:
+        if not _is_number(self.weight) or not 0 <= self.weight < float("inf"):
+            raise OptionError("weight", self.weight, "a finite number >= 0")
+        if self.beta is not None and not (_is_number(self.beta) and 0 <= self.beta < 1):
+            raise OptionError("beta", self.beta, "a number in [0, 1), or null for equal class weights")
+        if not _is_int(self.power_iterations) or not 0 <= self.power_iterations <= 32:
+            raise OptionError("power_iterations", self.power_iterations, "an integer from 0 (exact) to 32")
+        if self.groups != "square" and not (_is_int(self.groups) and int(self.groups) >= 1):
+            raise OptionError("groups", self.groups, "'square' or a positive integer")
+        sides = [self.apply_to] if isinstance(self.apply_to, str) else self.apply_to
+        if (
+            not isinstance(sides, list | tuple)
+            or not sides
+            or any(side not in SIDES for side in sides)
+            or len(set(sides)) != len(sides)
+        ):
+            raise OptionError("apply_to", self.apply_to, "a list of gain, bias or both")
+        object.__setattr__(self, "apply_to", tuple(side for side in SIDES if side in sides))
+        if not isinstance(self.released_bias_update, bool):
+            raise OptionError("released_bias_update", self.released_bias_update, "true or false")
+        if self.released_bias_update and (self.apply_to != SIDES or self.power_iterations == 0):
+            raise OptionError(
+                "released_bias_update", True, "false, unless apply_to is [gain, bias] and power_iterations > 0"
+            )
+
+
+class GroupSpectralRegularizer(nn.Module):
+    """gSR over a generator's class-conditional layers; a `studiogan.regularizers` plug-in.
+
+    generator: any module that `class_conditional_affines` can read.  It is not registered as a
+        submodule and nothing in it ever changes, except gradients through `penalty().backward()`.
+    class_counts: training images per class, in label order.
+    weight: lambda, the mean of the class weights.  0 watches the norms and penalises nothing.
+    beta: of the effective number of samples; None gives all classes the same weight.
+    power_iterations: per call, warm-started from the last; 0 is exact, by SVD in float64.
+    groups: "square", or the number of groups n_g, which must divide every layer's channels.
+    apply_to: the sides that are penalised, gain, bias or both.
+    released_bias_update: update the bias side's vectors as the authors' program does, which
+        underestimates its norms; only to compare with that program's numbers.
+
+    Buffers `u_<d>` (maps, classes, n_g) and `v_<d>` (maps, classes, n_c) hold the singular vectors
+    of all layers with d channels, `warm` whether they have been computed.  A regularizer that
+    starts without a saved state iterates to convergence first; one that loads a state goes on
+    exactly where it was saved.
+    """
+
+    warm: Tensor
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        class_counts: Sequence[int],
+        weight: float = 0.5,
+        beta: float | None = 0.99,
+        power_iterations: int = 4,
+        groups: int | str = "square",
+        apply_to: Sequence[str] = SIDES,
+        released_bias_update: bool = False,
+    ) -> None:
+        super().__init__()
+        self.options = GSROptions(weight, beta, power_iterations, groups, apply_to, released_bias_update)
+        self._layers = find_conditional_layers(generator)
+        self._num_classes = len(class_counts)
+        self._weights = torch.from_numpy(
+            self.options.weight * effective_number_weights(class_counts, self.options.beta)
+        )
+        # Classes by falling frequency, cut into thirds for logging; few classes leave a third empty.
+        order = np.argsort(-np.asarray(class_counts), kind="stable")
+        self._thirds = dict(zip(("head", "middle", "tail"), np.array_split(order, 3), strict=True))
+        self._last: tuple[Tensor, Tensor] | None = None
+
+        self.register_buffer("warm", torch.zeros((), dtype=torch.bool))
+        self._warm = False  # the buffer's value, readable without waiting for a device
+        with torch.no_grad():
+            for channels, (_, stack) in self._stacks().items():
+                maps, classes, n_g, n_c = stack.shape
+                if classes != self._num_classes:
+                    raise GeneratorError(
+                        f"the generator's conditional layers with {channels} channels have {classes} classes, "
+                        f"the data has {self._num_classes}: DATA.num_classes must equal the number of classes"
+                    )
+                self.register_buffer(f"u_{channels}", stack.new_zeros(maps, classes, n_g))
+                self.register_buffer(f"v_{channels}", stack.new_zeros(maps, classes, n_c))
+
+    @classmethod
+    def check_options(cls, options: Mapping[str, Any]) -> None:
+        """Raise OptionError for options that no generator could be regularized with."""
+        defaults = {
+            name: parameter.default
+            for name, parameter in inspect.signature(cls).parameters.items()
+            if parameter.default is not parameter.empty
+        }
+        GSROptions(**(defaults | dict(options)))
+
+    def penalty(self) -> Tensor:
+        """The penalty, a scalar with gradient to every parameter behind gains and biases."""
+        layers, classes = len(self._layers), self._num_classes
+        total: Tensor | None = None
+        norms = []
+        with _no_autocast():
+            for channels, (positions, stack) in self._stacks().items():
+                sigma = self._norms(channels, positions, stack)
+                if self._weights.device != sigma.device or self._weights.dtype != sigma.dtype:
+                    self._weights = self._weights.to(sigma)
+                part = (sigma.square() * self._weights).sum()
+                total = part if total is None else total + part
+                norms.append(sigma.detach())
+            assert total is not None
+            value = total / (layers * classes)
+        if not self._warm:
+            self.warm.fill_(True)
+            self._warm = True
+        # Largest norm of each class over layers and sides: (classes,).
+        self._last = (value.detach(), torch.cat(norms).amax(0))
+        return value
+
+    def scalars(self) -> dict[str, float]:
+        """Penalty and largest norms at the last `penalty()`, over the head, middle and tail thirds.
+
+        Waits for the device: call it at a print interval.
+        """
+        if self._last is None:
+            with torch.no_grad():
+                self.penalty()
+        assert self._last is not None
+        value, largest = self._last[0].item(), self._last[1].cpu().numpy()
+        norms = {f"norm_{third}": float(largest[i].max()) for third, i in self._thirds.items() if len(i)}
+        return {"penalty": value, **norms}
+
+    @torch.no_grad()
+    def class_norms(self) -> dict[str, dict[str, Tensor]]:
+        """Exact norms now: {layer name: {side: (classes,)}}, for the penalised sides."""
+        sides = self.options.apply_to
+        result: dict[str, dict[str, Tensor]] = {layer.name: {} for layer in self._layers}
+        with _no_autocast():
+            for positions, stack in self._stacks().values():
+                for position, sigma in zip(positions, group_spectral_norms(stack), strict=True):
+                    layer, side = divmod(position, len(sides))
+                    result[self._layers[layer].name][sides[side]] = sigma
+        return result
+
+    def extra_repr(self) -> str:
+        layers, sides, classes = len(self._layers), len(self.options.apply_to), self._num_classes
+        shapes = [f"{u.shape[-1]}x{self.get_buffer(f"v{name[1:]}").shape[-1]}" for name, u in self.named_buffers() if name[0] == "u"]
+        options = ", ".join(f"{key} {value}" for key, value in vars(self.options).items())
+        return f"{layers} layers, {layers * sides * classes} matrices of {' and '.join(shapes)}, {options}"
+
+    def _stacks(self) -> dict[int, tuple[list[int], Tensor]]:
+        """{channels: (positions, matrices (maps, classes, n_g, n_c))}, maps in order of position."""
+        by_channels: dict[int, list[tuple[list[int], Tensor]]] = defaultdict(list)
+        for positions, stack in read_stacks(self._layers, self.options.apply_to):
+            dtype = torch.float64 if stack.dtype == torch.float64 else torch.float32
+            by_channels[stack.shape[-1]].append((positions, stack.to(dtype)))
+        stacks = {}
+        for channels, parts in sorted(by_channels.items()):
+            positions = [p for part, _ in parts for p in part]
+            stack = parts[0][1] if len(parts) == 1 else torch.cat([s for _, s in parts])
+            shape = group_shape(channels, self.options.groups)
+            stacks[channels] = positions, stack.reshape(*stack.shape[:2], *shape)
+        return stacks
+
+    def _norms(self, channels: int, positions: list[int], stack: Tensor) -> Tensor:
+        """Spectral norms (maps, classes) of one stack, after moving its singular vectors."""
+        steps = self.options.power_iterations
+        if steps == 0:
+            return group_spectral_norms(stack)
+        matrices = stack.detach()
+        if self.get_buffer(f"u_{channels}").device != stack.device:
+            self.to(stack.device)
+        u, v = self.get_buffer(f"u_{channels}"), self.get_buffer(f"v_{channels}")
+        if not self._warm:
+            new_u, new_v = leading_vectors(matrices)
+        elif not self.options.released_bias_update:
+            new_u, new_v = power_iteration(matrices, u, v, steps)
+        else:
+            new_u, new_v = u, v
+        if self.options.released_bias_update:
+            new_u, new_v = self._released(positions, matrices, new_u, new_v)
+        u.copy_(new_u)
+        v.copy_(new_v)
+        # The graph keeps new_u and new_v, which the next call does not overwrite as it does u and v.
+        return group_spectral_norms(stack, new_u, new_v)
+
+    def _released(
+        self, positions: list[int], matrices: Tensor, u: Tensor, v: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The authors' update: pairs every bias map with its own layer's gain map."""
+        order = sorted(range(len(positions)), key=positions.__getitem__)
+        gain, bias = order[0::2], order[1::2]  # positions are 2 * layer + side
+        steps = self.options.power_iterations * (1 if self._warm else _RELEASED_FIRST)
+        sides = released_power_iteration(
+            matrices[gain], matrices[bias], u[gain], v[gain], u[bias], v[bias], steps
+        )
+        back = torch.tensor(gain + bias, device=u.device)
+        return (
+            torch.empty_like(u).index_copy_(0, back, torch.cat([sides[0], sides[2]])),
+            torch.empty_like(v).index_copy_(0, back, torch.cat([sides[1], sides[3]])),
+        )
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]
+        self._warm = bool(self.warm)
+
+
+def _no_autocast() -> torch.amp.autocast_mode.autocast:
+    """float32 arithmetic for the penalty, whatever precision the host trains in."""
+    device = "cuda" if torch.is_autocast_enabled("cuda") else "cpu"
+    return torch.autocast(device, enabled=False)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,123 @@
+"""Largest singular values of many small matrices at once.
+
+All functions work on stacks (..., n_g, n_c): each trailing matrix is one class vector of d = n_g *
+n_c channels, cut row by row into n_g groups.  The number of kernels that a function launches does
+not depend on how many matrices there are.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from studiogan_gsr.errors import OptionError
+
+# Squarings of M M^T that stand for "iterated to convergence": 2^12 power iterations.
+_SQUARINGS = 12
+# The authors' program normalises with this floor on the length of a vector.
+_RELEASED_EPS = 1e-3
+
+
+def group_shape(channels: int, groups: int | str = "square") -> tuple[int, int]:
+    """(n_g, n_c), the matrix into which `channels` numbers are cut.
+
+    "square" is the most square factorisation with n_g <= n_c, as in the authors' program (256 ->
+    16 x 16, 384 -> 16 x 24; a prime d -> 1 x d); an integer is n_g itself.
+    Raises OptionError where that integer does not divide `channels`.
+    """
+    if groups == "square":
+        rows = next(r for r in range(math.isqrt(channels), 0, -1) if channels % r == 0)
+    elif isinstance(groups, int) and groups >= 1 and channels % groups == 0:
+        rows = groups
+    else:
+        divisors = ", ".join(str(r) for r in range(1, channels + 1) if channels % r == 0)
+        raise OptionError("groups", groups, f"'square' or a divisor of {channels} channels: {divisors}")
+    return rows, channels // rows
+
+
+def group_spectral_norms(matrix_stack: Tensor, u: Tensor | None = None, v: Tensor | None = None) -> Tensor:
+    """Spectral norms of a stack of matrices, (..., n_g, n_c) -> (...).
+
+    Without u and v: exact, by singular values in float64, returned in the stack's dtype.
+    With u (..., n_g) and v (..., n_c), unit vectors that are constants to autograd: u^T M v, whose
+    gradient u v^T is that of the spectral norm where u and v are the leading singular vectors.
+    """
+    if u is None or v is None:
+        exact: Tensor = torch.linalg.svdvals(matrix_stack.double())[..., 0]
+        return exact.to(matrix_stack.dtype)
+    return (u * _times(matrix_stack, v)).sum(-1)
+
+
+@torch.no_grad()
+def power_iteration(matrices: Tensor, u: Tensor, v: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+    """`iterations` rounds of v <- unit(M^T u), u <- unit(M v); returns the new (u, v).
+
+    All but the last round act through M M^T, scaled so that nothing overflows or underflows in
+    float32 for up to 32 rounds.  Where M is zero the given vectors are kept: a zero vector would
+    stay zero, and with it the norm, when the matrix later grows.
+    """
+    left = u
+    if iterations > 1:
+        gram = _scaled(matrices @ matrices.mT)
+        for _ in range(iterations - 1):
+            left = _times(gram, left)
+    v = _unit(_times(matrices.mT, left), v)
+    return _unit(_times(matrices, v), u), v
+
+
+@torch.no_grad()
+def leading_vectors(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """Leading singular vectors u (..., n_g) and v (..., n_c), as after 4096 power iterations.
+
+    Repeated squaring of M M^T: its 2^k-th power is, up to scale, u u^T, and the column with the
+    largest diagonal element is u.  Deterministic: there is no start vector.
+    """
+    gram = _scaled(matrices @ matrices.mT)
+    for _ in range(_SQUARINGS):
+        gram = _scaled(gram @ gram)
+    column = gram.diagonal(dim1=-2, dim2=-1).argmax(-1)[..., None, None]
+    left = gram.gather(-1, column.expand(*gram.shape[:-1], 1)).squeeze(-1)
+    n_g, n_c = matrices.shape[-2:]
+    u = _unit(left, torch.full_like(matrices[..., 0], n_g**-0.5))
+    v = torch.full_like(matrices[..., 0, :], n_c**-0.5)
+    return power_iteration(matrices, u, v, 1)
+
+
+@torch.no_grad()
+def released_power_iteration(
+    gain: Tensor, bias: Tensor, u: Tensor, v: Tensor, u_bias: Tensor, v_bias: Tensor, iterations: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The vectors as the authors' program updates them, (u, v, u_bias, v_bias).
+
+    The known departure from the definition: the bias side's left vector follows from the *gain*
+    side's right vector, so that u^T B v falls short of the spectral norm of B.  Kept to compare
+    with numbers made by that program; never used unless asked for.
+    """
+    for _ in range(iterations):
+        v = _released_unit(_times(gain.mT, u))
+        u = _released_unit(_times(gain, v))
+        v_bias = _released_unit(_times(bias.mT, u_bias))
+        u_bias = _released_unit(_times(bias, v))
+    return u, v, u_bias, v_bias
+
+
+def _times(matrices: Tensor, vectors: Tensor) -> Tensor:
+    return (matrices @ vectors.unsqueeze(-1)).squeeze(-1)
+
+
+def _unit(vectors: Tensor, otherwise: Tensor) -> Tensor:
+    """Vectors scaled to length one; rows of length zero come from `otherwise`."""
+    length = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    return torch.where(length > 0, vectors / length, otherwise)
+
+
+def _released_unit(vectors: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(vectors, dim=-1, eps=_RELEASED_EPS)
+
+
+def _scaled(gram: Tensor) -> Tensor:
+    """Positive semi-definite matrices divided by their trace, zero ones left as they are."""
+    trace = gram.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
+    return gram / torch.where(trace > 0, trace, 1.0)

@@ -1,0 +1,40 @@
+"""Class weights from the effective number of samples (Cui et al., CVPR 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from studiogan_gsr.errors import OptionError
+
+
+def effective_number_weights(counts: Sequence[int], beta: float | None) -> npt.NDArray[np.float64]:
+    """Weights of the classes, inverse to their effective numbers of samples, with mean one.
+
+    The effective number of n samples is E_n = (1 - beta^n) / (1 - beta); the weight of class y is
+    K / E_{n_y} with K = C / sum_y(1 / E_{n_y}).  gSR multiplies them by its `weight`, lambda.
+
+    counts: images per class, all positive.
+    beta: in [0, 1).  0 gives every class the same weight; near 1 the weights are inverse to the
+        counts.  None: every class the same weight.
+    Returns a float64 array (classes,), ordered as `counts`.
+    Raises OptionError for an empty list, a class without images, or beta outside [0, 1).
+    """
+    n = np.asarray(counts, dtype=np.float64)
+    if n.ndim != 1 or n.size == 0:
+        raise OptionError("class_counts", list(counts), "one positive number of images per class")
+    if not np.all(np.isfinite(n)) or np.any(n < 1):
+        empty = int(np.flatnonzero(~(n >= 1))[0])
+        raise OptionError("class_counts", list(counts), f"positive numbers (class {empty} has none)")
+    if beta is None:
+        return np.ones_like(n)
+    if not 0 <= beta < 1:
+        raise OptionError("beta", beta, "a number in [0, 1), or null for equal class weights")
+    if beta == 0:
+        return np.ones_like(n)
+    # -expm1(n log beta) = 1 - beta^n without cancellation where beta^n is close to 1.
+    effective = -np.expm1(n * np.log(beta)) / (1 - beta)
+    weights: npt.NDArray[np.float64] = n.size / np.sum(1 / effective) / effective
+    return weights

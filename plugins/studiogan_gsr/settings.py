@@ -1,0 +1,109 @@
+"""A configuration's sections -> validated settings.
+
+The one file that knows the keys that this package adds to StudioGAN's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from studiogan_gsr.errors import ConfigurationError, near_miss
+
+SECTION = "REGULARIZER"
+_FORM = "a plug-in's name (REGULARIZER: gsr), or a mapping with the key name"
+
+
+@dataclass(frozen=True)
+class RegularizerSettings:
+    """What REGULARIZER says: a plug-in's name and the options for its factory."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load_configuration(path: str | Path) -> dict[str, dict[str, Any] | Any]:
+    """The sections of a YAML file, loaded safely.
+
+    Raises ConfigurationError for a file that is missing, is not YAML, asks for Python objects,
+    repeats a key or is not a mapping.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(str(path), type(error).__name__, "a readable YAML file is wanted") from error
+    try:
+        sections = yaml.load(text, Loader=_UniqueKeys)
+    except yaml.YAMLError as error:
+        raise ConfigurationError(str(path), "bad YAML", " ".join(str(error).split())) from error
+    if not isinstance(sections, dict):
+        raise ConfigurationError(str(path), type(sections).__name__, "sections such as DATA: and MODEL: are wanted")
+    return sections
+
+
+def regularizer_settings(sections: Mapping[str, Any]) -> RegularizerSettings | None:
+    """The settings under REGULARIZER; None where the section is absent.
+
+    Raises ConfigurationError for any other form than a name or a mapping with a name.
+    """
+    if SECTION not in sections:
+        return None
+    section = sections[SECTION]
+    if isinstance(section, str):
+        section = {"name": section}
+    if not isinstance(section, dict):
+        raise ConfigurationError(SECTION, repr(section), f"allowed: {_FORM}; without one, leave the section out")
+    if "name" not in section:
+        keys = [str(key) for key in section]
+        raise ConfigurationError(SECTION, f"the keys {', '.join(keys) or 'none'}", f"allowed: {_FORM}")
+    name = section["name"]
+    if not isinstance(name, str) or not name:
+        raise ConfigurationError(f"{SECTION}.name", repr(name), "allowed: a plug-in's name")
+    for key in section:
+        if not isinstance(key, str):
+            raise ConfigurationError(f"{SECTION}.{key}", type(key).__name__, "allowed: keys that are names")
+    return RegularizerSettings(name, {key: value for key, value in section.items() if key != "name"})
+
+
+def check_keys(sections: Mapping[str, Any], known: Mapping[str, object]) -> None:
+    """Refuse sections and keys that a host does not have.
+
+    known: section name -> object whose attributes are the section's keys.
+    """
+    for section, values in sections.items():
+        if section not in known:
+            allowed = [*known, SECTION]
+            raise ConfigurationError(
+                str(section), "an unknown section", f"allowed: {', '.join(allowed)}{near_miss(str(section), allowed)}"
+            )
+        if not isinstance(values, dict):
+            raise ConfigurationError(section, repr(values), "a mapping of keys is wanted")
+        keys = list(vars(known[section]))
+        for key in values:
+            if key not in keys:
+                allowed_keys = f"{section} has no such key{near_miss(str(key), keys)}"
+                raise ConfigurationError(f"{section}.{key}", "an unknown key", allowed_keys)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Safe, and strict about a key that is written twice, of which YAML would keep the last."""
+
+
+def _unique_mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
+    loader.flatten_mapping(node)
+    pairs = loader.construct_pairs(node)
+    seen: set[Any] = set()
+    for (key_node, _), (key, _) in zip(node.value, pairs, strict=True):
+        if not isinstance(key, str | int | float | bool | None) or key in seen:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {key} stands twice or is no name", key_node.start_mark
+            )
+        seen.add(key)
+    return dict(pairs)
+
+
+_UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)

@@ -1,0 +1,33 @@
+"""Files that the package carries: configurations and patches."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from studiogan_gsr.errors import ConfigurationError, near_miss
+
+
+def shipped_folder(name: str) -> Path:
+    """The folder `configs` or `patches`, in an installed package or in the repository."""
+    package = Path(str(files("studiogan_gsr")))
+    installed = package / name
+    return installed if installed.is_dir() else package.parents[1] / name
+
+
+def shipped_configurations() -> list[str]:
+    """Names of the shipped configurations: <data set>/<model>."""
+    folder = shipped_folder("configs")
+    return sorted(str(path.relative_to(folder).with_suffix("").as_posix()) for path in folder.glob("*/*.yaml"))
+
+
+def shipped_configuration(name: str) -> Path:
+    """The file of a shipped configuration; ConfigurationError for an unknown name."""
+    names = shipped_configurations()
+    if name.removesuffix(".yaml") not in names:
+        raise ConfigurationError(
+            name,
+            "neither a file nor a shipped configuration",
+            f"shipped are {', '.join(names)}{near_miss(name, names)}",
+        )
+    return shipped_folder("configs") / f"{name.removesuffix('.yaml')}.yaml"

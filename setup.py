@@ -1,0 +1,86 @@
+"""Packaging of studiogan-gsr.
+
+`plugins/` is a source root, not a package.  `patches/` and `configs/` live at the top level of
+the repository, where a reader looks for them, and are carried in the wheel as data packages.
+"""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+# What StudioGAN 947b35e itself imports, beside torch, on today's Python.
+STUDIOGAN = [
+    "setuptools<81",  # it imports pkg_resources, which setuptools 81 dropped
+    "click",
+    "kornia",
+    "matplotlib",
+    "ninja",
+    "pandas",
+    "requests",
+    "scikit-learn",
+    "seaborn",
+    "timm",
+    "tqdm",
+    "wandb",
+]
+
+setup(
+    name="studiogan-gsr",
+    version="0.1.0",
+    description="Group spectral regularization and long-tailed data sets as plug-ins for PyTorch-StudioGAN",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    package_dir={
+        "": "plugins",
+        "studiogan_gsr.configs": "configs",
+        "studiogan_gsr.patches": "patches",
+    },
+    packages=[*find_packages("plugins"), "studiogan_gsr.configs", "studiogan_gsr.patches"],
+    package_data={
+        "studiogan_gsr": ["py.typed"],
+        "studiogan_gsr.configs": ["*.md", "*/*.yaml"],
+        "studiogan_gsr.patches": ["*.md", "*.patch"],
+    },
+    install_requires=[
+        "h5py",
+        "numpy",
+        "pillow",
+        "prdc",
+        "pyyaml",
+        "rich",
+        "scipy",
+        "torch>=2.1",
+        "torchvision>=0.16",
+    ],
+    extras_require={
+        "studiogan": STUDIOGAN,
+        "test": [
+            "build",
+            "hypothesis",
+            "mypy",
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+            "types-PyYAML",
+            "types-setuptools",
+        ],
+    },
+    entry_points={
+        "console_scripts": ["studiogan-gsr = studiogan_gsr.cli:main"],
+        "studiogan.regularizers": ["gsr = studiogan_gsr.regularizers.gsr:GroupSpectralRegularizer"],
+        "studiogan.datasets": [
+            "CIFAR10_LT = studiogan_gsr.datasets.cifar:cifar10_lt",
+            "CIFAR100_LT = studiogan_gsr.datasets.cifar:cifar100_lt",
+            "Folder_LT = studiogan_gsr.datasets.folder:folder_lt",
+        ],
+    },
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
