@@ -77,7 +77,9 @@ class Attachment:
         if not isinstance(penalty, Tensor) or penalty.numel() != 1:
             raise RegularizerError(f"{name}.penalty() gave {_kind(penalty)}; a scalar tensor is wanted")
         if not penalty.requires_grad:
-            raise RegularizerError(f"{name}.penalty() gave a tensor without gradient; nothing would be penalised")
+            raise RegularizerError(
+                f"{name}.penalty() gave a tensor without gradient; nothing would be penalised"
+            )
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
         gradients = torch.autograd.grad(penalty, parameters, allow_unused=True) if parameters else ()
         reached = [(p, g) for p, g in zip(parameters, gradients, strict=True) if g is not None]

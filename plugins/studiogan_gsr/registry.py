@@ -69,7 +69,9 @@ def load_plugin(group: str, name: str) -> LoadedPlugin:
             key, repr(name), f"installed are {', '.join(names) or 'none'}{near_miss(name, names)}"
         )
     if len(plugins) > 1:
-        raise PluginError(" and ".join(map(str, plugins)), f"two packages have the name {name}; uninstall one")
+        raise PluginError(
+            " and ".join(map(str, plugins)), f"two packages have the name {name}; uninstall one"
+        )
     plugin = plugins[0]
     entry = metadata.EntryPoint(plugin.name, plugin.value, plugin.group)
     try:
@@ -115,7 +117,8 @@ def make_regularizer(
         raise PluginError(str(loaded.plugin), f"refused: {_reason(error)}") from error
     if missing := missing_methods(regularizer):
         raise PluginError(
-            str(loaded.plugin), f"gave {type(regularizer).__name__}, no regularizer: it lacks {', '.join(missing)}"
+            str(loaded.plugin),
+            f"gave {type(regularizer).__name__}, no regularizer: it lacks {', '.join(missing)}",
         )
     return regularizer
 

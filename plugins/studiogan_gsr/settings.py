@@ -41,7 +41,9 @@ def load_configuration(path: str | Path) -> dict[str, dict[str, Any] | Any]:
     except yaml.YAMLError as error:
         raise ConfigurationError(str(path), "bad YAML", " ".join(str(error).split())) from error
     if not isinstance(sections, dict):
-        raise ConfigurationError(str(path), type(sections).__name__, "sections such as DATA: and MODEL: are wanted")
+        raise ConfigurationError(
+            str(path), type(sections).__name__, "sections such as DATA: and MODEL: are wanted"
+        )
     return sections
 
 
@@ -56,7 +58,9 @@ def regularizer_settings(sections: Mapping[str, Any]) -> RegularizerSettings | N
     if isinstance(section, str):
         section = {"name": section}
     if not isinstance(section, dict):
-        raise ConfigurationError(SECTION, repr(section), f"allowed: {_FORM}; without one, leave the section out")
+        raise ConfigurationError(
+            SECTION, repr(section), f"allowed: {_FORM}; without one, leave the section out"
+        )
     if "name" not in section:
         keys = [str(key) for key in section]
         raise ConfigurationError(SECTION, f"the keys {', '.join(keys) or 'none'}", f"allowed: {_FORM}")
@@ -78,7 +82,9 @@ def check_keys(sections: Mapping[str, Any], known: Mapping[str, object]) -> None
         if section not in known:
             allowed = [*known, SECTION]
             raise ConfigurationError(
-                str(section), "an unknown section", f"allowed: {', '.join(allowed)}{near_miss(str(section), allowed)}"
+                str(section),
+                "an unknown section",
+                f"allowed: {', '.join(allowed)}{near_miss(str(section), allowed)}",
             )
         if not isinstance(values, dict):
             raise ConfigurationError(section, repr(values), "a mapping of keys is wanted")

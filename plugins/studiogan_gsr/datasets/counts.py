@@ -61,7 +61,9 @@ def long_tailed_indices(
         indices = np.flatnonzero(labels == label)
         if count > len(indices):
             raise OptionError(
-                "counts", int(count), f"at most {len(indices)}, the images of class {label}; a smaller n_max fits"
+                "counts",
+                int(count),
+                f"at most {len(indices)}, the images of class {label}; a smaller n_max fits",
             )
         stream.shuffle(indices)
         kept += indices[:count].tolist()

@@ -139,7 +139,16 @@ def read_stacks(layers: Sequence[ConditionalLayer], sides: Sequence[str]) -> lis
             m = layer.maps[side]
             weight, u, _ = _factors(m.weight)
             has_offset = getattr(m.weight, "bias", None) is not None
-            key = (weight.shape, weight.dtype, u is None, m.indexed, m.columns, m.shift, m.embedding, has_offset)
+            key = (
+                weight.shape,
+                weight.dtype,
+                u is None,
+                m.indexed,
+                m.columns,
+                m.shift,
+                m.embedding,
+                has_offset,
+            )
             groups[key].append((len(sides) * i + s, m))
     for group in groups.values():
         stacks.append(([position for position, _ in group], _read([m for _, m in group])))
@@ -215,7 +224,11 @@ def _class_maps(name: str, module: nn.Module, generator: nn.Module) -> dict[str,
             }
     single = getattr(module, _SINGLE, None)
     channels = getattr(module, "num_features", None)
-    if isinstance(single, nn.Embedding) and isinstance(channels, int) and single.embedding_dim == 2 * channels:
+    if (
+        isinstance(single, nn.Embedding)
+        and isinstance(channels, int)
+        and single.embedding_dim == 2 * channels
+    ):
         return {
             "gain": ClassMap(single, True, None, (0, channels), 1.0),
             "bias": ClassMap(single, True, None, (channels, 2 * channels), 0.0),

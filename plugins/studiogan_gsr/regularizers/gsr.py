@@ -70,7 +70,9 @@ class GSROptions:
             raise OptionError("released_bias_update", self.released_bias_update, "true or false")
         if self.released_bias_update and (self.apply_to != SIDES or self.power_iterations == 0):
             raise OptionError(
-                "released_bias_update", True, "false, unless apply_to is [gain, bias] and power_iterations > 0"
+                "released_bias_update",
+                True,
+                "false, unless apply_to is [gain, bias] and power_iterations > 0",
             )
 
 
@@ -191,7 +193,10 @@ class GroupSpectralRegularizer(nn.Module):
 
     def extra_repr(self) -> str:
         layers, sides, classes = len(self._layers), len(self.options.apply_to), self._num_classes
-        shapes = [f"{u.shape[-1]}x{self.get_buffer(f"v{name[1:]}").shape[-1]}" for name, u in self.named_buffers() if name[0] == "u"]
+        vectors = dict(self.named_buffers())
+        shapes = [
+            f"{u.shape[-1]}x{vectors['v' + d[1:]].shape[-1]}" for d, u in vectors.items() if d[0] == "u"
+        ]
         options = ", ".join(f"{key} {value}" for key, value in vars(self.options).items())
         return f"{layers} layers, {layers * sides * classes} matrices of {' and '.join(shapes)}, {options}"
 

@@ -79,7 +79,9 @@ def fetch(root: str | Path | None = None, source: str = SOURCE) -> Checkout:
             done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
             if done.returncode:
                 reason = " ".join(done.stderr.split())
-                raise HostError(f"git {arguments[0]} failed: {reason}; --from names another source, such as a clone")
+                raise HostError(
+                    f"git {arguments[0]} failed: {reason}; --from names another source, such as a clone"
+                )
         if target.exists():
             target.rmdir()
         shutil.move(clone, target)

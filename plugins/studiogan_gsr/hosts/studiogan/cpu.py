@@ -51,7 +51,9 @@ def redirect_devices_to_cpu(processes: int = 1) -> None:
     ddp_init = nn.parallel.DistributedDataParallel.__init__
 
     def init_without_devices(self: Any, module: nn.Module, *_: Any, **kwargs: Any) -> None:
-        ddp_init(self, module, **{k: v for k, v in kwargs.items() if k not in ("device_ids", "output_device")})
+        ddp_init(
+            self, module, **{k: v for k, v in kwargs.items() if k not in ("device_ids", "output_device")}
+        )
 
     nn.parallel.DistributedDataParallel.__init__ = init_without_devices  # type: ignore[method-assign]
 

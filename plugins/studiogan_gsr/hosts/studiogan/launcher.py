@@ -102,4 +102,3 @@ def _with_shipped_configurations(arguments: Sequence[str]) -> list[str]:
         if flag in _CONFIG_FLAGS and not Path(value).is_file():
             replaced[i] = str(shipped_configuration(value))
     return replaced
-
