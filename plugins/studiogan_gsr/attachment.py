@@ -77,9 +77,7 @@ class Attachment:
         if not isinstance(penalty, Tensor) or penalty.numel() != 1:
             raise RegularizerError(f"{name}.penalty() gave {_kind(penalty)}; a scalar tensor is wanted")
         if not penalty.requires_grad:
-            raise RegularizerError(
-                f"{name}.penalty() gave a tensor without gradient; nothing would be penalised"
-            )
+            raise RegularizerError(f"{name}.penalty() gave a tensor without gradient; nothing would be penalised")
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
         gradients = torch.autograd.grad(penalty, parameters, allow_unused=True) if parameters else ()
         reached = [(p, g) for p, g in zip(parameters, gradients, strict=True) if g is not None]
@@ -96,7 +94,8 @@ class Attachment:
         if missing := missing_methods(regularizer):
             raise RegularizerError(f"{name} is no regularizer: it lacks {', '.join(missing)}")
         state = copy.deepcopy(regularizer.state_dict())
-        devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        devices = sorted({p.get_device() for p in parameters if p.is_cuda})
         with torch.random.fork_rng(devices), torch.enable_grad():
             penalty = regularizer.penalty()
             gradients = self._gradients(penalty, optimizer)

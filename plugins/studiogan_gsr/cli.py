@@ -62,9 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     _root(run)
     run.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda where there is one")
     run.add_argument("--ranks", type=_positive, default=1, help="with --device cpu: processes of a -DDP run")
-    run.add_argument(
-        "--no-shim", action="append", default=[], metavar="NAME", help="see `studiogan-gsr doctor`"
-    )
+    run.add_argument("--no-shim", action="append", default=[], metavar="NAME", help="see `studiogan-gsr doctor`")
     run.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGS")
     run.set_defaults(command=_studiogan_run)
     fetch = actions.add_parser("fetch", help="clone the pinned commit to the default place")
@@ -81,9 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _root(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--root", metavar="DIR", help="the checkout; default $STUDIOGAN_ROOT, else the cache folder"
-    )
+    parser.add_argument("--root", metavar="DIR", help="the checkout; default $STUDIOGAN_ROOT, else the cache folder")
 
 
 def _positive(text: str) -> int:

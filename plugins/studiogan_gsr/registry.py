@@ -69,9 +69,7 @@ def load_plugin(group: str, name: str) -> LoadedPlugin:
             key, repr(name), f"installed are {', '.join(names) or 'none'}{near_miss(name, names)}"
         )
     if len(plugins) > 1:
-        raise PluginError(
-            " and ".join(map(str, plugins)), f"two packages have the name {name}; uninstall one"
-        )
+        raise PluginError(" and ".join(map(str, plugins)), f"two packages have the name {name}; uninstall one")
     plugin = plugins[0]
     entry = metadata.EntryPoint(plugin.name, plugin.value, plugin.group)
     try:

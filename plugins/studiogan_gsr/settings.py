@@ -41,9 +41,7 @@ def load_configuration(path: str | Path) -> dict[str, dict[str, Any] | Any]:
     except yaml.YAMLError as error:
         raise ConfigurationError(str(path), "bad YAML", " ".join(str(error).split())) from error
     if not isinstance(sections, dict):
-        raise ConfigurationError(
-            str(path), type(sections).__name__, "sections such as DATA: and MODEL: are wanted"
-        )
+        raise ConfigurationError(str(path), type(sections).__name__, "sections such as DATA: and MODEL: are wanted")
     return sections
 
 
@@ -58,9 +56,7 @@ def regularizer_settings(sections: Mapping[str, Any]) -> RegularizerSettings | N
     if isinstance(section, str):
         section = {"name": section}
     if not isinstance(section, dict):
-        raise ConfigurationError(
-            SECTION, repr(section), f"allowed: {_FORM}; without one, leave the section out"
-        )
+        raise ConfigurationError(SECTION, repr(section), f"allowed: {_FORM}; without one, leave the section out")
     if "name" not in section:
         keys = [str(key) for key in section]
         raise ConfigurationError(SECTION, f"the keys {', '.join(keys) or 'none'}", f"allowed: {_FORM}")

@@ -18,9 +18,7 @@ def shipped_folder(name: str) -> Path:
 def shipped_configurations() -> list[str]:
     """Names of the shipped configurations: <data set>/<model>."""
     folder = shipped_folder("configs")
-    return sorted(
-        str(path.relative_to(folder).with_suffix("").as_posix()) for path in folder.glob("*/*.yaml")
-    )
+    return sorted(str(path.relative_to(folder).with_suffix("").as_posix()) for path in folder.glob("*/*.yaml"))
 
 
 def shipped_configuration(name: str) -> Path:

@@ -23,7 +23,7 @@ def folder_lt(
     from torchvision.datasets import ImageFolder
 
     folder = Path(root) / _FOLDERS[split]
-    layout = f"{Path(root).resolve()} needs {'/ and '.join(_FOLDERS.values())}/, each with one folder of images a class"
+    layout = f"{Path(root).resolve()} needs train/ and valid/, each with one folder of images a class"
     if not folder.is_dir():
         found = sorted(p.name for p in Path(root).iterdir())[:5] if Path(root).is_dir() else "no such folder"
         raise DataError(f"{layout}; found {found}")

@@ -70,9 +70,7 @@ class Whole:
         counts = np.bincount(self.targets, minlength=len(self.classes))
         self.class_counts: list[int] = counts.tolist()
         if 0 in self.class_counts or len(counts) != len(self.classes):
-            raise OptionError(
-                "class_counts", self.class_counts, f"images in each of {len(self.classes)} classes"
-            )
+            raise OptionError("class_counts", self.class_counts, f"images in each of {len(self.classes)} classes")
 
     def __len__(self) -> int:
         return len(self.targets)

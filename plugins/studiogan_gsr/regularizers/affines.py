@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -187,30 +188,36 @@ def _factors(module: nn.Module) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The stored weight of a module, and u, v if it divides the weight by u^T W v."""
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, SpectralNorm) and hook.name == "weight":
-            return _oriented(module.weight_orig, module.weight_u, module.weight_v, hook.dim)
+            vectors = module.get_buffer("weight_u"), module.get_buffer("weight_v")
+            return _oriented(module.get_parameter("weight_orig"), *vectors, hook.dim)
     if nn.utils.parametrize.is_parametrized(module, "weight"):
-        chain = module.parametrizations["weight"]  # type: ignore[index]
-        if len(chain) == 1 and isinstance(chain[0], _SpectralNorm):
-            return _oriented(chain.original, chain[0]._u, chain[0]._v, chain[0].dim)
+        chain = module.get_submodule("parametrizations.weight")
+        assert isinstance(chain, nn.utils.parametrize.ParametrizationList)
+        norm = chain[0]
+        if len(chain) == 1 and isinstance(norm, _SpectralNorm):
+            return _oriented(chain.get_parameter("original"), norm._u, norm._v, norm.dim)
         kinds = ", ".join(type(p).__name__ for p in chain)
         raise GeneratorError(
-            f"the weight of {module} is parametrized by {kinds}: only spectral_norm can be read; "
+            f"the weight of {type(module).__name__} is parametrized by {kinds}: only spectral_norm can be read; "
             "register_affine_reader(layer_class, reader) teaches the rest"
         )
-    weight: Tensor = module.weight  # type: ignore[assignment]
-    if hasattr(module, "W_") and "u0" in module._buffers:  # BigGAN-PyTorch: u is stored, v follows
-        matrix = (weight.T if module.transpose else weight).detach()
-        v = nn.functional.normalize(module.u0[0] @ matrix, dim=0, eps=module.eps)  # type: ignore[index, arg-type]
-        u = nn.functional.normalize(matrix @ v, dim=0, eps=module.eps)  # type: ignore[arg-type]
-        return (weight, v, u) if module.transpose else (weight, u, v)
+    weight = module.get_parameter("weight")
+    if hasattr(module, "W_") and "u0" in module._buffers:
+        return _biggan_factors(module, weight)
     return weight, None, None
 
 
-def _oriented(weight: object, u: object, v: object, dim: int) -> tuple[Tensor, Tensor, Tensor]:
+def _oriented(weight: Tensor, u: Tensor, v: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
     """For dim 1, spectral_norm keeps the vectors of the transposed weight."""
-    assert isinstance(weight, Tensor) and isinstance(u, Tensor) and isinstance(v, Tensor)
-    # Clones: the next forward moves the buffers in place, before this graph's backward may run.
-    return (weight, v.clone(), u.clone()) if dim == 1 else (weight, u.clone(), v.clone())
+    return (weight, v, u) if dim == 1 else (weight, u, v)
+
+
+def _biggan_factors(module: Any, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """BigGAN-PyTorch keeps u alone, and makes v and the next u from it at every forward."""
+    matrix = (weight.T if module.transpose else weight).detach()
+    v = nn.functional.normalize(module.u0[0] @ matrix, dim=0, eps=module.eps)
+    u = nn.functional.normalize(matrix @ v, dim=0, eps=module.eps)
+    return _oriented(weight, u, v, dim=1 if module.transpose else 0)
 
 
 def _class_maps(name: str, module: nn.Module, generator: nn.Module) -> dict[str, ClassMap]:
@@ -224,11 +231,7 @@ def _class_maps(name: str, module: nn.Module, generator: nn.Module) -> dict[str,
             }
     single = getattr(module, _SINGLE, None)
     channels = getattr(module, "num_features", None)
-    if (
-        isinstance(single, nn.Embedding)
-        and isinstance(channels, int)
-        and single.embedding_dim == 2 * channels
-    ):
+    if isinstance(single, nn.Embedding) and isinstance(channels, int) and single.embedding_dim == 2 * channels:
         return {
             "gain": ClassMap(single, True, None, (0, channels), 1.0),
             "bias": ClassMap(single, True, None, (channels, 2 * channels), 0.0),
@@ -262,9 +265,7 @@ def _pair_map(name: str, side: nn.Module, generator: nn.Module) -> ClassMap:
     return ClassMap(side, False, None, (start, side.in_features), 0.0)
 
 
-def _bound(
-    reader: AffineReader, layer: nn.Module, generator: nn.Module
-) -> Callable[[], tuple[Tensor, Tensor]]:
+def _bound(reader: AffineReader, layer: nn.Module, generator: nn.Module) -> Callable[[], tuple[Tensor, Tensor]]:
     return lambda: reader(layer, generator)
 
 

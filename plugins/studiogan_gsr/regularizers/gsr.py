@@ -194,9 +194,7 @@ class GroupSpectralRegularizer(nn.Module):
     def extra_repr(self) -> str:
         layers, sides, classes = len(self._layers), len(self.options.apply_to), self._num_classes
         vectors = dict(self.named_buffers())
-        shapes = [
-            f"{u.shape[-1]}x{vectors['v' + d[1:]].shape[-1]}" for d, u in vectors.items() if d[0] == "u"
-        ]
+        shapes = [f"{u.shape[-1]}x{vectors['v' + d[1:]].shape[-1]}" for d, u in vectors.items() if d[0] == "u"]
         options = ", ".join(f"{key} {value}" for key, value in vars(self.options).items())
         return f"{layers} layers, {layers * sides * classes} matrices of {' and '.join(shapes)}, {options}"
 
@@ -236,16 +234,12 @@ class GroupSpectralRegularizer(nn.Module):
         # The graph keeps new_u and new_v, which the next call does not overwrite as it does u and v.
         return group_spectral_norms(stack, new_u, new_v)
 
-    def _released(
-        self, positions: list[int], matrices: Tensor, u: Tensor, v: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _released(self, positions: list[int], matrices: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """The authors' update: pairs every bias map with its own layer's gain map."""
         order = sorted(range(len(positions)), key=positions.__getitem__)
         gain, bias = order[0::2], order[1::2]  # positions are 2 * layer + side
         steps = self.options.power_iterations * (1 if self._warm else _RELEASED_FIRST)
-        sides = released_power_iteration(
-            matrices[gain], matrices[bias], u[gain], v[gain], u[bias], v[bias], steps
-        )
+        sides = released_power_iteration(matrices[gain], matrices[bias], u[gain], v[gain], u[bias], v[bias], steps)
         back = torch.tensor(gain + bias, device=u.device)
         return (
             torch.empty_like(u).index_copy_(0, back, torch.cat([sides[0], sides[2]])),
@@ -253,7 +247,7 @@ class GroupSpectralRegularizer(nn.Module):
         )
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *args)
         self._warm = bool(self.warm)
 
 

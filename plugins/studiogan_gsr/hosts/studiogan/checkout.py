@@ -79,9 +79,7 @@ def fetch(root: str | Path | None = None, source: str = SOURCE) -> Checkout:
             done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
             if done.returncode:
                 reason = " ".join(done.stderr.split())
-                raise HostError(
-                    f"git {arguments[0]} failed: {reason}; --from names another source, such as a clone"
-                )
+                raise HostError(f"git {arguments[0]} failed: {reason}; --from names another source, such as a clone")
         if target.exists():
             target.rmdir()
         shutil.move(clone, target)
@@ -90,9 +88,7 @@ def fetch(root: str | Path | None = None, source: str = SOURCE) -> Checkout:
 
 def _git(root: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
     except FileNotFoundError:
         return None
     return done.stdout.rstrip("\n") if done.returncode == 0 else None

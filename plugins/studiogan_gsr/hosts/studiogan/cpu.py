@@ -38,7 +38,7 @@ def redirect_devices_to_cpu(processes: int = 1) -> None:
 
     processes: how many devices the program is told there are; that is what `-DDP` starts.
     """
-    _DevicesAreCPU().__enter__()
+    _DevicesAreCPU().__enter__()  # type: ignore[no-untyped-call]
     torch.cuda.current_device = lambda: 0
     torch.cuda.device_count = lambda: processes
     torch.cuda.set_device = lambda device: None
@@ -51,9 +51,7 @@ def redirect_devices_to_cpu(processes: int = 1) -> None:
     ddp_init = nn.parallel.DistributedDataParallel.__init__
 
     def init_without_devices(self: Any, module: nn.Module, *_: Any, **kwargs: Any) -> None:
-        ddp_init(
-            self, module, **{k: v for k, v in kwargs.items() if k not in ("device_ids", "output_device")}
-        )
+        ddp_init(self, module, **{k: v for k, v in kwargs.items() if k not in ("device_ids", "output_device")})
 
     nn.parallel.DistributedDataParallel.__init__ = init_without_devices  # type: ignore[method-assign]
 

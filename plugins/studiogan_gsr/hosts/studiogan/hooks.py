@@ -85,9 +85,7 @@ def surface(module: str, path: str, parameters: list[str]) -> tuple[Any, str, Ca
         owner = getattr(owner, parent, None)
     function = getattr(owner, name, None)
     if not callable(function):
-        raise HostError(
-            f"StudioGAN's {module}.{path} is missing: this checkout is too old or changed too much"
-        )
+        raise HostError(f"StudioGAN's {module}.{path} is missing: this checkout is too old or changed too much")
     found = list(inspect.signature(function).parameters)
     if found != parameters:
         raise HostError(
@@ -207,10 +205,8 @@ def _log_train_statistics(
     scalars = _run.attachment.regularizer.scalars()
     for key, value in scalars.items():
         if not math.isfinite(value):
-            raise RegularizerError(
-                f"{_run.plugin.plugin}: {key} is {value} at step {step}; the run is stopped"
-            )
-    worker = import_module("worker")
+            raise RegularizerError(f"{_run.plugin.plugin}: {key} is {value} at step {step}; the run is stopped")
+    worker: Any = import_module("worker")
     line = worker.LOG_FORMAT
     worker.LOG_FORMAT = line + "".join(f"{name}_{key}: {value:<.4} " for key, value in scalars.items())
     try:
@@ -232,9 +228,7 @@ def _save_model(
     original(model, when, step, ckpt_dir, states)
 
 
-def _load_ckpt(
-    original: Callable[..., Any], optimizer: Any, ckpt_path: str, load_opt: bool, **rest: Any
-) -> Any:
+def _load_ckpt(original: Callable[..., Any], optimizer: Any, ckpt_path: str, load_opt: bool, **rest: Any) -> Any:
     """Take the regularizer's state back where the generator's optimizer is restored."""
     result = original(optimizer=optimizer, ckpt_path=ckpt_path, load_opt=load_opt, **rest)
     if not load_opt or optimizer is not _run.optimizer:
@@ -266,9 +260,7 @@ def _class_counts(dataset: Any) -> list[int]:
     else:
         targets = getattr(dataset.data, "targets", None)
     if targets is None:
-        raise DataError(
-            f"{dataset.data_name}: {type(dataset.data).__name__} has neither class_counts nor targets"
-        )
+        raise DataError(f"{dataset.data_name}: {type(dataset.data).__name__} has neither class_counts nor targets")
     counts: list[int] = np.bincount(np.asarray(targets, dtype=np.int64)).tolist()
     return counts
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def run(
 def _with_shipped_configurations(arguments: Sequence[str]) -> list[str]:
     """The arguments, with the names of shipped configurations replaced by their paths."""
     replaced = list(arguments)
-    for i, (flag, value) in enumerate(zip(arguments, arguments[1:], strict=False), start=1):
+    for i, (flag, value) in enumerate(pairwise(arguments), start=1):
         if flag in _CONFIG_FLAGS and not Path(value).is_file():
             replaced[i] = str(shipped_configuration(value))
     return replaced

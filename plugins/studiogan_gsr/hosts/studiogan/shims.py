@@ -71,7 +71,7 @@ def _wandb_image() -> None:
     import wandb
     from torchvision.utils import make_grid
 
-    class Image(wandb.Image):  # type: ignore[misc]
+    class Image(wandb.Image):
         """An image; a batch of images becomes one grid."""
 
         def __init__(self, data: Any, *args: Any, **kwargs: Any) -> None:
@@ -79,7 +79,7 @@ def _wandb_image() -> None:
                 data = make_grid(data, normalize=True)
             super().__init__(data, *args, **kwargs)
 
-    wandb.Image = Image
+    setattr(wandb, "Image", Image)  # noqa: B010
 
 
 def _best_checkpoint() -> None:
@@ -95,14 +95,14 @@ def _best_checkpoint() -> None:
         print("[studiogan-gsr] no metric chose a best checkpoint: the last weights are kept")
         return step
 
-    ckpt.load_best_model = load_best_model_if_any
+    setattr(ckpt, "load_best_model", load_best_model_if_any)  # noqa: B010
 
 
 def _checkpoint_numbers() -> None:
     import numpy as np
     import torch
 
-    scalar = np.float64(0).__reduce__()[0]  # the function's module moved between numpy 1 and 2
+    scalar: Any = np.float64(0).__reduce__()[0]  # the function's module moved between numpy 1 and 2
     kinds = {type(np.dtype(kind)) for kind in ("float32", "float64", "int64")}
     torch.serialization.add_safe_globals([scalar, np.dtype, *kinds])
 
