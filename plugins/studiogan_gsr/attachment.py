@@ -101,7 +101,7 @@ class Attachment:
             gradients = self._gradients(penalty, optimizer)
             finite = torch.isfinite(penalty).all() and all(torch.isfinite(g).all() for _, g in gradients)
         if not finite:
-            raise RegularizerError(f"{name}.penalty() or its gradient is not finite ({float(penalty)})")
+            raise RegularizerError(f"{name}.penalty() or its gradient is not finite ({penalty.item()})")
         regularizer.load_state_dict(state)
 
 

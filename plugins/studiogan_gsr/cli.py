@@ -34,14 +34,15 @@ def _report(error: BaseException, whole: bool) -> None:
     if whole:
         traceback.print_exception(error)
         return
-    # A spawned rank reports its whole traceback as text; its last line is the error.
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    text = lines[-1] if lines else type(error).__name__
+    text = " ".join(str(error).split())
     if not isinstance(error, GSRError):
+        if "Traceback (most recent call last)" in text:  # a spawned rank's, as text; its last line is the error
+            text = str(error).strip().splitlines()[-1]
+        else:
+            text = f"{type(error).__name__}: {text}"
         where = traceback.extract_tb(error.__traceback__)[-1]
-        prefix = "" if len(lines) > 1 else f"{type(error).__name__}: "
         place = f"{os.path.basename(where.filename)}:{where.lineno}"
-        text = f"the run failed: {prefix}{text} (at {place}; --traceback shows the rest)"
+        text = f"the run failed: {text} (at {place}; --traceback shows the rest)"
     print(f"studiogan-gsr: {text}", file=sys.stderr)
 
 

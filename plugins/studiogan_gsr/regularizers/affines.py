@@ -189,22 +189,33 @@ def _factors(module: nn.Module) -> tuple[Tensor, Tensor | None, Tensor | None]:
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, SpectralNorm) and hook.name == "weight":
             vectors = module.get_buffer("weight_u"), module.get_buffer("weight_v")
-            return _oriented(module.get_parameter("weight_orig"), *vectors, hook.dim)
+            return _oriented(_stored(module, "weight_orig"), *vectors, hook.dim)
     if nn.utils.parametrize.is_parametrized(module, "weight"):
         chain = module.get_submodule("parametrizations.weight")
         assert isinstance(chain, nn.utils.parametrize.ParametrizationList)
         norm = chain[0]
         if len(chain) == 1 and isinstance(norm, _SpectralNorm):
-            return _oriented(chain.get_parameter("original"), norm._u, norm._v, norm.dim)
+            return _oriented(_stored(chain, "original"), norm._u, norm._v, norm.dim)
         kinds = ", ".join(type(p).__name__ for p in chain)
         raise GeneratorError(
             f"the weight of {type(module).__name__} is parametrized by {kinds}: only spectral_norm can be read; "
             "register_affine_reader(layer_class, reader) teaches the rest"
         )
-    weight = module.get_parameter("weight")
+    weight = _stored(module, "weight")
     if hasattr(module, "W_") and "u0" in module._buffers:
         return _biggan_factors(module, weight)
     return weight, None, None
+
+
+def _stored(module: nn.Module, name: str) -> Tensor:
+    """A parameter of the module itself; never a tensor that a hook has left there."""
+    tensor = module._parameters.get(name)
+    if tensor is None:
+        raise GeneratorError(
+            f"the {name} of {type(module).__name__} is not a parameter but follows from others by a hook of an "
+            "unknown kind; register_affine_reader(layer_class, reader) teaches it"
+        )
+    return tensor
 
 
 def _oriented(weight: Tensor, u: Tensor, v: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:

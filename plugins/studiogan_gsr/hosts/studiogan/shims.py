@@ -55,7 +55,8 @@ def _pkg_resources() -> None:
 
 
 def _wandb_offline() -> None:
-    if not {"WANDB_MODE", "WANDB_API_KEY"} & set(os.environ) and not _netrc_has("wandb"):
+    chosen = os.environ.get("WANDB_MODE") or os.environ.get("WANDB_API_KEY")
+    if not chosen and not _netrc_has("wandb"):
         os.environ["WANDB_MODE"] = "offline"
 
 

@@ -1,0 +1,43 @@
+"""Fixtures: plug-in packages made of real metadata, and the checkout of StudioGAN if there is one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from studiogan_gsr.errors import GSRError
+from studiogan_gsr.hosts.studiogan.checkout import Checkout, find_checkout
+
+MakePackage = Callable[..., Path]
+
+
+@pytest.fixture
+def make_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakePackage:
+    """make_package(name, group, {entry: value}, {module: source}) -> the folder put on the import path."""
+
+    def make(name: str, group: str, entries: dict[str, str], modules: dict[str, str], version: str = "1.0") -> Path:
+        folder = tmp_path / f"site-{name}"
+        info = folder / f"{name}-{version}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        lines = [f"{entry} = {value}" for entry, value in entries.items()]
+        (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines]) + "\n")
+        for module, source in modules.items():
+            (folder / f"{module}.py").write_text(source)
+            monkeypatch.delitem(sys.modules, module, raising=False)
+        monkeypatch.syspath_prepend(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Checkout:
+    """The checkout in its usual place; the test is skipped where there is none."""
+    try:
+        return find_checkout()
+    except GSRError as error:
+        pytest.skip(str(error))

@@ -1,0 +1,245 @@
+"""Attaching equals adding the penalty to the loss."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from generators import Generator, OneHot, Shared
+from studiogan_gsr import GroupSpectralRegularizer, attach
+from studiogan_gsr.errors import RegularizerError
+
+COUNTS = [8, 4, 2, 1]
+MakeOptimizer = Callable[[Any], torch.optim.Optimizer]
+OPTIMIZERS: dict[str, MakeOptimizer] = {
+    "adam": lambda p: torch.optim.Adam(p, lr=1e-2, betas=(0.5, 0.999), eps=1e-6),
+    "fused adam": lambda p: torch.optim.Adam(p, lr=1e-2, fused=True),
+    "sgd": lambda p: torch.optim.SGD(p, lr=1e-2, momentum=0.9, nesterov=True),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=1e-3, weight_decay=1e-2),
+}
+
+
+def make_generator() -> Generator:
+    torch.manual_seed(0)
+    return Shared(4, [12, 16, 12])
+
+
+def loss_of(generator: nn.Module, step: int) -> Tensor:
+    source = torch.Generator().manual_seed(step)
+    x, y = torch.randn(6, 16, 2, 2, generator=source), torch.randint(4, (6,), generator=source)
+    return generator(x, y).square().sum() * 10
+
+
+def train(make: MakeOptimizer, attached: bool, accumulate: int = 1, scaler: Any = None, steps: int = 5) -> Generator:
+    generator = make_generator()
+    optimizer = make(list(generator.parameters()))
+    regularizer = GroupSpectralRegularizer(generator, COUNTS, power_iterations=0)
+    if attached:
+        attach(regularizer, optimizer)
+    for step in range(steps):
+        optimizer.zero_grad()
+        for part in range(accumulate):
+            loss = loss_of(generator, step * accumulate + part) / accumulate
+            if not attached:
+                loss = loss + regularizer.penalty() / accumulate
+            (loss if scaler is None else scaler.scale(loss)).backward()
+        if scaler is None:
+            optimizer.step()
+        else:
+            scaler.step(optimizer)
+            scaler.update()
+    return generator
+
+
+def assert_equal(a: nn.Module, b: nn.Module, rtol: float = 1e-5) -> None:
+    for p, q in zip(a.parameters(), b.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=rtol, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_attached_equals_added_to_the_loss(name: str, accumulate: int) -> None:
+    make = OPTIMIZERS[name]
+    attached = train(make, True, accumulate)
+    assert_equal(attached, train(make, False, accumulate))
+    without = make_generator()
+    assert any(not torch.allclose(p, q) for p, q in zip(attached.parameters(), without.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["adam", "fused adam", "sgd"])
+def test_under_a_grad_scaler_the_penalty_is_not_scaled(name: str) -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    assert_equal(train(OPTIMIZERS[name], True, scaler=scaler), train(OPTIMIZERS[name], False), rtol=1e-4)
+
+
+def test_a_step_that_the_scaler_skips_changes_no_weight() -> None:
+    generator = make_generator()
+    optimizer = OPTIMIZERS["adam"](list(generator.parameters()))
+    handle = attach(GroupSpectralRegularizer(generator, COUNTS), optimizer)
+    scaler = torch.amp.GradScaler("cpu")
+    before = [p.detach().clone() for p in generator.parameters()]
+    scaler.scale(loss_of(generator, 0) * float("inf")).backward()
+    scaler.step(optimizer)
+    assert handle.steps == 0
+    assert all(torch.equal(p, old) for p, old in zip(generator.parameters(), before, strict=True))
+
+
+def test_the_gradient_of_the_penalty_is_added_once_to_what_is_there() -> None:
+    generator = make_generator()
+    optimizer = torch.optim.SGD(generator.parameters(), lr=1.0)
+    regularizer = GroupSpectralRegularizer(generator, COUNTS, power_iterations=0)
+    wanted = torch.autograd.grad(regularizer.penalty(), list(generator.parameters()), allow_unused=True)
+    attach(regularizer, optimizer)
+    before = [p.detach().clone() for p in generator.parameters()]
+    loss_of(generator, 0).backward()
+    loss_gradient = [p.grad.clone() for p in generator.parameters()]
+    optimizer.step()
+    for p, old, grad, penalty in zip(generator.parameters(), before, loss_gradient, wanted, strict=True):
+        torch.testing.assert_close(old - p, grad + (0 if penalty is None else penalty), rtol=1e-4, atol=1e-5)
+
+
+def test_a_parameter_without_gradient_gets_the_penaltys_alone() -> None:
+    generator = make_generator()
+    optimizer = torch.optim.SGD(generator.parameters(), lr=1.0)
+    attach(GroupSpectralRegularizer(generator, COUNTS), optimizer)
+    before = copy.deepcopy(generator.state_dict())
+    optimizer.step()  # no backward at all
+    moved = {k for k, v in generator.state_dict().items() if not torch.equal(v, before[k])}
+    assert moved == {k for k, _ in generator.named_parameters()}
+
+
+def test_frozen_parameters_stay_and_the_others_are_penalised() -> None:
+    generator = make_generator()
+    generator.shared.requires_grad_(False)
+    optimizer = torch.optim.SGD(generator.parameters(), lr=1.0)
+    attach(GroupSpectralRegularizer(generator, COUNTS), optimizer)
+    shared, gain = generator.shared.weight.clone(), generator.layers[0].gain.weight.clone()
+    optimizer.step()
+    assert torch.equal(generator.shared.weight, shared)
+    assert not torch.equal(generator.layers[0].gain.weight, gain)
+
+
+def test_a_closure_is_regularized_inside_the_step() -> None:
+    def run(attached: bool) -> tuple[Generator, float]:
+        generator = make_generator()
+        optimizer = torch.optim.LBFGS(generator.parameters(), max_iter=4)
+        regularizer = GroupSpectralRegularizer(generator, COUNTS, power_iterations=0)
+        if attached:
+            attach(regularizer, optimizer)
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = loss_of(generator, 0)
+            if not attached:
+                loss = loss + regularizer.penalty()
+            loss.backward()
+            return loss.detach()
+
+        first = float(optimizer.step(closure))
+        return generator, first
+
+    (a, first), (b, expected) = run(True), run(False)
+    assert first == pytest.approx(expected, rel=1e-5)
+    assert_equal(a, b, rtol=1e-3)
+
+
+def test_removed_means_gone_and_bit_for_bit_the_same_as_never_attached() -> None:
+    def run(attached: bool) -> Generator:
+        generator = make_generator()
+        optimizer = OPTIMIZERS["adam"](list(generator.parameters()))
+        if attached:
+            attach(GroupSpectralRegularizer(generator, COUNTS), optimizer).remove()
+        for step in range(3):
+            optimizer.zero_grad()
+            loss_of(generator, step).backward()
+            optimizer.step()
+        return generator
+
+    for p, q in zip(run(True).parameters(), run(False).parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_watching_with_weight_zero_changes_no_bit() -> None:
+    def run(attached: bool) -> Generator:
+        generator = make_generator()
+        optimizer = OPTIMIZERS["adam"](list(generator.parameters()))
+        if attached:
+            attach(GroupSpectralRegularizer(generator, COUNTS, weight=0), optimizer)
+        for step in range(3):
+            optimizer.zero_grad()
+            loss_of(generator, step).backward()
+            optimizer.step()
+        return generator
+
+    for p, q in zip(run(True).parameters(), run(False).parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_the_trial_at_attaching_leaves_no_trace() -> None:
+    generator = make_generator()
+    optimizer = OPTIMIZERS["adam"](list(generator.parameters()))
+    regularizer = GroupSpectralRegularizer(generator, COUNTS)
+    state, random_state = copy.deepcopy(regularizer.state_dict()), torch.get_rng_state()
+    handle = attach(regularizer, optimizer)
+    assert handle.steps == 0
+    assert all(torch.equal(state[k], v) for k, v in regularizer.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert all(p.grad is None for p in generator.parameters())
+
+
+class Odd:
+    """A regularizer whose penalty is whatever the test says."""
+
+    def __init__(self, penalty: Callable[[], Any]) -> None:
+        self.penalty = penalty
+
+    def scalars(self) -> dict[str, float]:
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        pass
+
+
+def test_regularizers_that_could_not_act_are_refused_before_any_step() -> None:
+    generator = make_generator()
+    weight = generator.layers[0].gain.weight
+    optimizer = OPTIMIZERS["adam"](list(generator.parameters()))
+    for penalty, reason in (
+        (lambda: 3.0, "gave float; a scalar tensor is wanted"),
+        (lambda: weight, r"gave a tensor of shape \(12, 9\)"),
+        (lambda: weight.detach().sum(), "without gradient"),
+        (lambda: torch.ones((), requires_grad=True) * 2, "reaches none of the 7 trainable parameters of this Adam"),
+        (lambda: weight.sum() / 0, "not finite"),
+        (lambda: (weight.sum() * 0).sqrt(), "not finite"),  # a finite value with an infinite gradient
+    ):
+        with pytest.raises(RegularizerError, match=reason):
+            attach(Odd(penalty), optimizer)
+    with pytest.raises(RegularizerError, match=r"lacks scalars\(\), state_dict\(\), load_state_dict\(\)"):
+        attach(type("Half", (), {"penalty": lambda self: weight.sum()})(), optimizer)
+    loss_of(generator, 0).backward()
+    optimizer.step()  # nothing was left behind
+
+
+def test_the_discriminators_optimizer_is_refused() -> None:
+    generator, discriminator = make_generator(), nn.Linear(3, 1)
+    optimizer = torch.optim.Adam(discriminator.parameters())
+    with pytest.raises(RegularizerError, match="attach it to the generator's optimizer"):
+        attach(GroupSpectralRegularizer(generator, COUNTS), optimizer)
+
+
+def test_data_parallel_replicas_do_not_matter() -> None:
+    generator = OneHot(4, [12, 12])
+    wrapped = nn.DataParallel(generator)
+    optimizer = torch.optim.SGD(wrapped.parameters(), lr=1.0)
+    handle = attach(GroupSpectralRegularizer(wrapped, COUNTS), optimizer)
+    loss_of(wrapped, 0).backward()
+    optimizer.step()
+    assert handle.steps == 1

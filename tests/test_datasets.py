@@ -1,0 +1,268 @@
+"""Data sets: the long-tailed view, CIFAR in torchvision's own format, folders of images, names."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision.datasets import CIFAR10, CIFAR100
+
+from studiogan_gsr import LongTailed, long_tailed_indices
+from studiogan_gsr.datasets.cifar import cifar10_lt, cifar100_lt
+from studiogan_gsr.datasets.folder import folder_lt
+from studiogan_gsr.datasets.long_tailed import Whole
+from studiogan_gsr.datasets.names import parse_variant
+from studiogan_gsr.errors import ConfigurationError, DataError, OptionError
+
+FACTORIES = {CIFAR10: cifar10_lt, CIFAR100: cifar100_lt}
+
+
+class Photos:
+    """Map-style, `sizes[y]` images of each class y, mixed; an image is its own index."""
+
+    def __init__(self, *sizes: int) -> None:
+        self.targets = np.random.RandomState(1).permutation(np.repeat(np.arange(len(sizes)), sizes)).tolist()
+
+    def __getitem__(self, index: int) -> tuple[str, np.int64]:
+        return f"image {index}", np.int64(self.targets[index])
+
+
+class NamedPhotos(Photos):
+    classes = ("cat", "dog", "eel")
+
+
+def test_a_long_tailed_view_has_counts_targets_and_items_of_the_kept_images() -> None:
+    photos = NamedPhotos(16, 16, 16)
+    view = LongTailed(photos, ratio=16)
+    assert view.class_counts == [16, 4, 1]
+    assert view.targets == [0] * 16 + [1] * 4 + [2]
+    assert view.classes == ["cat", "dog", "eel"]
+    assert len(view) == 21
+    assert view.indices == long_tailed_indices(photos.targets, [16, 4, 1], seed=0)
+    items = list(view)
+    assert items == [(f"image {i}", photos.targets[i]) for i in view.indices]
+    assert all(type(label) is int for _, label in items)
+
+
+def test_a_data_set_without_class_names_gets_numbers() -> None:
+    assert LongTailed(Photos(4, 4), ratio=2).classes == ["0", "1"]
+
+
+def test_a_reversed_view_has_its_rarest_class_first() -> None:
+    view = LongTailed(Photos(3, 9, 16), ratio=16, reversed=True)
+    assert view.class_counts == [1, 4, 16]
+    assert view.targets == [0] + [1] * 4 + [2] * 16
+
+
+def test_the_head_class_gives_all_its_images_unless_n_max_says_less() -> None:
+    photos = Photos(20, 30, 40)
+    assert LongTailed(photos, ratio=4).class_counts == [20, 10, 5]
+    assert LongTailed(photos, ratio=4, n_max=8).class_counts == [8, 4, 2]
+    with pytest.raises(OptionError, match="at most 20, the images of class 0; a smaller n_max fits"):
+        LongTailed(photos, ratio=4, n_max=40)
+
+
+def test_profile_and_seed_reach_the_view() -> None:
+    photos = Photos(20, 20, 20, 20)
+    assert LongTailed(photos, ratio=10, profile="step").class_counts == [20, 20, 2, 2]
+    other = LongTailed(photos, ratio=10, seed=5)
+    assert other.indices == long_tailed_indices(photos.targets, other.class_counts, seed=5)
+    assert other.indices != LongTailed(photos, ratio=10).indices
+
+
+def test_a_view_survives_pickling_as_data_workers_need() -> None:
+    view = LongTailed(NamedPhotos(8, 8, 8), ratio=4)
+    again = pickle.loads(pickle.dumps(view))
+    assert list(again) == list(view)
+    assert (again.class_counts, again.targets, again.classes) == (view.class_counts, view.targets, view.classes)
+
+
+def test_labels_that_skip_a_class_are_refused() -> None:
+    photos = Photos(4, 0, 4)
+    with pytest.raises(OptionError, match=r"targets: found \[0, 2\]; allowed: each of the labels 0 to 1"):
+        LongTailed(photos, ratio=2)
+    with pytest.raises(OptionError, match=r"found \[4, 0, 4\]; allowed: images in each of 3 classes"):
+        Whole(photos, ["cat", "dog", "eel"])
+
+
+def test_labels_that_do_not_start_at_0_are_reported_as_labels() -> None:
+    with pytest.raises(OptionError, match=r"targets: found \[1, 2\]"):
+        LongTailed(Photos(0, 4, 4), ratio=2)
+
+
+def write_cifar(root: Path, cifar: Any, per_class: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small CIFAR: images of one value, their label; `per_class` a training batch, one in the test batch."""
+    classes = 10 if cifar is CIFAR10 else 100
+    folder = root / cifar.base_folder
+    folder.mkdir()
+
+    def write(name: str, content: object) -> str:
+        data = pickle.dumps(content)
+        (folder / name).write_bytes(data)
+        return hashlib.md5(data).hexdigest()
+
+    def batch(name: str, size: int) -> list[str]:
+        labels = list(range(classes)) * size
+        images = np.repeat(np.array(labels, np.uint8)[:, None], 3 * 32 * 32, axis=1)
+        return [name, write(name, {"data": images, "labels" if cifar is CIFAR10 else "fine_labels": labels})]
+
+    names = {cifar.meta["key"]: [f"class {y}" for y in range(classes)]}
+    monkeypatch.setattr(cifar, "train_list", [batch(name, per_class) for name, _ in cifar.train_list])
+    monkeypatch.setattr(cifar, "test_list", [batch(name, 1) for name, _ in cifar.test_list])
+    monkeypatch.setattr(cifar, "meta", cifar.meta | {"md5": write(cifar.meta["filename"], names)})
+
+
+@pytest.mark.parametrize("cifar", FACTORIES, ids=lambda c: c.__name__)
+def test_long_tailed_cifar_trains_on_a_tail_and_refers_to_the_whole_test_set(
+    cifar: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_cifar(tmp_path, cifar, per_class=2 if cifar is CIFAR10 else 10, monkeypatch=monkeypatch)
+    classes = 10 if cifar is CIFAR10 else 100
+    train = FACTORIES[cifar](str(tmp_path), "train", ratio=10)
+    assert (train.class_counts[0], train.class_counts[-1]) == (10, 1)
+    assert train.class_counts == sorted(train.class_counts, reverse=True)
+    assert Counter(train.targets) == dict(enumerate(train.class_counts))
+    assert train.classes == [f"class {y}" for y in range(classes)]
+    for position, target in enumerate(train.targets):
+        image, label = train[position]
+        assert image.size == (32, 32)
+        assert label == target == np.asarray(image).max() == np.asarray(image).min()
+    reference = FACTORIES[cifar](str(tmp_path), "reference", ratio=10)
+    assert reference.class_counts == [1] * classes
+    assert [label for _, label in (reference[i] for i in range(len(reference)))] == list(range(classes))
+
+
+def test_the_options_of_a_name_reach_long_tailed_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_cifar(tmp_path, CIFAR10, per_class=2, monkeypatch=monkeypatch)
+    options = parse_variant("CIFAR10_LT_rho5_step_reversed_seed2", "CIFAR10_LT")
+    train = cifar10_lt(str(tmp_path), "train", **options)
+    assert isinstance(train, LongTailed)
+    assert train.class_counts == [2] * 5 + [10] * 5
+    assert train.indices == long_tailed_indices(list(range(10)) * 10, train.class_counts, seed=2)
+
+
+@pytest.mark.parametrize("cifar", FACTORIES, ids=lambda c: c.__name__)
+def test_missing_cifar_that_cannot_be_downloaded_is_one_line_that_says_what_to_get(
+    cifar: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cifar, "url", (tmp_path / "nowhere" / cifar.filename).as_uri())
+    with pytest.raises(DataError) as caught:
+        FACTORIES[cifar](str(tmp_path), "train", ratio=100)
+    text = str(caught.value)
+    assert "\n" not in text
+    for part in (cifar.__name__, str(tmp_path), cifar.filename, cifar.base_folder, cifar.url, "MB"):
+        assert part in text
+
+
+def write_folder(root: Path, **sizes: int) -> Path:
+    """One folder of PNG files a class."""
+    for name, size in sizes.items():
+        (root / name).mkdir(parents=True)
+        for i in range(size):
+            Image.new("RGB", (4, 4), (i, i, i)).save(root / name / f"{i}.png")
+    return root
+
+
+@pytest.fixture
+def photos_root(tmp_path: Path) -> Path:
+    write_folder(tmp_path / "train", cat=9, dog=9, eel=5)
+    write_folder(tmp_path / "valid", cat=2, dog=1, eel=2)
+    return tmp_path
+
+
+def test_a_folder_becomes_long_tailed_by_a_ratio(photos_root: Path) -> None:
+    train = folder_lt(str(photos_root), "train", ratio=9)
+    assert train.class_counts == [9, 3, 1]
+    assert train.classes == ["cat", "dog", "eel"]
+    assert [train[i][1] for i in range(len(train))] == train.targets == [0] * 9 + [1] * 3 + [2]
+    assert {train[i][0].getpixel((0, 0))[0] for i in range(9)} == set(range(9))
+
+
+def test_a_folder_without_a_ratio_keeps_the_tail_that_it_has(photos_root: Path) -> None:
+    train = folder_lt(str(photos_root), "train")
+    assert train.class_counts == [9, 9, 5]
+    assert (len(train), len(train.targets)) == (23, 23)
+    assert train[22][1] == 2
+
+
+def test_a_folders_reference_is_all_of_valid_whatever_the_ratio(photos_root: Path) -> None:
+    reference = folder_lt(str(photos_root), "reference", ratio=9)
+    assert reference.class_counts == [2, 1, 2]
+    assert reference.targets == [0, 0, 1, 2, 2]
+
+
+def test_a_missing_split_is_told_with_the_layout_and_what_is_there(photos_root: Path) -> None:
+    (photos_root / "train").rename(photos_root / "training")
+    with pytest.raises(DataError, match=r"needs train/ and valid/.*found \['training', 'valid'\]") as caught:
+        folder_lt(str(photos_root), "train", ratio=9)
+    assert str(photos_root) in str(caught.value)
+    with pytest.raises(DataError, match="no such folder"):
+        folder_lt(str(photos_root / "elsewhere"), "train")
+
+
+def test_a_class_folder_without_images_is_named_in_one_line(photos_root: Path) -> None:
+    (photos_root / "train" / "fox").mkdir()
+    with pytest.raises(DataError, match=r"in train/.*fox") as caught:
+        folder_lt(str(photos_root), "train")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("parts", "options"),
+    [
+        ("", {}),
+        ("_rho100", {"ratio": 100}),
+        ("_rho2.5", {"ratio": 2.5}),
+        ("_step", {"profile": "step"}),
+        ("_rho10_reversed", {"ratio": 10, "reversed": True}),
+        ("_rho10_released", {"ratio": 10, "released": True}),
+        ("_rho10_seed0", {"ratio": 10, "seed": 0}),
+        (
+            "_rho100_step_reversed_released_seed12",
+            {"ratio": 100, "profile": "step", "reversed": True, "released": True, "seed": 12},
+        ),
+    ],
+)
+def test_a_names_parts_are_options(parts: str, options: dict[str, Any]) -> None:
+    found = parse_variant(f"CIFAR10_LT{parts}", "CIFAR10_LT")
+    assert found == options
+    assert {key: type(value) for key, value in found.items()} == {k: type(v) for k, v in options.items()}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "CIFAR10_LT_step_rho100",
+        "CIFAR10_LT_rho100_reversed_step",
+        "CIFAR10_LT_rho100_seed1_released",
+        "CIFAR10_LT_rho100_rho100",
+        "CIFAR10_LT_rho100_step_step",
+        "CIFAR10_LT_rho100_seed1_seed1",
+        "CIFAR10_LT_rho",
+        "CIFAR10_LT_rho0",
+        "CIFAR10_LT_rho-1",
+        "CIFAR10_LT_rho1e2",
+        "CIFAR10_LT_rho100.0",
+        "CIFAR10_LT_rho0100",
+        "CIFAR10_LT_rho100_seed01",
+        "CIFAR10_LT_rho100_seed-1",
+        "CIFAR10_LT_rho100_Step",
+        "CIFAR10_LT_rho100_sometimes",
+        "CIFAR10_LT_rho100\n",
+        "CIFAR10_LTrho100",
+        "CIFAR100_LT_rho100",
+    ],
+)
+def test_a_name_outside_the_grammar_is_refused_with_the_canonical_form(name: str) -> None:
+    form = "<data set>_rho<ratio>[_step][_reversed][_released][_seed<k>]"
+    with pytest.raises(ConfigurationError) as caught:
+        parse_variant(name, "CIFAR10_LT")
+    assert caught.value.path == "DATA.name"
+    assert repr(name) in str(caught.value)
+    assert form in str(caught.value)

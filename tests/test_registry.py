@@ -1,0 +1,360 @@
+"""Plug-ins of strangers, from real metadata: found, loaded, checked, and blamed by name."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from conftest import MakePackage
+from torch import nn
+
+from studiogan_gsr.errors import ConfigurationError, DataError, GSRError, PluginError
+from studiogan_gsr.registry import (
+    DATASETS,
+    REGULARIZERS,
+    find_dataset,
+    find_plugins,
+    find_regularizer,
+    load_plugin,
+    make_dataset,
+    make_regularizer,
+)
+
+Stranger = Callable[[str], None]
+
+RIDGE = """
+class Ridge:
+    def __init__(self, generator, class_counts, strength=1.0):
+        self.generator, self.class_counts, self.strength = generator, class_counts, strength
+
+    def penalty(self):
+        return self.strength * sum(p.square().sum() for p in self.generator.parameters())
+
+    def scalars(self):
+        return {"penalty": self.penalty().item()}
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state_dict):
+        pass
+"""
+RIDGE_PLUGIN = "stranger 2.3 [studiogan.regularizers] ridge = stranger_ridge:Ridge"
+
+PHOTOS = """
+class Photos:
+    def __init__(self, targets, class_counts):
+        self.targets, self.class_counts, self.classes = targets, class_counts, ["cat", "dog"]
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        return "image", self.targets[index]
+"""
+PHOTOS_PLUGIN = "stranger 2.3 [studiogan.datasets] Photos_LT = stranger_photos:photos"
+
+
+@pytest.fixture
+def ridge(make_package: MakePackage) -> Stranger:
+    """ridge(source) installs a package whose regularizer `ridge` is the module's `Ridge`."""
+
+    def install(source: str) -> None:
+        entries, modules = {"ridge": "stranger_ridge:Ridge"}, {"stranger_ridge": source}
+        make_package("stranger", REGULARIZERS, entries, modules, version="2.3")
+
+    return install
+
+
+@pytest.fixture
+def photos(make_package: MakePackage) -> Stranger:
+    """photos(body) installs a package whose data set `Photos_LT` is photos(root, split, ratio) with that body."""
+
+    def install(body: str, parameters: str = "root, split, ratio=None") -> None:
+        source = f"{PHOTOS}\ndef photos({parameters}):\n    {body}\n"
+        entries, modules = {"Photos_LT": "stranger_photos:photos"}, {"stranger_photos": source}
+        make_package("stranger", DATASETS, entries, modules, version="2.3")
+
+    return install
+
+
+def told(error: GSRError) -> str:
+    """The message, which is one line and survives the pickles that ranks report through."""
+    text = str(error)
+    assert len(text.splitlines()) == 1
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert str(again) == text
+    return text
+
+
+def test_our_own_plugins_are_installed() -> None:
+    found = {p.name: f"{p.package}:{p.value}" for group in (REGULARIZERS, DATASETS) for p in find_plugins(group)}
+    assert found == found | {
+        "gsr": "studiogan-gsr:studiogan_gsr.regularizers.gsr:GroupSpectralRegularizer",
+        "CIFAR10_LT": "studiogan-gsr:studiogan_gsr.datasets.cifar:cifar10_lt",
+        "CIFAR100_LT": "studiogan-gsr:studiogan_gsr.datasets.cifar:cifar100_lt",
+        "Folder_LT": "studiogan-gsr:studiogan_gsr.datasets.folder:folder_lt",
+    }
+
+
+def test_a_strangers_regularizer_is_found_loaded_and_made(ridge: Stranger) -> None:
+    ridge(RIDGE)
+    assert RIDGE_PLUGIN in map(str, find_plugins(REGULARIZERS))
+    loaded = find_regularizer("ridge", {"strength": 2.0})
+    generator = nn.Linear(2, 1, bias=False)
+    regularizer = make_regularizer(loaded, generator, [3, 1], {"strength": 2.0})
+    assert (regularizer.class_counts, regularizer.strength) == ([3, 1], 2.0)  # type: ignore[attr-defined]
+    regularizer.penalty().backward()
+    assert generator.weight.grad is not None
+    assert generator.weight.grad.equal(4 * generator.weight)
+
+
+def test_only_the_named_plugin_is_imported(make_package: MakePackage) -> None:
+    entries = {"ridge": "stranger_ridge:Ridge", "lasso": "stranger_lasso:Lasso"}
+    make_package("stranger", REGULARIZERS, entries, {"stranger_ridge": RIDGE, "stranger_lasso": "raise OSError"})
+    assert {"ridge", "lasso", "gsr"} <= {p.name for p in find_plugins(REGULARIZERS)}
+    assert "stranger_ridge" not in sys.modules
+    load_plugin(REGULARIZERS, "ridge")
+    assert "stranger_ridge" in sys.modules
+    assert "stranger_lasso" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "path", "hint"),
+    [
+        (REGULARIZERS, "grs", "REGULARIZER", "did you mean gsr?"),
+        (REGULARIZERS, "GSR", "REGULARIZER", "did you mean gsr?"),
+        (DATASETS, "CIFAR10LT", "DATA.name", "did you mean CIFAR10_LT?"),
+    ],
+)
+def test_a_name_that_nobody_has_is_refused_with_the_nearest(group: str, name: str, path: str, hint: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_plugin(group, name)
+    text = told(caught.value)
+    assert text.startswith(f"{path}: found {name!r}; installed are ")
+    assert text.endswith(hint)
+
+
+def test_a_name_far_from_all_is_refused_with_all_and_no_hint() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_plugin(REGULARIZERS, "zzzzzz")
+    assert "gsr" in told(caught.value)
+    assert "did you mean" not in str(caught.value)
+
+
+def test_two_packages_with_one_name_are_both_shown(make_package: MakePackage) -> None:
+    for package, version in (("one", "1.1"), ("two", "2.2")):
+        entries, modules = {"ridge": f"{package}_ridge:Ridge"}, {f"{package}_ridge": RIDGE}
+        make_package(package, REGULARIZERS, entries, modules, version=version)
+    with pytest.raises(PluginError) as caught:
+        load_plugin(REGULARIZERS, "ridge")
+    text = told(caught.value)
+    assert "one 1.1 [studiogan.regularizers] ridge = one_ridge:Ridge" in text
+    assert "two 2.2 [studiogan.regularizers] ridge = two_ridge:Ridge" in text
+    assert "uninstall one" in text
+
+
+@pytest.mark.parametrize(
+    ("source", "cause"),
+    [
+        ("import a_module_that_is_missing", "ModuleNotFoundError: No module named 'a_module_that_is_missing'"),
+        ("raise RuntimeError('built for\\n  another torch')", "RuntimeError: built for another torch"),
+        ("def Ridge(:", "SyntaxError"),
+        ("", "AttributeError"),
+        ("Ridge = 3", "is int, not a factory that can be called"),
+        ("def Ridge(generator): ...", "has the signature (generator); wanted (generator, class_counts, **options)"),
+        ("def Ridge(*, generator, class_counts): ...", "wanted (generator, class_counts, **options)"),
+    ],
+    ids=["missing module", "failing import", "syntax", "no such object", "not callable", "one argument", "keywords"],
+)
+def test_a_regularizer_that_does_not_load_is_blamed_by_package_version_and_entry(
+    source: str, cause: str, ridge: Stranger
+) -> None:
+    ridge(source)
+    with pytest.raises(PluginError) as caught:
+        find_regularizer("ridge", {})
+    text = told(caught.value)
+    assert text.startswith(f"{RIDGE_PLUGIN}: ")
+    assert cause in text
+
+
+@pytest.mark.parametrize(
+    ("options", "path", "parts"),
+    [
+        (
+            {"strenght": 1},
+            "REGULARIZER.strenght",
+            ["found 1", "ridge has the keys strength", "did you mean strength?"],
+        ),
+        ({"zzzzzz": None}, "REGULARIZER.zzzzzz", ["found None", "ridge has the keys strength"]),
+    ],
+)
+def test_an_option_that_a_factory_does_not_take_is_refused_with_its_path(
+    options: dict[str, Any], path: str, parts: list[str], ridge: Stranger
+) -> None:
+    ridge(RIDGE)
+    with pytest.raises(ConfigurationError) as caught:
+        find_regularizer("ridge", options)
+    text = told(caught.value)
+    assert caught.value.path == path
+    assert all(part in text for part in parts)
+
+
+def test_a_missing_required_option_is_named(ridge: Stranger) -> None:
+    ridge("def Ridge(generator, class_counts, *, strength): ...")
+    with pytest.raises(ConfigurationError) as caught:
+        find_regularizer("ridge", {})
+    text = told(caught.value)
+    assert "'strength'" in text
+    assert "ridge needs this key" in text
+    find_regularizer("ridge", {"strength": 1})
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        "generator, class_counts, **options",
+        "*anything, **options",
+        "generator, *others, strength=1",
+        "*anything, strength=1",
+        "generator, class_counts, /, strength=1",
+    ],
+)
+def test_every_signature_that_takes_the_call_is_accepted(parameters: str, ridge: Stranger) -> None:
+    ridge(f"def Ridge({parameters}): ...")
+    assert find_regularizer("ridge", {"strength": 1}).plugin.name == "ridge"
+
+
+CHECKED = """
+from studiogan_gsr.errors import OptionError
+
+def Ridge(generator, class_counts, strength=1.0): ...
+
+def check_options(options):
+    {body}
+
+Ridge.check_options = check_options
+"""
+
+
+def test_an_option_that_check_options_refuses_is_told_by_its_path(ridge: Stranger) -> None:
+    ridge(CHECKED.format(body="raise OptionError('strength', options['strength'], 'a number > 0')"))
+    with pytest.raises(ConfigurationError) as caught:
+        find_regularizer("ridge", {"strength": -1})
+    assert told(caught.value) == "REGULARIZER.strength: found -1; allowed: a number > 0"
+
+
+def test_a_check_options_that_itself_fails_is_the_plugins_fault(ridge: Stranger) -> None:
+    ridge(CHECKED.format(body="return options['missing']"))
+    with pytest.raises(PluginError) as caught:
+        find_regularizer("ridge", {})
+    assert told(caught.value) == f"{RIDGE_PLUGIN}: check_options failed: KeyError: 'missing'"
+
+
+@pytest.mark.parametrize(
+    ("body", "cause"),
+    [
+        ("raise ValueError('one\\nand two')", "refused: ValueError: one and two"),
+        ("return class_counts['head']", "refused: TypeError: list indices must be integers"),
+        ("return object()", "gave object, no regularizer: it lacks penalty(), scalars(), state_dict(), load_state"),
+        ("return None", "gave NoneType, no regularizer"),
+        (
+            "import torch; return torch.nn.Linear(1, 1)",
+            "gave Linear, no regularizer: it lacks penalty(), scalars()",
+        ),
+    ],
+)
+def test_a_factory_that_fails_or_gives_no_regularizer_is_blamed(body: str, cause: str, ridge: Stranger) -> None:
+    ridge(f"def Ridge(generator, class_counts):\n    {body}\n")
+    loaded = find_regularizer("ridge", {})
+    with pytest.raises(PluginError) as caught:
+        make_regularizer(loaded, nn.Linear(1, 1), [1, 1], {})
+    assert f"{RIDGE_PLUGIN}: {cause}" in told(caught.value)
+
+
+def test_a_strangers_data_set_is_found_and_made_from_its_name(photos: Stranger) -> None:
+    photos("assert (root, split, ratio) == ('data', 'train', 10); return Photos([0, 0, 1], [2, 1])")
+    found = find_dataset("Photos_LT_rho10")
+    assert found is not None
+    loaded, options = found
+    assert str(loaded.plugin) == PHOTOS_PLUGIN
+    assert options == {"ratio": 10}
+    dataset = make_dataset(loaded, "data", "train", options)
+    assert (dataset.class_counts, dataset[2]) == ([2, 1], ("image", 1))
+
+
+def test_the_longest_name_that_fits_wins(make_package: MakePackage) -> None:
+    modules = {"stranger_sets": "def short(root, split, **o): ...\ndef long(root, split, **o): ..."}
+    entries = {"Photos": "stranger_sets:short", "Photos_LT": "stranger_sets:long"}
+    make_package("stranger", DATASETS, entries, modules)
+    found = [find_dataset(name) for name in ("Photos_rho2", "Photos_LT_rho2")]
+    assert [f[0].plugin.name for f in found if f] == ["Photos", "Photos_LT"]
+
+
+@pytest.mark.parametrize(
+    ("body", "cause"),
+    [
+        ("return object()", "gave object without targets, class_counts, classes, __len__, __getitem__"),
+        ("return [1, 2]", "gave list without targets, class_counts, classes"),
+        ("return Photos([0, 0], [2, 1])", "gave 3 images, 2 targets and class counts that sum to 3"),
+        ("return Photos([0, 0, 1], [2, 2])", "gave 3 images, 3 targets and class counts that sum to 4"),
+        ("raise OSError('no\\ndisk')", "failed: OSError: no disk"),
+    ],
+)
+def test_a_data_set_that_breaks_its_contract_is_blamed(body: str, cause: str, photos: Stranger) -> None:
+    photos(body)
+    loaded = load_plugin(DATASETS, "Photos_LT")
+    with pytest.raises(PluginError) as caught:
+        make_dataset(loaded, "data", "train", {})
+    assert told(caught.value).startswith(f"{PHOTOS_PLUGIN}: {cause}")
+
+
+def test_an_option_that_a_data_sets_factory_refuses_is_an_error_of_its_name(photos: Stranger) -> None:
+    photos("from studiogan_gsr.errors import OptionError; raise OptionError('ratio', ratio, 'at most 5')")
+    loaded = load_plugin(DATASETS, "Photos_LT")
+    with pytest.raises(ConfigurationError) as caught:
+        make_dataset(loaded, "data", "train", {"ratio": 10})
+    text = told(caught.value)
+    assert caught.value.path == "DATA.name"
+    assert "ratio: found 10; allowed: at most 5" in text
+    assert PHOTOS_PLUGIN in text
+
+
+def test_a_data_sets_own_account_of_missing_data_is_kept(photos: Stranger) -> None:
+    photos("from studiogan_gsr.errors import DataError; raise DataError('put photos.zip into data')")
+    loaded = load_plugin(DATASETS, "Photos_LT")
+    with pytest.raises(DataError) as caught:
+        make_dataset(loaded, "data", "train", {})
+    assert told(caught.value) == "put photos.zip into data"
+
+
+@pytest.mark.parametrize("name", ["CIFAR10", "CIFAR100", "Tiny_ImageNet", "ImageNet", "CUB200", "FFHQ", "My_Folder"])
+def test_the_hosts_own_names_are_left_to_it(name: str) -> None:
+    assert find_dataset(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("CIFAR10_rho100", "did you mean CIFAR10_LT?"),
+        ("CIFAR10-LT_rho100", "did you mean CIFAR10_LT?"),
+        ("cifar10_lt_rho100", "did you mean CIFAR10_LT?"),
+        ("Folder_rho10", "did you mean Folder_LT?"),
+        ("ImageNet_LT", "installed data sets are CIFAR100_LT, CIFAR10_LT, Folder_LT"),
+        ("CIFAR10_LT", "'ratio'"),
+        ("CIFAR10_LT_100", "CIFAR10_LT"),
+        ("CIFAR10_LT_rho100_released", "'released'"),
+        ("CIFAR10_LT_seed1_rho100", "parts in this order"),
+    ],
+)
+def test_a_name_that_looks_like_ours_and_is_not_is_refused_with_the_form(name: str, part: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        find_dataset(name)
+    text = told(caught.value)
+    assert text.startswith(f"DATA.name: found {name!r}; ")
+    assert part in text
+    assert "<data set>_rho<ratio>[_step][_reversed][_released][_seed<k>]" in text

@@ -1,0 +1,149 @@
+"""Spectral norms of stacks: against SVD, closed forms and invariances."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from studiogan_gsr import group_spectral_norms
+from studiogan_gsr.errors import OptionError
+from studiogan_gsr.regularizers.spectral import group_shape, leading_vectors, power_iteration
+
+SHAPES = {256: (16, 16), 384: (16, 24), 1024: (32, 32), 512: (16, 32), 128: (8, 16), 1280: (32, 40)}
+SHAPES |= {640: (20, 32), 320: (16, 20), 160: (10, 16), 80: (8, 10), 97: (1, 97), 1: (1, 1), 2: (1, 2)}
+
+
+@pytest.mark.parametrize(("channels", "shape"), SHAPES.items())
+def test_the_square_factorisation_is_that_of_the_authors_program(channels: int, shape: tuple[int, int]) -> None:
+    assert group_shape(channels) == shape
+
+
+def test_a_number_of_groups_must_divide_the_channels() -> None:
+    assert group_shape(12, 6) == (6, 2)
+    with pytest.raises(OptionError, match="a divisor of 12 channels: 1, 2, 3, 4, 6, 12"):
+        group_shape(12, 5)
+
+
+def random_stack(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+matrices = st.builds(
+    random_stack,
+    st.integers(0, 2**31),
+    st.integers(1, 3),
+    st.integers(1, 4),
+    st.integers(1, 6),
+    st.integers(1, 9),
+)
+
+
+@settings(deadline=None)
+@given(matrices)
+def test_exact_norms_and_gradients_equal_svd(stack: Tensor) -> None:
+    stack = stack.requires_grad_()
+    u, s, vh = torch.linalg.svd(stack.detach(), full_matrices=False)
+    sigma = group_spectral_norms(stack)
+    torch.testing.assert_close(sigma, s[..., 0])
+    (gradient,) = torch.autograd.grad(sigma.sum(), stack)
+    torch.testing.assert_close(gradient, u[..., :, :1] @ vh[..., :1, :], rtol=1e-6, atol=1e-8)
+
+
+@settings(deadline=None)
+@given(matrices)
+def test_converged_vectors_give_the_exact_norms_and_gradients(stack: Tensor) -> None:
+    stack = stack.requires_grad_()
+    exact = group_spectral_norms(stack)
+    sigma = group_spectral_norms(stack, *leading_vectors(stack.detach()))
+    # Two nearly equal singular values leave an error below their gap.
+    torch.testing.assert_close(sigma, exact, rtol=2e-4, atol=1e-9)
+    assert (sigma <= exact * (1 + 1e-9)).all()
+    s = torch.linalg.svdvals(stack.detach())
+    gap = (s[..., 0] - (s[..., 1] if s.shape[-1] > 1 else 0)) / s[..., 0]
+    if (gap > 0.02).all():
+        a, b = (torch.autograd.grad(t.sum(), stack, retain_graph=True)[0] for t in (sigma, exact))
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+
+
+@settings(deadline=None)
+@given(matrices, st.floats(1e-6, 1e6), st.integers(0, 2**31))
+def test_norms_scale_and_follow_permutations(stack: Tensor, factor: float, seed: int) -> None:
+    sigma = group_spectral_norms(stack)
+    torch.testing.assert_close(group_spectral_norms(stack * factor), sigma * factor)
+    torch.testing.assert_close(group_spectral_norms(-stack), sigma)
+    generator = torch.Generator().manual_seed(seed)
+    rows, columns = (torch.randperm(n, generator=generator) for n in stack.shape[-2:])
+    torch.testing.assert_close(group_spectral_norms(stack[..., rows, :][..., columns]), sigma)
+    torch.testing.assert_close(group_spectral_norms(stack.mT), sigma)
+    torch.testing.assert_close(group_spectral_norms(stack.flip(0)), sigma.flip(0))
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_closed_forms(exact: bool) -> None:
+    def norm(matrix: Tensor) -> float:
+        vectors = (None, None) if exact else leading_vectors(matrix)
+        return float(group_spectral_norms(matrix, *vectors))
+
+    assert norm(torch.diag(torch.tensor([1.0, -7.0, 3.0]))) == pytest.approx(7)
+    a, b = torch.tensor([3.0, 4.0]), torch.tensor([1.0, 2.0, 2.0])
+    assert norm(torch.outer(a, b)) == pytest.approx(5 * 3)
+    assert norm(torch.zeros(4, 6)) == 0
+    assert norm(torch.ones(4, 9)) == pytest.approx(6)
+    assert norm(b.unsqueeze(0)) == pytest.approx(3)  # prime channels: one group, the Euclidean norm
+    assert norm(torch.eye(5)) == pytest.approx(1)  # all singular values equal
+    assert norm(torch.outer(a, b) * 1e-15) == pytest.approx(15e-15)  # no underflow
+    assert norm(torch.outer(a, b) * 1e12) == pytest.approx(15e12)  # no overflow
+
+
+def test_gradcheck_in_double_precision() -> None:
+    stack = random_stack(3, 2, 3, 4, 5).requires_grad_()
+    assert torch.autograd.gradcheck(group_spectral_norms, stack)
+    vectors = leading_vectors(stack.detach())
+    assert torch.autograd.gradcheck(lambda m: group_spectral_norms(m, *vectors), stack)
+
+
+def test_power_iteration_is_the_textbook_loop() -> None:
+    stack = random_stack(5, 3, 4, 6, 7)
+    u, v = random_stack(6, 3, 4, 6), random_stack(7, 3, 4, 7)
+    expected_u, expected_v = u, v
+    for _ in range(4):
+        expected_v = torch.einsum("...rc,...r->...c", stack, expected_u)
+        expected_v = expected_v / expected_v.norm(dim=-1, keepdim=True)
+        expected_u = torch.einsum("...rc,...c->...r", stack, expected_v)
+        expected_u = expected_u / expected_u.norm(dim=-1, keepdim=True)
+    new_u, new_v = power_iteration(stack, u, v, 4)
+    torch.testing.assert_close(new_u, expected_u)
+    torch.testing.assert_close(new_v, expected_v)
+
+
+def test_many_rounds_neither_overflow_nor_underflow_in_float32() -> None:
+    for scale in (1e-12, 1.0, 1e12):
+        flat = torch.linalg.qr(random_stack(1, 40, 40).float())[0] * scale  # all singular values equal
+        u, v = power_iteration(flat, torch.eye(40)[0], torch.eye(40)[0], 32)
+        assert float(group_spectral_norms(flat, u, v)) == pytest.approx(scale, rel=1e-4)
+
+
+def test_a_matrix_that_leaves_zero_is_seen_again() -> None:
+    """A zero-initialised bias must not stay invisible once it has grown."""
+    zero = torch.zeros(3, 4)
+    u, v = leading_vectors(zero)
+    u, v = power_iteration(zero, u, v, 4)
+    assert math.isclose(float(u.norm()), 1, rel_tol=1e-6)
+    grown = torch.arange(12.0).view(3, 4)
+    u, v = power_iteration(grown, u, v, 4)
+    assert float(group_spectral_norms(grown, u, v)) == pytest.approx(float(group_spectral_norms(grown)), rel=1e-5)
+
+
+def test_the_number_of_operations_grows_neither_with_matrices_nor_classes() -> None:
+    def operations(maps: int, classes: int) -> int:
+        stack = torch.randn(maps, classes, 4, 6)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            group_spectral_norms(stack, *leading_vectors(stack))
+        return sum(event.count for event in profile.key_averages())
+
+    assert operations(2, 3) == operations(24, 100)

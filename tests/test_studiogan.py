@@ -1,0 +1,330 @@
+"""The real StudioGAN, from an unchanged checkout, with the plug-ins.
+
+Every run is a process of its own, on handwritten digits (real images, no download) with networks of
+eight channels.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from conftest import MakePackage
+from host import Outcome, run_studiogan, write_configuration
+from studiogan_gsr.hosts.studiogan.checkout import PINNED, Checkout
+from studiogan_gsr.shipped import shipped_configuration, shipped_configurations
+
+pytestmark = pytest.mark.host
+
+DIGITS = {"name": "Folder_LT_rho4", "img_size": 32, "num_classes": 10}
+COUNTS = "24 20 17 15 12 11 9 8 6 6"
+SNGAN = shipped_configuration("CIFAR10_LT/SNGAN-gSR")
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """scikit-learn's digits as an image folder: 24 training and 4 validation images a class."""
+    load_digits = pytest.importorskip("sklearn.datasets").load_digits
+    images, labels = load_digits(return_X_y=True)
+    root = tmp_path_factory.mktemp("digits")
+    for label in range(10):
+        for i, image in enumerate(images[labels == label][:28]):
+            folder = root / ("train" if i < 24 else "valid") / str(label)
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = (image.reshape(8, 8) * 15.9).astype(np.uint8)
+            Image.fromarray(pixels).resize((32, 32)).convert("RGB").save(folder / f"{i:02}.png")
+    return root
+
+
+def configure(folder: Path, base: Path = SNGAN, steps: int = 2, **changes: object) -> Path:
+    optimization = {"total_steps": steps, "batch_size": 8, "d_updates_per_step": 2}
+    return write_configuration(
+        folder / "config.yaml", base, **{"DATA": DIGITS, "OPTIMIZATION": optimization, **changes}
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(checkout: Checkout, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """Four steps of SNGAN with gSR, wandb as a user without an account has it."""
+    folder = tmp_path_factory.mktemp("trained")
+    environment = {"WANDB_MODE": "", "HOME": str(folder), "STUDIOGAN_ROOT": str(checkout.root)}
+    return run_studiogan(checkout, configure(folder, steps=3), digits, folder / "out", environment=environment)
+
+
+def test_a_run_ends_well_and_says_at_the_start_what_acts(trained: Outcome) -> None:
+    assert trained.status == 0, trained.output
+    (line,) = trained.lines("[studiogan-gsr] rank 0: gsr")
+    assert re.search(r"gsr of studiogan-gsr \d", line)
+    assert "6 layers, 120 matrices of 4x8, weight 0.5, beta 0.999" in line
+    assert line.endswith(f"class counts {COUNTS}")
+    assert '"name": "gsr"' in trained.output  # among the settings that StudioGAN prints
+
+
+def test_penalty_and_norms_are_in_the_log_line_of_every_print_interval(trained: Outcome) -> None:
+    lines = trained.lines("Progress:")
+    assert len(lines) == 4
+    number = r"(\d+\.\d+)"
+    pattern = f"gsr_penalty: {number} gsr_norm_head: {number} gsr_norm_middle: {number} gsr_norm_tail: {number}"
+    values = [[float(x) for x in re.search(pattern, line).groups()] for line in lines]
+    assert values[0][0] > values[-1][0] > 0
+    (log,) = trained.save.glob("logs/*.log")
+    assert log.read_text().count("gsr_penalty") == 4
+
+
+def test_wandb_gets_the_scalars_and_is_offline_without_a_login(trained: Outcome) -> None:
+    assert "W&B syncing is set to `offline`" in trained.output
+    (record,) = trained.save.glob("wandb/offline-run-*/run-*.wandb")
+    content = record.read_bytes()
+    assert b"gsr/penalty" in content
+    assert b"gsr/norm_tail" in content
+
+
+def test_the_checkpoint_carries_the_regularizers_state(trained: Outcome) -> None:
+    saved = trained.checkpoint()
+    assert saved["regularizer"]["name"] == "gsr"
+    state = saved["regularizer"]["state"]
+    assert state["warm"]
+    assert state["u_32"].shape == (12, 10, 4)
+    assert "regularizer" not in trained.checkpoint("D")
+
+
+def test_the_checkout_stays_clean(trained: Outcome, checkout: Checkout) -> None:
+    status = subprocess.run(
+        ["git", "-C", checkout.root, "status", "--porcelain", "--ignored"], capture_output=True, text=True, check=True
+    )
+    assert status.stdout == ""
+
+
+def test_resuming_restores_the_state_and_says_so(
+    trained: Outcome, checkout: Checkout, digits: Path, tmp_path: Path
+) -> None:
+    resume = ("-ckpt", str(trained.checkpoint_folder))
+    outcome = run_studiogan(checkout, configure(tmp_path, steps=5), digits, tmp_path / "out", *resume)
+    assert outcome.status == 0, outcome.output
+    assert outcome.lines("gsr: state restored from the checkpoint")
+    assert len(outcome.lines("gsr_penalty")) == 2  # steps 4 and 5 of 0 to 5
+
+
+def test_resuming_with_and_without_the_plugin_says_what_is_missing(
+    trained: Outcome, checkout: Checkout, digits: Path, tmp_path: Path
+) -> None:
+    configuration = configure(tmp_path, steps=3, REGULARIZER=None)
+    resume = ("-ckpt", str(trained.checkpoint_folder))
+    without = run_studiogan(checkout, configuration, digits, tmp_path / "out", *resume)
+    assert without.lines("holds the state of gsr, and this run has no regularizer")
+    plain = run_studiogan(checkout, configuration, digits, tmp_path / "plain")
+    resume = ("-ckpt", str(plain.checkpoint_folder))
+    outcome = run_studiogan(checkout, configure(tmp_path, steps=5), digits, tmp_path / "again", *resume)
+    assert outcome.status == 0, outcome.output
+    assert outcome.lines("gsr: the checkpoint holds no state of it (none); it starts anew")
+
+
+@pytest.mark.parametrize("model", ["SNGAN", "BigGAN", "ContraGAN"])
+def test_without_a_regularizer_ten_steps_equal_the_plain_programs_to_the_bit(
+    model: str, checkout: Checkout, digits: Path, tmp_path: Path
+) -> None:
+    """An image folder under a name of StudioGAN's own, so that the plain program can read it."""
+    base = shipped_configuration(f"CIFAR10_LT/{model}-DiffAug-LeCam")
+    data = {**DIGITS, "name": "My_Digits"}
+    configuration = configure(tmp_path, base, steps=9, DATA=data)
+    watched = write_configuration(
+        tmp_path / "watched.yaml", configuration, DATA=data, REGULARIZER={"name": "gsr", "weight": 0}
+    )
+    save = ("--print_freq", "1", "--save_freq", "10")
+    plain = run_studiogan(checkout, configuration, digits, tmp_path / "plain", *save, plain=True)
+    launched = run_studiogan(checkout, configuration, digits, tmp_path / "launched", *save)
+    watching = run_studiogan(checkout, watched, digits, tmp_path / "watching", *save)
+    assert launched.status == watching.status == 0, launched.output + watching.output
+    assert not launched.lines("[studiogan-gsr] rank")
+    assert len(plain.losses()["gen_loss"]) == 10
+    for other in (launched, watching):
+        assert other.losses() == plain.losses()
+        for model_key in ("G", "D"):
+            ours, theirs = (run.checkpoint(model_key)["state_dict"] for run in (other, plain))
+            assert all(torch.equal(theirs[k], v) for k, v in ours.items())
+    regularized = write_configuration(tmp_path / "gsr.yaml", configuration, DATA=data, REGULARIZER="gsr")
+    assert run_studiogan(checkout, regularized, digits, tmp_path / "gsr", *save).losses() != plain.losses()
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_configurations() if name.endswith("-gSR")])
+def test_every_shipped_gsr_configuration_trains(name: str, checkout: Checkout, digits: Path, tmp_path: Path) -> None:
+    configuration = configure(tmp_path, shipped_configuration(name), steps=1)
+    outcome = run_studiogan(checkout, configuration, digits, tmp_path / "out")
+    assert outcome.status == 0, outcome.output
+    assert len(outcome.lines("gsr_penalty")) == 2
+
+
+def test_strangers_plugins_run_in_the_real_benchmark(
+    checkout: Checkout, digits: Path, tmp_path: Path, make_package: MakePackage
+) -> None:
+    pull = """
+import torch
+class Pull:
+    def __init__(self, generator, class_counts, strength):
+        self.parameters, self.strength, self.calls = list(generator.parameters()), strength, 0
+        self.class_counts = class_counts
+    def penalty(self):
+        self.calls += 1
+        return self.strength * sum(p.square().sum() for p in self.parameters)
+    def scalars(self):
+        return {"calls": float(self.calls), "classes": float(len(self.class_counts))}
+    def state_dict(self):
+        return {"calls": self.calls}
+    def load_state_dict(self, state):
+        self.calls = state["calls"]
+"""
+    stripes = """
+from PIL import Image
+class Stripes:
+    def __init__(self, root, split, ratio, profile="exp", seed=0):
+        self.class_counts = [16, 16 // ratio]
+        self.targets = [0] * 16 + [1] * (16 // ratio)
+        self.classes = ["dark", "light"]
+    def __len__(self):
+        return len(self.targets)
+    def __getitem__(self, index):
+        return Image.new("RGB", (32, 32), (index, 200 * self.targets[index], 0)), self.targets[index]
+"""
+    site = make_package("pulls", "studiogan.regularizers", {"pull": "pull:Pull"}, {"pull": pull})
+    striped = make_package("stripes", "studiogan.datasets", {"Stripes": "stripes:Stripes"}, {"stripes": stripes})
+    configuration = configure(
+        tmp_path,
+        DATA={"name": "Stripes_rho4", "num_classes": 2},
+        REGULARIZER={"name": "pull", "strength": 0.5, "weight": None, "beta": None},
+    )
+    text = configuration.read_text().replace("  beta: null\n", "").replace("  weight: null\n", "")
+    configuration.write_text(text)
+    outcome = run_studiogan(
+        checkout, configuration, digits, tmp_path / "out", environment={"PYTHONPATH": f"{site}:{striped}"}
+    )
+    assert outcome.status == 0, outcome.output
+    assert outcome.lines("pull of pulls 1.0: <pull.Pull object")[0].endswith("class counts 16 4")
+    assert "pull_calls: 3.0 pull_classes: 2.0" in outcome.lines("Progress:")[-1]  # attached before step 1
+    assert outcome.checkpoint()["regularizer"] == {"name": "pull", "state": {"calls": 3}}
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_hdf5_files_are_used_counted_and_refused_when_short(
+    checkout: Checkout, digits: Path, tmp_path: Path, in_memory: bool
+) -> None:
+    data = tmp_path / "data"
+    data.symlink_to(digits)  # the file is written beside the images
+    flags = ("-hdf5", "-l") if in_memory else ("-hdf5",)
+    name = "Folder_LT_rho4_seed7" if in_memory else "Folder_LT_rho4_seed8"
+    configuration = configure(tmp_path, DATA={**DIGITS, "name": name})
+    outcome = run_studiogan(checkout, configuration, data, tmp_path / "out", *flags)
+    assert outcome.status == 0, outcome.output
+    assert outcome.lines(f"class counts {COUNTS}")
+    (path,) = digits.glob(f"{name}_*.hdf5")
+    with h5py.File(path, "a") as file:
+        file["labels"].resize(100, axis=0)
+        file["imgs"].resize(100, axis=0)
+    again = run_studiogan(checkout, configuration, data, tmp_path / "again", *flags)
+    assert again.status == 2
+    assert re.search(r"holds 100 images .* has 128 .* unfinished or of another set; delete it", again.output)
+    assert not again.lines("Progress:")
+
+
+def test_class_counts_of_studiogans_own_sets_come_from_the_data(
+    checkout: Checkout, digits: Path, tmp_path: Path
+) -> None:
+    configuration = configure(tmp_path, DATA={**DIGITS, "name": "My_Digits"})
+    for flags in ((), ("-hdf5",)):
+        outcome = run_studiogan(checkout, configuration, digits, tmp_path / f"out{len(flags)}", *flags)
+        assert outcome.status == 0, outcome.output
+        assert outcome.lines("class counts 24 24 24 24 24 24 24 24 24 24")
+
+
+def refused(outcome: Outcome, message: str) -> None:
+    """The run ended as a wrong request, in one line, before the first step."""
+    (line,) = outcome.lines("studiogan-gsr: ")
+    assert re.search(message, line), line
+    assert outcome.status == 2
+    assert not outcome.lines("Progress:")
+    assert "Traceback" not in outcome.output
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"REGULARIZER": {"wieght": 1}}, "REGULARIZER.wieght: found 1; gsr has the keys .* did you mean weight"),
+        ({"REGULARIZER": {"beta": 1}}, r"REGULARIZER.beta: found 1; allowed: a number in \[0, 1\)"),
+        ({"REGULARIZER": {"name": "gsrr"}}, "REGULARIZER: found 'gsrr'; installed are .*gsr.*did you mean gsr"),
+        ({"REGULARIZER": {"groups": 5}}, "gsr.*refused: OptionError: groups: found 5; .* a divisor of 32"),
+        ({"REGULARISER": "gsr"}, "REGULARISER: found an unknown section; .* did you mean REGULARIZER"),
+        ({"MODEL": {"g_conv_dimm": 8}}, "MODEL.g_conv_dimm: found an unknown key; .* did you mean g_conv_dim"),
+        ({"DATA": {"name": "Folder_LT_step_rho4"}}, "DATA.name: found 'Folder_LT_step_rho4'; the form is"),
+        ({"DATA": {"num_classes": 9}}, "DATA.num_classes: found 9; Folder_LT_rho4 has 10 classes"),
+        ({"DATA": {"img_size": 64}}, "DATA.img_size: found 64; the images of Folder_LT_rho4 are 32 x 32"),
+        ({"DATA": {"name": "Folder_LT_rho9999"}}, "DATA.name: found ratio: found 9999; allowed: at most 24"),
+        ({"MODEL": {"g_cond_mtd": "W/O"}}, "gsr.*refused: GeneratorError: Generator has no class-conditional"),
+    ],
+)
+def test_wrong_configurations_are_refused_before_the_first_step(
+    changes: dict[str, object], message: str, checkout: Checkout, digits: Path, tmp_path: Path
+) -> None:
+    configuration = write_configuration(tmp_path / "wrong.yaml", configure(tmp_path), **changes)
+    refused(run_studiogan(checkout, configuration, digits, tmp_path / "out"), message)
+
+
+def test_a_missing_or_changed_surface_is_named_before_the_first_step(
+    checkout: Checkout, digits: Path, tmp_path: Path
+) -> None:
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", checkout.root, clone], check=True)
+    config = clone / "src" / "config.py"
+    text = config.read_text()
+    for name, replacement, message in (
+        ("def define_optimizer(self, Gen, Dis)", "def make_optimizer(self, Gen, Dis)", "define_optimizer is missing"),
+        ("def define_optimizer(self, Gen, Dis)", "def define_optimizer(self, G, D)", "has the parameters self, G, D"),
+    ):
+        config.write_text(text.replace(name, replacement))
+        outcome = run_studiogan(Checkout(clone), configure(tmp_path), digits, tmp_path / "out")
+        refused(outcome, f"StudioGAN's config.Configurations.*{message}")
+
+
+def test_without_its_shim_the_old_breakage_is_back(checkout: Checkout, digits: Path, tmp_path: Path) -> None:
+    """Each shim mends something that does break: the last two, which need no network, shown."""
+    configuration = configure(tmp_path, steps=1)
+    off = ("--no-shim", "best-checkpoint")
+    outcome = run_studiogan(checkout, configuration, digits, tmp_path / "best", launch=off)
+    assert outcome.status == 1
+    (line,) = outcome.lines("studiogan-gsr: the run failed")
+    assert "IndexError: list index out of range (at ckpt.py" in line
+    off = ("--no-shim", "wandb-image")
+    environment = {"WANDB_MODE": "offline"}
+    outcome = run_studiogan(checkout, configuration, digits, tmp_path / "image", launch=off, environment=environment)
+    assert outcome.status == 1
+    assert "the run failed: " in outcome.output
+
+
+def test_two_spawned_ranks_both_regularize_alike(checkout: Checkout, digits: Path, tmp_path: Path) -> None:
+    environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29533"}
+    outcome = run_studiogan(
+        checkout,
+        configure(tmp_path),
+        digits,
+        tmp_path / "out",
+        "-DDP",
+        "--backend",
+        "gloo",
+        launch=("--ranks", "2"),
+        environment=environment,
+    )
+    assert outcome.status == 0, outcome.output
+    ranks = [outcome.lines(f"[studiogan-gsr] rank {rank}: gsr of")[0] for rank in (0, 1)]
+    assert ranks[0].partition(": ")[2] == ranks[1].partition(": ")[2]
+    assert outcome.lines("gsr_penalty")
+
+
+def test_the_hooks_were_written_for_this_commit(checkout: Checkout) -> None:
+    if checkout.commit() != PINNED:
+        pytest.skip(f"the checkout is at {checkout.commit()}")
+    assert checkout.changed_files() == []
