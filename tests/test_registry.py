@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import MakePackage
 from torch import nn
 
+from conftest import MakePackage
 from studiogan_gsr.errors import ConfigurationError, DataError, GSRError, PluginError
 from studiogan_gsr.registry import (
     DATASETS,
@@ -73,8 +73,8 @@ def ridge(make_package: MakePackage) -> Stranger:
 def photos(make_package: MakePackage) -> Stranger:
     """photos(body) installs a package whose data set `Photos_LT` is photos(root, split, ratio) with that body."""
 
-    def install(body: str, parameters: str = "root, split, ratio=None") -> None:
-        source = f"{PHOTOS}\ndef photos({parameters}):\n    {body}\n"
+    def install(body: str) -> None:
+        source = f"{PHOTOS}\ndef photos(root, split, ratio=None):\n    {body}\n"
         entries, modules = {"Photos_LT": "stranger_photos:photos"}, {"stranger_photos": source}
         make_package("stranger", DATASETS, entries, modules, version="2.3")
 
@@ -302,6 +302,7 @@ def test_the_longest_name_that_fits_wins(make_package: MakePackage) -> None:
         ("return [1, 2]", "gave list without targets, class_counts, classes"),
         ("return Photos([0, 0], [2, 1])", "gave 3 images, 2 targets and class counts that sum to 3"),
         ("return Photos([0, 0, 1], [2, 2])", "gave 3 images, 3 targets and class counts that sum to 4"),
+        ("return Photos(None, [2, 1])", ""),
         ("raise OSError('no\\ndisk')", "failed: OSError: no disk"),
     ],
 )
