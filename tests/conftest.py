@@ -41,3 +41,15 @@ def checkout() -> Checkout:
         return find_checkout()
     except GSRError as error:
         pytest.skip(str(error))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many tests ran against the real benchmark."""
+
+    def count(outcome: str) -> int:
+        reports = terminalreporter.stats.get(outcome, [])
+        return sum(r.when != "teardown" for r in reports if "host" in getattr(r, "keywords", {}))
+
+    ran, skipped = count("passed") + count("failed"), count("skipped")
+    why = "" if not skipped else " (no checkout: `studiogan-gsr studiogan fetch`)"
+    terminalreporter.write_line(f"host tests: {ran} ran, {skipped} skipped{why}")

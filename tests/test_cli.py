@@ -146,7 +146,7 @@ def run_that_raises(error: BaseException) -> Callable[..., None]:
 def test_a_failing_run_exits_with_1_and_tells_type_and_place(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(launcher, "run", run_that_raises(ValueError("batch too small")))
+    monkeypatch.setattr(launcher, "run", run_that_raises(ValueError("batch\n  too small")))
     assert main(["studiogan", "run"]) == 1
     line = error_line(capsys)
     assert "the run failed: ValueError: batch too small (at test_cli.py:" in line
@@ -156,7 +156,8 @@ def test_a_failing_run_exits_with_1_and_tells_type_and_place(
 def test_a_failing_rank_is_told_by_the_last_line_of_its_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report = "\n\n-- Process 1 terminated with the following error:\nTraceback:\n  File x\nOSError: disk full\n"
+    report = "\n\n-- Process 1 terminated with the following error:\nTraceback (most recent call last):\n  File x\n"
+    report += "OSError: disk full\n"
     monkeypatch.setattr(launcher, "run", run_that_raises(RuntimeError(report)))
     assert main(["studiogan", "run"]) == 1
     assert "the run failed: OSError: disk full (at " in error_line(capsys)
@@ -299,6 +300,7 @@ def test_a_machine_without_git_is_told_in_one_line(
 
 def test_doctor_tells_another_commit_and_changed_files(repository: Path, git: Git) -> None:
     (repository / "src" / "main.py").write_text("changed")
+    (repository / "untracked").write_text("left alone")
     findings = {finding.what: finding for finding in doctor.diagnose(str(repository))}
     assert findings["its commit"].found == f"{git(repository, 'rev-parse', 'HEAD')}, not the pinned one"
     assert findings["its commit"].remedy == f"git -C {repository} checkout {checkout.PINNED}"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studiogan_gsr import long_tailed_counts, long_tailed_indices
@@ -87,6 +87,7 @@ def test_a_ratio_that_leaves_the_rarest_class_empty_is_told_from_one_below_1() -
 sizes_and_ratios = st.integers(2, 100_000).flatmap(lambda n: st.tuples(st.just(n), st.floats(1, n / 2)))
 
 
+@settings(deadline=None)
 @given(sizes_and_ratios, st.integers(2, 300), st.sampled_from(["exp", "step"]))
 def test_counts_fall_from_n_max_by_the_ratio(size: tuple[int, float], num_classes: int, profile: str) -> None:
     n_max, ratio = size
@@ -133,6 +134,7 @@ labels_and_counts = st.lists(st.integers(1, 30), min_size=1, max_size=8).flatmap
 )
 
 
+@settings(deadline=None)
 @given(labels_and_counts, st.integers(0, 2**32 - 1))
 def test_indices_are_unique_and_bring_each_class_its_count(drawn: tuple[list[int], Any], seed: int) -> None:
     targets, counts = drawn
