@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from studiogan_gsr import GroupSpectralRegularizer, class_conditional_affines
+from studiogan_gsr import GroupSpectralRegularizer
 from studiogan_gsr.attachment import Attachment
 from studiogan_gsr.regularizers.spectral import group_shape
 
@@ -49,28 +49,34 @@ class Generator(nn.Module):
 
 
 class LayerByLayer:
-    """gSR as a loop over layers and sides, each with its own power iteration."""
+    """gSR as one would write it: layer by layer, each side with its own power iteration."""
 
-    def __init__(self, generator: nn.Module, classes: int) -> None:
+    def __init__(self, generator: Generator, classes: int) -> None:
         self.generator, self.classes = generator, classes
-        self.vectors: list[Tensor] = []
+        self.vectors: dict[tuple[int, str], Tensor] = {}
 
     def penalty(self) -> Tensor:
-        affines = class_conditional_affines(self.generator)
-        total = torch.zeros((), device=affines[0].gain.device)
-        for i, vector in enumerate(t for a in affines for t in (a.gain, a.bias)):
-            n_g, n_c = group_shape(vector.shape[1])
-            matrix = vector.reshape(-1, n_g, n_c)
-            with torch.no_grad():
-                if len(self.vectors) == i:
-                    self.vectors.append(torch.randn(len(matrix), n_g, 1, device=matrix.device))
-                u = self.vectors[i]
-                for _ in range(4):
-                    v = nn.functional.normalize(matrix.mT @ u, dim=1)
-                    u = nn.functional.normalize(matrix @ v, dim=1)
-                self.vectors[i] = u
-            total = total + 0.5 * (u * (matrix @ v)).sum((1, 2)).square().sum()
-        return total / (len(affines) * self.classes)
+        total = torch.zeros((), device=next(self.generator.parameters()).device)
+        for i, layer in enumerate(self.generator.layers):
+            for side in ("gain", "bias"):
+                total = total + 0.5 * self._norms(i, side, getattr(layer, side)).square().sum()
+        return total / (len(self.generator.layers) * self.classes)
+
+    def _norms(self, i: int, side: str, linear: nn.Linear) -> Tensor:
+        if hasattr(self.generator, "shared"):
+            weight = linear.weight_orig / (linear.weight_u @ linear.weight_orig @ linear.weight_v)
+            vectors = self.generator.shared.weight @ weight[:, :SHARED].T
+        else:
+            vectors = linear.weight.T
+        n_g, n_c = group_shape(vectors.shape[1])
+        matrix = vectors.reshape(-1, n_g, n_c)
+        with torch.no_grad():
+            u = self.vectors.get((i, side), torch.ones(len(matrix), n_g, 1, device=matrix.device))
+            for _ in range(4):
+                v = nn.functional.normalize(matrix.mT @ u, dim=1)
+                u = nn.functional.normalize(matrix @ v, dim=1)
+            self.vectors[i, side] = u
+        return (u * (matrix @ v)).sum((1, 2))
 
 
 def medians(functions: Sequence[Callable[[], object]], device: str, rounds: int) -> list[float]:

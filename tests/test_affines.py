@@ -175,5 +175,5 @@ def test_other_parametrizations_are_refused() -> None:
     with pytest.raises(GeneratorError, match="by a hook of an unknown kind"):
         class_conditional_affines(generator)
     nn.utils.parametrizations.weight_norm(generator.layers[0].gain)
-    with pytest.raises(GeneratorError, match="_WeightNorm.*register_affine_reader"):
+    with pytest.raises(GeneratorError, match=r"_WeightNorm.*register_affine_reader"):
         class_conditional_affines(generator)

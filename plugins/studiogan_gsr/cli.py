@@ -7,8 +7,12 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from studiogan_gsr.errors import DONE, FAILED, GSRError
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _DESCRIPTION = "gSR and long-tailed data sets as plug-ins for PyTorch-StudioGAN."
 
@@ -112,8 +116,15 @@ def _studiogan_fetch(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _plugins(options: argparse.Namespace) -> int:
+def _show(table: Table) -> None:
+    """Print a table, its cells as they are; as wide as it needs to be where no terminal shows it."""
     from rich.console import Console
+
+    width = None if sys.stdout.isatty() else 10_000
+    Console(markup=False, emoji=False, highlight=False, width=width).print(table)
+
+
+def _plugins(options: argparse.Namespace) -> int:
     from rich.table import Table
 
     from studiogan_gsr.registry import GROUPS, find_plugins, load_plugin
@@ -128,12 +139,11 @@ def _plugins(options: argparse.Namespace) -> int:
             except GSRError as error:
                 state, broken = str(error), broken + 1
             table.add_row(group, plugin.name, f"{plugin.package} {plugin.version}", plugin.value, state)
-    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+    _show(table)
     return FAILED if broken else DONE
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from rich.console import Console
     from rich.table import Table
 
     from studiogan_gsr.hosts.studiogan.doctor import OK, diagnose
@@ -142,5 +152,5 @@ def _doctor(options: argparse.Namespace) -> int:
     findings = diagnose(options.root)
     for finding in findings:
         table.add_row(finding.what, finding.found, finding.remedy)
-    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+    _show(table)
     return DONE if all(finding.remedy == OK for finding in findings) else FAILED

@@ -7,10 +7,13 @@ a configuration names is loaded.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
+
+import numpy as np
 
 from studiogan_gsr.contract import Regularizer, missing_methods
 from studiogan_gsr.datasets.names import GRAMMAR, parse_variant
@@ -165,11 +168,17 @@ def make_dataset(loaded: LoadedPlugin, root: str, split: str, options: Mapping[s
     missing = [a for a in _DATASET_ATTRIBUTES if not hasattr(dataset, a)]
     if missing:
         raise PluginError(str(loaded.plugin), f"gave {type(dataset).__name__} without {', '.join(missing)}")
-    if sum(dataset.class_counts) != len(dataset) or len(dataset.targets) != len(dataset):
+    try:
+        images, targets, counted = len(dataset), len(dataset.targets), sum(dataset.class_counts)
+    except Exception as error:
+        raise PluginError(
+            str(loaded.plugin), f"gave {type(dataset).__name__} without lengths: {_reason(error)}"
+        ) from error
+    if not images == targets == counted:
         raise PluginError(
             str(loaded.plugin),
-            f"gave {len(dataset)} images, {len(dataset.targets)} targets and class counts that sum to "
-            f"{sum(dataset.class_counts)}; all three must be equal",
+            f"gave {images} images, {targets} targets and class counts that sum to {counted}; "
+            "all three must be equal",
         )
     return dataset
 
@@ -187,10 +196,10 @@ def _check_signature(loaded: LoadedPlugin, signature: inspect.Signature, options
         str(loaded.plugin), f"has the signature {signature}; wanted (generator, class_counts, **options)"
     )
     try:
-        signature.bind_partial("generator", "class_counts")
+        taken = signature.bind_partial("generator", "class_counts").arguments
     except TypeError as error:
         raise wrong from error
-    parameters = list(signature.parameters.values())[2:]
+    parameters = [p for p in signature.parameters.values() if p.name not in taken]
     if not any(p.kind is p.VAR_KEYWORD for p in parameters):
         allowed = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         for option, value in options.items():
@@ -209,10 +218,13 @@ def _check_signature(loaded: LoadedPlugin, signature: inspect.Signature, options
 def _number_hint(found: object) -> str:
     """YAML 1.1 reads 1e-4 as text; say so."""
     try:
-        number = float(found) if isinstance(found, str) else None
+        number = float(found) if isinstance(found, str) else float("nan")
     except ValueError:
         return ""
-    return "" if number is None else f"; YAML reads this as text, write {number:.1e}"
+    if not math.isfinite(number):
+        return ""
+    text = str(int(number)) if str(found).strip().isdecimal() else np.format_float_scientific(number, trim="0")
+    return f"; YAML reads this as text, write {text}"
 
 
 def _reason(error: Exception) -> str:

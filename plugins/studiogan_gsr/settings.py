@@ -38,7 +38,7 @@ def load_configuration(path: str | Path) -> dict[str, dict[str, Any] | Any]:
         raise ConfigurationError(str(path), type(error).__name__, "a readable YAML file is wanted") from error
     try:
         sections = yaml.load(text, Loader=_UniqueKeys)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, KeyError, RecursionError) as error:  # the last three: scalars, nesting
         raise ConfigurationError(str(path), "bad YAML", " ".join(str(error).split())) from error
     if not isinstance(sections, dict):
         raise ConfigurationError(str(path), type(sections).__name__, "sections such as DATA: and MODEL: are wanted")
@@ -96,16 +96,18 @@ class _UniqueKeys(yaml.SafeLoader):
 
 
 def _unique_mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
-    loader.flatten_mapping(node)
-    pairs = loader.construct_pairs(node)
     seen: set[Any] = set()
-    for (key_node, _), (key, _) in zip(node.value, pairs, strict=True):
+    for key_node, _ in node.value:  # before merging: a mapping's own keys override those that it merges
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue
+        key = loader.construct_object(key_node)
         if not isinstance(key, str | int | float | bool | None) or key in seen:
             raise yaml.constructor.ConstructorError(
                 None, None, f"the key {key} stands twice or is no name", key_node.start_mark
             )
         seen.add(key)
-    return dict(pairs)
+    loader.flatten_mapping(node)
+    return dict(loader.construct_pairs(node))
 
 
 _UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)

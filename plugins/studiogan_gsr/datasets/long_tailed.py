@@ -38,6 +38,10 @@ class LongTailed:
     ) -> None:
         targets = np.asarray(dataset.targets)
         num_classes = len(np.unique(targets))
+        if not np.array_equal(np.unique(targets), np.arange(num_classes)):
+            raise OptionError(
+                "targets", np.unique(targets).tolist()[:20], f"each of the labels 0 to {num_classes - 1}"
+            )
         if n_max is None:
             n_max = int(np.sum(targets == (num_classes - 1 if reversed else 0)))
         counts = long_tailed_counts(n_max, num_classes, ratio, profile)

@@ -159,29 +159,60 @@ def read_stacks(layers: Sequence[ConditionalLayer], sides: Sequence[str]) -> lis
 def _read(maps: Sequence[ClassMap]) -> Tensor:
     """(maps, classes, channels) of maps that differ in nothing but the values of their weights."""
     kind = maps[0]
+    weights, u, v = _stacked([m.weight for m in maps])
     start, stop = kind.columns
-    weights = _effective([m.weight for m in maps])[..., start:stop]
-    if kind.indexed:
-        stack = weights
+    if kind.embedding is None:
+        stack = weights[..., start:stop]
+        if u is not None and v is not None:
+            stack = stack / _sigma(weights, u, v)
+        if not kind.indexed:
+            stack = stack.mT
     else:
-        stack = weights.mT
-        if kind.embedding is not None:
-            stack = _effective([kind.embedding])[0] @ stack
-        if getattr(kind.weight, "bias", None) is not None:
-            stack = stack + torch.stack([m.weight.bias for m in maps]).unsqueeze(1)  # type: ignore[misc]
-    return stack - kind.shift if kind.shift else stack
+        stack = _embedded(kind.embedding, (start, weights.shape[2] - stop), weights, u, v)
+    if not kind.indexed and getattr(kind.weight, "bias", None) is not None:
+        stack = stack + torch.stack([m.weight.bias for m in maps]).unsqueeze(1)  # type: ignore[misc]
+    if kind.shift:
+        stack = stack - kind.shift
+    return stack.contiguous()
 
 
-def _effective(modules: Sequence[nn.Module]) -> Tensor:
-    """The weights (modules, rows, columns) that these modules apply, spectral norm included."""
-    factors = [_factors(module) for module in modules]
-    weights = torch.stack([weight for weight, _, _ in factors])
-    if factors[0][1] is None:
-        return weights
-    u = torch.stack([u for _, u, _ in factors])  # type: ignore[misc]
-    v = torch.stack([v for _, _, v in factors])  # type: ignore[misc]
-    sigma = (u.unsqueeze(1) @ weights @ v.unsqueeze(2)).squeeze(2)
-    return weights / sigma.unsqueeze(2)
+def _embedded(
+    embedding: nn.Module, padding: tuple[int, int], weights: Tensor, u: Tensor | None, v: Tensor | None
+) -> Tensor:
+    """What the weights (maps, channels, inputs) make of every class's embedding: (maps, classes, channels).
+
+    The embeddings are padded with zeros rather than the weights cut.  With few classes the weights are by
+    far the largest tensors: v goes through the same product as one row more, so that they are read and
+    their gradient is written once, and the small product is divided.
+    """
+    table, table_u, table_v = _stacked([embedding])
+    if table_u is not None and table_v is not None:
+        table = table / _sigma(table, table_u, table_v)
+    vectors = nn.functional.pad(table, padding).expand(len(weights), -1, -1)
+    if u is None or v is None:
+        return vectors @ weights.mT
+    classes, inputs = vectors.shape[1:]
+    if classes > inputs:
+        return vectors @ (weights / _sigma(weights, u, v)).mT
+    product = torch.cat([vectors, v.unsqueeze(1)], 1) @ weights.mT
+    images, image_of_v = torch.split(product, [classes, 1], 1)
+    return images / (image_of_v @ u.unsqueeze(2))
+
+
+def _sigma(weights: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """u^T W v of every weight (maps, rows, columns), as (maps, 1, 1)."""
+    return u.unsqueeze(1) @ (weights @ v.unsqueeze(2))
+
+
+def _stacked(modules: Sequence[nn.Module]) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Weights (modules, rows, columns) and, if the modules divide them by u^T W v, all u and v.
+
+    Stacking copies: a later forward may move the modules' own vectors before this graph's backward.
+    """
+    weights, u, v = zip(*[_factors(module) for module in modules], strict=True)
+    if u[0] is None:
+        return torch.stack(weights), None, None
+    return torch.stack(weights), torch.stack(u), torch.stack(v)
 
 
 def _factors(module: nn.Module) -> tuple[Tensor, Tensor | None, Tensor | None]:

@@ -67,19 +67,22 @@ def fetch(root: str | Path | None = None, source: str = SOURCE) -> Checkout:
     target = Path(root) if root is not None else default_root()
     if (target / "src" / "main.py").is_file():
         return find_checkout(target)
-    if target.exists() and any(target.iterdir()):
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise HostError(f"{target} exists and is not a PyTorch-StudioGAN; --root names another place")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as temporary:
         clone = Path(temporary) / "clone"
-        for arguments in (
-            ["clone", "--quiet", "--no-checkout", source, str(clone)],
-            ["-C", str(clone), "checkout", "--quiet", "--detach", PINNED],
+        for action, arguments in (
+            ("clone", ["clone", "--quiet", "--no-checkout", source, str(clone)]),
+            ("checkout", ["-C", str(clone), "checkout", "--quiet", "--detach", PINNED]),
         ):
-            done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+            try:
+                done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+            except FileNotFoundError as error:
+                raise HostError("git is not installed, or not on the PATH") from error
             if done.returncode:
                 reason = " ".join(done.stderr.split())
-                raise HostError(f"git {arguments[0]} failed: {reason}; --from names another source, such as a clone")
+                raise HostError(f"git {action} failed: {reason}; --from names another source, such as a clone")
         if target.exists():
             target.rmdir()
         shutil.move(clone, target)
