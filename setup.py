@@ -47,6 +47,7 @@ setup(
     install_requires=[
         "h5py",
         "numpy",
+        "packaging",
         "pillow",
         "prdc",
         "pyyaml",

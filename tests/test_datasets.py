@@ -266,3 +266,9 @@ def test_a_name_outside_the_grammar_is_refused_with_the_canonical_form(name: str
     assert caught.value.path == "DATA.name"
     assert repr(name) in str(caught.value)
     assert form in str(caught.value)
+
+
+def test_an_unknown_split_is_refused(tmp_path: Path) -> None:
+    for factory in (cifar10_lt, cifar100_lt, folder_lt):
+        with pytest.raises(OptionError, match="split: found 'valid'; allowed: train or reference"):
+            factory(str(tmp_path), "valid", ratio=10)

@@ -300,9 +300,16 @@ def test_the_longest_name_that_fits_wins(make_package: MakePackage) -> None:
     [
         ("return object()", "gave object without targets, class_counts, classes, __len__, __getitem__"),
         ("return [1, 2]", "gave list without targets, class_counts, classes"),
-        ("return Photos([0, 0], [2, 1])", "gave 3 images, 2 targets and class counts that sum to 3"),
-        ("return Photos([0, 0, 1], [2, 2])", "gave 3 images, 3 targets and class counts that sum to 4"),
-        ("return Photos(None, [2, 1])", ""),
+        (
+            "return Photos([0, 0], [2, 1])",
+            "gave 3 images, class_counts [2, 1] and targets that count to [2]; they must agree",
+        ),
+        (
+            "return Photos([0, 0, 1], [2, 2])",
+            "gave 3 images, class_counts [2, 2] and targets that count to [2, 1]; they must agree",
+        ),
+        ("return Photos([0, 0, 1], [1, 2])", "gave 3 images, class_counts [1, 2] and targets that count to [2, 1]"),
+        ("return Photos(None, [2, 1])", "gave Photos whose labels cannot be counted"),
         ("raise OSError('no\\ndisk')", "failed: OSError: no disk"),
     ],
 )
@@ -345,6 +352,8 @@ def test_the_hosts_own_names_are_left_to_it(name: str) -> None:
         ("CIFAR10-LT_rho100", "did you mean CIFAR10_LT?"),
         ("cifar10_lt_rho100", "did you mean CIFAR10_LT?"),
         ("Folder_rho10", "did you mean Folder_LT?"),
+        ("CIFAR10-LT", "did you mean CIFAR10_LT?"),
+        ("CIFAR10_LTrho100", "did you mean CIFAR10_LT?"),
         ("ImageNet_LT", "installed data sets are CIFAR100_LT, CIFAR10_LT, Folder_LT"),
         ("CIFAR10_LT", "'ratio'"),
         ("CIFAR10_LT_100", "CIFAR10_LT"),
@@ -359,3 +368,29 @@ def test_a_name_that_looks_like_ours_and_is_not_is_refused_with_the_form(name: s
     assert text.startswith(f"DATA.name: found {name!r}; ")
     assert part in text
     assert "<data set>_rho<ratio>[_step][_reversed][_released][_seed<k>]" in text
+
+
+def test_a_strangers_short_name_does_not_capture_the_hosts_longer_one(make_package: MakePackage) -> None:
+    make_package("short", DATASETS, {"Tiny": "tiny:make"}, {"tiny": "def make(root, split, ratio): pass"})
+    assert find_dataset("Tiny_ImageNet") is None
+    found = find_dataset("Tiny_rho10")
+    assert found is not None
+    assert found[1] == {"ratio": 10}
+
+
+def test_a_data_set_factory_of_another_shape_is_the_plugins_fault(make_package: MakePackage) -> None:
+    make_package("odd", DATASETS, {"Odd": "odd_sets:make"}, {"odd_sets": "def make(root): pass"})
+    with pytest.raises(PluginError, match=r"odd 1.0 .* has the signature \(root\); wanted \(root, split"):
+        find_dataset("Odd_rho10")
+
+
+def test_a_plugin_that_exits_on_import_does_not_take_the_run_with_it(ridge: Stranger) -> None:
+    ridge("raise SystemExit(3)")
+    with pytest.raises(PluginError, match=r"import failed: SystemExit: 3"):
+        load_plugin(REGULARIZERS, "ridge")
+
+
+def test_an_option_cannot_replace_what_the_host_passes(ridge: Stranger) -> None:
+    ridge(RIDGE.replace("strength=1.0", "strength=1.0, **rest"))
+    with pytest.raises(ConfigurationError, match=r"REGULARIZER.generator: found 1; ridge has the keys strength"):
+        find_regularizer("ridge", {"generator": 1})

@@ -88,10 +88,9 @@ def _root(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"found {text}; allowed: a positive integer")
-    return value
+    return int(text)
 
 
 def _version() -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from studiogan_gsr.contract import Regularizer, missing_methods
-from studiogan_gsr.datasets.names import GRAMMAR, parse_variant
+from studiogan_gsr.datasets.names import GRAMMAR, is_variant, parse_variant
 from studiogan_gsr.errors import ConfigurationError, GSRError, OptionError, PluginError, near_miss
 
 REGULARIZERS = "studiogan.regularizers"
@@ -77,7 +77,7 @@ def load_plugin(group: str, name: str) -> LoadedPlugin:
     entry = metadata.EntryPoint(plugin.name, plugin.value, plugin.group)
     try:
         factory = entry.load()
-    except Exception as error:  # foreign code: whatever it raises is the plug-in's fault
+    except (Exception, SystemExit) as error:  # foreign code: whatever it raises is the plug-in's fault
         raise PluginError(str(plugin), f"import failed: {_reason(error)}") from error
     if not callable(factory):
         raise PluginError(str(plugin), f"is {type(factory).__name__}, not a factory that can be called")
@@ -130,9 +130,11 @@ def find_dataset(name: str) -> tuple[LoadedPlugin, dict[str, Any]] | None:
     Raises ConfigurationError for a name that looks like one of ours and is not.
     """
     found = {p.name for p in find_plugins(DATASETS)}
-    bases = [base for base in found if name == base or name.startswith(base + "_")]
+    bases = [base for base in found if is_variant(name, base)]
     if not bases:
-        if "_rho" in name or name.endswith("_LT") or "_LT_" in name:
+        ours = [_letters(base) for base in found if base.endswith("_LT")]
+        alike = _letters(name).startswith(tuple(ours))
+        if alike or "_rho" in name or "_LT_" in f"{name}_":
             base = name.split("_rho")[0]
             raise ConfigurationError(
                 "DATA.name",
@@ -145,13 +147,19 @@ def find_dataset(name: str) -> tuple[LoadedPlugin, dict[str, Any]] | None:
     options = parse_variant(name, base)
     loaded = load_plugin(DATASETS, base)
     signature = _signature(loaded)
-    try:
-        if signature is not None:
+    if signature is not None:
+        try:
+            signature.bind_partial("root", "train")
+        except TypeError as error:
+            raise PluginError(
+                str(loaded.plugin), f"has the signature {signature}; wanted (root, split, **options)"
+            ) from error
+        try:
             signature.bind("root", "train", **options)
-    except TypeError as error:
-        raise ConfigurationError(
-            "DATA.name", repr(name), f"{base} cannot be made so: {error}; the form is {GRAMMAR}"
-        ) from error
+        except TypeError as error:
+            raise ConfigurationError(
+                "DATA.name", repr(name), f"{base} cannot be made so: {error}; the form is {GRAMMAR}"
+            ) from error
     return loaded, options
 
 
@@ -169,18 +177,27 @@ def make_dataset(loaded: LoadedPlugin, root: str, split: str, options: Mapping[s
     if missing:
         raise PluginError(str(loaded.plugin), f"gave {type(dataset).__name__} without {', '.join(missing)}")
     try:
-        images, targets, counted = len(dataset), len(dataset.targets), sum(dataset.class_counts)
+        images, counts = len(dataset), [int(n) for n in dataset.class_counts]
+        counted = np.bincount(np.asarray(dataset.targets, dtype=np.int64)).tolist()
     except Exception as error:
         raise PluginError(
-            str(loaded.plugin), f"gave {type(dataset).__name__} without lengths: {_reason(error)}"
+            str(loaded.plugin), f"gave {type(dataset).__name__} whose labels cannot be counted: {_reason(error)}"
         ) from error
-    if not images == targets == counted:
+    if counts != counted or images != sum(counts):
         raise PluginError(
             str(loaded.plugin),
-            f"gave {images} images, {targets} targets and class counts that sum to {counted}; "
-            "all three must be equal",
+            f"gave {images} images, class_counts {_start(counts)} and targets that count to {_start(counted)}; "
+            "they must agree",
         )
     return dataset
+
+
+def _start(counts: list[int]) -> str:
+    return f"{counts[:10]}{'...' * (len(counts) > 10)}"
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name.lower()))
 
 
 def _signature(loaded: LoadedPlugin) -> inspect.Signature | None:
@@ -200,15 +217,15 @@ def _check_signature(loaded: LoadedPlugin, signature: inspect.Signature, options
     except TypeError as error:
         raise wrong from error
     parameters = [p for p in signature.parameters.values() if p.name not in taken]
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-        allowed = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-        for option, value in options.items():
-            if option not in allowed:
-                raise ConfigurationError(
-                    f"REGULARIZER.{option}",
-                    repr(value),
-                    f"{loaded.plugin.name} has the keys {', '.join(allowed) or 'none'}{near_miss(option, allowed)}",
-                )
+    allowed = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    for option, value in options.items():
+        if option in taken or (option not in allowed and not takes_any):
+            raise ConfigurationError(
+                f"REGULARIZER.{option}",
+                repr(value),
+                f"{loaded.plugin.name} has the keys {', '.join(allowed) or 'none'}{near_miss(option, allowed)}",
+            )
     try:
         signature.bind("generator", "class_counts", **options)
     except TypeError as error:
@@ -227,5 +244,5 @@ def _number_hint(found: object) -> str:
     return f"; YAML reads this as text, write {text}"
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from studiogan_gsr.datasets.long_tailed import LongTailed, Whole
+from studiogan_gsr.datasets.long_tailed import LongTailed, Whole, check_split
 from studiogan_gsr.errors import DataError
 
 
@@ -30,12 +30,14 @@ def cifar100_lt(
 def _cifar(
     cifar: Any, size: str, root: str, split: str, ratio: float, profile: str, seed: int, reversed: bool
 ) -> LongTailed | Whole:
+    check_split(split)
     try:
         # Downloads only what is not there; checks the archive's digest.
         dataset = cifar(root=root, train=split == "train", download=True)
     except Exception as error:
         raise DataError(
-            f"{cifar.__name__} is neither in {Path(root).resolve()} nor could it be downloaded ({error}); "
+            f"{cifar.__name__} is neither in {Path(root).resolve()} nor could it be downloaded "
+            f"({' '.join(str(error).split())}); "
             f"put {cifar.filename} ({size}) or the folder {cifar.base_folder} there, from {cifar.url}"
         ) from error
     if split == "train":

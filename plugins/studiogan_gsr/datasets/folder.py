@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from studiogan_gsr.datasets.long_tailed import LongTailed, Whole
+from studiogan_gsr.datasets.long_tailed import LongTailed, Whole, check_split
 from studiogan_gsr.errors import DataError
 
 # The splits of our contract, and the folders that hold them in StudioGAN's layout.
@@ -22,6 +22,7 @@ def folder_lt(
     """An image folder made long-tailed by `ratio`, or, without a ratio, as long-tailed as it is."""
     from torchvision.datasets import ImageFolder
 
+    check_split(split)
     folder = Path(root) / _FOLDERS[split]
     layout = f"{Path(root).resolve()} needs train/ and valid/, each with one folder of images a class"
     if not folder.is_dir():

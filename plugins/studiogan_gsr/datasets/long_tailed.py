@@ -11,6 +11,12 @@ from studiogan_gsr.datasets.counts import long_tailed_counts, long_tailed_indice
 from studiogan_gsr.errors import OptionError
 
 
+def check_split(split: str) -> None:
+    """OptionError for anything but the two splits of our data sets."""
+    if split not in ("train", "reference"):
+        raise OptionError("split", split, "train or reference")
+
+
 class LongTailed:
     """A long-tailed subset of a torchvision-style data set; usable without any GAN.
 

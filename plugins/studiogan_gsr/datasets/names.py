@@ -18,6 +18,11 @@ _PARTS = re.compile(
 GRAMMAR = "<data set>_rho<ratio>[_step][_reversed][_released][_seed<k>], parts in this order, none twice"
 
 
+def is_variant(name: str, base: str) -> bool:
+    """Whether a name is that of a data set, alone or with what may be meant as its parts."""
+    return re.fullmatch(rf"{re.escape(base)}(_(rho|step|reversed|released|seed).*)?", name) is not None
+
+
 def parse_variant(name: str, base: str) -> dict[str, Any]:
     """The options that a name's parts mean, for the factory of the data set `base`.
 
