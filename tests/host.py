@@ -60,6 +60,11 @@ def write_configuration(path: Path, base: Path | None = None, **changes: Any) ->
     return path
 
 
+def _relative(path: Path, folder: Path) -> str:
+    """Relative paths mean what they mean for main.py: every run here uses them."""
+    return os.path.relpath(path, folder)
+
+
 def run_studiogan(
     checkout: Checkout,
     configuration: Path,
@@ -78,7 +83,9 @@ def run_studiogan(
         root = ("--root", str(checkout.root), "--device", "cpu")
         command = [sys.executable, "-m", "studiogan_gsr", "studiogan", "run", *root, *launch, "--"]
     command += ["-t"] if train else []
-    command += ["-cfg", str(configuration), "-data", str(data), "-save", str(save), "--num_workers", "1"]
+    for flag, path in (("-cfg", configuration), ("-data", data), ("-save", save)):
+        command += [flag, _relative(path, save.parent)]
+    command += ["--num_workers", "1"]
     if "-metrics" not in arguments:
         command += ["-metrics", "none"]
     if "--print_freq" not in arguments:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -243,3 +244,42 @@ def test_data_parallel_replicas_do_not_matter() -> None:
     loss_of(wrapped, 0).backward()
     optimizer.step()
     assert handle.steps == 1
+
+
+def train_rank(rank: int, world: int, folder: str, seeds: list[list[int]]) -> None:
+    """One rank's share of three steps; leaves its final parameters and its vectors in a file."""
+    torch.set_num_threads(1)
+    store = torch.distributed.FileStore(f"{folder}/store", world)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=world)
+    generator = make_generator()
+    if rank:  # DDP makes all ranks equal to the first
+        for p in generator.parameters():
+            p.data.zero_()
+    wrapped = nn.parallel.DistributedDataParallel(generator)
+    optimizer = OPTIMIZERS["adam"](list(wrapped.parameters()))
+    regularizer = GroupSpectralRegularizer(wrapped, COUNTS)
+    attach(regularizer, optimizer)
+    for step in seeds:
+        optimizer.zero_grad()
+        loss_of(wrapped, step[rank]).backward()
+        optimizer.step()
+    torch.save([*generator.parameters(), *regularizer.buffers()], f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_ranks_get_the_same_penalty_as_one_process_on_the_whole_batch(tmp_path: Path) -> None:
+    seeds = [[0, 1], [2, 3], [4, 5]]
+    torch.multiprocessing.spawn(train_rank, args=(2, str(tmp_path), seeds), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    assert all(torch.equal(p, q) for p, q in zip(first, second, strict=True))
+
+    generator = make_generator()
+    optimizer = OPTIMIZERS["adam"](list(generator.parameters()))
+    regularizer = GroupSpectralRegularizer(generator, COUNTS)
+    attach(regularizer, optimizer)
+    for step in seeds:
+        optimizer.zero_grad()
+        (sum(loss_of(generator, seed) for seed in step) / 2).backward()
+        optimizer.step()
+    for p, q in zip([*generator.parameters(), *regularizer.buffers()], first, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)

@@ -252,6 +252,21 @@ def refused(outcome: Outcome, message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"num_classes": 9}, "DATA.num_classes: found 9; Folder_LT_rho4_seed9 has 10 classes"),
+        ({"img_size": 64}, "DATA.img_size: found 64; the images of Folder_LT_rho4_seed9 are 32 x 32"),
+    ],
+)
+def test_a_contradicting_data_set_is_refused_before_it_is_packed(
+    data: dict[str, object], message: str, checkout: Checkout, digits: Path, tmp_path: Path
+) -> None:
+    configuration = configure(tmp_path, DATA={**DIGITS, "name": "Folder_LT_rho4_seed9", **data})
+    refused(run_studiogan(checkout, configuration, digits, tmp_path / "out", "-hdf5"), message)
+    assert not list(digits.glob("*seed9*"))
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"REGULARIZER": {"wieght": 1}}, "REGULARIZER.wieght: found 1; gsr has the keys .* did you mean weight"),

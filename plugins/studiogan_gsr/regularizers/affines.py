@@ -35,6 +35,8 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from studiogan_gsr.errors import GeneratorError
 
 AffineReader = Callable[[nn.Module, nn.Module], tuple[Tensor, Tensor]]
+Kind = tuple[object, ...]
+Parts = tuple[tuple[int, int, float], ...]
 _READERS: dict[type[nn.Module], AffineReader] = {}
 
 _PAIRS = (("gain", "bias"), ("embed0", "embed1"))
@@ -81,30 +83,40 @@ def class_conditional_affines(generator: nn.Module) -> list[ClassAffine]:
     ]
 
 
+@dataclass(frozen=True)
+class Side:
+    """Gain or bias within a weight matrix: the columns [start, stop) that belong to it and to the label.
+
+    shift: what the layer's stored number exceeds the gain by.
+    """
+
+    name: str
+    start: int
+    stop: int
+    shift: float = 0.0
+
+
 @dataclass(frozen=True, eq=False)
-class ClassMap:
-    """How one side, gain or bias, of one layer follows from a weight matrix.
+class ClassWeight:
+    """A weight matrix that holds one side of a layer, or both.
 
     indexed: the weight is a table (classes, columns) looked up by the label; otherwise it is
         (channels, inputs) and is applied to the label's one-hot or embedded vector.
     embedding: the module whose table (classes, inputs) embeds the label; None: one-hot.
-    columns: the part of the weight's second dimension that belongs to this side and to the label.
-    shift: what the layer's stored number exceeds the gain by.
     """
 
-    weight: nn.Module
+    module: nn.Module
     indexed: bool
     embedding: nn.Module | None
-    columns: tuple[int, int]
-    shift: float
+    sides: tuple[Side, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class ConditionalLayer:
-    """A layer as found: how to read each side, or the reader that a user registered for it."""
+    """A layer as found: its weights, or the reader that a user registered for it."""
 
     name: str
-    maps: dict[str, ClassMap]
+    weights: tuple[ClassWeight, ...]
     custom: Callable[[], tuple[Tensor, Tensor]] | None = None
 
 
@@ -115,9 +127,9 @@ def find_conditional_layers(generator: nn.Module) -> list[ConditionalLayer]:
     for name, module in generator.named_modules():
         reader = next((_READERS[c] for c in type(module).__mro__ if c in _READERS), None)
         if reader is not None:
-            layers.append(ConditionalLayer(name, {}, _bound(reader, module, generator)))
-        elif maps := _class_maps(name, module, generator):
-            layers.append(ConditionalLayer(name, maps))
+            layers.append(ConditionalLayer(name, (), _bound(reader, module, generator)))
+        elif weights := _class_weights(name, module, generator):
+            layers.append(ConditionalLayer(name, weights))
     if not layers:
         raise GeneratorError(_nothing_found(generator))
     return layers
@@ -129,51 +141,49 @@ def read_stacks(layers: Sequence[ConditionalLayer], sides: Sequence[str]) -> lis
     Position `len(sides) * layer + side` says which map a row of a stack is.  Layers whose weights
     have one shape and kind are read by one sequence of operations, however many they are.
     """
-    groups: dict[tuple[object, ...], list[tuple[int, ClassMap]]] = defaultdict(list)
+    groups: dict[tuple[Kind, Parts], list[tuple[list[int], ClassWeight]]] = defaultdict(list)
     stacks = []
     for i, layer in enumerate(layers):
+        position = {side: len(sides) * i + s for s, side in enumerate(sides)}
         if layer.custom is not None:
             both = dict(zip(("gain", "bias"), layer.custom(), strict=True))
-            stacks += [([len(sides) * i + s], both[side].unsqueeze(0)) for s, side in enumerate(sides)]
-            continue
-        for s, side in enumerate(sides):
-            m = layer.maps[side]
-            weight, u, _ = _factors(m.weight)
-            has_offset = getattr(m.weight, "bias", None) is not None
-            key = (
-                weight.shape,
-                weight.dtype,
-                u is None,
-                m.indexed,
-                m.columns,
-                m.shift,
-                m.embedding,
-                has_offset,
-            )
-            groups[key].append((len(sides) * i + s, m))
-    for group in groups.values():
-        stacks.append(([position for position, _ in group], _read([m for _, m in group])))
+            stacks += [([position[side]], both[side].unsqueeze(0)) for side in sides]
+        for weight in layer.weights:
+            wanted = [side for side in weight.sides if side.name in position]
+            if wanted:
+                parts = tuple((side.start, side.stop, side.shift) for side in wanted)
+                groups[_kind(weight), parts].append(([position[side.name] for side in wanted], weight))
+    for (_, parts), group in groups.items():
+        positions = zip(*[places for places, _ in group], strict=True)
+        tensors = _read([weight for _, weight in group], parts)
+        stacks += [(list(places), tensor) for places, tensor in zip(positions, tensors, strict=True)]
     return stacks
 
 
-def _read(maps: Sequence[ClassMap]) -> Tensor:
-    """(maps, classes, channels) of maps that differ in nothing but the values of their weights."""
-    kind = maps[0]
-    weights, u, v = _stacked([m.weight for m in maps])
-    start, stop = kind.columns
-    if kind.embedding is None:
-        stack = weights[..., start:stop]
-        if u is not None and v is not None:
-            stack = stack / _sigma(weights, u, v)
-        if not kind.indexed:
-            stack = stack.mT
-    else:
-        stack = _embedded(kind.embedding, (start, weights.shape[2] - stop), weights, u, v)
-    if not kind.indexed and getattr(kind.weight, "bias", None) is not None:
-        stack = stack + torch.stack([m.weight.bias for m in maps]).unsqueeze(1)  # type: ignore[misc]
-    if kind.shift:
-        stack = stack - kind.shift
-    return stack.contiguous()
+def _kind(weight: ClassWeight) -> Kind:
+    """Equal for weights that one sequence of operations can read."""
+    tensor, u, _ = _factors(weight.module)
+    has_offset = getattr(weight.module, "bias", None) is not None
+    return tensor.shape, tensor.dtype, tensor.device, u is None, weight.indexed, weight.embedding, has_offset
+
+
+def _read(group: Sequence[ClassWeight], parts: Parts) -> list[Tensor]:
+    """For each part (start, stop, shift) the (weights, classes, channels) of weights of one kind."""
+    first = group[0]
+    weights, u, v = _stacked([weight.module for weight in group])
+    if first.embedding is None and u is not None and v is not None:
+        weights = weights / _sigma(weights, u, v)
+    tensors = []
+    for start, stop, shift in parts:
+        if first.embedding is not None:
+            tensor = _embedded(first.embedding, (start, weights.shape[2] - stop), weights, u, v)
+        else:
+            tensor = weights if stop - start == weights.shape[2] else weights[..., start:stop]
+            tensor = tensor if first.indexed else tensor.mT
+        if not first.indexed and getattr(first.module, "bias", None) is not None:
+            tensor = tensor + torch.stack([w.module.bias for w in group]).unsqueeze(1)  # type: ignore[misc]
+        tensors.append((tensor - shift if shift else tensor).contiguous())
+    return tensors
 
 
 def _embedded(
@@ -262,49 +272,47 @@ def _biggan_factors(module: Any, weight: Tensor) -> tuple[Tensor, Tensor, Tensor
     return _oriented(weight, u, v, dim=1 if module.transpose else 0)
 
 
-def _class_maps(name: str, module: nn.Module, generator: nn.Module) -> dict[str, ClassMap]:
-    """The maps of a module that looks like a conditional layer; empty for any other."""
+def _class_weights(name: str, module: nn.Module, generator: nn.Module) -> tuple[ClassWeight, ...]:
+    """The weights of a module that looks like a conditional layer; none for any other."""
     for pair in _PAIRS:
-        sides = [getattr(module, attribute, None) for attribute in pair]
-        if all(isinstance(side, nn.Linear | nn.Embedding) for side in sides):
-            return {
-                side: _pair_map(f"{name}.{attribute}", getattr(module, attribute), generator)
-                for side, attribute in zip(("gain", "bias"), pair, strict=True)
-            }
+        children = [getattr(module, attribute, None) for attribute in pair]
+        if all(isinstance(child, nn.Linear | nn.Embedding) for child in children):
+            return tuple(
+                _pair_weight(f"{name}.{attribute}", side, child, generator)  # type: ignore[arg-type]
+                for side, attribute, child in zip(("gain", "bias"), pair, children, strict=True)
+            )
     single = getattr(module, _SINGLE, None)
     channels = getattr(module, "num_features", None)
     if isinstance(single, nn.Embedding) and isinstance(channels, int) and single.embedding_dim == 2 * channels:
-        return {
-            "gain": ClassMap(single, True, None, (0, channels), 1.0),
-            "bias": ClassMap(single, True, None, (channels, 2 * channels), 0.0),
-        }
-    return {}
+        sides = Side("gain", 0, channels, shift=1.0), Side("bias", channels, 2 * channels)
+        return (ClassWeight(single, True, None, sides),)
+    return ()
 
 
-def _pair_map(name: str, side: nn.Module, generator: nn.Module) -> ClassMap:
-    if isinstance(side, nn.Embedding):
-        return ClassMap(side, True, None, (0, side.embedding_dim), 0.0)
-    assert isinstance(side, nn.Linear)
+def _pair_weight(name: str, side: str, child: nn.Module, generator: nn.Module) -> ClassWeight:
+    if isinstance(child, nn.Embedding):
+        return ClassWeight(child, True, None, (Side(side, 0, child.embedding_dim),))
+    assert isinstance(child, nn.Linear)
     information = getattr(generator, _INFORMATION, None)
     start = information.out_features if isinstance(information, nn.Linear) else 0
     shared = getattr(generator, _SHARED, None)
     if isinstance(shared, nn.Embedding):
         stop = start + shared.embedding_dim
-        if stop > side.in_features:
+        if stop > child.in_features:
             raise GeneratorError(
-                f"{name} takes {side.in_features} inputs, fewer than the {stop} that end with the shared "
+                f"{name} takes {child.in_features} inputs, fewer than the {stop} that end with the shared "
                 "class embedding: not a layer of a known kind; register_affine_reader teaches it"
             )
-        return ClassMap(side, False, shared, (start, stop), 0.0)
-    classes = side.in_features - start
+        return ClassWeight(child, False, shared, (Side(side, start, stop),))
+    classes = child.in_features - start
     declared = getattr(generator, "num_classes", getattr(generator, "n_classes", classes))
     if classes != declared or getattr(generator, "g_cond_mtd", "cBN") == "W/O":
         raise GeneratorError(
-            f"{name} takes {side.in_features} inputs, and the generator has {declared} classes and no "
+            f"{name} takes {child.in_features} inputs, and the generator has {declared} classes and no "
             f"embedding '{_SHARED}': the layer is not conditional on the class (MODEL.g_cond_mtd: cBN makes "
             "it so), or of an unknown kind that register_affine_reader can teach"
         )
-    return ClassMap(side, False, None, (start, side.in_features), 0.0)
+    return ClassWeight(child, False, None, (Side(side, start, child.in_features),))
 
 
 def _bound(reader: AffineReader, layer: nn.Module, generator: nn.Module) -> Callable[[], tuple[Tensor, Tensor]]:

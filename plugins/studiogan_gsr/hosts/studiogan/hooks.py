@@ -57,6 +57,12 @@ _run = Run()
 def install() -> None:
     """Wrap all surfaces; HostError names the first that is not as expected."""
     _wrap("config", "Configurations._overwrite_cfgs", ["self", "cfg_file"], _read_configuration)
+    _wrap(
+        "utils.hdf5",
+        "make_hdf5",
+        ["name", "img_size", "crop_long_edge", "resize_size", "data_dir", "resizer", "DATA", "RUN"],
+        _make_hdf5,
+    )
     _wrap("config", "Configurations.define_optimizer", ["self", "Gen", "Dis"], _define_optimizer)
     _wrap("data_util", "Dataset_.load_dataset", ["self"], _load_dataset)
     _wrap(
@@ -111,7 +117,8 @@ def _wrap(module: str, path: str, parameters: list[str], hook: Callable[..., Any
 
 def begin() -> None:
     """Forget an earlier run of this process."""
-    _run.__init__()  # type: ignore[misc]
+    global _run
+    _run = Run()
 
 
 def _read_configuration(original: Callable[..., None], self: Any, cfg_file: str) -> None:
@@ -160,6 +167,22 @@ def _load_dataset(original: Callable[..., None], self: Any) -> None:
         _run.training_set = self
 
 
+def _make_hdf5(original: Callable[..., Any], name: str, img_size: int, DATA: Any, **rest: Any) -> Any:
+    """Check a plug-in's data set before StudioGAN packs it."""
+    if find_dataset(name) is not None:
+        dataset = import_module("data_util").Dataset_(
+            data_name=name,
+            data_dir=rest["data_dir"],
+            train=True,
+            crop_long_edge=rest["crop_long_edge"],
+            resize_size=rest["resize_size"],
+            resizer=rest["resizer"],
+            normalize=False,
+        )
+        _check_data(dataset, name, DATA)
+    return original(name=name, img_size=img_size, DATA=DATA, **rest)
+
+
 def _define_optimizer(original: Callable[..., None], self: Any, Gen: Any, Dis: Any) -> None:
     """Attach the regularizer to the generator's optimizer."""
     original(self, Gen, Dis)
@@ -171,13 +194,7 @@ def _define_optimizer(original: Callable[..., None], self: Any, Gen: Any, Dis: A
         return
     if settings is None and find_dataset(name) is None:
         return
-    counts = _class_counts(_run.training_set)
-    if len(counts) != self.DATA.num_classes:
-        raise DataError(
-            f"DATA.num_classes: found {self.DATA.num_classes}; {name} has {len(counts)} classes, with "
-            f"{_listed(counts)} images"
-        )
-    _check_image_size(_run.training_set, name, self.DATA.img_size)
+    counts = _check_data(_run.training_set, name, self.DATA)
     if settings is None:
         _say(f"no regularizer; {name}: class counts {_listed(counts)}")
         return
@@ -265,15 +282,22 @@ def _class_counts(dataset: Any) -> list[int]:
     return counts
 
 
-def _check_image_size(dataset: Any, name: str, size: int) -> None:
-    """DataError where images, as they reach the networks, are not of DATA.img_size."""
-    with torch.random.fork_rng(devices=[]):
-        image, _ = dataset[0]
-    if tuple(image.shape[-2:]) != (size, size):
+def _check_data(dataset: Any, name: str, DATA: Any) -> list[int]:
+    """The class counts of a `Dataset_`; DataError where classes or image size contradict the section DATA."""
+    counts = _class_counts(dataset)
+    if len(counts) != DATA.num_classes:
         raise DataError(
-            f"DATA.img_size: found {size}; the images of {name} are {image.shape[-1]} x {image.shape[-2]} pixels "
-            "(--pre_resizer resizes them)"
+            f"DATA.num_classes: found {DATA.num_classes}; {name} has {len(counts)} classes, with "
+            f"{_listed(counts)} images"
         )
+    with torch.random.fork_rng(devices=[]):  # the random flip draws
+        image, _ = dataset[0]
+    if tuple(image.shape[-2:]) != (DATA.img_size, DATA.img_size):
+        raise DataError(
+            f"DATA.img_size: found {DATA.img_size}; the images of {name} are {image.shape[-1]} x "
+            f"{image.shape[-2]} pixels (--pre_resizer resizes them)"
+        )
+    return counts
 
 
 def _listed(counts: list[int]) -> str:
