@@ -25,7 +25,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +35,7 @@ from studiogan_gsr.errors import GeneratorError
 
 AffineReader = Callable[[nn.Module, nn.Module], tuple[Tensor, Tensor]]
 Kind = tuple[object, ...]
+Factors = tuple[Tensor, Tensor | None, Tensor | None]
 Parts = tuple[tuple[int, int, float], ...]
 _READERS: dict[type[nn.Module], AffineReader] = {}
 
@@ -141,7 +141,7 @@ def read_stacks(layers: Sequence[ConditionalLayer], sides: Sequence[str]) -> lis
     Position `len(sides) * layer + side` says which map a row of a stack is.  Layers whose weights
     have one shape and kind are read by one sequence of operations, however many they are.
     """
-    groups: dict[tuple[Kind, Parts], list[tuple[list[int], ClassWeight]]] = defaultdict(list)
+    groups: dict[tuple[Kind, Parts], list[tuple[list[int], ClassWeight, Factors]]] = defaultdict(list)
     stacks = []
     for i, layer in enumerate(layers):
         position = {side: len(sides) * i + s for s, side in enumerate(sides)}
@@ -151,26 +151,29 @@ def read_stacks(layers: Sequence[ConditionalLayer], sides: Sequence[str]) -> lis
         for weight in layer.weights:
             wanted = [side for side in weight.sides if side.name in position]
             if wanted:
+                places = [position[side.name] for side in wanted]
                 parts = tuple((side.start, side.stop, side.shift) for side in wanted)
-                groups[_kind(weight), parts].append(([position[side.name] for side in wanted], weight))
+                factors = _factors(weight.module)
+                groups[_kind(weight, factors), parts].append((places, weight, factors))
     for (_, parts), group in groups.items():
-        positions = zip(*[places for places, _ in group], strict=True)
-        tensors = _read([weight for _, weight in group], parts)
-        stacks += [(list(places), tensor) for places, tensor in zip(positions, tensors, strict=True)]
+        all_places, weights, all_factors = zip(*group, strict=True)
+        tensors = _read(weights, all_factors, parts)
+        stacks += [(list(p), tensor) for p, tensor in zip(zip(*all_places, strict=True), tensors, strict=True)]
     return stacks
 
 
-def _kind(weight: ClassWeight) -> Kind:
+def _kind(weight: ClassWeight, factors: Factors) -> Kind:
     """Equal for weights that one sequence of operations can read."""
-    tensor, u, _ = _factors(weight.module)
+    tensor, u, v = factors
     has_offset = getattr(weight.module, "bias", None) is not None
-    return tensor.shape, tensor.dtype, tensor.device, u is None, weight.indexed, weight.embedding, has_offset
+    stored = tensor.shape, tensor.dtype, tensor.device, u is None, v is None
+    return *stored, weight.indexed, weight.embedding, has_offset
 
 
-def _read(group: Sequence[ClassWeight], parts: Parts) -> list[Tensor]:
+def _read(group: Sequence[ClassWeight], factors: Sequence[Factors], parts: Parts) -> list[Tensor]:
     """For each part (start, stop, shift) the (weights, classes, channels) of weights of one kind."""
     first = group[0]
-    weights, u, v = _stacked([weight.module for weight in group])
+    weights, u, v = _stacked(factors)
     if first.embedding is None and u is not None and v is not None:
         weights = weights / _sigma(weights, u, v)
     tensors = []
@@ -195,7 +198,7 @@ def _embedded(
     far the largest tensors: v goes through the same product as one row more, so that they are read and
     their gradient is written once, and the small product is divided.
     """
-    table, table_u, table_v = _stacked([embedding])
+    table, table_u, table_v = _stacked([_factors(embedding)])
     if table_u is not None and table_v is not None:
         table = table / _sigma(table, table_u, table_v)
     vectors = nn.functional.pad(table, padding).expand(len(weights), -1, -1)
@@ -214,38 +217,56 @@ def _sigma(weights: Tensor, u: Tensor, v: Tensor) -> Tensor:
     return u.unsqueeze(1) @ (weights @ v.unsqueeze(2))
 
 
-def _stacked(modules: Sequence[nn.Module]) -> tuple[Tensor, Tensor | None, Tensor | None]:
+def _stacked(factors: Sequence[Factors]) -> Factors:
     """Weights (modules, rows, columns) and, if the modules divide them by u^T W v, all u and v.
 
     Stacking copies: a later forward may move the modules' own vectors before this graph's backward.
     """
-    weights, u, v = zip(*[_factors(module) for module in modules], strict=True)
-    if u[0] is None:
-        return torch.stack(weights), None, None
-    return torch.stack(weights), torch.stack(u), torch.stack(v)
+    all_weights, all_u, all_v = zip(*factors, strict=True)
+    weights = torch.stack(all_weights)
+    u = None if all_u[0] is None else torch.stack(all_u)
+    v = None if all_v[0] is None else torch.stack(all_v)
+    # BigGAN-PyTorch keeps one vector, and makes the other one and the next from it at every forward.
+    matrices = weights.detach()
+    if u is not None and v is None:
+        v = _unit(matrices.mT @ u.unsqueeze(2))
+        u = _unit(matrices @ v.unsqueeze(2))
+    elif v is not None and u is None:
+        u = _unit(matrices @ v.unsqueeze(2))
+        v = _unit(matrices.mT @ u.unsqueeze(2))
+    return weights, u, v
 
 
-def _factors(module: nn.Module) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """The stored weight of a module, and u, v if it divides the weight by u^T W v."""
+def _unit(columns: Tensor) -> Tensor:
+    return nn.functional.normalize(columns.squeeze(2), dim=1)
+
+
+def _factors(module: nn.Module) -> Factors:
+    """The stored weight W of a module, and u, v if it divides W by u^T W v, as far as it keeps them."""
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, SpectralNorm) and hook.name == "weight":
-            vectors = module.get_buffer("weight_u"), module.get_buffer("weight_v")
-            return _oriented(_stored(module, "weight_orig"), *vectors, hook.dim)
+            u, v = module.get_buffer("weight_u"), module.get_buffer("weight_v")
+            return _oriented(_stored(module, "weight_orig"), u, v, transposed=hook.dim == 1)
     if nn.utils.parametrize.is_parametrized(module, "weight"):
         chain = module.get_submodule("parametrizations.weight")
         assert isinstance(chain, nn.utils.parametrize.ParametrizationList)
         norm = chain[0]
         if len(chain) == 1 and isinstance(norm, _SpectralNorm):
-            return _oriented(_stored(chain, "original"), norm._u, norm._v, norm.dim)
+            return _oriented(_stored(chain, "original"), norm._u, norm._v, transposed=norm.dim == 1)
         kinds = ", ".join(type(p).__name__ for p in chain)
         raise GeneratorError(
             f"the weight of {type(module).__name__} is parametrized by {kinds}: only spectral_norm can be read; "
             "register_affine_reader(layer_class, reader) teaches the rest"
         )
     weight = _stored(module, "weight")
-    if hasattr(module, "W_") and "u0" in module._buffers:
-        return _biggan_factors(module, weight)
+    if hasattr(module, "W_") and "u0" in module._buffers:  # BigGAN-PyTorch
+        return _oriented(weight, module.get_buffer("u0")[0], None, transposed=bool(module.transpose))
     return weight, None, None
+
+
+def _oriented(weight: Tensor, u: Tensor, v: Tensor | None, transposed: bool) -> Factors:
+    """Modules whose spectral norm is of the transposed weight keep u and v the other way round."""
+    return (weight, v, u) if transposed else (weight, u, v)
 
 
 def _stored(module: nn.Module, name: str) -> Tensor:
@@ -257,19 +278,6 @@ def _stored(module: nn.Module, name: str) -> Tensor:
             "unknown kind; register_affine_reader(layer_class, reader) teaches it"
         )
     return tensor
-
-
-def _oriented(weight: Tensor, u: Tensor, v: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
-    """For dim 1, spectral_norm keeps the vectors of the transposed weight."""
-    return (weight, v, u) if dim == 1 else (weight, u, v)
-
-
-def _biggan_factors(module: Any, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """BigGAN-PyTorch keeps u alone, and makes v and the next u from it at every forward."""
-    matrix = (weight.T if module.transpose else weight).detach()
-    v = nn.functional.normalize(module.u0[0] @ matrix, dim=0, eps=module.eps)
-    u = nn.functional.normalize(matrix @ v, dim=0, eps=module.eps)
-    return _oriented(weight, u, v, dim=1 if module.transpose else 0)
 
 
 def _class_weights(name: str, module: nn.Module, generator: nn.Module) -> tuple[ClassWeight, ...]:

@@ -84,13 +84,14 @@ def run(
 
     checkout = find_checkout(root)
     shims.check_names(skipped_shims)
+    arguments = _with_shipped_configurations(arguments)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
         raise RequestError("--device cuda: torch sees no CUDA device; --device cpu runs without one")
     entry = RankEntry(Setup(checkout.source, device, processes, tuple(skipped_shims)))
     import_module("loader").load_worker = entry  # type: ignore[attr-defined]
-    sys.argv = [str(checkout.main), *_with_shipped_configurations(arguments)]
+    sys.argv = [str(checkout.main), *arguments]
     # Not runpy: spawned ranks re-import whatever file __main__ names, and need only the entry above.
     code = compile(checkout.main.read_bytes(), str(checkout.main), "exec")
     exec(code, {"__name__": "__main__", "__file__": str(checkout.main)})
