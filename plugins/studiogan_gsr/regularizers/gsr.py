@@ -112,6 +112,7 @@ class GroupSpectralRegularizer(nn.Module):
         super().__init__()
         self.options = GSROptions(weight, beta, power_iterations, groups, apply_to, released_bias_update)
         self._layers = find_conditional_layers(generator)
+        self.class_counts = [int(n) for n in class_counts]
         self._num_classes = len(class_counts)
         self._weights = torch.from_numpy(
             self.options.weight * effective_number_weights(class_counts, self.options.beta)
