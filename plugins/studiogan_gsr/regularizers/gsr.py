@@ -196,7 +196,10 @@ class GroupSpectralRegularizer(nn.Module):
         layers, sides, classes = len(self._layers), len(self.options.apply_to), self._num_classes
         vectors = dict(self.named_buffers())
         shapes = [f"{u.shape[-1]}x{vectors['v' + d[1:]].shape[-1]}" for d, u in vectors.items() if d[0] == "u"]
-        options = ", ".join(f"{key} {value}" for key, value in vars(self.options).items())
+        options = ", ".join(
+            f"{key} {'+'.join(value) if isinstance(value, tuple) else value}"
+            for key, value in vars(self.options).items()
+        )
         return f"{layers} layers, {layers * sides * classes} matrices of {' and '.join(shapes)}, {options}"
 
     def _stacks(self) -> dict[int, tuple[list[int], Tensor]]:
