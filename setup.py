@@ -45,6 +45,7 @@ setup(
         "studiogan_gsr.patches": ["*.md", "*.patch"],
     },
     install_requires=[
+        "filelock",
         "h5py",
         "numpy",
         "packaging",
@@ -53,8 +54,8 @@ setup(
         "pyyaml",
         "rich",
         "scipy",
-        "torch>=2.1",
-        "torchvision>=0.16",
+        "torch>=2.4",
+        "torchvision>=0.19",
     ],
     extras_require={
         "studiogan": STUDIOGAN,

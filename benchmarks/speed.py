@@ -136,8 +136,11 @@ def step_share(configuration: str, arguments: Sequence[str]) -> None:
 
     def timed(function: Callable[..., object], key: str, opens: bool = True) -> Callable[..., object]:
         def run(*args: object, **kwargs: object) -> object:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            _wait(device)
             start = time.perf_counter()
             result = function(*args, **kwargs)
+            _wait(device)
             taken = time.perf_counter() - start
             if opens:
                 spent[key].append(taken)

@@ -161,6 +161,14 @@ def test_layers_that_are_conditional_on_noise_alone_are_refused() -> None:
         class_conditional_affines(generator)
 
 
+def test_a_layer_that_looks_conditional_and_cannot_be_read_is_not_skipped() -> None:
+    generator = OneHot(CLASSES, [8, 8])
+    layer = generator.layers[1]
+    layer.gain, layer.bias = (nn.Sequential(nn.Linear(CLASSES, 8)) for _ in range(2))
+    with pytest.raises(GeneratorError, match=r"layers.1.gain and .bias are Sequential and Sequential"):
+        class_conditional_affines(generator)
+
+
 def test_a_layer_too_narrow_for_the_shared_embedding_is_refused() -> None:
     generator = Shared(CLASSES, [8])
     generator.shared = nn.Embedding(CLASSES, 20)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from conftest import MakePackage
+from studiogan_gsr import cli
 from studiogan_gsr.cli import main
 from studiogan_gsr.hosts.studiogan import checkout, doctor, launcher
 from studiogan_gsr.hosts.studiogan.shims import SHIMS
@@ -310,3 +311,22 @@ def test_doctor_tells_another_commit_and_changed_files(repository: Path, git: Gi
     assert findings["its commit"].found == f"{checkout.PINNED}, the pinned one"
     assert findings["its commit"].remedy == doctor.OK
     assert findings["its changed files"].found == "none"
+
+
+def test_a_ranks_error_is_told_like_any_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Spawned ranks report a traceback as text; ours in it keeps its message and its exit status."""
+    for last, text, status in (
+        ("studiogan_gsr.errors.DataError: DATA.num_classes: found 9", "DATA.num_classes: found 9", 2),
+        ("KeyError: 'x'", "the run failed: KeyError: 'x' (at ", 1),
+    ):
+        error = RuntimeError(f"-- Process 1 terminated\nTraceback (most recent call last):\n  File ...\n{last}\n")
+
+        def fail(options: object, error: Exception = error) -> int:
+            raise error
+
+        monkeypatch.setattr(cli, "_doctor", fail)
+        assert cli.main(["doctor"]) == status
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"studiogan-gsr: {text}")

@@ -313,10 +313,31 @@ def test_a_restored_run_goes_on_as_if_nothing_had_happened() -> None:
     fresh = GroupSpectralRegularizer(generator, CIFAR, power_iterations=1)
     exact = GroupSpectralRegularizer(generator, CIFAR, power_iterations=0)
     assert fresh.penalty().item() == pytest.approx(exact.penalty().item(), rel=1e-4)
+    for options in ({"apply_to": ["bias"]}, {"groups": 4}):
+        other = GroupSpectralRegularizer(generator, CIFAR, power_iterations=1, **options)
+        with pytest.warns(UserWarning, match=r"the saved vectors are of .* computed anew"):
+            other.load_state_dict(saved)
+        exact = GroupSpectralRegularizer(generator, CIFAR, power_iterations=0, **options)
+        assert other.penalty().item() == pytest.approx(exact.penalty().item(), rel=1e-4)
     with pytest.raises(RuntimeError, match="size mismatch"):
         GroupSpectralRegularizer(OneHot(10, [16]), CIFAR).load_state_dict(
             GroupSpectralRegularizer(OneHot(10, [16, 16]), CIFAR).state_dict()
         )
+
+
+@pytest.mark.parametrize("before", [0, 4])
+def test_a_run_may_go_on_exactly_or_by_iteration(before: int) -> None:
+    """Exact norms keep no vectors: a state of them must not stand for converged ones."""
+    torch.manual_seed(0)
+    generator = OneHot(10, [16, 24])
+    first = GroupSpectralRegularizer(generator, CIFAR, power_iterations=before)
+    expected = first.penalty().item()
+    second = GroupSpectralRegularizer(generator, CIFAR, power_iterations=4 - before)
+    second.load_state_dict(first.state_dict())
+    assert second.penalty().item() == pytest.approx(expected, rel=1e-4)
+    third = GroupSpectralRegularizer(generator, CIFAR, power_iterations=before)
+    third.load_state_dict(second.state_dict())
+    assert third.penalty().item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_nothing_of_the_host_is_disturbed(generator: Generator) -> None:

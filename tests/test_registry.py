@@ -302,7 +302,7 @@ def test_the_longest_name_that_fits_wins(make_package: MakePackage) -> None:
         ("return [1, 2]", "gave list without targets, class_counts, classes"),
         (
             "return Photos([0, 0], [2, 1])",
-            "gave 3 images, class_counts [2, 1] and targets that count to [2]; they must agree",
+            "gave 3 images, class_counts [2, 1] and targets that count to [2, 0]; they must agree",
         ),
         (
             "return Photos([0, 0, 1], [2, 2])",
@@ -354,7 +354,9 @@ def test_the_hosts_own_names_are_left_to_it(name: str) -> None:
         ("Folder_rho10", "did you mean Folder_LT?"),
         ("CIFAR10-LT", "did you mean CIFAR10_LT?"),
         ("CIFAR10_LTrho100", "did you mean CIFAR10_LT?"),
-        ("ImageNet_LT", "installed data sets are CIFAR100_LT, CIFAR10_LT, Folder_LT"),
+        ("ImageNet_LT_rho10", "installed data sets are CIFAR100_LT, CIFAR10_LT, Folder_LT"),
+        ("my_rho5", "Folder_LT, or any name without _rho"),
+        ("CIFAR_LT", "did you mean CIFAR10_LT?"),
         ("CIFAR10_LT", "'ratio'"),
         ("CIFAR10_LT_100", "CIFAR10_LT"),
         ("CIFAR10_LT_rho100_released", "'released'"),

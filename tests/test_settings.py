@@ -179,7 +179,7 @@ def test_sections_and_keys_that_the_host_does_not_have_are_refused_with_the_near
     [
         {},
         {"weight": 0, "beta": 0, "power_iterations": 0, "groups": 1, "apply_to": "bias"},
-        {"weight": 10.0, "beta": None, "power_iterations": 32, "groups": "square", "apply_to": ["bias", "gain"]},
+        {"weight": 10.0, "beta": None, "power_iterations": 16, "groups": "square", "apply_to": ["bias", "gain"]},
         {"beta": 0.9999, "groups": 16, "apply_to": ["gain"], "released_bias_update": False},
         {"released_bias_update": True, "power_iterations": 1},
     ],

@@ -201,13 +201,15 @@ class Stripes:
     )
     text = configuration.read_text().replace("  beta: null\n", "").replace("  weight: null\n", "")
     configuration.write_text(text)
-    outcome = run_studiogan(
-        checkout, configuration, digits, tmp_path / "out", environment={"PYTHONPATH": f"{site}:{striped}"}
-    )
+    environment = {"PYTHONPATH": f"{site}:{striped}"}
+    outcome = run_studiogan(checkout, configuration, digits, tmp_path / "out", environment=environment)
     assert outcome.status == 0, outcome.output
     assert outcome.lines("pull of pulls 1.0: <pull.Pull object")[0].endswith("class counts 16 4")
     assert "pull_calls: 3.0 pull_classes: 2.0" in outcome.lines("Progress:")[-1]  # attached before step 1
     assert outcome.checkpoint()["regularizer"] == {"name": "pull", "state": {"calls": 2}}  # at step 2
+    resume = ("-ckpt", str(outcome.checkpoint_folder))
+    again = run_studiogan(checkout, configuration, digits, tmp_path / "again", *resume, environment=environment)
+    assert "pull_calls: 3.0" in again.lines("Progress:")[0]  # two calls restored, one made
 
 
 @pytest.mark.parametrize("in_memory", [False, True])
@@ -240,6 +242,80 @@ def test_class_counts_of_studiogans_own_sets_come_from_the_data(
         outcome = run_studiogan(checkout, configuration, digits, tmp_path / f"out{len(flags)}", *flags)
         assert outcome.status == 0, outcome.output
         assert outcome.lines("class counts 120 120 120 120 120 120 120 120 120 120")
+
+
+def test_accumulation_and_several_generator_updates_are_penalised_once_an_update(
+    checkout: Checkout, digits: Path, tmp_path: Path, make_package: MakePackage
+) -> None:
+    counting = """
+from studiogan_gsr import GroupSpectralRegularizer
+class Counting(GroupSpectralRegularizer):
+    calls = 0
+    def penalty(self):
+        self.calls += 1
+        return super().penalty()
+    def scalars(self):
+        return {"calls": self.calls}
+"""
+    site = make_package("counts", "studiogan.regularizers", {"count": "counting:Counting"}, {"counting": counting})
+    optimization = {
+        "total_steps": 1,
+        "batch_size": 8,
+        "d_updates_per_step": 1,
+        "acml_steps": 2,
+        "g_updates_per_step": 3,
+    }
+    configuration = configure(tmp_path, OPTIMIZATION=optimization, REGULARIZER={"name": "count"})
+    outcome = run_studiogan(
+        checkout, configuration, digits, tmp_path / "out", "-mpc", environment={"PYTHONPATH": str(site)}
+    )
+    assert outcome.status == 0, outcome.output
+    # One trial at the start, three updates in each of two steps.
+    assert [line.split("count_calls: ")[1].split()[0] for line in outcome.lines("Progress:")] == ["4.0", "7.0"]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("    def penalty(self): return 3.0", r"bad 1.0 .* bad = bad:Bad: penalty\(\) gave float"),
+        ("    def penalty(self): return {}['gone']", r"bad 1.0 .* bad = bad:Bad: penalty\(\) failed: KeyError"),
+        ("    def scalars(self): return {'a': 'b'}", r"bad 1.0 .* bad = bad:Bad: scalars\(\) failed: ValueError"),
+        ("    def state_dict(self): return {'a': self}", r"bad 1.0 .* bad = bad:Bad: state_dict\(\) cannot be saved"),
+    ],
+)
+def test_a_strangers_faults_are_blamed_before_the_first_step(
+    body: str, message: str, checkout: Checkout, digits: Path, tmp_path: Path, make_package: MakePackage
+) -> None:
+    base = """
+class Bad:
+    def __init__(self, generator, class_counts):
+        self.generator = generator
+    def penalty(self):
+        return sum(p.square().sum() for p in self.generator.parameters())
+    def scalars(self):
+        return {}
+    def state_dict(self):
+        return {}
+    def load_state_dict(self, state):
+        pass
+"""
+    site = make_package("bad", "studiogan.regularizers", {"bad": "bad:Bad"}, {"bad": base + body + "\n"})
+    configuration = configure(tmp_path, REGULARIZER="bad")
+    environment = {"PYTHONPATH": str(site)}
+    refused(run_studiogan(checkout, configuration, digits, tmp_path / "out", environment=environment), message)
+
+
+def test_a_regularizer_that_stops_acting_stops_the_run(checkout: Checkout, digits: Path, tmp_path: Path) -> None:
+    """A checkout that makes itself another optimizer after the hooks attached to the first."""
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", checkout.root, clone], check=True)
+    loader = clone / "src" / "loader.py"
+    made = "cfgs.define_optimizer(Gen, Dis)"
+    again = "cfgs.OPTIMIZATION.g_optimizer = __import__('torch').optim.Adam(Gen.parameters(), lr=1e-4)"
+    loader.write_text(loader.read_text().replace(made, f"{made}; {again}"))
+    outcome = run_studiogan(Checkout(clone), configure(tmp_path), digits, tmp_path / "out")
+    assert outcome.status == 1
+    assert re.search(r"studiogan-gsr: studiogan-gsr .* gsr = .*: has not acted since step 0", outcome.output)
 
 
 def refused(outcome: Outcome, message: str) -> None:
@@ -303,10 +379,15 @@ def test_a_missing_or_changed_surface_is_named_before_the_first_step(
         config.write_text(text.replace(name, replacement))
         outcome = run_studiogan(Checkout(clone), configure(tmp_path), digits, tmp_path / "out")
         refused(outcome, f"StudioGAN's config.Configurations.*{message}")
+    config.write_text(text)
+    worker = clone / "src" / "worker.py"
+    worker.write_text(worker.read_text().replace("LOG_FORMAT", "LINE_FORMAT"))
+    outcome = run_studiogan(Checkout(clone), configure(tmp_path), digits, tmp_path / "out")
+    refused(outcome, r"StudioGAN's worker.LOG_FORMAT is missing")
 
 
 def test_without_its_shim_the_old_breakage_is_back(checkout: Checkout, digits: Path, tmp_path: Path) -> None:
-    """Each shim mends something that does break: the last two, which need no network, shown."""
+    """Two of the shims mend a run; tests/test_shims.py has the others."""
     configuration = configure(tmp_path, steps=1)
     off = ("--no-shim", "best-checkpoint")
     outcome = run_studiogan(checkout, configuration, digits, tmp_path / "best", launch=off)

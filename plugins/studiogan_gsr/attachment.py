@@ -20,14 +20,15 @@ import torch
 from torch import Tensor
 
 from studiogan_gsr.contract import Regularizer, missing_methods
-from studiogan_gsr.errors import RegularizerError
+from studiogan_gsr.errors import GSRError, RegularizerError
 
 
 class Attachment:
     """A regularizer at work; `steps` counts the optimizer steps it acted in."""
 
-    def __init__(self, regularizer: Regularizer, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, regularizer: Regularizer, optimizer: torch.optim.Optimizer, name: str | None) -> None:
         self.regularizer = regularizer
+        self.name = name or type(regularizer).__name__
         self.steps = 0
         self._probe(optimizer)
         self._handle = optimizer.register_step_pre_hook(self._before_step)
@@ -55,7 +56,7 @@ class Attachment:
 
     def _add_gradient(self, optimizer: torch.optim.Optimizer) -> Tensor:
         with torch.enable_grad():
-            penalty = self.regularizer.penalty()
+            penalty = self._penalty()
             reached = self._gradients(penalty, optimizer)
         # A fused optimizer under GradScaler divides gradients by this scale inside its own step.
         scale = getattr(optimizer, "grad_scale", None)
@@ -71,48 +72,58 @@ class Attachment:
         self.steps += 1
         return penalty.detach()
 
+    def _penalty(self) -> Tensor:
+        try:
+            return self.regularizer.penalty()
+        except GSRError:
+            raise
+        except Exception as error:  # a stranger's code
+            cause = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise RegularizerError(f"{self.name}: penalty() failed: {cause}") from error
+
     def _gradients(self, penalty: Tensor, optimizer: torch.optim.Optimizer) -> list[tuple[Tensor, Tensor]]:
         """The optimizer's parameters that the penalty reaches, with their gradients."""
-        name = type(self.regularizer).__name__
+        name = self.name
         if not isinstance(penalty, Tensor) or penalty.numel() != 1:
-            raise RegularizerError(f"{name}.penalty() gave {_kind(penalty)}; a scalar tensor is wanted")
+            raise RegularizerError(f"{name}: penalty() gave {_kind(penalty)}; a scalar tensor is wanted")
         if not penalty.requires_grad:
-            raise RegularizerError(f"{name}.penalty() gave a tensor without gradient; nothing would be penalised")
+            raise RegularizerError(f"{name}: penalty() gave a tensor without gradient; nothing would be penalised")
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
         gradients = torch.autograd.grad(penalty, parameters, allow_unused=True) if parameters else ()
         reached = [(p, g) for p, g in zip(parameters, gradients, strict=True) if g is not None]
         if not reached:
             raise RegularizerError(
-                f"{name}.penalty() reaches none of the {len(parameters)} trainable parameters of this "
+                f"{name}: penalty() reaches none of the {len(parameters)} trainable parameters of this "
                 f"{type(optimizer).__name__}: attach it to the generator's optimizer"
             )
         return reached
 
     def _probe(self, optimizer: torch.optim.Optimizer) -> None:
         """Refuse a regularizer that could not act, before any step; leave no trace of the trial."""
-        regularizer, name = self.regularizer, type(self.regularizer).__name__
+        regularizer, name = self.regularizer, self.name
         if missing := missing_methods(regularizer):
-            raise RegularizerError(f"{name} is no regularizer: it lacks {', '.join(missing)}")
+            raise RegularizerError(f"{name}: no regularizer: it lacks {', '.join(missing)}")
         state = copy.deepcopy(regularizer.state_dict())
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         devices = sorted({p.get_device() for p in parameters if p.is_cuda})
         with torch.random.fork_rng(devices), torch.enable_grad():
-            penalty = regularizer.penalty()
+            penalty = self._penalty()
             gradients = self._gradients(penalty, optimizer)
             finite = torch.isfinite(penalty).all() and all(torch.isfinite(g).all() for _, g in gradients)
         if not finite:
-            raise RegularizerError(f"{name}.penalty() or its gradient is not finite ({penalty.item()})")
+            raise RegularizerError(f"{name}: penalty() or its gradient is not finite ({penalty.item()})")
         regularizer.load_state_dict(state)
 
 
-def attach(regularizer: Regularizer, optimizer: torch.optim.Optimizer) -> Attachment:
+def attach(regularizer: Regularizer, optimizer: torch.optim.Optimizer, name: str | None = None) -> Attachment:
     """Add the regularizer's penalty to what `optimizer` minimises; returns a handle with `remove()`.
 
     The regularizer is tried once, at once: RegularizerError if its penalty is not a finite scalar
     with gradient to this optimizer's parameters.  The trial changes neither the regularizer's
-    state nor any random generator.
+    state nor any of torch's random generators.
+    name: of the regularizer in error messages; default: its class.
     """
-    return Attachment(regularizer, optimizer)
+    return Attachment(regularizer, optimizer, name)
 
 
 def _kind(value: object) -> str:

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from studiogan_gsr import errors
 from studiogan_gsr.errors import DONE, FAILED, GSRError
 
 if TYPE_CHECKING:
@@ -23,31 +24,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status: int = options.command(options)
         return status
-    except GSRError as error:
-        _report(error, options.traceback)
-        return error.exit_status
     except KeyboardInterrupt:
         print("studiogan-gsr: interrupted", file=sys.stderr)
         return FAILED
     except Exception as error:
-        _report(error, options.traceback)
-        return FAILED
+        if options.traceback:
+            traceback.print_exception(error)
+        text, exit_status = _in_one_line(error)
+        print(f"studiogan-gsr: {text}", file=sys.stderr)
+        return exit_status
 
 
-def _report(error: BaseException, whole: bool) -> None:
-    if whole:
-        traceback.print_exception(error)
-        return
+def _in_one_line(error: Exception) -> tuple[str, int]:
+    """What a user reads of an error, and the exit status it means."""
     text = " ".join(str(error).split())
-    if not isinstance(error, GSRError):
-        if "Traceback (most recent call last)" in text:  # a spawned rank's, as text; its last line is the error
-            text = str(error).strip().splitlines()[-1]
-        else:
-            text = f"{type(error).__name__}: {text}"
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{os.path.basename(where.filename)}:{where.lineno}"
-        text = f"the run failed: {text} (at {place}; --traceback shows the rest)"
-    print(f"studiogan-gsr: {text}", file=sys.stderr)
+    if isinstance(error, GSRError):
+        return text, error.exit_status
+    if "Traceback (most recent call last)" in text:  # a spawned rank's, as text; its last line is the error
+        text = str(error).strip().splitlines()[-1]
+        name, _, message = text.removeprefix(f"{errors.__name__}.").partition(": ")
+        kind = getattr(errors, name, None)
+        if text.startswith(errors.__name__) and isinstance(kind, type) and issubclass(kind, GSRError):
+            return message, kind.exit_status
+    else:
+        text = f"{type(error).__name__}: {text}"
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{os.path.basename(where.filename)}:{where.lineno}"
+    return f"the run failed: {text} (at {place}; --traceback shows the rest)", FAILED
 
 
 def _parser() -> argparse.ArgumentParser:

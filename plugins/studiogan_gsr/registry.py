@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import metadata
 from typing import Any
 
@@ -78,7 +80,7 @@ def load_plugin(group: str, name: str) -> LoadedPlugin:
     try:
         factory = entry.load()
     except (Exception, SystemExit) as error:  # foreign code: whatever it raises is the plug-in's fault
-        raise PluginError(str(plugin), f"import failed: {_reason(error)}") from error
+        raise PluginError(str(plugin), f"import failed: {reason(error)}") from error
     if not callable(factory):
         raise PluginError(str(plugin), f"is {type(factory).__name__}, not a factory that can be called")
     return LoadedPlugin(plugin, factory)
@@ -104,7 +106,7 @@ def find_regularizer(name: str, options: Mapping[str, Any]) -> LoadedPlugin:
                 f"allowed: {error.allowed}{_number_hint(error.found)}",
             ) from error
         except Exception as error:
-            raise PluginError(str(loaded.plugin), f"check_options failed: {_reason(error)}") from error
+            raise PluginError(str(loaded.plugin), f"check_options failed: {reason(error)}") from error
     return loaded
 
 
@@ -115,7 +117,7 @@ def make_regularizer(
     try:
         regularizer: Regularizer = loaded.factory(generator, class_counts, **options)
     except Exception as error:
-        raise PluginError(str(loaded.plugin), f"refused: {_reason(error)}") from error
+        raise PluginError(str(loaded.plugin), f"refused: {reason(error)}") from error
     if missing := missing_methods(regularizer):
         raise PluginError(
             str(loaded.plugin),
@@ -132,15 +134,15 @@ def find_dataset(name: str) -> tuple[LoadedPlugin, dict[str, Any]] | None:
     found = {p.name for p in find_plugins(DATASETS)}
     bases = [base for base in found if is_variant(name, base)]
     if not bases:
-        ours = [_letters(base) for base in found if base.endswith("_LT")]
-        alike = _letters(name).startswith(tuple(ours))
-        if alike or "_rho" in name or "_LT_" in f"{name}_":
-            base = name.split("_rho")[0]
+        stem = name.split("_rho")[0]
+        ours = [base for base in found if base.endswith("_LT")]
+        alike = _letters(name).startswith(tuple(map(_letters, ours))) or get_close_matches(stem, ours, cutoff=0.85)
+        if alike or re.search(r"_rho\d", name):
             raise ConfigurationError(
                 "DATA.name",
                 repr(name),
-                f"installed data sets are {', '.join(sorted(found)) or 'none'}{near_miss(base, found)}; "
-                f"the form is {GRAMMAR}",
+                f"installed data sets are {', '.join(sorted(found)) or 'none'}{near_miss(stem, found)}; the form is "
+                f"{GRAMMAR}; an image folder of your own is Folder_LT, or any name without _rho",
             )
         return None
     base = max(bases, key=len)
@@ -172,16 +174,16 @@ def make_dataset(loaded: LoadedPlugin, root: str, split: str, options: Mapping[s
             raise ConfigurationError("DATA.name", f"{error}", f"as {loaded.plugin} reports") from error
         raise
     except Exception as error:
-        raise PluginError(str(loaded.plugin), f"failed: {_reason(error)}") from error
+        raise PluginError(str(loaded.plugin), f"failed: {reason(error)}") from error
     missing = [a for a in _DATASET_ATTRIBUTES if not hasattr(dataset, a)]
     if missing:
         raise PluginError(str(loaded.plugin), f"gave {type(dataset).__name__} without {', '.join(missing)}")
     try:
         images, counts = len(dataset), [int(n) for n in dataset.class_counts]
-        counted = np.bincount(np.asarray(dataset.targets, dtype=np.int64)).tolist()
+        counted = np.bincount(np.asarray(dataset.targets, dtype=np.int64), minlength=len(counts)).tolist()
     except Exception as error:
         raise PluginError(
-            str(loaded.plugin), f"gave {type(dataset).__name__} whose labels cannot be counted: {_reason(error)}"
+            str(loaded.plugin), f"gave {type(dataset).__name__} whose labels cannot be counted: {reason(error)}"
         ) from error
     if counts != counted or images != sum(counts):
         raise PluginError(
@@ -244,5 +246,6 @@ def _number_hint(found: object) -> str:
     return f"; YAML reads this as text, write {text}"
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """An exception as one line: its kind and its message."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

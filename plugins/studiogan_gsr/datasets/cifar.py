@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from studiogan_gsr.datasets.long_tailed import LongTailed, Whole, check_split
 from studiogan_gsr.errors import DataError
 
@@ -32,8 +34,10 @@ def _cifar(
 ) -> LongTailed | Whole:
     check_split(split)
     try:
-        # Downloads only what is not there; checks the archive's digest.
-        dataset = cifar(root=root, train=split == "train", download=True)
+        Path(root).mkdir(parents=True, exist_ok=True)
+        # Downloads only what is not there, and checks the archive's digest; one rank at a time.
+        with FileLock(Path(root) / f".{cifar.__name__}.lock"):
+            dataset = cifar(root=root, train=split == "train", download=True)
     except Exception as error:
         raise DataError(
             f"{cifar.__name__} is neither in {Path(root).resolve()} nor could it be downloaded "

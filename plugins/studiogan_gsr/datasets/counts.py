@@ -63,7 +63,7 @@ def long_tailed_indices(
             raise OptionError(
                 "counts",
                 int(count),
-                f"at most {len(indices)}, the images of class {label}; a smaller n_max fits",
+                f"at most {len(indices)}, the images of class {label} (n_max, in Python, makes all smaller)",
             )
         stream.shuffle(indices)
         kept += indices[:count].tolist()

@@ -289,6 +289,12 @@ def _class_weights(name: str, module: nn.Module, generator: nn.Module) -> tuple[
                 _pair_weight(f"{name}.{attribute}", side, child, generator)  # type: ignore[arg-type]
                 for side, attribute, child in zip(("gain", "bias"), pair, children, strict=True)
             )
+        if all(isinstance(child, nn.Module) for child in children):
+            kinds = " and ".join(type(child).__name__ for child in children)
+            raise GeneratorError(
+                f"{name}.{pair[0]} and .{pair[1]} are {kinds}, not Linear or Embedding: the layer looks conditional "
+                "and cannot be read; register_affine_reader teaches it"
+            )
     single = getattr(module, _SINGLE, None)
     channels = getattr(module, "num_features", None)
     if isinstance(single, nn.Embedding) and isinstance(channels, int) and single.embedding_dim == 2 * channels:

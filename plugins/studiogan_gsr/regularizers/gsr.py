@@ -12,6 +12,7 @@ L C is in the authors' program, not in the paper's formula; `weight` means somet
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from studiogan_gsr.errors import GeneratorError, OptionError
 from studiogan_gsr.regularizers.affines import find_conditional_layers, read_stacks
 from studiogan_gsr.regularizers.spectral import (
+    MAX_ITERATIONS,
     group_shape,
     group_spectral_norms,
     leading_vectors,
@@ -53,8 +55,9 @@ class GSROptions:
             raise OptionError("weight", self.weight, "a finite number >= 0")
         if self.beta is not None and not (_is_number(self.beta) and 0 <= self.beta < 1):
             raise OptionError("beta", self.beta, "a number in [0, 1), or null for equal class weights")
-        if not _is_int(self.power_iterations) or not 0 <= self.power_iterations <= 32:
-            raise OptionError("power_iterations", self.power_iterations, "an integer from 0 (exact) to 32")
+        if not _is_int(self.power_iterations) or not 0 <= self.power_iterations <= MAX_ITERATIONS:
+            allowed = f"an integer from 0 (exact) to {MAX_ITERATIONS}"
+            raise OptionError("power_iterations", self.power_iterations, allowed)
         if self.groups != "square" and not (_is_int(self.groups) and int(self.groups) >= 1):
             raise OptionError("groups", self.groups, "'square' or a positive integer")
         sides = [self.apply_to] if isinstance(self.apply_to, str) else self.apply_to
@@ -92,8 +95,8 @@ class GroupSpectralRegularizer(nn.Module):
 
     Buffers `u_<d>` (maps, classes, n_g) and `v_<d>` (maps, classes, n_c) hold the singular vectors
     of all layers with d channels, `warm` whether they have been computed.  A regularizer that
-    starts without a saved state iterates to convergence first; one that loads a state goes on
-    exactly where it was saved.
+    starts without saved vectors iterates to convergence first; one that loads them goes on exactly
+    where they were saved.
     """
 
     warm: Tensor
@@ -160,7 +163,7 @@ class GroupSpectralRegularizer(nn.Module):
                 norms.append(sigma.detach())
             assert total is not None
             value = total / (layers * classes)
-        if not self._warm:
+        if not self._warm and self.options.power_iterations:
             self.warm.fill_(True)
             self._warm = True
         # Largest norm of each class over layers and sides: (classes,).
@@ -250,9 +253,29 @@ class GroupSpectralRegularizer(nn.Module):
             torch.empty_like(v).index_copy_(0, back, torch.cat([sides[1], sides[3]])),
         )
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *args)
+    def get_extra_state(self) -> dict[str, Any]:
+        """What the saved vectors are vectors of."""
+        return {"groups": self.options.groups, "apply_to": list(self.options.apply_to)}
+
+    def set_extra_state(self, state: object) -> None:
+        """Checked before anything is loaded; see `load_state_dict`."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Take back a saved state, and go on exactly where it was saved.
+
+        A state of other `groups` or `apply_to` holds vectors of other matrices: it is left aside with a
+        warning, and the vectors are computed anew, as in a fresh run.
+        """
+        saved = state_dict.get("_extra_state")
+        if saved is not None and saved != self.get_extra_state():
+            message = f"gSR: the saved vectors are of {saved}, not of {self.get_extra_state()}: computed anew"
+            warnings.warn(message, stacklevel=2)
+            self.warm.fill_(False)
+            self._warm = False
+            return None
+        result = super().load_state_dict(state_dict, strict, assign)
         self._warm = bool(self.warm)
+        return result
 
 
 def _no_autocast() -> torch.amp.autocast_mode.autocast:

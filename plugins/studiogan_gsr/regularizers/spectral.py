@@ -16,6 +16,7 @@ from studiogan_gsr.errors import OptionError
 
 # Squarings of M M^T that stand for "iterated to convergence": 2^12 power iterations.
 _SQUARINGS = 12
+MAX_ITERATIONS = 16
 # The authors' program normalises with this floor on the length of a vector.
 _RELEASED_EPS = 1e-3
 
@@ -54,16 +55,19 @@ def group_spectral_norms(matrix_stack: Tensor, u: Tensor | None = None, v: Tenso
 def power_iteration(matrices: Tensor, u: Tensor, v: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
     """`iterations` rounds of v <- unit(M^T u), u <- unit(M v); returns the new (u, v).
 
-    All but the last round act through M M^T, scaled so that nothing overflows or underflows in
-    float32 for up to 32 rounds.  Where M is zero the given vectors are kept: a zero vector would
-    stay zero, and with it the norm, when the matrix later grows.
+    All but the last round act through M M^T or M^T M, whichever is smaller, scaled so that nothing
+    overflows or underflows in float32 for up to MAX_ITERATIONS rounds.  Where M is zero the given
+    vectors are kept: a zero vector would stay zero, and with it the norm, when the matrix later grows.
     """
-    left = u
-    if iterations > 1:
-        gram = _scaled(matrices @ matrices.mT)
-        for _ in range(iterations - 1):
-            left = _times(gram, left)
-    v = _unit(_times(matrices.mT, left), v)
+    n_g, n_c = matrices.shape[-2:]
+    left, rounds = u, iterations - 1
+    if n_g <= n_c:
+        left = _times_power(_scaled(matrices @ matrices.mT), left, rounds) if rounds else left
+        right = _times(matrices.mT, left)
+    else:
+        right = _times(matrices.mT, left)
+        right = _times_power(_scaled(matrices.mT @ matrices), right, rounds) if rounds else right
+    v = _unit(right, v)
     return _unit(_times(matrices, v), u), v
 
 
@@ -74,12 +78,15 @@ def leading_vectors(matrices: Tensor) -> tuple[Tensor, Tensor]:
     Repeated squaring of M M^T: its 2^k-th power is, up to scale, u u^T, and the column with the
     largest diagonal element is u.  Deterministic: there is no start vector.
     """
+    n_g, n_c = matrices.shape[-2:]
+    if n_g > n_c:
+        v, u = leading_vectors(matrices.mT)
+        return u, v
     gram = _scaled(matrices @ matrices.mT)
     for _ in range(_SQUARINGS):
         gram = _scaled(gram @ gram)
     column = gram.diagonal(dim1=-2, dim2=-1).argmax(-1)[..., None, None]
     left = gram.gather(-1, column.expand(*gram.shape[:-1], 1)).squeeze(-1)
-    n_g, n_c = matrices.shape[-2:]
     u = _unit(left, torch.full_like(matrices[..., 0], n_g**-0.5))
     v = torch.full_like(matrices[..., 0, :], n_c**-0.5)
     return power_iteration(matrices, u, v, 1)
@@ -117,7 +124,16 @@ def _released_unit(vectors: Tensor) -> Tensor:
     return torch.nn.functional.normalize(vectors, dim=-1, eps=_RELEASED_EPS)
 
 
+def _times_power(matrices: Tensor, vectors: Tensor, power: int) -> Tensor:
+    for _ in range(power):
+        vectors = _times(matrices, vectors)
+    return vectors
+
+
 def _scaled(gram: Tensor) -> Tensor:
-    """Positive semi-definite matrices divided by their trace, zero ones left as they are."""
+    """Positive semi-definite n x n matrices scaled to the trace sqrt(n), zero ones left as they are.
+
+    The largest eigenvalue is then between 1 / sqrt(n) and sqrt(n): its powers stray least from one.
+    """
     trace = gram.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
-    return gram / torch.where(trace > 0, trace, 1.0)
+    return gram * torch.where(trace > 0, gram.shape[-1] ** 0.5 / trace, 1.0)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from studiogan_gsr.errors import HostError
 
@@ -87,6 +91,34 @@ def fetch(root: str | Path | None = None, source: str = SOURCE) -> Checkout:
             target.rmdir()
         shutil.move(clone, target)
     return find_checkout(target)
+
+
+def surface(module: str, path: str, parameters: list[str]) -> tuple[Any, str, Callable[..., Any]]:
+    """(owner, attribute, function) of a function of StudioGAN, whose source is on the import path.
+
+    parameters: the names that the function must have, all of them, in this order.
+    Raises HostError where the function is not as expected, or where StudioGAN itself cannot be imported.
+    """
+    try:
+        owner: Any = import_module(module)
+    except ModuleNotFoundError as error:
+        raise HostError(
+            f"StudioGAN's {module} needs the package {error.name}, which is not installed: "
+            "pip install 'studiogan-gsr[studiogan]' brings all that it needs"
+        ) from error
+    *parents, name = path.split(".")
+    for parent in parents:
+        owner = getattr(owner, parent, None)
+    function = getattr(owner, name, None)
+    if not callable(function):
+        raise HostError(f"StudioGAN's {module}.{path} is missing: this checkout is too old or changed too much")
+    found = list(inspect.signature(function).parameters)
+    if found != parameters:
+        raise HostError(
+            f"StudioGAN's {module}.{path} has the parameters {', '.join(found)}; the hooks need "
+            f"{', '.join(parameters)}: this checkout is too old or changed too much"
+        )
+    return owner, name, function
 
 
 def _git(root: Path, *arguments: str) -> str | None:

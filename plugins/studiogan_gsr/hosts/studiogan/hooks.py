@@ -1,6 +1,7 @@
 """Where the plug-ins meet StudioGAN.
 
-The only file that knows StudioGAN's attribute names.  Each hook wraps one surface, leaves its own
+The file that knows StudioGAN's attribute names (the launcher knows its entry, a shim one function
+more).  Each hook wraps one surface, leaves its own
 result alone, and does nothing where a configuration names no plug-in.  A surface that is missing,
 or has other parameters, ends the run before it starts.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import io
 import math
 import tempfile
 from collections.abc import Callable
@@ -21,13 +23,17 @@ import torch
 import yaml
 
 from studiogan_gsr.attachment import Attachment, attach
-from studiogan_gsr.errors import DataError, HostError, RegularizerError
+from studiogan_gsr.contract import Regularizer
+from studiogan_gsr.errors import DataError, HostError, PluginError, RegularizerError
+from studiogan_gsr.hosts.studiogan.checkout import surface
 from studiogan_gsr.registry import (
     LoadedPlugin,
+    Plugin,
     find_dataset,
     find_regularizer,
     make_dataset,
     make_regularizer,
+    reason,
 )
 from studiogan_gsr.settings import (
     SECTION,
@@ -39,6 +45,12 @@ from studiogan_gsr.settings import (
 
 STATE_KEY = "regularizer"
 _LISTED_CLASSES = 20
+# GradScaler may skip the first steps of a mixed-precision run while it looks for its scale.
+_PATIENCE = {True: 50, False: 1}
+_DATASET = [
+    "self", "data_name", "data_dir", "train", "crop_long_edge", "resize_size", "resizer", "random_flip",
+    "normalize", "hdf5_path", "load_data_in_memory",
+]  # fmt: skip
 
 
 class Run:
@@ -49,6 +61,7 @@ class Run:
         self.plugin: LoadedPlugin | None = None
         self.attachment: Attachment | None = None
         self.optimizer: torch.optim.Optimizer | None = None
+        self.acted = (0, -1)  # optimizer steps in which the regularizer has acted, and when that was seen
 
 
 _run = Run()
@@ -56,6 +69,9 @@ _run = Run()
 
 def install() -> None:
     """Wrap all surfaces; HostError names the first that is not as expected."""
+    surface("data_util", "Dataset_.__init__", _DATASET)
+    if not isinstance(getattr(import_module("worker"), "LOG_FORMAT", None), str):
+        raise HostError("StudioGAN's worker.LOG_FORMAT is missing: this checkout is too old or changed too much")
     _wrap("config", "Configurations._overwrite_cfgs", ["self", "cfg_file"], _read_configuration)
     _wrap(
         "utils.hdf5",
@@ -80,27 +96,6 @@ def install() -> None:
     )
 
 
-def surface(module: str, path: str, parameters: list[str]) -> tuple[Any, str, Callable[..., Any]]:
-    """(owner, attribute, function) of a function of StudioGAN; HostError where it is not as expected.
-
-    parameters: the names that the function must have, all of them, in this order.
-    """
-    owner: Any = import_module(module)
-    *parents, name = path.split(".")
-    for parent in parents:
-        owner = getattr(owner, parent, None)
-    function = getattr(owner, name, None)
-    if not callable(function):
-        raise HostError(f"StudioGAN's {module}.{path} is missing: this checkout is too old or changed too much")
-    found = list(inspect.signature(function).parameters)
-    if found != parameters:
-        raise HostError(
-            f"StudioGAN's {module}.{path} has the parameters {', '.join(found)}; the hooks need "
-            f"{', '.join(parameters)}: this checkout is too old or changed too much"
-        )
-    return owner, name, function
-
-
 def _wrap(module: str, path: str, parameters: list[str], hook: Callable[..., Any]) -> None:
     """Replace a function of StudioGAN by hook(function, **arguments)."""
     owner, name, function = surface(module, path, parameters)
@@ -116,7 +111,7 @@ def _wrap(module: str, path: str, parameters: list[str], hook: Callable[..., Any
 
 
 def begin() -> None:
-    """Forget an earlier run of this process."""
+    """Start a rank with nothing remembered: packing an HDF5 file may have opened the set before."""
     global _run
     _run = Run()
 
@@ -126,6 +121,8 @@ def _read_configuration(original: Callable[..., None], self: Any, cfg_file: str)
     sections = load_configuration(cfg_file)
     settings = regularizer_settings(sections)
     rest = {name: values for name, values in sections.items() if name != SECTION}
+    if not isinstance(getattr(self, "super_cfgs", None), dict):
+        raise HostError("StudioGAN's Configurations.super_cfgs is missing: this checkout changed too much")
     check_keys(rest, self.super_cfgs)
     if settings is None:
         original(self, cfg_file)
@@ -200,8 +197,13 @@ def _define_optimizer(original: Callable[..., None], self: Any, Gen: Any, Dis: A
         return
     _run.plugin = find_regularizer(settings.name, settings.options)
     regularizer = make_regularizer(_run.plugin, Gen, counts, settings.options)
-    _run.attachment = attach(regularizer, self.OPTIMIZATION.g_optimizer)
     plugin = _run.plugin.plugin
+    try:
+        _run.attachment = attach(regularizer, self.OPTIMIZATION.g_optimizer, str(plugin))
+    except RegularizerError as error:
+        raise PluginError(*str(error).split(": ", 1)) from error
+    _scalars()
+    _check_state(plugin, regularizer)
     summary = " ".join(str(regularizer).split())
     _say(f"{plugin.name} of {plugin.package} {plugin.version}: {summary}; class counts {_listed(counts)}")
 
@@ -219,13 +221,19 @@ def _log_train_statistics(
         original(self, current_step, real_cond_loss, gen_acml_loss, dis_acml_loss)
         return
     name, step = _run.plugin.plugin.name, current_step + 1
-    scalars = _run.attachment.regularizer.scalars()
+    steps, (acted, seen) = _run.attachment.steps, _run.acted
+    if steps > acted:
+        _run.acted = steps, current_step
+    elif current_step - seen >= _PATIENCE[bool(self.RUN.mixed_precision)]:
+        raise RegularizerError(f"{_run.plugin.plugin}: has not acted since step {seen + 1}; the run is stopped")
+    scalars = _scalars()
     for key, value in scalars.items():
         if not math.isfinite(value):
             raise RegularizerError(f"{_run.plugin.plugin}: {key} is {value} at step {step}; the run is stopped")
     worker: Any = import_module("worker")
     line = worker.LOG_FORMAT
-    worker.LOG_FORMAT = line + "".join(f"{name}_{key}: {value:<.4} " for key, value in scalars.items())
+    shown = "".join(f"{name}_{key}: {value:<.4} " for key, value in scalars.items())
+    worker.LOG_FORMAT = line + shown.replace("{", "{{").replace("}", "}}")
     try:
         original(self, current_step, real_cond_loss, gen_acml_loss, dis_acml_loss)
     finally:
@@ -233,6 +241,30 @@ def _log_train_statistics(
     import wandb
 
     wandb.log({f"{name}/{key}": value for key, value in scalars.items()}, step=step)
+
+
+def _scalars() -> dict[str, float]:
+    """What the regularizer logs; PluginError where that is not numbers by name."""
+    assert _run.attachment is not None
+    assert _run.plugin is not None
+    try:
+        return {str(key): float(value) for key, value in _run.attachment.regularizer.scalars().items()}
+    except Exception as error:  # a stranger's code
+        raise PluginError(str(_run.plugin.plugin), f"scalars() failed: {reason(error)}") from error
+
+
+def _check_state(plugin: Plugin, regularizer: Regularizer) -> None:
+    """Refuse at once a state that could be saved but not loaded again."""
+    buffer = io.BytesIO()
+    try:
+        torch.save(regularizer.state_dict(), buffer)
+        buffer.seek(0)
+        torch.load(buffer, weights_only=True)
+    except Exception as error:
+        raise PluginError(
+            str(plugin),
+            f"state_dict() cannot be saved and loaded (tensors and plain data can): {reason(error)}",
+        ) from error
 
 
 def _save_model(

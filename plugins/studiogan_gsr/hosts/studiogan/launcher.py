@@ -13,11 +13,12 @@ from typing import Any
 
 from studiogan_gsr.errors import RequestError
 from studiogan_gsr.hosts.studiogan import hooks, shims
-from studiogan_gsr.hosts.studiogan.checkout import find_checkout
+from studiogan_gsr.hosts.studiogan.checkout import find_checkout, surface
 from studiogan_gsr.hosts.studiogan.cpu import redirect_devices_to_cpu
 from studiogan_gsr.shipped import shipped_configuration
 
 _CONFIG_FLAGS = ("-cfg", "--cfg_file")
+_CONFIG_EQUALS = tuple(f"{flag}=" for flag in _CONFIG_FLAGS)
 _LOAD_WORKER = ["local_rank", "cfgs", "gpus_per_node", "run_name", "hdf5_path"]
 
 
@@ -43,7 +44,7 @@ class Setup:
         if self.device == "cpu":
             redirect_devices_to_cpu(self.processes)
         shims.apply_shims(self.skipped_shims, early=True)
-        _, _, load_worker = hooks.surface("loader", "load_worker", _LOAD_WORKER)
+        _, _, load_worker = surface("loader", "load_worker", _LOAD_WORKER)
         shims.apply_shims(self.skipped_shims, early=False)
         hooks.install()
         return load_worker
@@ -89,6 +90,10 @@ def run(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
         raise RequestError("--device cuda: torch sees no CUDA device; --device cpu runs without one")
+    if processes > 1 and device != "cpu":
+        raise RequestError("--ranks is for --device cpu; with CUDA, a -DDP run has one rank a device")
+    if isinstance(getattr(sys.modules.get("loader"), "load_worker", None), RankEntry):
+        raise RequestError("StudioGAN has run in this process before; start another one")
     entry = RankEntry(Setup(checkout.source, device, processes, tuple(skipped_shims)))
     import_module("loader").load_worker = entry  # type: ignore[attr-defined]
     sys.argv = [str(checkout.main), *arguments]
@@ -99,8 +104,8 @@ def run(
 
 def _with_shipped_configurations(arguments: Sequence[str]) -> list[str]:
     """The arguments, with the names of shipped configurations replaced by their paths."""
-    replaced = list(arguments)
-    for i, (flag, value) in enumerate(pairwise(arguments), start=1):
+    replaced = [part for a in arguments for part in (a.split("=", 1) if a.startswith(_CONFIG_EQUALS) else [a])]
+    for i, (flag, value) in enumerate(pairwise(list(replaced)), start=1):
         if flag in _CONFIG_FLAGS and not Path(value).is_file():
             replaced[i] = str(shipped_configuration(value))
     return replaced

@@ -13,10 +13,10 @@ import sys
 import types
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 from studiogan_gsr.errors import RequestError, near_miss
+from studiogan_gsr.hosts.studiogan.checkout import surface
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ def _wandb_image() -> None:
 
 
 def _best_checkpoint() -> None:
-    ckpt = import_module("utils.ckpt")
-    load_best_model = ckpt.load_best_model
+    parameters = ["ckpt_dir", "Gen", "Dis", "apply_g_ema", "Gen_ema", "ema"]
+    ckpt, name, load_best_model = surface("utils.ckpt", "load_best_model", parameters)
 
     def load_best_model_if_any(ckpt_dir: str, *args: Any, **kwargs: Any) -> Any:
         prefix = os.path.join(glob.escape(ckpt_dir), "model=G-")
@@ -96,7 +96,7 @@ def _best_checkpoint() -> None:
         print("[studiogan-gsr] no metric chose a best checkpoint: the last weights are kept")
         return step
 
-    setattr(ckpt, "load_best_model", load_best_model_if_any)  # noqa: B010
+    setattr(ckpt, name, load_best_model_if_any)
 
 
 def _checkpoint_numbers() -> None:
