@@ -325,6 +325,20 @@ def test_a_restored_run_goes_on_as_if_nothing_had_happened() -> None:
         )
 
 
+def test_a_state_that_is_loaded_as_part_of_a_larger_module_counts_too() -> None:
+    torch.manual_seed(0)
+    generator = OneHot(10, [16])
+    whole = nn.ModuleDict({"regularizer": GroupSpectralRegularizer(generator, CIFAR)})
+    regularizer = whole["regularizer"]
+    cold, expected = copy.deepcopy(whole.state_dict()), regularizer.penalty().item()
+    warm = copy.deepcopy(whole.state_dict())
+    whole.load_state_dict(cold)
+    assert regularizer.penalty().item() == expected
+    other = nn.ModuleDict({"regularizer": GroupSpectralRegularizer(generator, CIFAR)})
+    other.load_state_dict(warm)
+    assert torch.equal(other["regularizer"].penalty(), regularizer.penalty())
+
+
 @pytest.mark.parametrize("before", [0, 4])
 def test_a_run_may_go_on_exactly_or_by_iteration(before: int) -> None:
     """Exact norms keep no vectors: a state of them must not stand for converged ones."""

@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,11 @@ def test_numbers_of_numpy_in_a_checkpoint_load_with_the_shim_and_not_without(tmp
         return subprocess.run([sys.executable, "-c", code, path], capture_output=True, check=False).returncode
 
     assert status(apply + script) == 0
+    old = tmp_path / "numpy1.pth"
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(old, "w") as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name).replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    assert subprocess.run([sys.executable, "-c", apply + script, old], check=False).returncode == 0
     assert status(script) != 0
     with pytest.raises(Exception, match=r"Weights only load failed"):  # nor does the shim open the door wider
         torch.load(io.BytesIO(path.read_bytes().replace(b"float64", b"float65")), weights_only=True)

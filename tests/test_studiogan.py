@@ -7,6 +7,7 @@ eight channels.
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -102,13 +103,25 @@ def test_the_checkout_stays_clean(trained: Outcome, checkout: Checkout) -> None:
     assert status.stdout == ""
 
 
+def from_copy(outcome: Outcome, folder: Path) -> tuple[str, str]:
+    """Arguments that resume a run; StudioGAN goes on writing where it resumes from."""
+    copy = shutil.copytree(outcome.checkpoint_folder, folder / f"checkpoint{len(list(folder.iterdir()))}")
+    return "-ckpt", str(copy)
+
+
 def test_resuming_restores_the_state_and_says_so(
     trained: Outcome, checkout: Checkout, digits: Path, tmp_path: Path
 ) -> None:
-    resume = ("-ckpt", str(trained.checkpoint_folder))
+    resume = from_copy(trained, tmp_path)
     outcome = run_studiogan(checkout, configure(tmp_path, steps=5), digits, tmp_path / "out", *resume)
     assert outcome.status == 0, outcome.output
     assert outcome.lines("gsr: state restored from the checkpoint")
+    others = configure(tmp_path, steps=5, REGULARIZER={"name": "gsr", "groups": 2, "beta": 0.9})
+    resume = from_copy(trained, tmp_path)
+    outcome = run_studiogan(checkout, others, digits, tmp_path / "others", *resume)
+    assert outcome.status == 0, outcome.output
+    assert outcome.lines("not of {'groups': 2, 'apply_to': ['gain', 'bias']}: computed anew")
+    assert not outcome.lines("state restored")
     assert len(outcome.lines("gsr_penalty")) == 2  # steps 4 and 5 of 0 to 5
 
 
@@ -116,7 +129,7 @@ def test_resuming_with_and_without_the_plugin_says_what_is_missing(
     trained: Outcome, checkout: Checkout, digits: Path, tmp_path: Path
 ) -> None:
     configuration = configure(tmp_path, steps=3, REGULARIZER=None)
-    resume = ("-ckpt", str(trained.checkpoint_folder))
+    resume = from_copy(trained, tmp_path)
     without = run_studiogan(checkout, configuration, digits, tmp_path / "out", *resume)
     assert without.lines("holds the state of gsr, and this run has no regularizer")
     plain = run_studiogan(checkout, configuration, digits, tmp_path / "plain")
@@ -315,7 +328,7 @@ def test_a_regularizer_that_stops_acting_stops_the_run(checkout: Checkout, digit
     loader.write_text(loader.read_text().replace(made, f"{made}; {again}"))
     outcome = run_studiogan(Checkout(clone), configure(tmp_path), digits, tmp_path / "out")
     assert outcome.status == 1
-    assert re.search(r"studiogan-gsr: studiogan-gsr .* gsr = .*: has not acted since step 0", outcome.output)
+    assert re.search(r"studiogan-gsr: studiogan-gsr .* gsr = .*: has not acted before step 1;", outcome.output)
 
 
 def refused(outcome: Outcome, message: str) -> None:

@@ -8,6 +8,8 @@ equals adding the penalty to the loss, and needs no line of the host's training 
 * DistributedDataParallel: `torch.autograd.grad` fires no reducer hook, and the penalty, a function
   of parameters that are equal on all ranks, is equal on all ranks;
 * a parameter that the loss did not reach gets the penalty's gradient alone.
+
+One difference: gradients that are clipped between backward and step are clipped without the penalty's.
 """
 
 from __future__ import annotations

@@ -33,11 +33,14 @@ def _cifar(
     cifar: Any, size: str, root: str, split: str, ratio: float, profile: str, seed: int, reversed: bool
 ) -> LongTailed | Whole:
     check_split(split)
+    train = split == "train"
     try:
-        Path(root).mkdir(parents=True, exist_ok=True)
-        # Downloads only what is not there, and checks the archive's digest; one rank at a time.
-        with FileLock(Path(root) / f".{cifar.__name__}.lock"):
-            dataset = cifar(root=root, train=split == "train", download=True)
+        try:
+            dataset = cifar(root=root, train=train, download=False)
+        except RuntimeError:  # not there, or damaged; the download checks its digest
+            Path(root).mkdir(parents=True, exist_ok=True)
+            with FileLock(Path(root) / f".{cifar.__name__}.lock"):  # one rank at a time
+                dataset = cifar(root=root, train=train, download=True)
     except Exception as error:
         raise DataError(
             f"{cifar.__name__} is neither in {Path(root).resolve()} nor could it be downloaded "

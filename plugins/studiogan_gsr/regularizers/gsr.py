@@ -258,24 +258,21 @@ class GroupSpectralRegularizer(nn.Module):
         return {"groups": self.options.groups, "apply_to": list(self.options.apply_to)}
 
     def set_extra_state(self, state: object) -> None:
-        """Checked before anything is loaded; see `load_state_dict`."""
+        """Nothing to take back: `_load_from_state_dict` has compared it."""
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Take back a saved state, and go on exactly where it was saved.
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        """Go on exactly where a state was saved; also when it is loaded as part of a larger module.
 
         A state of other `groups` or `apply_to` holds vectors of other matrices: it is left aside with a
         warning, and the vectors are computed anew, as in a fresh run.
         """
-        saved = state_dict.get("_extra_state")
-        if saved is not None and saved != self.get_extra_state():
-            message = f"gSR: the saved vectors are of {saved}, not of {self.get_extra_state()}: computed anew"
-            warnings.warn(message, stacklevel=2)
+        saved, own = state_dict.get(f"{prefix}_extra_state"), self.get_extra_state()
+        if saved is not None and saved != own:
+            warnings.warn(f"gSR: the saved vectors are of {saved}, not of {own}: computed anew", stacklevel=2)
             self.warm.fill_(False)
-            self._warm = False
-            return None
-        result = super().load_state_dict(state_dict, strict, assign)
+        else:
+            super()._load_from_state_dict(state_dict, prefix, *args)
         self._warm = bool(self.warm)
-        return result
 
 
 def _no_autocast() -> torch.amp.autocast_mode.autocast:

@@ -13,6 +13,7 @@ import inspect
 import io
 import math
 import tempfile
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -61,7 +62,8 @@ class Run:
         self.plugin: LoadedPlugin | None = None
         self.attachment: Attachment | None = None
         self.optimizer: torch.optim.Optimizer | None = None
-        self.acted = (0, -1)  # optimizer steps in which the regularizer has acted, and when that was seen
+        # Optimizer steps in which the regularizer has acted, and the training step when that was seen.
+        self.acted: tuple[int, int] | None = None
 
 
 _run = Run()
@@ -221,8 +223,10 @@ def _log_train_statistics(
         original(self, current_step, real_cond_loss, gen_acml_loss, dis_acml_loss)
         return
     name, step = _run.plugin.plugin.name, current_step + 1
-    steps, (acted, seen) = _run.attachment.steps, _run.acted
-    if steps > acted:
+    steps, (acted, seen) = _run.attachment.steps, _run.acted or (0, current_step - 1)
+    if _run.acted is None or steps > acted:
+        if steps == 0 and not self.RUN.mixed_precision:
+            raise RegularizerError(f"{_run.plugin.plugin}: has not acted before step {step}; the run is stopped")
         _run.acted = steps, current_step
     elif current_step - seen >= _PATIENCE[bool(self.RUN.mixed_precision)]:
         raise RegularizerError(f"{_run.plugin.plugin}: has not acted since step {seen + 1}; the run is stopped")
@@ -285,8 +289,15 @@ def _load_ckpt(original: Callable[..., Any], optimizer: Any, ckpt_path: str, loa
     saved = torch.load(ckpt_path, map_location="cpu", weights_only=True).get(STATE_KEY)
     name = None if _run.plugin is None else _run.plugin.plugin.name
     if _run.attachment is not None and saved is not None and saved["name"] == name:
-        _run.attachment.regularizer.load_state_dict(saved["state"])
-        _say(f"{name}: state restored from the checkpoint")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                _run.attachment.regularizer.load_state_dict(saved["state"])
+            except Exception as error:
+                plugin = "" if _run.plugin is None else str(_run.plugin.plugin)
+                raise PluginError(plugin, f"load_state_dict() failed on {ckpt_path}: {reason(error)}") from error
+        told = "; ".join(" ".join(str(warning.message).split()) for warning in caught)
+        _say(f"{name}: {told or 'state restored from the checkpoint'}")
     elif _run.attachment is not None:
         held = f"that of {saved['name']}" if saved else "none"
         _say(f"{name}: the checkpoint holds no state of it ({held}); it starts anew")

@@ -15,6 +15,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
+from packaging.version import parse
+
 from studiogan_gsr.errors import RequestError, near_miss
 from studiogan_gsr.hosts.studiogan.checkout import surface
 
@@ -47,8 +49,6 @@ def check_names(names: Collection[str]) -> None:
 
 def _pkg_resources() -> None:
     if importlib.util.find_spec("pkg_resources") is None:
-        from packaging.version import parse
-
         module = types.ModuleType("pkg_resources")
         module.parse_version = parse  # type: ignore[attr-defined]
         sys.modules["pkg_resources"] = module
@@ -103,9 +103,12 @@ def _checkpoint_numbers() -> None:
     import numpy as np
     import torch
 
-    scalar: Any = np.float64(0).__reduce__()[0]  # the function's module moved between numpy 1 and 2
+    if parse(torch.__version__) < parse("2.6"):  # loaded anything
+        return
+    scalar: Any = np.float64(0).__reduce__()[0]
+    names = ["numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"]  # numpy 1's and 2's
     kinds = {type(np.dtype(kind)) for kind in ("float32", "float64", "int64")}
-    torch.serialization.add_safe_globals([scalar, np.dtype, *kinds])
+    torch.serialization.add_safe_globals([*((scalar, name) for name in names), np.dtype, *kinds])
 
 
 SHIMS = (
