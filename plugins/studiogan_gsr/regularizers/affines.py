@@ -179,7 +179,7 @@ def _read(group: Sequence[ClassWeight], factors: Sequence[Factors], parts: Parts
     tensors = []
     for start, stop, shift in parts:
         if first.embedding is not None:
-            tensor = _embedded(first.embedding, (start, weights.shape[2] - stop), weights, u, v)
+            tensor = _embedded(first.embedding, start, stop, weights, u, v)
         else:
             tensor = weights if stop - start == weights.shape[2] else weights[..., start:stop]
             tensor = tensor if first.indexed else tensor.mT
@@ -190,26 +190,27 @@ def _read(group: Sequence[ClassWeight], factors: Sequence[Factors], parts: Parts
 
 
 def _embedded(
-    embedding: nn.Module, padding: tuple[int, int], weights: Tensor, u: Tensor | None, v: Tensor | None
+    embedding: nn.Module, start: int, stop: int, weights: Tensor, u: Tensor | None, v: Tensor | None
 ) -> Tensor:
     """What the weights (maps, channels, inputs) make of every class's embedding: (maps, classes, channels).
 
-    The embeddings are padded with zeros rather than the weights cut.  With few classes the weights are by
-    far the largest tensors: v goes through the same product as one row more, so that they are read and
-    their gradient is written once, and the small product is divided.
+    With few classes the weights are by far the largest tensors.  Then the embeddings are padded with zeros
+    rather than the weights cut, v goes through the same product as one row more, and the small product is
+    divided: the weights are read once, and their gradient is written once.
     """
     table, table_u, table_v = _stacked([_factors(embedding)])
     if table_u is not None and table_v is not None:
         table = table / _sigma(table, table_u, table_v)
-    vectors = nn.functional.pad(table, padding).expand(len(weights), -1, -1)
-    if u is None or v is None:
-        return vectors @ weights.mT
-    classes, inputs = vectors.shape[1:]
-    if classes > inputs:
-        return vectors @ (weights / _sigma(weights, u, v)).mT
-    product = torch.cat([vectors, v.unsqueeze(1)], 1) @ weights.mT
-    images, image_of_v = torch.split(product, [classes, 1], 1)
-    return images / (image_of_v @ u.unsqueeze(2))
+    maps, _, inputs = weights.shape
+    classes = table.shape[1]
+    if u is not None and v is not None and classes <= inputs:
+        vectors = nn.functional.pad(table, (start, inputs - stop)).expand(maps, -1, -1)
+        product = torch.cat([vectors, v.unsqueeze(1)], 1) @ weights.mT
+        images, image_of_v = torch.split(product, [classes, 1], 1)
+        return images / (image_of_v @ u.unsqueeze(2))
+    if u is not None and v is not None:
+        weights = weights / _sigma(weights, u, v)
+    return table.expand(maps, -1, -1) @ weights[..., start:stop].mT
 
 
 def _sigma(weights: Tensor, u: Tensor, v: Tensor) -> Tensor:
