@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from studiogan_gsr.contract import Regularizer, missing_methods
-from studiogan_gsr.errors import GSRError, RegularizerError
+from studiogan_gsr.errors import GSRError, RegularizerError, reason
 
 
 class Attachment:
@@ -80,8 +80,7 @@ class Attachment:
         except GSRError:
             raise
         except Exception as error:  # a stranger's code
-            cause = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            raise RegularizerError(f"{self.name}: penalty() failed: {cause}") from error
+            raise RegularizerError(f"{self.name}: penalty() failed: {reason(error)}") from error
 
     def _gradients(self, penalty: Tensor, optimizer: torch.optim.Optimizer) -> list[tuple[Tensor, Tensor]]:
         """The optimizer's parameters that the penalty reaches, with their gradients."""

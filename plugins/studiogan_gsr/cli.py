@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from studiogan_gsr import errors
-from studiogan_gsr.errors import DONE, FAILED, GSRError
+from studiogan_gsr.errors import DONE, FAILED, GSRError, reason
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -47,7 +47,7 @@ def _in_one_line(error: Exception) -> tuple[str, int]:
         if text.startswith(errors.__name__) and isinstance(kind, type) and issubclass(kind, GSRError):
             return message, kind.exit_status
     else:
-        text = f"{type(error).__name__}: {text}"
+        text = reason(error)
     where = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{os.path.basename(where.filename)}:{where.lineno}"
     return f"the run failed: {text} (at {place}; --traceback shows the rest)", FAILED
@@ -129,20 +129,15 @@ def _show(table: Table) -> None:
 def _plugins(options: argparse.Namespace) -> int:
     from rich.table import Table
 
-    from studiogan_gsr.registry import GROUPS, find_plugins, load_plugin
+    from studiogan_gsr.registry import try_all_plugins
 
     table = Table("group", "name", "package", "object", "state")
-    broken = 0
-    for group in GROUPS:
-        for plugin in find_plugins(group):
-            try:
-                load_plugin(group, plugin.name)
-                state = "loads"
-            except GSRError as error:
-                state, broken = str(error), broken + 1
-            table.add_row(group, plugin.name, f"{plugin.package} {plugin.version}", plugin.value, state)
+    tried = try_all_plugins()
+    for plugin, error in tried:
+        package = f"{plugin.package} {plugin.version}"
+        table.add_row(plugin.group, plugin.name, package, plugin.value, str(error or "loads"))
     _show(table)
-    return FAILED if broken else DONE
+    return FAILED if any(error for _, error in tried) else DONE
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -94,3 +94,8 @@ def near_miss(name: str, known: Iterable[str]) -> str:
     lower = {k.lower(): k for k in known}
     close = get_close_matches(name.lower(), lower, n=1)
     return f"; did you mean {lower[close[0]]}?" if close else ""
+
+
+def reason(error: BaseException) -> str:
+    """An exception as one line: its kind and its message."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -1,6 +1,6 @@
 """Plug-ins: entry-point group and name -> object.  Found, then loaded, then checked.
 
-The only file that knows packaging metadata, and the only one that imports foreign code.  Only what
+The only file that reads entry points, and the only one that imports foreign code.  Only what
 a configuration names is loaded.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from studiogan_gsr.contract import Regularizer, missing_methods
 from studiogan_gsr.datasets.names import GRAMMAR, is_variant, parse_variant
-from studiogan_gsr.errors import ConfigurationError, GSRError, OptionError, PluginError, near_miss
+from studiogan_gsr.errors import ConfigurationError, GSRError, OptionError, PluginError, near_miss, reason
 
 REGULARIZERS = "studiogan.regularizers"
 DATASETS = "studiogan.datasets"
@@ -84,6 +84,19 @@ def load_plugin(group: str, name: str) -> LoadedPlugin:
     if not callable(factory):
         raise PluginError(str(plugin), f"is {type(factory).__name__}, not a factory that can be called")
     return LoadedPlugin(plugin, factory)
+
+
+def try_all_plugins() -> list[tuple[Plugin, GSRError | None]]:
+    """Every plug-in of every group, with the error that loading it gives."""
+    tried: list[tuple[Plugin, GSRError | None]] = []
+    for group in GROUPS:
+        for plugin in find_plugins(group):
+            try:
+                load_plugin(group, plugin.name)
+                tried.append((plugin, None))
+            except GSRError as error:
+                tried.append((plugin, error))
+    return tried
 
 
 def find_regularizer(name: str, options: Mapping[str, Any]) -> LoadedPlugin:
@@ -244,8 +257,3 @@ def _number_hint(found: object) -> str:
         return ""
     text = str(int(number)) if str(found).strip().isdecimal() else np.format_float_scientific(number, trim="0")
     return f"; YAML reads this as text, write {text}"
-
-
-def reason(error: BaseException) -> str:
-    """An exception as one line: its kind and its message."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -9,7 +9,7 @@ from importlib import metadata
 from studiogan_gsr.errors import GSRError
 from studiogan_gsr.hosts.studiogan.checkout import PINNED, find_checkout
 from studiogan_gsr.hosts.studiogan.shims import SHIMS
-from studiogan_gsr.registry import GROUPS, find_plugins, load_plugin
+from studiogan_gsr.registry import try_all_plugins
 
 OK = "-"
 _DISTRIBUTION = "studiogan-gsr"
@@ -85,13 +85,9 @@ def _checkout(root: str | None) -> list[Finding]:
 
 def _plugins() -> list[Finding]:
     findings = []
-    for group in GROUPS:
-        for plugin in find_plugins(group):
-            try:
-                load_plugin(group, plugin.name)
-                findings.append(Finding(f"{group}: {plugin.name}", f"{plugin.package} {plugin.version}"))
-            except GSRError as error:
-                findings.append(
-                    Finding(f"{group}: {plugin.name}", str(error), f"reinstall or remove {plugin.package}")
-                )
+    for plugin, error in try_all_plugins():
+        found, remedy = f"{plugin.package} {plugin.version}", OK
+        if error is not None:
+            found, remedy = str(error), f"reinstall or remove {plugin.package}"
+        findings.append(Finding(f"{plugin.group}: {plugin.name}", found, remedy))
     return findings

@@ -25,7 +25,7 @@ import yaml
 
 from studiogan_gsr.attachment import Attachment, attach
 from studiogan_gsr.contract import Regularizer
-from studiogan_gsr.errors import DataError, HostError, PluginError, RegularizerError
+from studiogan_gsr.errors import DataError, HostError, PluginError, RegularizerError, reason
 from studiogan_gsr.hosts.studiogan.checkout import surface
 from studiogan_gsr.registry import (
     LoadedPlugin,
@@ -34,7 +34,6 @@ from studiogan_gsr.registry import (
     find_regularizer,
     make_dataset,
     make_regularizer,
-    reason,
 )
 from studiogan_gsr.settings import (
     SECTION,

@@ -57,9 +57,9 @@ class RankEntry:
     StudioGAN's modules, which need the import path and the shims.
     """
 
-    def __init__(self, setup: Setup, load_worker: Any = None) -> None:
+    def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        self.load_worker = setup.prepare() if load_worker is None else load_worker
+        self.load_worker = setup.prepare()
 
     def __reduce__(self) -> tuple[type[RankEntry], tuple[Setup]]:
         return RankEntry, (self.setup,)
