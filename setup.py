@@ -53,6 +53,7 @@ setup(
         "prdc",
         "pyyaml",
         "rich",
+        "scikit-learn",
         "scipy",
         "torch>=2.4",
         "torchvision>=0.19",
@@ -76,6 +77,7 @@ setup(
         "studiogan.datasets": [
             "CIFAR10_LT = studiogan_gsr.datasets.cifar:cifar10_lt",
             "CIFAR100_LT = studiogan_gsr.datasets.cifar:cifar100_lt",
+            "Digits_LT = studiogan_gsr.datasets.digits:digits_lt",
             "Folder_LT = studiogan_gsr.datasets.folder:folder_lt",
         ],
     },

@@ -31,7 +31,7 @@ def error_line(capsys: pytest.CaptureFixture[str]) -> str:
 def test_plugins_lists_what_is_installed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugins"]) == 0
     out = capsys.readouterr().out
-    for name in ("gsr", "CIFAR10_LT", "CIFAR100_LT", "Folder_LT"):
+    for name in ("gsr", "CIFAR10_LT", "CIFAR100_LT", "Digits_LT", "Folder_LT"):
         assert f" {name} " in out
 
 

@@ -11,7 +11,8 @@ import pytest
 from torch.utils.data import TensorDataset
 
 from studiogan_gsr.errors import DataError
-from studiogan_gsr.hosts.studiogan.hooks import _class_counts, _listed
+from studiogan_gsr.hosts.regularization import listed
+from studiogan_gsr.hosts.studiogan.hooks import _class_counts
 
 
 def dataset(data: object, hdf5_path: Path | None = None) -> SimpleNamespace:
@@ -35,5 +36,5 @@ def test_class_counts_that_cannot_be_had_are_an_error_never_a_default() -> None:
 
 
 def test_many_classes_are_summed_up() -> None:
-    assert _listed([5, 3, 1]) == "5 3 1"
-    assert _listed(list(range(1, 1011))) == "1010 to 1 of 1010 classes"
+    assert listed([5, 3, 1]) == "5 3 1"
+    assert listed(list(range(1, 1011))) == "1010 to 1 of 1010 classes"

@@ -87,5 +87,5 @@ def test_the_installed_package_holds_every_source_file_and_its_type_marker(insta
 def test_the_installed_command_finds_its_plugins(installed: Path, tmp_path: Path) -> None:
     done = python("-W", "error", "-m", "studiogan_gsr", "plugins", cwd=tmp_path, path=installed)
     assert done.returncode == 0, done.stdout + done.stderr
-    for name in ("gsr", "CIFAR10_LT", "CIFAR100_LT", "Folder_LT"):
+    for name in ("gsr", "CIFAR10_LT", "CIFAR100_LT", "Digits_LT", "Folder_LT"):
         assert f" {name} " in done.stdout

@@ -97,6 +97,7 @@ def test_our_own_plugins_are_installed() -> None:
         "gsr": "studiogan-gsr:studiogan_gsr.regularizers.gsr:GroupSpectralRegularizer",
         "CIFAR10_LT": "studiogan-gsr:studiogan_gsr.datasets.cifar:cifar10_lt",
         "CIFAR100_LT": "studiogan-gsr:studiogan_gsr.datasets.cifar:cifar100_lt",
+        "Digits_LT": "studiogan-gsr:studiogan_gsr.datasets.digits:digits_lt",
         "Folder_LT": "studiogan-gsr:studiogan_gsr.datasets.folder:folder_lt",
     }
 
@@ -354,7 +355,7 @@ def test_the_hosts_own_names_are_left_to_it(name: str) -> None:
         ("Folder_rho10", "did you mean Folder_LT?"),
         ("CIFAR10-LT", "did you mean CIFAR10_LT?"),
         ("CIFAR10_LTrho100", "did you mean CIFAR10_LT?"),
-        ("ImageNet_LT_rho10", "installed data sets are CIFAR100_LT, CIFAR10_LT, Folder_LT"),
+        ("ImageNet_LT_rho10", "installed data sets are CIFAR100_LT, CIFAR10_LT, Digits_LT, Folder_LT"),
         ("my_rho5", "Folder_LT, or any name without _rho"),
         ("CIFAR_LT", "did you mean CIFAR10_LT?"),
         ("CIFAR10_LT", "'ratio'"),

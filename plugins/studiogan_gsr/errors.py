@@ -96,6 +96,20 @@ def near_miss(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {lower[close[0]]}?" if close else ""
 
 
+def number_hint(found: object) -> str:
+    """YAML 1.1 reads 1e-4 as text; say so, and what to write."""
+    import numpy as np  # errors alone need none
+
+    try:
+        number = float(found) if isinstance(found, str) else float("nan")
+    except ValueError:
+        return ""
+    if not np.isfinite(number):
+        return ""
+    text = str(int(number)) if str(found).strip().isdecimal() else np.format_float_scientific(number, trim="0")
+    return f"; YAML reads this as text, write {text}"
+
+
 def reason(error: BaseException) -> str:
     """An exception as one line: its kind and its message."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

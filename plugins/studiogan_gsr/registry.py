@@ -7,7 +7,6 @@ a configuration names is loaded.
 from __future__ import annotations
 
 import inspect
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,15 @@ import numpy as np
 
 from studiogan_gsr.contract import Regularizer, missing_methods
 from studiogan_gsr.datasets.names import GRAMMAR, is_variant, parse_variant
-from studiogan_gsr.errors import ConfigurationError, GSRError, OptionError, PluginError, near_miss, reason
+from studiogan_gsr.errors import (
+    ConfigurationError,
+    GSRError,
+    OptionError,
+    PluginError,
+    near_miss,
+    number_hint,
+    reason,
+)
 
 REGULARIZERS = "studiogan.regularizers"
 DATASETS = "studiogan.datasets"
@@ -116,7 +123,7 @@ def find_regularizer(name: str, options: Mapping[str, Any]) -> LoadedPlugin:
             raise ConfigurationError(
                 f"REGULARIZER.{error.option}",
                 repr(error.found),
-                f"allowed: {error.allowed}{_number_hint(error.found)}",
+                f"allowed: {error.allowed}{number_hint(error.found)}",
             ) from error
         except Exception as error:
             raise PluginError(str(loaded.plugin), f"check_options failed: {reason(error)}") from error
@@ -245,15 +252,3 @@ def _check_signature(loaded: LoadedPlugin, signature: inspect.Signature, options
         signature.bind("generator", "class_counts", **options)
     except TypeError as error:
         raise ConfigurationError("REGULARIZER", f"{error}", f"{loaded.plugin.name} needs this key") from error
-
-
-def _number_hint(found: object) -> str:
-    """YAML 1.1 reads 1e-4 as text; say so."""
-    try:
-        number = float(found) if isinstance(found, str) else float("nan")
-    except ValueError:
-        return ""
-    if not math.isfinite(number):
-        return ""
-    text = str(int(number)) if str(found).strip().isdecimal() else np.format_float_scientific(number, trim="0")
-    return f"; YAML reads this as text, write {text}"

@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-import io
-import math
 import tempfile
-import warnings
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -23,18 +20,10 @@ import numpy as np
 import torch
 import yaml
 
-from studiogan_gsr.attachment import Attachment, attach
-from studiogan_gsr.contract import Regularizer
-from studiogan_gsr.errors import DataError, HostError, PluginError, RegularizerError, reason
+from studiogan_gsr.errors import DataError, HostError
+from studiogan_gsr.hosts.regularization import Regularization, listed
 from studiogan_gsr.hosts.studiogan.checkout import surface
-from studiogan_gsr.registry import (
-    LoadedPlugin,
-    Plugin,
-    find_dataset,
-    find_regularizer,
-    make_dataset,
-    make_regularizer,
-)
+from studiogan_gsr.registry import find_dataset, find_regularizer, make_dataset
 from studiogan_gsr.settings import (
     SECTION,
     RegularizerSettings,
@@ -44,7 +33,6 @@ from studiogan_gsr.settings import (
 )
 
 STATE_KEY = "regularizer"
-_LISTED_CLASSES = 20
 # GradScaler may skip the first steps of a mixed-precision run while it looks for its scale.
 _PATIENCE = {True: 50, False: 1}
 _DATASET = [
@@ -58,11 +46,8 @@ class Run:
 
     def __init__(self) -> None:
         self.training_set: Any = None
-        self.plugin: LoadedPlugin | None = None
-        self.attachment: Attachment | None = None
+        self.regularization: Regularization | None = None
         self.optimizer: torch.optim.Optimizer | None = None
-        # Optimizer steps in which the regularizer has acted, and the training step when that was seen.
-        self.acted: tuple[int, int] | None = None
 
 
 _run = Run()
@@ -157,8 +142,8 @@ def _load_dataset(original: Callable[..., None], self: Any) -> None:
         packed = _class_counts(self)
         if packed != list(expected):
             raise DataError(
-                f"{self.hdf5_path} holds {sum(packed)} images with class counts {_listed(packed)}, {self.data_name} "
-                f"has {sum(expected)} with {_listed(expected)}: the file is unfinished or of another set; delete it"
+                f"{self.hdf5_path} holds {sum(packed)} images with class counts {listed(packed)}, {self.data_name} "
+                f"has {sum(expected)} with {listed(expected)}: the file is unfinished or of another set; delete it"
             )
     # The first training set that a rank opens is what it trains on; evaluation may open another.
     if self.train and _run.training_set is None:
@@ -194,19 +179,10 @@ def _define_optimizer(original: Callable[..., None], self: Any, Gen: Any, Dis: A
         return
     counts = _check_data(_run.training_set, name, self.DATA)
     if settings is None:
-        _say(f"no regularizer; {name}: class counts {_listed(counts)}")
+        _say(f"no regularizer; {name}: class counts {listed(counts)}")
         return
-    _run.plugin = find_regularizer(settings.name, settings.options)
-    regularizer = make_regularizer(_run.plugin, Gen, counts, settings.options)
-    plugin = _run.plugin.plugin
-    try:
-        _run.attachment = attach(regularizer, self.OPTIMIZATION.g_optimizer, str(plugin))
-    except RegularizerError as error:
-        raise PluginError(*str(error).split(": ", 1)) from error
-    _scalars()
-    _check_state(plugin, regularizer)
-    summary = " ".join(str(regularizer).split())
-    _say(f"{plugin.name} of {plugin.package} {plugin.version}: {summary}; class counts {_listed(counts)}")
+    _run.regularization = Regularization(settings, Gen, _run.optimizer, counts)
+    _say(_run.regularization.summary)
 
 
 def _log_train_statistics(
@@ -218,21 +194,11 @@ def _log_train_statistics(
     dis_acml_loss: Any,
 ) -> None:
     """Penalty and largest norms, in StudioGAN's own log line and in wandb."""
-    if _run.attachment is None or _run.plugin is None:
+    if _run.regularization is None:
         original(self, current_step, real_cond_loss, gen_acml_loss, dis_acml_loss)
         return
-    name, step = _run.plugin.plugin.name, current_step + 1
-    steps, (acted, seen) = _run.attachment.steps, _run.acted or (0, current_step - 1)
-    if _run.acted is None or steps > acted:
-        if steps == 0 and not self.RUN.mixed_precision:
-            raise RegularizerError(f"{_run.plugin.plugin}: has not acted before step {step}; the run is stopped")
-        _run.acted = steps, current_step
-    elif current_step - seen >= _PATIENCE[bool(self.RUN.mixed_precision)]:
-        raise RegularizerError(f"{_run.plugin.plugin}: has not acted since step {seen + 1}; the run is stopped")
-    scalars = _scalars()
-    for key, value in scalars.items():
-        if not math.isfinite(value):
-            raise RegularizerError(f"{_run.plugin.plugin}: {key} is {value} at step {step}; the run is stopped")
+    name, step = _run.regularization.name, current_step + 1
+    scalars = _run.regularization.report(step, _PATIENCE[bool(self.RUN.mixed_precision)])
     worker: Any = import_module("worker")
     line = worker.LOG_FORMAT
     shown = "".join(f"{name}_{key}: {value:<.4} " for key, value in scalars.items())
@@ -246,37 +212,12 @@ def _log_train_statistics(
     wandb.log({f"{name}/{key}": value for key, value in scalars.items()}, step=step)
 
 
-def _scalars() -> dict[str, float]:
-    """What the regularizer logs; PluginError where that is not numbers by name."""
-    assert _run.attachment is not None
-    assert _run.plugin is not None
-    try:
-        return {str(key): float(value) for key, value in _run.attachment.regularizer.scalars().items()}
-    except Exception as error:  # a stranger's code
-        raise PluginError(str(_run.plugin.plugin), f"scalars() failed: {reason(error)}") from error
-
-
-def _check_state(plugin: Plugin, regularizer: Regularizer) -> None:
-    """Refuse at once a state that could be saved but not loaded again."""
-    buffer = io.BytesIO()
-    try:
-        torch.save(regularizer.state_dict(), buffer)
-        buffer.seek(0)
-        torch.load(buffer, weights_only=True)
-    except Exception as error:
-        raise PluginError(
-            str(plugin),
-            f"state_dict() cannot be saved and loaded (tensors and plain data can): {reason(error)}",
-        ) from error
-
-
 def _save_model(
     original: Callable[..., None], model: str, when: str, step: int, ckpt_dir: str, states: dict[str, Any]
 ) -> None:
     """Put the regularizer's state into the generator's checkpoint."""
-    if model == "G" and _run.attachment is not None and _run.plugin is not None:
-        state = {"name": _run.plugin.plugin.name, "state": _run.attachment.regularizer.state_dict()}
-        states = {**states, STATE_KEY: state}
+    if model == "G" and _run.regularization is not None:
+        states = {**states, STATE_KEY: _run.regularization.state()}
     original(model, when, step, ckpt_dir, states)
 
 
@@ -286,20 +227,8 @@ def _load_ckpt(original: Callable[..., Any], optimizer: Any, ckpt_path: str, loa
     if not load_opt or optimizer is not _run.optimizer:
         return result
     saved = torch.load(ckpt_path, map_location="cpu", weights_only=True).get(STATE_KEY)
-    name = None if _run.plugin is None else _run.plugin.plugin.name
-    if _run.attachment is not None and saved is not None and saved["name"] == name:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            try:
-                _run.attachment.regularizer.load_state_dict(saved["state"])
-            except Exception as error:
-                plugin = "" if _run.plugin is None else str(_run.plugin.plugin)
-                raise PluginError(plugin, f"load_state_dict() failed on {ckpt_path}: {reason(error)}") from error
-        told = "; ".join(" ".join(str(warning.message).split()) for warning in caught)
-        _say(f"{name}: {told or 'state restored from the checkpoint'}")
-    elif _run.attachment is not None:
-        held = f"that of {saved['name']}" if saved else "none"
-        _say(f"{name}: the checkpoint holds no state of it ({held}); it starts anew")
+    if _run.regularization is not None:
+        _say(_run.regularization.restore(saved, ckpt_path))
     elif saved is not None:
         _say(f"the checkpoint holds the state of {saved['name']}, and this run has no regularizer")
     return result
@@ -330,7 +259,7 @@ def _check_data(dataset: Any, name: str, DATA: Any) -> list[int]:
     if len(counts) != DATA.num_classes:
         raise DataError(
             f"DATA.num_classes: found {DATA.num_classes}; {name} has {len(counts)} classes, with "
-            f"{_listed(counts)} images"
+            f"{listed(counts)} images"
         )
     with torch.random.fork_rng(devices=[]):  # the random flip draws
         image, _ = dataset[0]
@@ -340,12 +269,6 @@ def _check_data(dataset: Any, name: str, DATA: Any) -> list[int]:
             f"{image.shape[-2]} pixels (--pre_resizer resizes them)"
         )
     return counts
-
-
-def _listed(counts: list[int]) -> str:
-    if len(counts) <= _LISTED_CLASSES:
-        return " ".join(map(str, counts))
-    return f"{max(counts)} to {min(counts)} of {len(counts)} classes"
 
 
 def _say(message: str) -> None:

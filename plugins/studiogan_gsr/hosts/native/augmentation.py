@@ -1,0 +1,258 @@
+"""Differentiable augmentation of the discriminator's images: DiffAugment, and ADA with its adaptive p.
+
+Images are (N, 3, H, W) float in [-1, 1].  Every random number comes from a stream of one's own, in
+StudioGAN's order, so that equal seeds give equal augmentations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+from studiogan_gsr.hosts.native.configuration import Aug
+
+Augmentation = Callable[[Tensor], Tensor]
+
+
+def diffaugment(x: Tensor, stream: torch.Generator) -> Tensor:
+    """DiffAugment (Zhao et al. 2020) with policy color,translation,cutout."""
+    n, _, height, width = x.shape
+
+    def uniform() -> Tensor:
+        return torch.rand(n, 1, 1, 1, dtype=x.dtype, device=x.device, generator=stream)
+
+    def integers(low: int, high: int) -> Tensor:
+        return torch.randint(low, high, (n, 1), device=x.device, generator=stream)
+
+    x = x + (uniform() - 0.5)  # brightness
+    grey = x.mean(1, keepdim=True)
+    x = torch.lerp(grey, x, uniform() * 2)  # saturation
+    mean = x.mean((1, 2, 3), keepdim=True)
+    x = torch.lerp(mean, x, uniform() + 0.5)  # contrast
+
+    # Translation by up to an eighth, zeros outside, and one square of half the size cut out.  Rows and
+    # columns are independent, so both are a choice of rows, a choice of columns and one mask.
+    most_rows, most_columns = int(height / 8 + 0.5), int(width / 8 + 0.5)
+    rows = torch.arange(height, device=x.device) + integers(-most_rows, most_rows + 1)
+    columns = torch.arange(width, device=x.device) + integers(-most_columns, most_columns + 1)
+    cut_rows = _cut(height, integers)
+    cut_columns = _cut(width, integers)
+    kept = _inside(rows, height)[:, :, None] & _inside(columns, width)[:, None, :]
+    kept &= ~(cut_rows[:, :, None] & cut_columns[:, None, :])
+    place = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]
+    moved = x.flatten(2).gather(2, place.flatten(1)[:, None].expand(-1, x.shape[1], -1)).view_as(x)
+    return moved * kept[:, None]
+
+
+def _cut(size: int, integers: Callable[[int, int], Tensor]) -> Tensor:
+    """(N, size) bool: the places that a square of half the size covers, its middle anywhere."""
+    length = int(size / 2 + 0.5)
+    first = integers(0, size + (1 - length % 2)) - length // 2
+    places = torch.arange(size, device=first.device)
+    # StudioGAN clamps places to the image; a square that hangs over covers no more for it.
+    return (places >= first.clamp(0, size - 1)) & (places <= (first + length - 1).clamp(0, size - 1))
+
+
+def _inside(places: Tensor, size: int) -> Tensor:
+    return (places >= 0) & (places < size)
+
+
+class ADA:
+    """Adaptive discriminator augmentation (Karras et al. 2020), written from the paper.
+
+    kind: blit (flips, quarter turns, whole-pixel shifts), geom (scales, rotations, fractional shifts),
+    color, bg (blit + geom) or bgc (all).  `p`, the probability of each, is moved by the share of real
+    images that the discriminator calls real: up where r = mean(sign(D(real))) is above the target.
+    """
+
+    def __init__(self, aug: Aug, stream: torch.Generator) -> None:
+        assert aug.ada_initial_augment_p is not None
+        device = stream.device
+        self.stream, self.target, self.kimg, self.interval = stream, aug.ada_target, aug.ada_kimg, aug.ada_interval
+        kind = aug.ada_aug_type
+        self.blits = kind in ("blit", "bg", "bgc")
+        self.warps = kind in ("geom", "bg", "bgc")
+        self.colors = kind in ("color", "bgc")
+        self.p = torch.tensor(float(aug.ada_initial_augment_p), device=device)
+        # Of the real images since the last adjustment: sum of signs, number of images.
+        self.signs = torch.zeros(2, device=device)
+        self._filter = torch.tensor(_SYM6, device=device) / sum(_SYM6)
+
+    def observe(self, real_logits: Tensor) -> None:
+        """Remember the discriminator's verdicts on a batch of real images."""
+        self.signs[0] += real_logits.detach().sign().sum()
+        self.signs[1] += len(real_logits)
+
+    def adjust(self, step: int) -> None:
+        """Move p, where it is adaptive and `step` is one of its turns; waits for nothing."""
+        if self.target is None or step % (self.interval or 1):
+            return
+        assert self.kimg is not None
+        if dist.is_initialized():
+            dist.all_reduce(self.signs)
+        total, images = self.signs.unbind()
+        change = torch.sign(total / images - self.target) * images / (self.kimg * 1000)
+        self.p.add_(change).clamp_(0, 1)
+        self.signs.zero_()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.blits or self.warps:
+            x = self._move(x)
+        return self._recolor(x) if self.colors else x
+
+    # Random numbers.
+
+    def _rand(self, *shape: int) -> Tensor:
+        return torch.rand(shape, device=self.stream.device, generator=self.stream)
+
+    def _randn(self, *shape: int) -> Tensor:
+        return torch.randn(shape, device=self.stream.device, generator=self.stream)
+
+    def _sometimes(self, value: Tensor, otherwise: float, p: Tensor | None = None) -> Tensor:
+        """`value`, drawn first, or `otherwise` with probability 1 - p, one draw an image."""
+        shape = (len(value), *[1] * (value.ndim - 1))
+        return torch.where(self._rand(*shape) < (self.p if p is None else p), value, otherwise)
+
+    # Geometry: G maps places of the result to places of the image, in pixels from the middle.
+
+    def _move(self, x: Tensor) -> Tensor:
+        n, _, height, width = x.shape
+        G = torch.eye(3, device=x.device).expand(n, 3, 3)
+        if self.blits:
+            mirrored = self._sometimes(torch.floor(self._rand(n) * 2), 0)
+            G = G @ _scaling(1 - 2 * mirrored, torch.ones_like(mirrored))
+            quarters = self._sometimes(torch.floor(self._rand(n) * 4), 0)
+            G = G @ _rotation(math.pi / 2 * quarters)
+            shift = self._sometimes((self._rand(n, 2) * 2 - 1) * 0.125, 0)
+            G = G @ _translation(-torch.round(shift[:, 0] * width), -torch.round(shift[:, 1] * height))
+        if self.warps:
+            scale = self._sometimes(torch.exp2(self._randn(n) * 0.2), 1)
+            G = G @ _scaling(1 / scale, 1 / scale)
+            # Two chances to rotate, before and after the stretching, with probability p together.
+            once = 1 - torch.sqrt((1 - self.p).clamp(0, 1))
+            angle = self._sometimes((self._rand(n) * 2 - 1) * math.pi, 0, once)
+            G = G @ _rotation(angle)
+            stretch = self._sometimes(torch.exp2(self._randn(n) * 0.2), 1)
+            G = G @ _scaling(1 / stretch, stretch)
+            angle = self._sometimes((self._rand(n) * 2 - 1) * math.pi, 0, once)
+            G = G @ _rotation(angle)
+            shift = self._sometimes(self._randn(n, 2) * 0.125, 0)
+            G = G @ _translation(-shift[:, 0] * width, -shift[:, 1] * height)
+        return self._warp(x, G)
+
+    def _warp(self, x: Tensor, G: Tensor) -> Tensor:
+        """Resample through a grid of twice the resolution, low-pass filtered on the way up and down."""
+        n, channels, height, width = x.shape
+        taps = len(_SYM6) // 4
+        left, top, right, bottom = _margin(G, height, width, 2 * taps)
+        x = F.pad(x, (left, right, top, bottom), mode="reflect")
+        x = self._doubled(x.flatten(0, 1)[:, None]).unflatten(0, (n, channels))[:, :, 0]
+        in_height, in_width = x.shape[2:]
+        out_height, out_width = (height + 2 * taps) * 2, (width + 2 * taps) * 2
+        # Pixels from the middle -> places of grid_sample, on both sides; the doubling shifts by half a pixel.
+        to_grid = _constant([[4 / in_width, 0, -1 / in_width], [0, 4 / in_height, -1 / in_height], [0, 0, 1]], x)
+        middle = _constant([[1, 0, (left - right) / 2], [0, 1, (top - bottom) / 2], [0, 0, 1]], x)
+        from_grid = _constant([[out_width / 4, 0, 0.25], [0, out_height / 4, 0.25], [0, 0, 1]], x)
+        theta = (to_grid @ middle @ G @ from_grid)[:, :2]
+        grid = F.affine_grid(theta.to(x.dtype), [n, channels, out_height, out_width], align_corners=False)
+        x = F.grid_sample(x, grid, align_corners=False)
+        x = self._halved(x[:, :, 1:-1, 1:-1].flatten(0, 1)[:, None])
+        return x.view(n, channels, height, width)
+
+    def _doubled(self, x: Tensor) -> Tensor:
+        taps = 2 * self._filter.to(x.dtype)
+        x = F.conv_transpose2d(x, taps.view(1, 1, 1, -1), stride=(1, 2), padding=(0, 5))
+        return F.conv_transpose2d(x, taps.view(1, 1, -1, 1), stride=(2, 1), padding=(5, 0))
+
+    def _halved(self, x: Tensor) -> Tensor:
+        taps = self._filter.to(x.dtype)
+        x = F.conv2d(x, taps.view(1, 1, 1, -1), stride=(1, 2))
+        return F.conv2d(x, taps.view(1, 1, -1, 1), stride=(2, 1))
+
+    # Color: C maps (r, g, b, 1) of the image to that of the result.
+
+    def _recolor(self, x: Tensor) -> Tensor:
+        n, device = len(x), x.device
+        eye = torch.eye(4, device=device)
+        luma = _constant([3**-0.5] * 3 + [0], x)
+        onto = luma.outer(luma)
+        brightness = self._sometimes(self._randn(n) * 0.2, 0)
+        C = eye.repeat(n, 1, 1)
+        C[:, :3, 3] = brightness[:, None]
+        contrast = self._sometimes(torch.exp2(self._randn(n) * 0.5), 1)
+        C = torch.cat([C[:, :3] * contrast[:, None, None], C[:, 3:]], 1)
+        flipped = self._sometimes(torch.floor(self._rand(n, 1, 1) * 2), 0)
+        C = (eye - 2 * onto * flipped) @ C
+        angle = self._sometimes((self._rand(n) * 2 - 1) * math.pi, 0)[:, None, None]
+        across = _constant([[0, -1, 1, 0], [1, 0, -1, 0], [-1, 1, 0, 0], [0, 0, 0, 0]], x) * 3**-0.5
+        color = torch.diag(_constant([1, 1, 1, 0], x))
+        hue = angle.cos() * color + (1 - angle.cos()) * onto + angle.sin() * across + (eye - color)
+        C = hue @ C
+        saturation = self._sometimes(torch.exp2(self._randn(n, 1, 1)), 1)
+        C = ((onto + (eye - onto) * saturation) @ C).to(x.dtype)
+        return torch.baddbmm(C[:, :3, 3:], C[:, :3, :3], x.flatten(2)).view_as(x)
+
+
+# Low-pass filter of the wavelet sym6.
+_SYM6 = (
+    0.015404109327027373, 0.0034907120842174702, -0.11799011114819057, -0.048311742585633, 0.4910559419267466,
+    0.787641141030194, 0.3379294217276218, -0.07263752278646252, -0.021060292512300564, 0.04472490177066578,
+    0.0017677118642428036, -0.007800708325034148,
+)  # fmt: skip
+
+
+def _margin(G: Tensor, height: int, width: int, slack: int) -> tuple[int, int, int, int]:
+    """Pixels to reflect at left, top, right, bottom so that the grid finds the image everywhere.
+
+    At most an image less one.  On the CPU no more than this batch needs; elsewhere the most, because to
+    ask would wait for the device.  What is not reached does not matter.
+    """
+    if G.is_cpu:
+        x, y = (width - 1) / 2, (height - 1) / 2
+        corners = torch.tensor([[-x, x, x, -x], [-y, -y, y, y], [1, 1, 1, 1]])
+        reached = (G @ corners)[:, :2]
+        low, high = -reached.amin((0, 2)), reached.amax((0, 2))
+        places = torch.stack([low, high]) + slack - torch.tensor([x, y])
+        most = torch.tensor([width - 1, height - 1])
+        left, top, right, bottom = places.ceil().clamp(min=0).minimum(most).int().flatten().tolist()
+        return left, top, right, bottom
+    return width - 1, height - 1, width - 1, height - 1
+
+
+def _constant(values: list[float] | list[list[float]], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=like.device)
+
+
+def _matrix(a: Tensor, b: Tensor, c: Tensor, d: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """(N, 3, 3): [[a, b, x], [c, d, y], [0, 0, 1]] of (N,) tensors."""
+    zero, one = torch.zeros_like(a), torch.ones_like(a)
+    return torch.stack([a, b, x, c, d, y, zero, zero, one], -1).view(-1, 3, 3)
+
+
+def _scaling(x: Tensor, y: Tensor) -> Tensor:
+    zero = torch.zeros_like(x)
+    return _matrix(x, zero, zero, y, zero, zero)
+
+
+def _rotation(angle: Tensor) -> Tensor:
+    zero = torch.zeros_like(angle)
+    return _matrix(angle.cos(), -angle.sin(), angle.sin(), angle.cos(), zero, zero)
+
+
+def _translation(x: Tensor, y: Tensor) -> Tensor:
+    one, zero = torch.ones_like(x), torch.zeros_like(x)
+    return _matrix(one, zero, zero, one, x, y)
+
+
+def augmentation(aug: Aug, stream: torch.Generator) -> Augmentation:
+    """What AUG asks for, on the stream's device; the identity where it asks for nothing."""
+    if aug.apply_ada:
+        return ADA(aug, stream)
+    if aug.apply_diffaug:
+        return lambda x: diffaugment(x, stream)
+    return lambda x: x

@@ -1,0 +1,247 @@
+"""Real images: an endless, resumable stream of batches, from the device's memory or from workers.
+
+Which image stands where in the stream, and whether it is mirrored, follows from the seed and the
+place alone.  So a run goes on anywhere in the stream, and every rank takes its part of the same
+batch, from wherever the images come.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
+
+from studiogan_gsr.errors import DataError, reason
+from studiogan_gsr.hosts.native.progress import track
+from studiogan_gsr.hosts.regularization import listed
+from studiogan_gsr.registry import find_dataset, make_dataset
+
+RESIZERS = ("wo_resize", "nearest", "bilinear", "bicubic", "lanczos")
+# Sets that take more than this share of the free memory are streamed.
+_SHARE_OF_MEMORY = 0.3
+# Fewer images than this are decoded sooner than workers start.
+_WORTH_WORKERS = 4000
+
+
+def open_training_set(name: str, root: str, num_classes: int) -> tuple[Any, list[int]]:
+    """The training images that DATA.name means, and the images of each class.
+
+    A plug-in's set, StudioGAN's CIFAR10 or CIFAR100, or, by any other name, the image folder
+    `root`/train.  Raises DataError where it is missing or its classes are not DATA.num_classes.
+    """
+    found = find_dataset(name)
+    if found is not None:
+        dataset = make_dataset(found[0], root, "train", found[1])
+    else:
+        dataset = _studiogans_own(name, root)
+    counts: list[int] = np.bincount(np.asarray(dataset.targets, dtype=np.int64)).tolist()
+    if len(counts) != num_classes:
+        raise DataError(
+            f"DATA.num_classes: found {num_classes}; {name} has {len(counts)} classes, with {listed(counts)} images"
+        )
+    return dataset, counts
+
+
+def _studiogans_own(name: str, root: str) -> Any:
+    from torchvision import datasets
+
+    try:
+        if name in ("CIFAR10", "CIFAR100"):
+            Path(root).mkdir(parents=True, exist_ok=True)
+            return getattr(datasets, name)(root=root, train=True, download=True)
+        return datasets.ImageFolder(str(Path(root) / "train"))
+    except Exception as error:
+        wanted = "the CIFAR archive" if name.startswith("CIFAR") else "train/, with one folder of images a class"
+        raise DataError(f"{name}: {Path(root).resolve()} needs {wanted}: {reason(error)}") from error
+
+
+class Pixels(Dataset[Any]):
+    """Images of a torchvision-style data set as (uint8 (3, size, size), label).
+
+    As StudioGAN prepares them: the middle square, resized where a resizer is given.  A failure is given
+    in place of an image, because errors of worker processes arrive as text.
+    """
+
+    def __init__(self, dataset: Any, name: str, size: int, resizer: str) -> None:
+        self.dataset, self.name, self.size = dataset, name, size
+        self.resizer = None if resizer == "wo_resize" else InterpolationMode(resizer)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int] | DataError:
+        try:
+            image, label = self.dataset[index]
+            if not isinstance(image, Image.Image):
+                raise TypeError(f"a PIL image is wanted, found {type(image).__name__}")
+            image = image.convert("RGB")
+        except Exception as error:
+            return DataError(f"{self.name}: image {index}{self._path(index)} cannot be read: {reason(error)}")
+        image = center_crop(image, min(image.size))
+        if self.resizer is not None:
+            image = resize(image, [self.size, self.size], self.resizer)
+        if image.size != (self.size, self.size):
+            return DataError(
+                f"DATA.img_size: found {self.size}; image {index} of {self.name}{self._path(index)} is "
+                f"{image.width} x {image.height} pixels (--resizer lanczos resizes them)"
+            )
+        return pil_to_tensor(image), int(label)
+
+    def _path(self, index: int) -> str:
+        dataset = self.dataset
+        while hasattr(dataset, "dataset"):  # a subset or view of another
+            if hasattr(dataset, "indices"):
+                index = dataset.indices[index]
+            dataset = dataset.dataset
+        samples = getattr(dataset, "samples", None)
+        return f" ({samples[index][0]})" if samples else ""
+
+
+def _together(items: list[tuple[Tensor, int] | DataError]) -> tuple[Tensor, Tensor] | DataError:
+    for item in items:
+        if isinstance(item, DataError):
+            return item
+    images, labels = zip(*items, strict=True)  # type: ignore[arg-type]
+    return torch.stack(images), torch.tensor(labels)
+
+
+class Images(Protocol):
+    """Real images by their places in the data set."""
+
+    def fetch(self, batches: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """For every batch of indices (B,), its images (B, 3, H, W) uint8 and labels (B,), on the device."""
+        ...
+
+
+class InMemory:
+    """All images on the training device, indexed there."""
+
+    def __init__(self, pixels: Pixels, device: torch.device, workers: int) -> None:
+        workers = workers if len(pixels) >= _WORTH_WORKERS else 0
+        loader = DataLoader(pixels, batch_size=256, num_workers=workers, collate_fn=_together)
+        images = torch.empty(len(pixels), 3, pixels.size, pixels.size, dtype=torch.uint8)
+        labels = torch.empty(len(pixels), dtype=torch.int64)
+        start = 0
+        for batch in track(loader, f"reading {pixels.name}", len(loader)):
+            if isinstance(batch, DataError):
+                raise batch
+            stop = start + len(batch[0])
+            images[start:stop], labels[start:stop] = batch
+            start = stop
+        self.images, self.labels, self.device = images.to(device), labels.to(device), device
+
+    def fetch(self, batches: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        for indices in batches:
+            places = indices.to(self.device, non_blocking=True)
+            yield self.images[places], self.labels[places]
+
+
+class Streamed:
+    """Images read by worker processes, ahead of the training."""
+
+    def __init__(self, pixels: Pixels, device: torch.device, workers: int) -> None:
+        self.pixels, self.device, self.workers = pixels, device, max(1, workers)
+
+    def fetch(self, batches: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        loader = DataLoader(
+            self.pixels,
+            batch_sampler=(indices.tolist() for indices in batches),  # type: ignore[arg-type]
+            num_workers=self.workers,
+            prefetch_factor=4,
+            pin_memory=self.device.type == "cuda",
+            collate_fn=_together,
+        )
+        for batch in loader:
+            if isinstance(batch, DataError):
+                raise batch
+            yield tuple(tensor.to(self.device, non_blocking=True) for tensor in batch)
+
+
+def load_images(pixels: Pixels, device: torch.device, workers: int, in_memory: bool | None) -> Images:
+    """All in memory, or streamed; None: in memory where they fit well.
+
+    DataError for the first image that cannot be read or has another size than DATA.img_size.
+    """
+    if in_memory is None:
+        in_memory = len(pixels) * 3 * pixels.size**2 <= _SHARE_OF_MEMORY * _free_memory(device)
+    return InMemory(pixels, device, workers) if in_memory else Streamed(pixels, device, workers)
+
+
+def _free_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+
+
+class ImageStream:
+    """Batches (images (B, 3, H, W) float32 in [-1, 1], labels (B,)) without end.
+
+    One shuffled pass over the images follows another.  A batch may span two, so that none is lost and
+    a set may be smaller than a batch.  `drawn`: batches so far; `batch_size`: of all ranks together.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        number: int,
+        batch_size: int,
+        flip: bool,
+        seed: int,
+        rank: int = 0,
+        ranks: int = 1,
+        drawn: int = 0,
+    ) -> None:
+        self.number, self.batch_size, self.flip, self.seed = number, batch_size, flip, seed
+        self.drawn = drawn
+        part = batch_size // ranks
+        self._part = slice(rank * part, (rank + 1) * part)
+        self._passes: dict[int, tuple[Tensor, Tensor]] = {}
+        self._fetched = images.fetch(self._indices(drawn))
+
+    def __next__(self) -> tuple[Tensor, Tensor]:
+        images, labels = next(self._fetched)
+        if self.flip:
+            _, mirrored = self._places(self.drawn)
+            mirrored = mirrored.to(images.device, non_blocking=True)[:, None, None, None]
+            images = torch.where(mirrored, images.flip(3), images)
+        self.drawn += 1
+        # As ToTensor and Normalize(0.5, 0.5) round.
+        return images.float().div_(255).sub_(0.5).div_(0.5), labels
+
+    def _indices(self, batch: int) -> Iterator[Tensor]:
+        while True:
+            yield self._places(batch)[0]
+            batch += 1
+
+    def _places(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Indices and mirroring of this rank's part of a batch."""
+        start = batch * self.batch_size + self._part.start
+        places = torch.arange(start, start + self._part.stop - self._part.start)
+        first, last = start // self.number, int(places[-1]) // self.number
+        # Workers fetch ahead of the mirroring: a few passes are in use at a time.
+        for old in [p for p in self._passes if p < first - 64 * self.batch_size // self.number - 1]:
+            del self._passes[old]
+        parts = [self._shuffled(p) for p in range(first, last + 1)]
+        offsets = places - first * self.number
+        return torch.cat([order for order, _ in parts])[offsets], torch.cat([m for _, m in parts])[offsets]
+
+    def _shuffled(self, number: int) -> tuple[Tensor, Tensor]:
+        if number not in self._passes:
+            stream = torch.Generator().manual_seed(mixed(self.seed, number))
+            order = torch.randperm(self.number, generator=stream)
+            self._passes[number] = order, torch.rand(self.number, generator=stream) < 0.5
+        return self._passes[number]
+
+
+def mixed(*seeds: int) -> int:
+    """One seed of several: streams of nearby seeds have nothing in common."""
+    return int(np.random.SeedSequence([abs(seed) for seed in seeds]).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,168 @@
+"""Layers of both networks, with StudioGAN's parameter names and order of creation.
+
+Names make state dicts interchangeable; the order of creation makes equal seeds give equal networks.
+
+The 3x3 convolutions beside a change of resolution are folded with it, which is the same linear map:
+nearest-neighbour doubling and a 3x3 convolution are one 4x4 transposed convolution of stride 2, and
+a 3x3 convolution and 2x2 average pooling are one 4x4 convolution of stride 2.  4/9 of the products.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.spectral_norm import SpectralNorm, spectral_norm
+
+
+@dataclass(frozen=True)
+class Style:
+    """What the layers of one network have in common."""
+
+    spectral: bool
+    activation: str
+    folded: bool
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module, spectrally normalised if this network is."""
+        return _spectrally_normalised(module) if self.spectral else module
+
+    def act(self) -> nn.Module:
+        """The activation; in place where StudioGAN's is."""
+        if self.activation == "ReLU":
+            return nn.ReLU(inplace=True)
+        if self.activation == "Leaky_ReLU":
+            return nn.LeakyReLU(0.1, inplace=True)
+        return nn.ELU(inplace=True) if self.activation == "ELU" else nn.GELU()
+
+    @property
+    def acts_in_place(self) -> bool:
+        return self.activation != "GELU"
+
+    def conv(self, inputs: int, outputs: int, kernel: int, bias: bool = True) -> nn.Module:
+        return self.wrap(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=bias))
+
+    def doubling_conv(self, inputs: int, outputs: int) -> nn.Module:
+        return self.wrap(DoublingConv2d(inputs, outputs, 3, padding=1, folded=self.folded))
+
+    def halving_conv(self, inputs: int, outputs: int) -> nn.Module:
+        return self.wrap(HalvingConv2d(inputs, outputs, 3, padding=1, folded=self.folded))
+
+    def linear(self, inputs: int, outputs: int, bias: bool = True) -> nn.Module:
+        return self.wrap(nn.Linear(inputs, outputs, bias=bias))
+
+    def embedding(self, entries: int, dimensions: int) -> nn.Module:
+        return self.wrap(nn.Embedding(entries, dimensions))
+
+
+class _FullPrecisionSpectralNorm(SpectralNorm):
+    """Power iteration outside autocast: in bfloat16 it would lose the norm."""
+
+    def compute_weight(self, module: nn.Module, do_power_iteration: bool) -> Tensor:
+        with torch.autocast(module.weight_orig.device.type, enabled=False):  # type: ignore[union-attr, arg-type]
+            return super().compute_weight(module, do_power_iteration)
+
+
+def _spectrally_normalised(module: nn.Module) -> nn.Module:
+    spectral_norm(module, eps=1e-6)
+    for hook in module._forward_pre_hooks.values():
+        if type(hook) is SpectralNorm:
+            hook.__class__ = _FullPrecisionSpectralNorm  # torch's function takes no class
+    return module
+
+
+def _spread(weight: Tensor) -> Tensor:
+    """A (.., 3, 3) kernel summed over the four places of a 2x2 block: (.., 4, 4)."""
+    padded = F.pad(weight, (1, 1, 1, 1))
+    rows = padded[..., 1:, :] + padded[..., :-1, :]
+    return rows[..., 1:] + rows[..., :-1]
+
+
+class DoublingConv2d(nn.Conv2d):
+    """3x3 convolution of the input doubled by nearest neighbour: (N, C, H, W) -> (N, D, 2H, 2W)."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, padding: int, folded: bool) -> None:
+        super().__init__(inputs, outputs, kernel, padding=padding)
+        self.folded = folded
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.folded:
+            return super().forward(double(x))
+        kernel = _spread(self.weight).flip(2, 3).transpose(0, 1)
+        return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
+
+
+class HalvingConv2d(nn.Conv2d):
+    """3x3 convolution and 2x2 average pooling: (N, C, 2H, 2W) -> (N, D, H, W)."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, padding: int, folded: bool) -> None:
+        super().__init__(inputs, outputs, kernel, padding=padding)
+        self.folded = folded
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.folded:
+            return F.avg_pool2d(super().forward(x), 2)
+        return F.conv2d(x, _spread(self.weight) / 4, self.bias, stride=2, padding=1)
+
+
+def double(x: Tensor) -> Tensor:
+    """Nearest-neighbour doubling of height and width."""
+    return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+def batch_norm(channels: int, affine: bool = True) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=1e-4, momentum=0.1, affine=affine)
+
+
+class ConditionalBatchNorm2d(nn.Module):
+    """bn(x) * (1 + gain(condition)) + bias(condition), both linear maps without offset."""
+
+    def __init__(self, conditions: int, channels: int, style: Style) -> None:
+        super().__init__()
+        self.bn = batch_norm(channels, affine=False)
+        self.gain = style.linear(conditions, channels, bias=False)
+        self.bias = style.linear(conditions, channels, bias=False)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        gain = (1 + self.gain(condition))[:, :, None, None]
+        return torch.addcmul(self.bias(condition)[:, :, None, None], self.bn(x), gain)
+
+
+class SelfAttention(nn.Module):
+    """Self-attention of SAGAN: keys and values at half resolution, sigma (at first 0) times the result added."""
+
+    def __init__(self, channels: int, style: Style) -> None:
+        super().__init__()
+        self.conv1x1_theta = style.conv(channels, channels // 8, 1, bias=False)
+        self.conv1x1_phi = style.conv(channels, channels // 8, 1, bias=False)
+        self.conv1x1_g = style.conv(channels, channels // 2, 1, bias=False)
+        self.conv1x1_attn = style.conv(channels // 2, channels, 1, bias=False)
+        self.sigma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        queries = self.conv1x1_theta(x).flatten(2).mT
+        keys = F.max_pool2d(self.conv1x1_phi(x), 2).flatten(2).mT
+        values = F.max_pool2d(self.conv1x1_g(x), 2).flatten(2).mT
+        attended = F.scaled_dot_product_attention(queries, keys, values, scale=1.0)
+        attended = attended.mT.unflatten(2, x.shape[2:])
+        return x + self.sigma * self.conv1x1_attn(attended)
+
+
+def initialise(network: nn.Module, how: str) -> None:
+    """Weights of all linear, convolution and embedding layers anew; offsets to zero.
+
+    how: "ortho", "N02" (normal, deviation 0.02), "glorot" or "xavier" (uniform).
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding):
+            # Under spectral normalisation `weight` shares its memory with `weight_orig`.
+            if how == "ortho":
+                nn.init.orthogonal_(module.weight)
+            elif how == "N02":
+                nn.init.normal_(module.weight, 0, 0.02)
+            else:
+                nn.init.xavier_uniform_(module.weight)
+            if not isinstance(module, nn.Embedding) and module.bias is not None:
+                nn.init.zeros_(module.bias)

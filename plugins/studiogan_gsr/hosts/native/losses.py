@@ -1,0 +1,129 @@
+"""Adversarial and class-conditional losses, and LeCam; numerically StudioGAN's.
+
+Across ranks the contrastive losses see every rank's images, and LeCam's averages are over all ranks,
+so that ranks together take the step of one process on the whole batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+from torch.distributed.nn.functional import all_gather
+
+from studiogan_gsr.hosts.native.configuration import Loss, Model
+from studiogan_gsr.hosts.native.networks import Judgement
+
+AdversarialLoss = Callable[[Tensor, Tensor], Tensor]
+ConditionalLoss = Callable[[Judgement, Tensor], Tensor]
+
+
+def discriminator_loss(name: str, real: Tensor, fake: Tensor) -> Tensor:
+    """The discriminator's adversarial loss LOSS.adv_loss of logits of real and generated images."""
+    if name in ("vanilla", "logistic"):
+        return F.softplus(-real).mean() + F.softplus(fake).mean()
+    if name == "least_square":
+        return 0.5 * ((real - 1).square() + fake.square()).mean()
+    if name == "hinge":
+        return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+    return (fake - real).mean()  # wasserstein
+
+
+def generator_loss(name: str, fake: Tensor) -> Tensor:
+    """The generator's adversarial loss LOSS.adv_loss of logits of generated images."""
+    if name in ("vanilla", "logistic"):
+        return F.softplus(-fake).mean()
+    if name == "least_square":
+        return 0.5 * (fake - 1).square().mean()
+    return -fake.mean()  # hinge, wasserstein
+
+
+def conditional_loss(model: Model, loss: Loss) -> ConditionalLoss | None:
+    """The classification or contrastive loss of MODEL.d_cond_mtd; None for PD and W/O."""
+    if model.d_cond_mtd == "AC":
+        return _cross_entropy
+    if model.d_cond_mtd == "2C":
+        temperature = loss.temperature
+        assert temperature is not None
+        return lambda judgement, label: contrastive_loss(*_gathered(judgement, label), temperature)
+    if model.d_cond_mtd == "D2DCE":
+        temperature, margin = loss.temperature, loss.m_p
+        assert temperature is not None
+        assert margin is not None
+        return lambda judgement, label: data_to_data_loss(*_gathered(judgement, label), temperature, margin)
+    return None
+
+
+def _cross_entropy(judgement: Judgement, label: Tensor) -> Tensor:
+    assert judgement.class_logits is not None
+    return F.cross_entropy(judgement.class_logits, label)
+
+
+def contrastive_loss(embed: Tensor, proxy: Tensor, label: Tensor, temperature: float) -> Tensor:
+    """Conditional contrastive loss of ContraGAN ("2C"); embed, proxy (N, D), label (N,)."""
+    similarity = torch.exp(_cosines(embed) / temperature) * _off_diagonal(label)
+    to_proxy = torch.exp(F.cosine_similarity(embed, proxy) / temperature)
+    same = label[:, None] == label
+    attracted = to_proxy + (similarity * same).sum(1)
+    return -torch.log(attracted / (to_proxy + similarity.sum(1))).mean()
+
+
+def data_to_data_loss(embed: Tensor, proxy: Tensor, label: Tensor, temperature: float, margin: float) -> Tensor:
+    """Data-to-data cross-entropy of ReACGAN ("D2DCE"); embed, proxy (N, D), label (N,)."""
+    others = _off_diagonal(label)
+    similarity = (_cosines(embed) + margin - 1) / temperature
+    largest = similarity.masked_fill(~others, -torch.inf).amax(1, keepdim=True).detach()
+    negatives = others & (label[:, None] != label)
+    repelled = (torch.exp(F.relu(similarity) - largest) * negatives).sum(1)
+    attracted = F.relu((margin - F.cosine_similarity(embed, proxy)) / temperature)
+    return (attracted + torch.log(torch.exp(-attracted) + repelled)).mean()
+
+
+def _cosines(embed: Tensor) -> Tensor:
+    return F.cosine_similarity(embed[:, None], embed[None], dim=-1)
+
+
+def _off_diagonal(label: Tensor) -> Tensor:
+    return ~torch.eye(len(label), dtype=torch.bool, device=label.device)
+
+
+def _gathered(judgement: Judgement, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    embed, proxy = judgement.embed, judgement.proxy
+    assert embed is not None
+    assert proxy is not None
+    if not dist.is_initialized():
+        return embed, proxy, label
+    labels = [torch.empty_like(label) for _ in range(dist.get_world_size())]
+    dist.all_gather(labels, label)
+    # This all_gather sums gradients back; the ranks' mean of gradients is then that of one process.
+    return torch.cat(all_gather(embed)), torch.cat(all_gather(proxy)), torch.cat(labels)
+
+
+class LeCam:
+    """LeCam's penalty (Tseng et al. 2021) with moving averages of the mean logits, kept on the device.
+
+    penalty: mean(relu(D(real) - average of fake)^2) + mean(relu(average of real - D(fake))^2), from the
+    step after `start` on; before it the averages follow the logits without memory.
+    """
+
+    UNSEEN = 7777  # StudioGAN's first value
+
+    def __init__(self, decay: float, start: int, device: torch.device) -> None:
+        self.decay, self.start = decay, start
+        # float64, as StudioGAN's Python numbers are; (real, fake)
+        self.averages = torch.full((2,), float(self.UNSEEN), dtype=torch.float64, device=device)
+
+    def penalty(self, real: Tensor, fake: Tensor, step: int) -> Tensor:
+        means = torch.stack([real.detach().mean(), fake.detach().mean()])
+        if dist.is_initialized():
+            dist.all_reduce(means)
+            means /= dist.get_world_size()
+        decay = self.decay if step >= self.start else 0.0
+        self.averages.mul_(decay).add_(means.double(), alpha=1 - decay)
+        if step <= self.start:
+            return torch.zeros((), device=real.device)
+        real_average, fake_average = self.averages.to(real.dtype).unbind()
+        return F.relu(real - fake_average).square().mean() + F.relu(real_average - fake).square().mean()

@@ -1,0 +1,77 @@
+"""Progress on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+
+
+def console() -> Console:
+    return Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
+    """The items, with a bar on a terminal that vanishes when it is full."""
+    shown = console()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=shown, transient=True, disable=not shown.is_terminal) as bar:
+        yield from bar.track(items, total=total, description=what)
+
+
+class TrainingProgress:
+    """A line that says where a training run is: bar, steps, speed, time left and the last numbers.
+
+    Off a terminal: one line a print interval.
+    """
+
+    def __init__(self, total: int, done: int, quiet: bool) -> None:
+        self.console = console()
+        columns = (
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[numbers]}"),
+        )
+        self._live = not quiet and self.console.is_terminal
+        self._quiet = quiet
+        self._bar = Progress(*columns, console=self.console, disable=not self._live)
+        self._task = self._bar.add_task("training", total=total, completed=done, speed="", numbers="")
+
+    def __enter__(self) -> TrainingProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def advance(self) -> None:
+        """One step more."""
+        if self._live:
+            self._bar.advance(self._task)
+
+    def say(self, line: str) -> None:
+        """A line of its own, above the bar."""
+        if not self._quiet:
+            self.console.print(line)
+
+    def show(self, step: int, steps_per_second: float, numbers: dict[str, float], left: float) -> None:
+        """The numbers of a print interval. left: seconds until the end, estimated."""
+        speed = f"{steps_per_second:.3g} steps/s" if steps_per_second >= 1 else f"{1 / steps_per_second:.3g} s/step"
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+        if self._live:
+            self._bar.update(self._task, speed=speed, numbers=shown)
+        elif not self._quiet:
+            self.console.print(f"step {step}  {speed}  {_duration(left)} left  {shown}")
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"

@@ -1,0 +1,21 @@
+"""Latent vectors and labels of generated images; StudioGAN's draws from a generator of one's own."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def sample_latents(
+    prior: str, number: int, dimensions: int, classes: int, stream: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """(z (number, dimensions) float32, labels (number,) uniform over the classes), on the stream's device.
+
+    prior: "gaussian", or "uniform" on [-1, 1].
+    """
+    label = torch.randint(classes, (number,), generator=stream, device=stream.device)
+    if prior == "gaussian":
+        z = torch.randn(number, dimensions, generator=stream, device=stream.device)
+    else:
+        z = torch.empty(number, dimensions, device=stream.device).uniform_(-1, 1, generator=stream)
+    return z, label

@@ -1,0 +1,229 @@
+"""One training step of a GAN: StudioGAN's, to the number, and faster.
+
+Nothing in a step waits for the device: losses, LeCam's averages and ADA's p stay there as tensors.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from studiogan_gsr.hosts.native.augmentation import ADA, augmentation
+from studiogan_gsr.hosts.native.configuration import Configuration, Optimization
+from studiogan_gsr.hosts.native.losses import LeCam, conditional_loss, discriminator_loss, generator_loss
+from studiogan_gsr.hosts.native.networks import make_networks
+from studiogan_gsr.hosts.native.sampling import sample_latents
+from studiogan_gsr.hosts.regularization import Regularization
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What makes a step fast; none of it changes what is computed, but for bfloat16's rounding.
+
+    precision: "bfloat16" computes convolutions and linear maps in it (weights, losses, spectral norms
+        and both heads stay float32).
+    channels_last: the memory order that convolutions prefer.
+    folded: resampling folded into the 3x3 convolutions beside it.
+    fused: the optimizers' fused form, where there is one.
+    compiled: both networks through torch.compile.
+    """
+
+    precision: str = "float32"
+    channels_last: bool = True
+    folded: bool = True
+    fused: bool = True
+    compiled: bool = False
+
+
+class Trainer:
+    """Both networks with all that moves in training.
+
+    batches: gives (images (B, 3, H, W) float in [-1, 1], labels (B,)) of this rank, on `device`, one for each
+        accumulation step of each discriminator update.
+    seed: of the networks, and, with the rank, of all noise.
+    rank, ranks: of data-parallel training; OPTIMIZATION.batch_size is that of all ranks together.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        class_counts: list[int],
+        batches: Iterator[tuple[Tensor, Tensor]],
+        device: torch.device,
+        seed: int,
+        speed: Speed,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        self.configuration, self.batches, self.device, self.speed, self.ranks = (
+            configuration,
+            batches,
+            device,
+            speed,
+            ranks,
+        )
+        model, loss, optimization = configuration.MODEL, configuration.LOSS, configuration.OPTIMIZATION
+        layout = torch.channels_last if speed.channels_last else torch.contiguous_format
+        networks = make_networks(configuration, seed, speed.folded)
+        self.generator, self.discriminator = (net.to(device, memory_format=layout) for net in networks)
+        self.averaged = copy.deepcopy(self.generator) if model.apply_g_ema else None
+        self.g_optimizer = _optimizer(optimization, self.generator, "g", speed.fused)
+        self.d_optimizer = _optimizer(optimization, self.discriminator, "d", speed.fused)
+        settings = configuration.regularizer
+        self.regularization = (
+            Regularization(settings, self.generator, self.g_optimizer, class_counts) if settings else None
+        )
+        self.noise = torch.Generator(device).manual_seed(seed + rank)
+        self.augment = augmentation(configuration.AUG, self.noise)
+        self.lecam = None
+        if loss.apply_lecam:
+            assert loss.lecam_ema_decay is not None
+            assert loss.lecam_ema_start_iter is not None
+            self.lecam = LeCam(loss.lecam_ema_decay, loss.lecam_ema_start_iter, device)
+        self.steps = 0
+        # The last step's losses; a NaN or Inf in any step so far turns `finite` to false for good.
+        self.losses: dict[str, Tensor] = {}
+        self.finite = torch.ones((), dtype=torch.bool, device=device)
+        self._conditional_loss = conditional_loss(model, loss)
+        self._norms = [m for m in self.generator.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        self._generate = torch.compile(self.generator) if speed.compiled else self.generator
+        self._judge = torch.compile(self.discriminator) if speed.compiled else self.discriminator
+
+    @property
+    def ada(self) -> ADA | None:
+        return self.augment if isinstance(self.augment, ADA) else None
+
+    def step(self) -> None:
+        """Update the discriminator and the generator as often as the configuration says."""
+        optimization = self.configuration.OPTIMIZATION
+        self.generator.train()
+        self.discriminator.train()
+        updates = [self._update_discriminator] * optimization.d_updates_per_step
+        g_updates = [self._update_generator] * optimization.g_updates_per_step
+        for update in updates + g_updates if optimization.d_first else g_updates + updates:
+            update()
+        for value in self.losses.values():
+            self.finite &= value.isfinite()
+        self.steps += 1
+
+    def _update_discriminator(self) -> None:
+        loss, accumulation = self.configuration.LOSS, self.configuration.OPTIMIZATION.acml_steps
+        self.discriminator.requires_grad_(True)
+        self._track_statistics(False)
+        self.d_optimizer.zero_grad()
+        for _ in range(accumulation):
+            images, labels = next(self.batches)
+            with torch.no_grad():
+                generated, generated_labels = self._generated(len(images))
+            real = self._judged(self.augment(images), labels)
+            fake = self._judged(self.augment(generated), generated_labels)
+            if self.ada is not None:
+                self.ada.observe(real.logits)
+            value = discriminator_loss(loss.adv_loss, real.logits, fake.logits)
+            if self._conditional_loss is not None:
+                conditional = self._conditional_loss(real, labels)
+                value = value + loss.cond_lambda * conditional
+                self.losses["class_loss"] = conditional.detach()
+            if self.lecam is not None:
+                value = value + loss.lecam_lambda * self.lecam.penalty(real.logits, fake.logits, self.steps)
+            value = value / accumulation
+            value.backward()  # type: ignore[no-untyped-call]
+        self._average_gradients(self.discriminator)
+        self.d_optimizer.step()
+        if self.ada is not None:
+            self.ada.adjust(self.steps)
+        if loss.apply_wc:
+            with torch.no_grad():
+                for parameter in self.discriminator.parameters():
+                    parameter.clamp_(-loss.wc_bound, loss.wc_bound)  # type: ignore[operator]
+        self.losses["d_loss"] = value.detach()
+
+    def _update_generator(self) -> None:
+        loss, optimization = self.configuration.LOSS, self.configuration.OPTIMIZATION
+        self.discriminator.requires_grad_(False)
+        self._track_statistics(True)
+        self.g_optimizer.zero_grad()
+        for _ in range(optimization.acml_steps):
+            generated, labels = self._generated(optimization.batch_size // self.ranks)
+            fake = self._judged(self.augment(generated), labels)
+            value = generator_loss(loss.adv_loss, fake.logits)
+            if self._conditional_loss is not None:
+                value = value + loss.cond_lambda * self._conditional_loss(fake, labels)
+            value = value / optimization.acml_steps
+            value.backward()  # type: ignore[no-untyped-call]
+        self._average_gradients(self.generator)
+        self.g_optimizer.step()  # an attached regularizer acts here
+        if self.averaged is not None:
+            self._move_average(self.averaged)
+        self.losses["g_loss"] = value.detach()
+
+    def _generated(self, number: int) -> tuple[Tensor, Tensor]:
+        model, data = self.configuration.MODEL, self.configuration.DATA
+        z, labels = sample_latents(model.z_prior, number, model.z_dim, data.num_classes, self.noise)
+        with self._autocast():
+            return self._generate(z, labels), labels
+
+    def _judged(self, images: Tensor, labels: Tensor) -> Any:
+        if self.speed.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        with self._autocast():
+            return self._judge(images, labels)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.speed.precision == "bfloat16")
+
+    def _track_statistics(self, tracked: bool) -> None:
+        """The generator's running statistics follow its own updates only, as in StudioGAN."""
+        for norm in self._norms:
+            norm.track_running_stats = tracked
+
+    def _average_gradients(self, network: nn.Module) -> None:
+        """The mean over ranks; one message, after all backwards."""
+        if self.ranks == 1:
+            return
+        gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= self.ranks
+        parts = flat.split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view(gradient.shape))
+
+    @torch.no_grad()
+    def _move_average(self, averaged: nn.Module) -> None:
+        """Move the averaged generator: all parameters and buffers, counters copied."""
+        model = self.configuration.MODEL
+        assert model.g_ema_decay is not None
+        assert model.g_ema_start is not None
+        decay = model.g_ema_decay if self.steps >= model.g_ema_start else 0.0
+        mine, its = _tensors(self.generator), _tensors(averaged)
+        whole = [i for i, t in enumerate(mine) if not t.is_floating_point()]
+        real = [i for i, t in enumerate(mine) if t.is_floating_point()]
+        moved = torch._foreach_lerp([mine[i] for i in real], [its[i] for i in real], decay)
+        torch._foreach_copy_([its[i] for i in real], moved)
+        for i in whole:
+            its[i].copy_(mine[i])
+
+
+def _tensors(network: nn.Module) -> list[Tensor]:
+    return [*network.parameters(), *network.buffers()]
+
+
+def _optimizer(optimization: Optimization, network: nn.Module, side: str, fused: bool) -> torch.optim.Optimizer:
+    rate, decay = getattr(optimization, f"{side}_lr"), getattr(optimization, f"{side}_weight_decay")
+    common: dict[str, Any] = {"params": list(network.parameters()), "lr": rate, "weight_decay": decay}
+    if optimization.type_ == "Adam":
+        betas = (optimization.beta1, optimization.beta2)
+        return torch.optim.Adam(**common, betas=betas, eps=1e-6, fused=fused or None)
+    common["momentum"] = optimization.momentum
+    if optimization.type_ == "SGD":
+        return torch.optim.SGD(**common, nesterov=bool(optimization.nesterov))
+    return torch.optim.RMSprop(**common, alpha=optimization.alpha)
