@@ -47,6 +47,7 @@ setup(
     install_requires=[
         "filelock",
         "h5py",
+        "matplotlib",
         "numpy",
         "packaging",
         "pillow",
@@ -55,6 +56,7 @@ setup(
         "rich",
         "scikit-learn",
         "scipy",
+        "tensorboard",
         "torch>=2.4",
         "torchvision>=0.19",
     ],

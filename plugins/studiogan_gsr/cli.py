@@ -7,7 +7,8 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from studiogan_gsr import errors
 from studiogan_gsr.errors import DONE, FAILED, GSRError, reason
@@ -15,6 +16,7 @@ from studiogan_gsr.errors import DONE, FAILED, GSRError, reason
 if TYPE_CHECKING:
     from rich.table import Table
 
+RESIZERS = ("wo_resize", "nearest", "bilinear", "bicubic", "lanczos")
 _DESCRIPTION = "gSR and long-tailed data sets as plug-ins for PyTorch-StudioGAN."
 
 
@@ -59,6 +61,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
+    _add_train(commands)
+    demo = commands.add_parser("demo", help="gSR on handwritten digits: minutes on a CPU, no download")
+    demo.add_argument("--out", default="gsr-demo", metavar="DIR", help="default: gsr-demo")
+    demo.add_argument("--steps", type=_positive, help="of each of the two runs; default: about five minutes")
+    demo.add_argument("--seed", type=_count, default=0)
+    demo.set_defaults(command=_demo)
+
     studiogan = commands.add_parser("studiogan", help="the benchmark itself, from an unchanged checkout")
     actions = studiogan.add_subparsers(required=True, metavar="ACTION")
     run = actions.add_parser(
@@ -86,6 +95,42 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_train(commands: Any) -> None:
+    train = commands.add_parser(
+        "train",
+        help="the native host: the same YAML without a checkout, faster",
+        description="CONFIG is a file or a shipped configuration's name, such as CIFAR10_LT/SNGAN-gSR. "
+        "Several GPUs: torchrun --nproc-per-node N -m studiogan_gsr train ...",
+    )
+    train.add_argument("configuration", metavar="CONFIG")
+    train.add_argument("--data", required=True, metavar="DIR", help="where the data set is, or is downloaded to")
+    train.add_argument("--out", required=True, metavar="DIR", help="the run's folder")
+    train.add_argument("--steps", type=_positive, help="in place of OPTIMIZATION.total_steps")
+    train.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda where there is one")
+    train.add_argument("--seed", type=_count, default=0)
+    train.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="CHECKPOINT",
+        help="go on with the run in --out; or start a run there from a checkpoint's folder, ours or StudioGAN's",
+    )
+    train.add_argument("--print-freq", type=_positive, default=100, help="steps between log lines (100)")
+    train.add_argument("--save-freq", type=_positive, default=2000, help="steps between checkpoints (2000)")
+    train.add_argument("--resizer", choices=RESIZERS, default="wo_resize", help="to DATA.img_size; default: none")
+    train.add_argument("--workers", type=_count, default=4, help="processes that read images (4)")
+    train.add_argument(
+        "--stream", action="store_true", help="read images while training, even where all fit in memory"
+    )
+    speed = train.add_argument_group("speed, none of which changes what is computed but for rounding")
+    speed.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="default: float32")
+    speed.add_argument("--compile", action="store_true", help="both networks through torch.compile")
+    speed.add_argument("--no-channels-last", action="store_true")
+    speed.add_argument("--no-fold", action="store_true", help="resample before and after convolutions, not inside")
+    speed.add_argument("--no-fused", action="store_true", help="the optimizers' plain form")
+    train.set_defaults(command=_train)
+
+
 def _root(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", metavar="DIR", help="the checkout; default $STUDIOGAN_ROOT, else the cache folder")
 
@@ -96,10 +141,51 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"found {text}; allowed: an integer, 0 or more")
+    return int(text)
+
+
 def _version() -> str:
     from importlib.metadata import version
 
     return f"studiogan-gsr {version('studiogan-gsr')}"
+
+
+def _train(options: argparse.Namespace) -> int:
+    from studiogan_gsr.hosts.native.run import Options, train
+    from studiogan_gsr.hosts.native.training import Speed
+
+    speed = Speed(
+        options.precision, not options.no_channels_last, not options.no_fold, not options.no_fused, options.compile
+    )
+    train(
+        options.configuration,
+        Options(
+            data=options.data,
+            out=Path(options.out),
+            steps=options.steps,
+            device=options.device,
+            seed=options.seed,
+            resume=options.resume == "",
+            checkpoint=Path(options.resume) if options.resume else None,
+            resizer=options.resizer,
+            workers=options.workers,
+            in_memory=False if options.stream else None,
+            print_freq=options.print_freq,
+            save_freq=options.save_freq,
+            speed=speed,
+        ),
+    )
+    return DONE
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from studiogan_gsr.demo import demo
+
+    demo(Path(options.out), options.steps, options.seed)
+    return DONE
 
 
 def _studiogan_run(options: argparse.Namespace) -> int:

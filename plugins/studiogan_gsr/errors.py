@@ -82,6 +82,16 @@ class DataError(GSRError):
     exit_status = WRONG_REQUEST
 
 
+class CheckpointError(GSRError):
+    """A checkpoint is missing, damaged or another architecture's."""
+
+    exit_status = WRONG_REQUEST
+
+
+class TrainingError(GSRError):
+    """A training run cannot go on: losses that are not finite, no memory, no space, an interruption."""
+
+
 class HostError(GSRError):
     """A checkout of the benchmark is missing or not what the hooks were written for."""
 

@@ -192,6 +192,7 @@ SECTIONS: dict[str, type] = {
     "AUG": Aug,
 }
 
+
 def _keys(names: str, default: Any = None) -> dict[str, Any]:
     return dict.fromkeys(names.split(), default)
 

@@ -57,6 +57,9 @@ class Generator(nn.Module):
     the label, a part of z of its own], and the first part of z is the input.
     """
 
+    # Of the activations; parameters stay contiguous, as optimizers and checkpoints like them.
+    memory_format = torch.contiguous_format
+
     def __init__(self, size: int, classes: int, model: Model, folded: bool) -> None:
         super().__init__()
         style = Style(model.apply_g_sn, model.g_act_fn, folded)
@@ -98,7 +101,7 @@ class Generator(nn.Module):
             one_hot = F.one_hot(label, self.classes).to(z.dtype) if self.conditional else None
             conditions = [one_hot] * len(self.blocks)
         h = self.linear0(parts[0])
-        h = h.view(len(z), -1, _BOTTOM, _BOTTOM)
+        h = h.view(len(z), -1, _BOTTOM, _BOTTOM).contiguous(memory_format=self.memory_format)
         layers = iter(conditions)
         for (block,) in self.blocks:
             h = block(h) if isinstance(block, SelfAttention) else block(h, next(layers))
@@ -174,6 +177,8 @@ class Judgement(NamedTuple):
 class Discriminator(nn.Module):
     """(images (N, 3, size, size), labels (N,)) -> Judgement, float32 (or the images' dtype, where that is wider)."""
 
+    memory_format = torch.contiguous_format
+
     def __init__(self, size: int, classes: int, model: Model, folded: bool) -> None:
         super().__init__()
         style = Style(model.apply_d_sn, model.d_act_fn, folded)
@@ -201,7 +206,7 @@ class Discriminator(nn.Module):
         initialise(self, model.d_init)
 
     def forward(self, images: Tensor, label: Tensor) -> Judgement:
-        h = images
+        h = images.contiguous(memory_format=self.memory_format)
         for (block,) in self.blocks:
             h = block(h)
         # The head costs nothing and decides everything: full precision.

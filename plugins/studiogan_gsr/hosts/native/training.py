@@ -71,9 +71,10 @@ class Trainer:
             ranks,
         )
         model, loss, optimization = configuration.MODEL, configuration.LOSS, configuration.OPTIMIZATION
-        layout = torch.channels_last if speed.channels_last else torch.contiguous_format
-        networks = make_networks(configuration, seed, speed.folded)
-        self.generator, self.discriminator = (net.to(device, memory_format=layout) for net in networks)
+        generator, discriminator = make_networks(configuration, seed, speed.folded)
+        self.generator, self.discriminator = generator.to(device), discriminator.to(device)
+        if speed.channels_last:
+            generator.memory_format = discriminator.memory_format = torch.channels_last
         self.averaged = copy.deepcopy(self.generator) if model.apply_g_ema else None
         self.g_optimizer = _optimizer(optimization, self.generator, "g", speed.fused)
         self.d_optimizer = _optimizer(optimization, self.discriminator, "d", speed.fused)
@@ -172,8 +173,6 @@ class Trainer:
             return self._generate(z, labels), labels
 
     def _judged(self, images: Tensor, labels: Tensor) -> Any:
-        if self.speed.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
         with self._autocast():
             return self._judge(images, labels)
 

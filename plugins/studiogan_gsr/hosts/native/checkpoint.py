@@ -1,0 +1,257 @@
+"""Checkpoints in StudioGAN's files: one folder a step, which is whole or not there.
+
+    checkpoints/step=2000/model=G-current-weights-step=2000.pth    generator, its optimizer, the regularizer
+                          model=D-...                              discriminator, its optimizer, step, LeCam, ADA
+                          model=G_ema-...                          averaged generator, where there is one
+                          native.pth                               what this host needs beside, to go on exactly
+
+StudioGAN resumes from such a folder (`-ckpt`), and this host from StudioGAN's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from studiogan_gsr.errors import CheckpointError, TrainingError, reason
+from studiogan_gsr.hosts.native.losses import LeCam
+from studiogan_gsr.hosts.native.training import Trainer
+
+STATE_KEY = "regularizer"
+_NATIVE = "native.pth"
+_KEPT = 2
+_PARTIAL = ".partial"
+
+
+def checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """Steps and folders of the checkpoints in `folder`, oldest first."""
+    found = [(re.fullmatch(r"step=(\d+)", path.name), path) for path in folder.glob("step=*")]
+    return sorted((int(match[1]), path) for match, path in found if match)
+
+
+def save_checkpoint(trainer: Trainer, folder: Path, run_name: str, seed: int, elapsed: float, drawn: int) -> Path:
+    """Write all files, then give the folder its name; older ones but one are removed after that.
+
+    In data-parallel training every rank calls this, and rank 0 writes.  TrainingError where it cannot
+    be written; what was there before is then untouched.
+    """
+    noise = _of_all_ranks(trainer.noise.get_state(), trainer.ranks)
+    target = folder / f"step={trainer.steps}"
+    if dist.is_initialized() and dist.get_rank() != 0:
+        return target
+    partial = folder / f"{_PARTIAL}-step={trainer.steps}"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for name, state in _states(trainer, run_name, seed).items():
+            _write(state, partial / f"model={name}-current-weights-step={trainer.steps}.pth")
+        ada = None if trainer.ada is None else trainer.ada.signs.cpu()
+        native = {"step": trainer.steps, "drawn": drawn, "noise": noise, "ada_signs": ada, "elapsed": elapsed}
+        _write(native, partial / _NATIVE)
+        if target.exists():  # written by a run that was resumed from an earlier step
+            shutil.rmtree(target)
+        partial.rename(target)
+        _flush_folder(folder)
+    except (OSError, RuntimeError) as error:  # torch.save says RuntimeError where space runs out
+        shutil.rmtree(partial, ignore_errors=True)
+        older = checkpoints(folder)
+        last = f"the last good one is {older[-1][1]}" if older else "there is no older one"
+        raise TrainingError(
+            f"the checkpoint of step {trainer.steps} cannot be written to {folder}: {reason(error)}; {last}"
+        ) from error
+    for _, path in checkpoints(folder)[:-_KEPT]:
+        shutil.rmtree(path, ignore_errors=True)
+    return target
+
+
+def _states(trainer: Trainer, run_name: str, seed: int) -> dict[str, dict[str, Any]]:
+    generator: dict[str, Any] = {
+        "state_dict": trainer.generator.state_dict(),
+        "optimizer": _plain(trainer.g_optimizer),
+    }
+    if trainer.regularization is not None:
+        generator[STATE_KEY] = trainer.regularization.state()
+    real, fake = (LeCam.UNSEEN, LeCam.UNSEEN) if trainer.lecam is None else trainer.lecam.averages.tolist()
+    loss = trainer.configuration.LOSS
+    discriminator = {
+        "state_dict": trainer.discriminator.state_dict(),
+        "optimizer": _plain(trainer.d_optimizer),
+        "seed": seed,
+        "run_name": run_name,
+        "step": trainer.steps,
+        "epoch": 0,
+        "topk": trainer.configuration.OPTIMIZATION.batch_size,
+        "aa_p": "N/A" if trainer.ada is None else float(trainer.ada.p),
+        "best_step": 0,
+        "best_fid": None,
+        "best_fid_ckpt": None,
+        "lecam_emas": {
+            **dict.fromkeys(("G_loss", "D_loss_real", "D_loss_fake"), LeCam.UNSEEN),
+            "D_real": real,
+            "D_fake": fake,
+            "decay": loss.lecam_ema_decay,
+            "start_itr": loss.lecam_ema_start_iter,
+        },
+    }
+    states = {"G": generator, "D": discriminator}
+    if trainer.averaged is not None:
+        states["G_ema"] = {"state_dict": trainer.averaged.state_dict()}
+    return states
+
+
+@dataclass(frozen=True)
+class Restored:
+    """Where a run goes on: step, batches drawn, seconds trained; and what there is to say about it."""
+
+    step: int
+    drawn: int
+    elapsed: float
+    messages: tuple[str, ...]
+
+
+def load_checkpoint(trainer: Trainer, folder: Path) -> Restored:
+    """Restore everything from a checkpoint of this host or of StudioGAN, on every rank.
+
+    CheckpointError for a missing or damaged file and for networks of another architecture; nothing is
+    changed then.
+    """
+    names = ["G", "D", *(["G_ema"] if trainer.averaged is not None else [])]
+    files = {name: read_file(network_file(folder, name)) for name in names}
+    networks = {"G": trainer.generator, "D": trainer.discriminator, "G_ema": trainer.averaged}
+    for name in names:
+        network = networks[name]
+        assert network is not None
+        check_architecture(network, files[name]["state_dict"], network_file(folder, name))
+    for name in names:
+        networks[name].load_state_dict(files[name]["state_dict"])  # type: ignore[union-attr]
+    g_file, d_file = files["G"], files["D"]
+    _load_optimizer(trainer.g_optimizer, g_file.get("optimizer"), network_file(folder, "G"))
+    _load_optimizer(trainer.d_optimizer, d_file.get("optimizer"), network_file(folder, "D"))
+    averages = d_file.get("lecam_emas")
+    if trainer.lecam is not None and averages is not None:
+        values = torch.tensor([averages["D_real"], averages["D_fake"]], dtype=torch.float64)
+        trainer.lecam.averages.copy_(values)
+    if trainer.ada is not None and d_file.get("aa_p", "N/A") != "N/A":
+        trainer.ada.p.copy_(torch.as_tensor(d_file["aa_p"]))
+    trainer.steps = int(d_file["step"])
+    messages = []
+    saved = g_file.get(STATE_KEY)
+    if trainer.regularization is not None:
+        messages.append(trainer.regularization.restore(saved, str(folder)))
+    elif saved is not None:
+        messages.append(f"the checkpoint holds the state of {saved['name']}, and this run has no regularizer")
+    optimization = trainer.configuration.OPTIMIZATION
+    drawn = trainer.steps * optimization.d_updates_per_step * optimization.acml_steps
+    if not (folder / _NATIVE).is_file():
+        messages.append("a checkpoint of StudioGAN: noise and the order of images start anew")
+        trainer.noise.manual_seed(trainer.noise.initial_seed() + trainer.steps)
+        return Restored(trainer.steps, drawn, 0.0, tuple(messages))
+    native = read_file(folder / _NATIVE)
+    if len(native["noise"]) == trainer.ranks:
+        rank = dist.get_rank() if dist.is_initialized() else 0
+        trainer.noise.set_state(native["noise"][rank])
+    else:
+        messages.append(f"saved by {len(native['noise'])} ranks, resumed by {trainer.ranks}: their noise starts anew")
+        trainer.noise.manual_seed(trainer.noise.initial_seed() + trainer.steps)
+    if trainer.ada is not None and native["ada_signs"] is not None:
+        trainer.ada.signs.copy_(native["ada_signs"])
+    return Restored(trainer.steps, native["drawn"], native["elapsed"], tuple(messages))
+
+
+def network_file(folder: Path, name: str) -> Path:
+    """The file of a network ("G", "D", "G_ema") in a checkpoint's folder, StudioGAN's or ours."""
+    for when in ("current", "best"):
+        found = sorted(folder.glob(f"model={name}-{when}-weights-step=*.pth"))
+        if found:
+            return found[-1]
+    there = sorted(path.name for path in folder.iterdir())[:5] if folder.is_dir() else "no such folder"
+    raise CheckpointError(f"{folder}: no file model={name}-current-weights-step=*.pth; found {there or 'nothing'}")
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """A checkpoint's file, tensors on the CPU; loaded safely.  CheckpointError where it is damaged."""
+    # StudioGAN's files hold numpy numbers (the best FID).
+    scalar = np._core.multiarray.scalar if hasattr(np, "_core") else np.core.multiarray.scalar
+    numpy_numbers = [scalar, np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.float32))]
+    try:
+        with torch.serialization.safe_globals(numpy_numbers):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise CheckpointError(f"{path}: damaged or no checkpoint: {reason(error)[:200]}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: found {type(content).__name__}, not a checkpoint's mapping")
+    return content
+
+
+def check_architecture(network: nn.Module, state: dict[str, Any], path: Path) -> None:
+    """CheckpointError where a state dict's names or shapes are not the network's."""
+    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    differ = [name for name in [*wanted, *found] if wanted.get(name) != found.get(name)]
+    if not differ:
+        return
+    name = differ[0]
+    here, there = (str(shapes.get(name, "missing")) for shapes in (wanted, found))
+    raise CheckpointError(
+        f"{path}: another architecture: {name} is {there} there and {here} in this configuration "
+        f"({len(set(differ))} of {len(wanted)} tensors differ)"
+    )
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any] | None, path: Path) -> None:
+    """Moments from the file; rates and switches from the configuration."""
+    if state is None:
+        raise CheckpointError(f"{path}: holds no optimizer; it can be sampled from, not trained on")
+    theirs, ours = state["param_groups"], optimizer.param_groups
+    kinds = ("betas", "nesterov", "alpha")
+    if len(theirs) != len(ours) or any(
+        (k in t) != (k in o) for k in kinds for t, o in zip(theirs, ours, strict=True)
+    ):
+        raise CheckpointError(f"{path}: another kind of optimizer than {type(optimizer).__name__}")
+    groups = [{**t, **o, "params": t["params"]} for t, o in zip(theirs, ours, strict=True)]
+    try:
+        optimizer.load_state_dict({**state, "param_groups": groups})
+    except (ValueError, KeyError) as error:
+        raise CheckpointError(f"{path}: another optimizer's state: {reason(error)}") from error
+
+
+def _plain(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """An optimizer's state without the switches that are this machine's, as StudioGAN writes it."""
+    state = optimizer.state_dict()
+    switches = dict.fromkeys(("fused", "foreach"), None)
+    state["param_groups"] = [{**g, **{k: v for k, v in switches.items() if k in g}} for g in state["param_groups"]]
+    return state
+
+
+def _of_all_ranks(state: torch.Tensor, ranks: int) -> list[torch.Tensor]:
+    if ranks == 1:
+        return [state]
+    gathered: list[Any] = [None] * ranks
+    dist.all_gather_object(gathered, state)
+    return gathered
+
+
+def _write(state: dict[str, Any], path: Path) -> None:
+    with path.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a new name last through a loss of power."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

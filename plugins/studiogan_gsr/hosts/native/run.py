@@ -1,0 +1,407 @@
+"""A training run: from a configuration to a folder that holds everything about it.
+
+config.yaml      every key of the configuration, defaults filled in
+run.json         versions, seed, device, speed switches, plug-ins, data and its class counts
+log.jsonl        one line a print interval
+tensorboard/     the same numbers as events
+samples/         grids, one row a class
+checkpoints/     see checkpoint.py
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import yaml
+
+from studiogan_gsr.errors import RequestError, TrainingError
+from studiogan_gsr.files import write_atomically
+from studiogan_gsr.hosts.native.checkpoint import Restored, checkpoints, load_checkpoint, save_checkpoint
+from studiogan_gsr.hosts.native.configuration import Configuration, read_configuration
+from studiogan_gsr.hosts.native.data import ImageStream, Pixels, load_images, mixed, open_training_set
+from studiogan_gsr.hosts.native.progress import TrainingProgress, console
+from studiogan_gsr.hosts.native.samples import save_grid
+from studiogan_gsr.hosts.native.training import Speed, Trainer
+from studiogan_gsr.registry import find_dataset, find_regularizer
+from studiogan_gsr.settings import load_configuration
+from studiogan_gsr.shipped import shipped_configuration
+
+OnInterval = Callable[[Trainer], dict[str, Any]]
+# Streams of random numbers of a run beside the networks' and the noise: each its own.
+_ORDER, _SAMPLES = 1, 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a run is, beside its configuration.
+
+    steps: in place of OPTIMIZATION.total_steps.  resume: from the newest checkpoint in `out`, or from
+    `checkpoint`.  in_memory: None: where the images fit.  print_freq, save_freq: in steps.
+    """
+
+    data: str
+    out: Path
+    steps: int | None = None
+    device: str | None = None
+    seed: int = 0
+    resume: bool = False
+    checkpoint: Path | None = None
+    resizer: str = "wo_resize"
+    workers: int = 4
+    in_memory: bool | None = None
+    print_freq: int = 100
+    save_freq: int = 2000
+    speed: Speed = Speed()
+    quiet: bool = False
+
+
+def train(name: str | Path | dict[str, Any], options: Options, on_interval: OnInterval | None = None) -> Trainer:
+    """Train until the last step; gives the trainer as it then is.
+
+    name: a file, a shipped configuration's name, or the sections themselves.
+    on_interval: more to log at each print interval.
+    Raises ConfigurationError, DataError, PluginError, CheckpointError or RequestError before the first
+    step; TrainingError for losses that are not finite, no memory, no space, and after SIGINT or SIGTERM
+    (with a checkpoint written).
+    """
+    sections = name if isinstance(name, dict) else load_configuration(configuration_file(name))
+    configuration = read_configuration(sections)
+    if options.steps is not None:
+        optimization = dataclasses.replace(configuration.OPTIMIZATION, total_steps=options.steps)
+        configuration = dataclasses.replace(configuration, OPTIMIZATION=optimization)
+    if configuration.regularizer is not None:
+        find_regularizer(configuration.regularizer.name, configuration.regularizer.options)
+    with _ranks(options.device) as (rank, ranks, device):
+        if configuration.OPTIMIZATION.batch_size % ranks:
+            size = configuration.OPTIMIZATION.batch_size
+            raise RequestError(f"OPTIMIZATION.batch_size: found {size}; allowed: a multiple of the {ranks} ranks")
+        with _memory_explained(configuration, device):
+            return _Run(configuration, options, rank, ranks, device, on_interval).train()
+
+
+def configuration_file(name: str | Path) -> Path:
+    """A path as it is, or the file of a shipped configuration."""
+    return Path(name) if Path(name).is_file() else shipped_configuration(str(name))
+
+
+class _Run:
+    def __init__(
+        self,
+        configuration: Configuration,
+        options: Options,
+        rank: int,
+        ranks: int,
+        device: torch.device,
+        on_interval: OnInterval | None,
+    ) -> None:
+        self.configuration, self.options, self.rank, self.ranks, self.device, self.on_interval = (
+            configuration,
+            options,
+            rank,
+            ranks,
+            device,
+            on_interval,
+        )
+        self.out = options.out
+        self.console = console()
+        self.quiet = options.quiet or rank != 0
+        if rank == 0:  # rank 0 writes there; if it refuses, the others are ended
+            self._check_folder()
+        data, optimization = configuration.DATA, configuration.OPTIMIZATION
+        dataset, self.counts = open_training_set(data.name, options.data, data.num_classes)
+        self.dataset = dataset
+        pixels = Pixels(dataset, data.name, data.img_size, options.resizer)
+        images = load_images(pixels, device, options.workers, options.in_memory)
+        order = mixed(options.seed, _ORDER)
+
+        def stream(drawn: int) -> ImageStream:
+            flip = configuration.PRE.apply_rflip
+            return ImageStream(images, len(pixels), optimization.batch_size, flip, order, rank, ranks, drawn)
+
+        self.trainer = Trainer(configuration, self.counts, iter(()), device, options.seed, options.speed, rank, ranks)
+        if self.trainer.regularization is not None:
+            self._say(self.trainer.regularization.summary)
+        self.restored = self._restore()
+        self.stream = stream(self.restored.drawn)
+        self.trainer.batches = self.stream
+
+    def train(self) -> Trainer:
+        trainer, options, total = self.trainer, self.options, self.configuration.OPTIMIZATION.total_steps
+        if trainer.steps >= total:
+            self._say(f"nothing to do: the checkpoint is of step {trainer.steps}, the run ends at {total}")
+            return trainer
+        if self.rank == 0:
+            self._write_records()
+        with (
+            _stop_on_signals() as stop,
+            self._log() as log,
+            TrainingProgress(total, trainer.steps, self.quiet) as bar,
+        ):
+            since, before = time.perf_counter(), trainer.steps
+            elapsed = self.restored.elapsed
+            while trainer.steps < total:
+                trainer.step()
+                bar.advance()
+                step = trainer.steps
+                last = step == total
+                if step % options.print_freq == 0 or last or step == 1:
+                    numbers = self._numbers()
+                    now = time.perf_counter()
+                    elapsed, rate = elapsed + now - since, (step - before) / (now - since)
+                    bar.show(step, rate, numbers, (total - step) / rate)
+                    more = self.on_interval(trainer) if self.on_interval is not None else {}
+                    log(step, {"seconds": round(elapsed, 3), "steps_per_second": rate, **numbers, **more})
+                    since, before = time.perf_counter(), step
+                stopped = self._agreed(stop.is_set(), step)
+                if step % options.save_freq == 0 or last or stopped:
+                    path = self._save(elapsed + time.perf_counter() - since)
+                    if stopped and not last:
+                        raise TrainingError(
+                            f"stopped after step {step} of {total}, saved in {path}; --resume goes on"
+                        )
+        return trainer
+
+    def _numbers(self) -> dict[str, float]:
+        """The numbers of a print interval; here the run waits for the device."""
+        trainer, step = self.trainer, self.trainer.steps
+        if not bool(trainer.finite):
+            found = ", ".join(f"{name} {value.item():.4g}" for name, value in trainer.losses.items())
+            raise TrainingError(
+                f"a loss was NaN or Inf by step {step} ({found}); {self._last_good()}; a lower learning rate, "
+                "--precision float32 or another seed may help"
+            )
+        numbers = {name: value.item() for name, value in trainer.losses.items()}
+        if trainer.ada is not None:
+            numbers["ada_p"] = trainer.ada.p.item()
+        if trainer.regularization is not None:
+            regularizer = trainer.regularization
+            numbers |= {f"{regularizer.name}/{key}": value for key, value in regularizer.report(step).items()}
+        return numbers
+
+    def _save(self, elapsed: float) -> Path:
+        trainer, model = self.trainer, self.configuration.MODEL
+        self._numbers()  # never save what is not finite
+        largest = [
+            p.detach().abs().amax() for net in (trainer.generator, trainer.discriminator) for p in net.parameters()
+        ]
+        if not bool(torch.stack(largest).isfinite().all()):
+            raise TrainingError(f"a weight is NaN or Inf at step {trainer.steps}; {self._last_good()}")
+        path = save_checkpoint(
+            trainer, self.out / "checkpoints", self.out.name, self.options.seed, elapsed, self.stream.drawn
+        )
+        if self.rank == 0:
+            generator = trainer.averaged or trainer.generator
+            picture = self.out / "samples" / f"step={trainer.steps:06}.png"
+            seed = mixed(self.options.seed, _SAMPLES)
+            save_grid(generator, self.counts, model.z_prior, model.z_dim, seed, picture)
+        return path
+
+    def _last_good(self) -> str:
+        found = checkpoints(self.out / "checkpoints")
+        return f"the last good checkpoint is {found[-1][1]}" if found else "there is no checkpoint yet"
+
+    def _agreed(self, stop: bool, step: int) -> bool:
+        """Whether any rank was told to stop; ranks ask each other at print intervals only."""
+        if self.ranks == 1:
+            return stop
+        if step % self.options.print_freq:
+            return False
+        told = torch.tensor(float(stop), device=self.device)
+        dist.all_reduce(told)
+        return bool(told.item())
+
+    # The folder.
+
+    def _check_folder(self) -> None:
+        """Refuse to mix two runs in one folder."""
+        old = self.out / "config.yaml"
+        if not old.is_file():
+            if self.out.is_dir() and any(self.out.iterdir()):
+                raise RequestError(f"--out {self.out}: found other files there; name an empty or new folder")
+            return
+        if not self.options.resume:
+            found = checkpoints(self.out / "checkpoints")
+            where = f"at step {found[-1][0]}" if found else "without a checkpoint"
+            raise RequestError(f"--out {self.out}: found a run {where}; --resume goes on with it")
+        before, now = load_configuration(old), self.configuration.sections()
+        for section in {**before, **now}:
+            theirs, ours = before.get(section, {}), now.get(section, {})
+            for key in {**theirs, **ours}:
+                if theirs.get(key) != ours.get(key) and (section, key) != ("OPTIMIZATION", "total_steps"):
+                    raise RequestError(
+                        f"--resume: {section}.{key} is {ours.get(key)}, the run in {self.out} has {theirs.get(key)}; "
+                        "another configuration wants another --out"
+                    )
+
+    def _restore(self) -> Restored:
+        folder = self.options.checkpoint
+        if folder is None and self.options.resume:
+            found = checkpoints(self.out / "checkpoints")
+            folder = found[-1][1] if found else None
+            if folder is None:
+                self._say(f"no checkpoint in {self.out}: starting from the beginning")
+        if folder is None:
+            return Restored(0, 0, 0.0, ())
+        restored = load_checkpoint(self.trainer, folder)
+        self._say(f"going on from step {restored.step}, {folder}")
+        for message in restored.messages:
+            self._say(message)
+        return restored
+
+    def _write_records(self) -> None:
+        """What the run is, before its first step."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.out / "config.yaml", yaml.safe_dump(self.configuration.sections(), sort_keys=False))
+        path = self.out / "run.json"
+        starts = json.loads(path.read_text())["starts"] if path.is_file() else []
+        record = {
+            "host": "native",
+            "starts": [*starts, {"step": self.trainer.steps, "time": datetime.now(timezone.utc).isoformat()}],
+            "seed": self.options.seed,
+            "ranks": self.ranks,
+            "device": torch.cuda.get_device_name() if self.device.type == "cuda" else f"CPU ({platform.machine()})",
+            "threads": torch.get_num_threads(),
+            "speed": dataclasses.asdict(self.options.speed),
+            "versions": {
+                "python": platform.python_version(),
+                **{name: version(name) for name in ("studiogan-gsr", "torch", "torchvision", "numpy", "pillow")},
+            },
+            "regularizer": _plugin_record(self.trainer),
+            "data": self._data_record(),
+        }
+        write_atomically(path, json.dumps(record, indent=2) + "\n")
+
+    def _data_record(self) -> dict[str, Any]:
+        name = self.configuration.DATA.name
+        chosen = np.asarray(getattr(self.dataset, "indices", range(len(self.dataset))), dtype=np.int64)
+        targets = np.asarray(self.dataset.targets, dtype=np.int64)
+        digest = hashlib.sha256(chosen.tobytes() + targets.tobytes()).hexdigest()
+        found = find_dataset(name)
+        return {
+            "name": name,
+            "plugin": None if found is None else str(found[0].plugin),
+            "root": str(Path(self.options.data).resolve()),
+            "class_counts": self.counts,
+            "indices_and_labels_sha256": digest,
+            "resizer": self.options.resizer,
+        }
+
+    @contextmanager
+    def _log(self) -> Iterator[Callable[[int, dict[str, Any]], None]]:
+        """Appends to log.jsonl and TensorBoard; lines after the restored step are taken back first."""
+        if self.rank != 0:
+            yield lambda step, numbers: None
+            return
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+        path, start = self.out / "log.jsonl", self.trainer.steps
+        if path.is_file():
+            lines = [line for line in path.read_text().splitlines() if _step_of(line) <= start]
+            write_atomically(path, "".join(f"{line}\n" for line in lines))
+        with path.open("a") as file, SummaryWriter(str(self.out / "tensorboard"), purge_step=start + 1) as events:
+
+            def log(step: int, numbers: dict[str, Any]) -> None:
+                file.write(json.dumps({"step": step, **numbers}) + "\n")
+                file.flush()
+                for name, value in numbers.items():
+                    if isinstance(value, int | float):
+                        events.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+
+            yield log
+
+    def _say(self, line: str) -> None:
+        if not self.quiet:
+            self.console.print(line)
+
+
+def _step_of(line: str) -> float:
+    """The step of a log line; infinite for one that was cut off."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
+
+
+def _plugin_record(trainer: Trainer) -> dict[str, Any] | None:
+    regularization, settings = trainer.regularization, trainer.configuration.regularizer
+    if regularization is None or settings is None:
+        return None
+    return {"plugin": str(regularization.plugin), "name": settings.name, "options": dict(settings.options)}
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[threading.Event]:
+    """An event that SIGINT or SIGTERM sets; a second one has its usual effect."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def told(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        signal.signal(number, before[number])  # type: ignore[index]
+
+    for number in before:
+        signal.signal(number, told)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _ranks(device: str | None) -> Iterator[tuple[int, int, torch.device]]:
+    """Rank, number of ranks and device of this process; joins the others where torchrun started it."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RequestError("--device cuda: found no CUDA device; --device cpu trains on the CPU")
+    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if kind == "cuda":
+        torch.backends.cudnn.benchmark = True
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    if ranks == 1:
+        yield 0, 1, torch.device(kind)
+        return
+    local = int(os.environ["LOCAL_RANK"])
+    if kind == "cuda":
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+    try:
+        yield dist.get_rank(), ranks, torch.device(kind, local if kind == "cuda" else None)
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def _memory_explained(configuration: Configuration, device: torch.device) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        text = str(error)
+        memory = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text
+        if not memory:
+            raise
+        size, accumulation = configuration.OPTIMIZATION.batch_size, configuration.OPTIMIZATION.acml_steps
+        raise TrainingError(
+            f"out of memory on {device} at OPTIMIZATION.batch_size {size} ({text.splitlines()[0][:120] if text else ''}); "
+            f"lower it to {max(1, size // 2)} with OPTIMIZATION.acml_steps {2 * accumulation} for the same effect, "
+            "or lower MODEL.g_conv_dim and d_conv_dim"
+        ) from error
