@@ -7,7 +7,7 @@ StudioGAN's order, so that equal seeds give equal augmentations.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.distributed as dist
@@ -151,13 +151,14 @@ class ADA:
         taps = len(_SYM6) // 4
         left, top, right, bottom = _margin(G, height, width, 2 * taps)
         x = F.pad(x, (left, right, top, bottom), mode="reflect")
-        x = self._doubled(x.flatten(0, 1)[:, None]).unflatten(0, (n, channels))[:, :, 0]
-        in_height, in_width = x.shape[2:]
+        x = self._doubled(x.flatten(0, 1)[:, None])
+        in_height, in_width = int(x.shape[2]), int(x.shape[3])
+        x = x.view(n, channels, in_height, in_width)
         out_height, out_width = (height + 2 * taps) * 2, (width + 2 * taps) * 2
         # Pixels from the middle -> places of grid_sample, on both sides; the doubling shifts by half a pixel.
-        to_grid = _constant([[4 / in_width, 0, -1 / in_width], [0, 4 / in_height, -1 / in_height], [0, 0, 1]], x)
-        middle = _constant([[1, 0, (left - right) / 2], [0, 1, (top - bottom) / 2], [0, 0, 1]], x)
-        from_grid = _constant([[out_width / 4, 0, 0.25], [0, out_height / 4, 0.25], [0, 0, 1]], x)
+        to_grid = _affine(4 / in_width, 4 / in_height, -1 / in_width, -1 / in_height, x)
+        middle = _affine(1, 1, (left - right) / 2, (top - bottom) / 2, x)
+        from_grid = _affine(out_width / 4, out_height / 4, 0.25, 0.25, x)
         theta = (to_grid @ middle @ G @ from_grid)[:, :2]
         grid = F.affine_grid(theta.to(x.dtype), [n, channels, out_height, out_width], align_corners=False)
         x = F.grid_sample(x, grid, align_corners=False)
@@ -224,8 +225,12 @@ def _margin(G: Tensor, height: int, width: int, slack: int) -> tuple[int, int, i
     return width - 1, height - 1, width - 1, height - 1
 
 
-def _constant(values: list[float] | list[list[float]], like: Tensor) -> Tensor:
+def _constant(values: Sequence[float] | Sequence[Sequence[float]], like: Tensor) -> Tensor:
     return torch.tensor(values, dtype=torch.float32, device=like.device)
+
+
+def _affine(scale_x: float, scale_y: float, x: float, y: float, like: Tensor) -> Tensor:
+    return _constant([[scale_x, 0.0, x], [0.0, scale_y, y], [0.0, 0.0, 1.0]], like)
 
 
 def _matrix(a: Tensor, b: Tensor, c: Tensor, d: Tensor, x: Tensor, y: Tensor) -> Tensor:

@@ -180,8 +180,8 @@ def network_file(folder: Path, name: str) -> Path:
 def read_file(path: Path) -> dict[str, Any]:
     """A checkpoint's file, tensors on the CPU; loaded safely.  CheckpointError where it is damaged."""
     # StudioGAN's files hold numpy numbers (the best FID).
-    scalar = np._core.multiarray.scalar if hasattr(np, "_core") else np.core.multiarray.scalar
-    numpy_numbers = [scalar, np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.float32))]
+    core: Any = np._core if hasattr(np, "_core") else np.core
+    numpy_numbers = [core.multiarray.scalar, np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.float32))]
     try:
         with torch.serialization.safe_globals(numpy_numbers):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -212,16 +212,18 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any] | No
     if state is None:
         raise CheckpointError(f"{path}: holds no optimizer; it can be sampled from, not trained on")
     theirs, ours = state["param_groups"], optimizer.param_groups
-    kinds = ("betas", "nesterov", "alpha")
-    if len(theirs) != len(ours) or any(
-        (k in t) != (k in o) for k in kinds for t, o in zip(theirs, ours, strict=True)
-    ):
+    if [_kind(group) for group in theirs] != [_kind(group) for group in ours]:
         raise CheckpointError(f"{path}: another kind of optimizer than {type(optimizer).__name__}")
     groups = [{**t, **o, "params": t["params"]} for t, o in zip(theirs, ours, strict=True)]
     try:
         optimizer.load_state_dict({**state, "param_groups": groups})
     except (ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: another optimizer's state: {reason(error)}") from error
+
+
+def _kind(group: dict[str, Any]) -> list[str]:
+    """What tells Adam, SGD and RMSprop apart."""
+    return [key for key in ("betas", "nesterov", "alpha") if key in group]
 
 
 def _plain(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -39,10 +39,7 @@ def open_training_set(name: str, root: str, num_classes: int) -> tuple[Any, list
     `root`/train.  Raises DataError where it is missing or its classes are not DATA.num_classes.
     """
     found = find_dataset(name)
-    if found is not None:
-        dataset = make_dataset(found[0], root, "train", found[1])
-    else:
-        dataset = _studiogans_own(name, root)
+    dataset = _studiogans_own(name, root) if found is None else make_dataset(found[0], root, "train", found[1])
     counts: list[int] = np.bincount(np.asarray(dataset.targets, dtype=np.int64)).tolist()
     if len(counts) != num_classes:
         raise DataError(
@@ -110,7 +107,7 @@ def _together(items: list[tuple[Tensor, int] | DataError]) -> tuple[Tensor, Tens
     for item in items:
         if isinstance(item, DataError):
             return item
-    images, labels = zip(*items, strict=True)  # type: ignore[arg-type]
+    images, labels = zip(*items, strict=True)
     return torch.stack(images), torch.tensor(labels)
 
 
@@ -154,7 +151,7 @@ class Streamed:
     def fetch(self, batches: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         loader = DataLoader(
             self.pixels,
-            batch_sampler=(indices.tolist() for indices in batches),  # type: ignore[arg-type]
+            batch_sampler=(indices.tolist() for indices in batches),
             num_workers=self.workers,
             prefetch_factor=4,
             pin_memory=self.device.type == "cuda",
@@ -206,6 +203,9 @@ class ImageStream:
         self._part = slice(rank * part, (rank + 1) * part)
         self._passes: dict[int, tuple[Tensor, Tensor]] = {}
         self._fetched = images.fetch(self._indices(drawn))
+
+    def __iter__(self) -> ImageStream:
+        return self
 
     def __next__(self) -> tuple[Tensor, Tensor]:
         images, labels = next(self._fetched)

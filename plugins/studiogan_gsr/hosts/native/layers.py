@@ -61,7 +61,7 @@ class _FullPrecisionSpectralNorm(SpectralNorm):
     """Power iteration outside autocast: in bfloat16 it would lose the norm."""
 
     def compute_weight(self, module: nn.Module, do_power_iteration: bool) -> Tensor:
-        with torch.autocast(module.weight_orig.device.type, enabled=False):  # type: ignore[union-attr, arg-type]
+        with torch.autocast(module.get_parameter("weight_orig").device.type, enabled=False):
             return super().compute_weight(module, do_power_iteration)
 
 
@@ -146,8 +146,8 @@ class SelfAttention(nn.Module):
         keys = F.max_pool2d(self.conv1x1_phi(x), 2).flatten(2).mT
         values = F.max_pool2d(self.conv1x1_g(x), 2).flatten(2).mT
         attended = F.scaled_dot_product_attention(queries, keys, values, scale=1.0)
-        attended = attended.mT.unflatten(2, x.shape[2:])
-        return x + self.sigma * self.conv1x1_attn(attended)
+        attended = attended.mT.reshape(len(x), -1, *x.shape[2:])
+        return x + self.sigma * self.conv1x1_attn(attended)  # type: ignore[no-any-return]
 
 
 def initialise(network: nn.Module, how: str) -> None:

@@ -46,13 +46,10 @@ def conditional_loss(model: Model, loss: Loss) -> ConditionalLoss | None:
     if model.d_cond_mtd == "AC":
         return _cross_entropy
     if model.d_cond_mtd == "2C":
-        temperature = loss.temperature
-        assert temperature is not None
+        temperature = loss.temperature or 1.0
         return lambda judgement, label: contrastive_loss(*_gathered(judgement, label), temperature)
     if model.d_cond_mtd == "D2DCE":
-        temperature, margin = loss.temperature, loss.m_p
-        assert temperature is not None
-        assert margin is not None
+        temperature, margin = loss.temperature or 1.0, loss.m_p or 0.0
         return lambda judgement, label: data_to_data_loss(*_gathered(judgement, label), temperature, margin)
     return None
 
@@ -99,7 +96,8 @@ def _gathered(judgement: Judgement, label: Tensor) -> tuple[Tensor, Tensor, Tens
     labels = [torch.empty_like(label) for _ in range(dist.get_world_size())]
     dist.all_gather(labels, label)
     # This all_gather sums gradients back; the ranks' mean of gradients is then that of one process.
-    return torch.cat(all_gather(embed)), torch.cat(all_gather(proxy)), torch.cat(labels)
+    gathered = [torch.cat(all_gather(tensor)) for tensor in (embed, proxy)]  # type: ignore[no-untyped-call]
+    return gathered[0], gathered[1], torch.cat(labels)
 
 
 class LeCam:

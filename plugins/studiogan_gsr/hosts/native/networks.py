@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -24,6 +25,11 @@ _GENERATOR_OUT = {32: (4, 4, 4), 64: (8, 4, 2, 1), 128: (16, 8, 4, 2, 1)}
 _DISCRIMINATOR = {32: (2, 2, 2, 2), 64: (1, 2, 4, 8, 16), 128: (1, 2, 4, 8, 16, 16)}
 _HALVING = {32: 2, 64: 4, 128: 5}  # the first so many blocks of the discriminator halve the resolution
 _BOTTOM = 4
+
+
+def _inner(blocks: nn.ModuleList) -> Iterator[nn.Module]:
+    """StudioGAN keeps every block in a list of its own."""
+    return (block for one in blocks for block in one.children())
 
 
 class GeneratorBlock(nn.Module):
@@ -92,7 +98,7 @@ class Generator(nn.Module):
         initialise(self, model.g_init)
 
     def forward(self, z: Tensor, label: Tensor) -> Tensor:
-        parts = z.split(self.part, 1)
+        parts = torch.split(z, self.part, 1)
         conditions: list[Tensor | None]
         if self.shares:
             shared = [self.shared(label)] if self.conditional else []
@@ -103,7 +109,7 @@ class Generator(nn.Module):
         h = self.linear0(parts[0])
         h = h.view(len(z), -1, _BOTTOM, _BOTTOM).contiguous(memory_format=self.memory_format)
         layers = iter(conditions)
-        for (block,) in self.blocks:
+        for block in _inner(self.blocks):
             h = block(h) if isinstance(block, SelfAttention) else block(h, next(layers))
         h = self.conv2d5(self.activation(self.bn4(h)))
         return torch.tanh(h.to(z.dtype))
@@ -207,7 +213,7 @@ class Discriminator(nn.Module):
 
     def forward(self, images: Tensor, label: Tensor) -> Judgement:
         h = images.contiguous(memory_format=self.memory_format)
-        for (block,) in self.blocks:
+        for block in _inner(self.blocks):
             h = block(h)
         # The head costs nothing and decides everything: full precision.
         with torch.autocast(images.device.type, enabled=False):

@@ -68,7 +68,7 @@ class Options:
     in_memory: bool | None = None
     print_freq: int = 100
     save_freq: int = 2000
-    speed: Speed = Speed()
+    speed: Speed = dataclasses.field(default_factory=Speed)
     quiet: bool = False
 
 
@@ -198,10 +198,8 @@ class _Run:
     def _save(self, elapsed: float) -> Path:
         trainer, model = self.trainer, self.configuration.MODEL
         self._numbers()  # never save what is not finite
-        largest = [
-            p.detach().abs().amax() for net in (trainer.generator, trainer.discriminator) for p in net.parameters()
-        ]
-        if not bool(torch.stack(largest).isfinite().all()):
+        weights: list[torch.Tensor] = [*trainer.generator.parameters(), *trainer.discriminator.parameters()]
+        if not bool(torch.stack(torch._foreach_norm(weights)).isfinite().all()):
             raise TrainingError(f"a weight is NaN or Inf at step {trainer.steps}; {self._last_good()}")
         path = save_checkpoint(
             trainer, self.out / "checkpoints", self.out.name, self.options.seed, elapsed, self.stream.drawn
@@ -322,7 +320,7 @@ class _Run:
                 file.flush()
                 for name, value in numbers.items():
                     if isinstance(value, int | float):
-                        events.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+                        events.add_scalar(name, value, step)
 
             yield log
 
@@ -385,7 +383,7 @@ def _ranks(device: str | None) -> Iterator[tuple[int, int, torch.device]]:
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if kind == "cuda" else "gloo")
     try:
-        yield dist.get_rank(), ranks, torch.device(kind, local if kind == "cuda" else None)
+        yield dist.get_rank(), ranks, torch.device(f"cuda:{local}" if kind == "cuda" else kind)
     finally:
         dist.destroy_process_group()
 
@@ -400,8 +398,9 @@ def _memory_explained(configuration: Configuration, device: torch.device) -> Ite
         if not memory:
             raise
         size, accumulation = configuration.OPTIMIZATION.batch_size, configuration.OPTIMIZATION.acml_steps
+        what = f" ({text.splitlines()[0][:120]})" if text else ""
         raise TrainingError(
-            f"out of memory on {device} at OPTIMIZATION.batch_size {size} ({text.splitlines()[0][:120] if text else ''}); "
+            f"out of memory on {device} at OPTIMIZATION.batch_size {size}{what}; "
             f"lower it to {max(1, size // 2)} with OPTIMIZATION.acml_steps {2 * accumulation} for the same effect, "
             "or lower MODEL.g_conv_dim and d_conv_dim"
         ) from error

@@ -93,7 +93,9 @@ class Trainer:
         # The last step's losses; a NaN or Inf in any step so far turns `finite` to false for good.
         self.losses: dict[str, Tensor] = {}
         self.finite = torch.ones((), dtype=torch.bool, device=device)
-        self._conditional_loss = conditional_loss(model, loss)
+        # The configuration has been checked: what is used is set.
+        self._conditional_loss, self._class_weight = conditional_loss(model, loss), loss.cond_lambda or 0.0
+        self._lecam_weight = loss.lecam_lambda or 0.0
         self._norms = [m for m in self.generator.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         self._generate = torch.compile(self.generator) if speed.compiled else self.generator
         self._judge = torch.compile(self.discriminator) if speed.compiled else self.discriminator
@@ -131,10 +133,10 @@ class Trainer:
             value = discriminator_loss(loss.adv_loss, real.logits, fake.logits)
             if self._conditional_loss is not None:
                 conditional = self._conditional_loss(real, labels)
-                value = value + loss.cond_lambda * conditional
+                value = value + self._class_weight * conditional
                 self.losses["class_loss"] = conditional.detach()
             if self.lecam is not None:
-                value = value + loss.lecam_lambda * self.lecam.penalty(real.logits, fake.logits, self.steps)
+                value = value + self._lecam_weight * self.lecam.penalty(real.logits, fake.logits, self.steps)
             value = value / accumulation
             value.backward()  # type: ignore[no-untyped-call]
         self._average_gradients(self.discriminator)
@@ -157,7 +159,7 @@ class Trainer:
             fake = self._judged(self.augment(generated), labels)
             value = generator_loss(loss.adv_loss, fake.logits)
             if self._conditional_loss is not None:
-                value = value + loss.cond_lambda * self._conditional_loss(fake, labels)
+                value = value + self._class_weight * self._conditional_loss(fake, labels)
             value = value / optimization.acml_steps
             value.backward()  # type: ignore[no-untyped-call]
         self._average_gradients(self.generator)
@@ -192,7 +194,7 @@ class Trainer:
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         dist.all_reduce(flat)
         flat /= self.ranks
-        parts = flat.split([gradient.numel() for gradient in gradients])
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view(gradient.shape))
 
@@ -225,4 +227,4 @@ def _optimizer(optimization: Optimization, network: nn.Module, side: str, fused:
     common["momentum"] = optimization.momentum
     if optimization.type_ == "SGD":
         return torch.optim.SGD(**common, nesterov=bool(optimization.nesterov))
-    return torch.optim.RMSprop(**common, alpha=optimization.alpha)
+    return torch.optim.RMSprop(**common, alpha=optimization.alpha or 0.0)
