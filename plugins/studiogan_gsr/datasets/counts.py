@@ -39,6 +39,16 @@ def long_tailed_counts(n_max: int, num_classes: int, ratio: float, profile: str 
     return counts
 
 
+def frequency_thirds(class_counts: Sequence[int]) -> dict[str, list[int]]:
+    """{"head", "middle", "tail"}: labels by falling frequency (equals by label), cut into thirds.
+
+    Fewer than three classes leave a third empty.
+    """
+    order = np.argsort(-np.asarray(class_counts), kind="stable")
+    thirds = (part.tolist() for part in np.array_split(order, 3))
+    return dict(zip(("head", "middle", "tail"), thirds, strict=True))
+
+
 def long_tailed_indices(
     targets: Sequence[int] | npt.NDArray[np.integer], counts: Sequence[int], seed: int = 0
 ) -> list[int]:

@@ -18,10 +18,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from studiogan_gsr.datasets.counts import frequency_thirds
 from studiogan_gsr.errors import GeneratorError, OptionError
 from studiogan_gsr.regularizers.affines import find_conditional_layers, read_stacks
 from studiogan_gsr.regularizers.spectral import (
@@ -120,9 +120,7 @@ class GroupSpectralRegularizer(nn.Module):
         self._weights = torch.from_numpy(
             self.options.weight * effective_number_weights(class_counts, self.options.beta)
         )
-        # Classes by falling frequency, cut into thirds for logging; few classes leave a third empty.
-        order = np.argsort(-np.asarray(class_counts), kind="stable")
-        self._thirds = dict(zip(("head", "middle", "tail"), np.array_split(order, 3), strict=True))
+        self._thirds = frequency_thirds(class_counts)
         self._last: tuple[Tensor, Tensor] | None = None
 
         self.register_buffer("warm", torch.zeros((), dtype=torch.bool))

@@ -26,12 +26,13 @@ def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
 class TrainingProgress:
     """A line that says where a training run is: bar, steps, speed, time left and the last numbers.
 
-    Off a terminal: one line a print interval.
+    Off a terminal: a line a print interval, or at most `lines` of them.
     """
 
-    def __init__(self, total: int, done: int, quiet: bool) -> None:
+    def __init__(self, label: str, total: int, done: int, lines: int | None) -> None:
         self.console = console()
         columns = (
+            TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("{task.fields[speed]}"),
@@ -39,10 +40,10 @@ class TrainingProgress:
             TimeRemainingColumn(),
             TextColumn("{task.fields[numbers]}"),
         )
-        self._live = not quiet and self.console.is_terminal
-        self._quiet = quiet
+        self._live = lines != 0 and self.console.is_terminal
+        self._label, self._total, self._lines, self._printed = label, total, lines, 0
         self._bar = Progress(*columns, console=self.console, disable=not self._live)
-        self._task = self._bar.add_task("training", total=total, completed=done, speed="", numbers="")
+        self._task = self._bar.add_task(label, total=total, completed=done, speed="", numbers="")
 
     def __enter__(self) -> TrainingProgress:
         self._bar.start()
@@ -56,19 +57,15 @@ class TrainingProgress:
         if self._live:
             self._bar.advance(self._task)
 
-    def say(self, line: str) -> None:
-        """A line of its own, above the bar."""
-        if not self._quiet:
-            self.console.print(line)
-
     def show(self, step: int, steps_per_second: float, numbers: dict[str, float], left: float) -> None:
         """The numbers of a print interval. left: seconds until the end, estimated."""
         speed = f"{steps_per_second:.3g} steps/s" if steps_per_second >= 1 else f"{1 / steps_per_second:.3g} s/step"
         shown = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         if self._live:
             self._bar.update(self._task, speed=speed, numbers=shown)
-        elif not self._quiet:
-            self.console.print(f"step {step}  {speed}  {_duration(left)} left  {shown}")
+        elif self._lines is None or step * self._lines >= (self._printed + 1) * self._total:
+            self._printed += 1
+            self.console.print(f"{self._label}: step {step}  {speed}  {_duration(left)} left  {shown}")
 
 
 def _duration(seconds: float) -> str:

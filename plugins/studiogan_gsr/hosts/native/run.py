@@ -54,6 +54,7 @@ class Options:
 
     steps: in place of OPTIMIZATION.total_steps.  resume: from the newest checkpoint in `out`, or from
     `checkpoint`.  in_memory: None: where the images fit.  print_freq, save_freq: in steps.
+    lines: at most so many lines of progress off a terminal; None: one a print interval.
     """
 
     data: str
@@ -69,7 +70,8 @@ class Options:
     print_freq: int = 100
     save_freq: int = 2000
     speed: Speed = dataclasses.field(default_factory=Speed)
-    quiet: bool = False
+    label: str = "training"
+    lines: int | None = None
 
 
 def train(name: str | Path | dict[str, Any], options: Options, on_interval: OnInterval | None = None) -> Trainer:
@@ -121,7 +123,7 @@ class _Run:
         )
         self.out = options.out
         self.console = console()
-        self.quiet = options.quiet or rank != 0
+        self.quiet = rank != 0
         if rank == 0:  # rank 0 writes there; if it refuses, the others are ended
             self._check_folder()
         data, optimization = configuration.DATA, configuration.OPTIMIZATION
@@ -152,7 +154,7 @@ class _Run:
         with (
             _stop_on_signals() as stop,
             self._log() as log,
-            TrainingProgress(total, trainer.steps, self.quiet) as bar,
+            TrainingProgress(options.label, total, trainer.steps, 0 if self.quiet else options.lines) as bar,
         ):
             since, before = time.perf_counter(), trainer.steps
             elapsed = self.restored.elapsed

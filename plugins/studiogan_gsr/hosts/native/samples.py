@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from studiogan_gsr.datasets.counts import frequency_thirds
 from studiogan_gsr.hosts.native.sampling import sample_latents
 
 _ROWS, _COLUMNS = 16, 10
@@ -18,7 +19,7 @@ def shown_classes(class_counts: list[int]) -> list[int]:
     """All classes by label, or, of many, some from the most to the least frequent."""
     if len(class_counts) <= _ROWS:
         return list(range(len(class_counts)))
-    order = sorted(range(len(class_counts)), key=lambda label: (-class_counts[label], label))
+    order = [label for third in frequency_thirds(class_counts).values() for label in third]
     return [order[i] for i in np.linspace(0, len(order) - 1, _ROWS).round().astype(int)]
 
 

@@ -1,0 +1,99 @@
+"""Figures, and pages that need no network."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+
+from PIL import Image
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1c2024; --faint: #60666c; --paper: #fdfdfc; --line: #d9dcdf; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6e8ea; --faint: #9aa2a9; --paper: #16191c; --line: #353b40; }
+}
+body { margin: 2rem auto; max-width: 62rem; padding: 0 1.2rem; color: var(--ink); background: var(--paper);
+  font: 16px/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .9rem .25rem 0; text-align: right; border-bottom: 1px solid var(--line); }
+th:first-child, td:first-child { text-align: left; }
+th { font-weight: 600; } tr.group th { border-bottom: none; padding-bottom: 0; }
+.note { color: var(--faint); font-size: .9rem; max-width: 46rem; }
+figure { margin: 0; } figure.chart { background: #fff; border-radius: 6px; padding: .5rem; }
+figure.chart svg { width: 100%; height: auto; display: block; }
+.side { display: flex; gap: 2rem; flex-wrap: wrap; } .side figure { flex: 1 1 20rem; }
+.side img { width: 100%; image-rendering: pixelated; border-radius: 4px; }
+figcaption { font-size: .9rem; color: var(--faint); margin: .3rem 0; }
+"""
+
+
+def page(title: str, sections: Sequence[tuple[str, str]]) -> str:
+    """A whole HTML page of (heading, HTML) sections; an empty heading gives none."""
+    body = "".join((f"<h2>{html.escape(heading)}</h2>" if heading else "") + content for heading, content in sections)
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>"
+        f"<body><h1>{html.escape(title)}</h1>{body}"
+        f'<p class="note">studiogan-gsr {version("studiogan-gsr")}</p></body></html>\n'
+    )
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]], groups: Mapping[str, int] | None = None) -> str:
+    """An HTML table; groups: headings above the header, with the number of columns that each spans."""
+    above = "".join(f'<th colspan="{span}">{html.escape(name)}</th>' for name, span in (groups or {}).items())
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<table><thead><tr class="group">{above}</tr><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def picture(image: Image.Image, caption: str) -> str:
+    """A figure with the image inside the page."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    data = base64.b64encode(buffer.getvalue()).decode()
+    text = html.escape(caption)
+    return f'<figure><figcaption>{text}</figcaption><img src="data:image/png;base64,{data}" alt="{text}"></figure>'
+
+
+def norms_chart(
+    panels: Sequence[tuple[str, Sequence[int], Sequence[Sequence[float]]]], class_counts: Sequence[int], kind: str
+) -> bytes:
+    """Spectral norms per class over training: a panel a run, a line a class, coloured by frequency.
+
+    panels: (title, steps, per step the norms of all classes); they share both axes.
+    kind: "svg" or "png".
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    order = sorted(range(len(class_counts)), key=lambda label: -class_counts[label])
+    figure = Figure(figsize=(4.6 * len(panels) + 0.6, 3.6))
+    axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+    for axis, (title, steps, norms) in zip(axes, panels, strict=True):
+        for place, label in enumerate(order):
+            color = matplotlib.colormaps["viridis_r"](0.08 + 0.92 * place / max(1, len(order) - 1))
+            axis.plot(steps, [row[label] for row in norms], color=color, lw=1.6, label=class_counts[label])
+        axis.set(title=title, xlabel="generator step")
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set(ylabel="largest spectral norm of the class", ylim=(0, None))
+    handles, labels = axes[-1].get_legend_handles_labels()
+    figure.legend(handles, labels, title="training\nimages", loc="center right", frameon=False)
+    figure.tight_layout(rect=(0, 0, 1 - 0.55 / len(panels) / 2, 1))
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "gsr"}):
+        figure.savefig(buffer, format=kind, dpi=130, metadata={"Date": None} if kind == "svg" else None)
+    return buffer.getvalue()
+
+
+def chart(svg: bytes, caption: str) -> str:
+    """A figure with an SVG inside the page."""
+    inline = svg.decode()
+    return (
+        f'<figure class="chart">{inline[inline.index("<svg") :]}</figure><p class="note">{html.escape(caption)}</p>'
+    )
