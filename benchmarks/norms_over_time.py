@@ -20,6 +20,7 @@ import torch
 from studiogan_gsr import GroupSpectralRegularizer
 from studiogan_gsr.attachment import Attachment
 from studiogan_gsr.hosts.studiogan import launcher
+from studiogan_gsr.report import norms_chart
 
 EVERY = 50
 
@@ -47,27 +48,13 @@ def train(configuration: str, record: Path, arguments: Sequence[str]) -> None:
 
 
 def plot(picture: Path, records: Sequence[tuple[str, Path]]) -> None:
-    """One panel a record, one line a class, coloured by frequency; the panels share both axes."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(
-        1, len(records), figsize=(4.6 * len(records), 3.6), sharex=True, sharey=True, squeeze=False
-    )
-    for axis, (title, path) in zip(axes[0], records, strict=True):
+    """One panel a record; see `norms_chart`."""
+    panels, counts = [], []
+    for title, path in records:
         lines = [json.loads(line) for line in path.read_text().splitlines()]
-        steps, counts = [line["step"] for line in lines], lines[0]["class_counts"]
-        order = sorted(range(len(counts)), key=lambda label: -counts[label])
-        for place, label in enumerate(order):
-            color = plt.get_cmap("viridis_r")(0.08 + 0.92 * place / max(1, len(order) - 1))
-            axis.plot(steps, [line["norms"][label] for line in lines], color=color, lw=1.6, label=counts[label])
-        axis.set(title=title, xlabel="generator step")
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0][0].set(ylabel="largest spectral norm of the class", ylim=(0, None))
-    handles, labels = axes[0][-1].get_legend_handles_labels()
-    figure.legend(handles, labels, title="training\nimages", loc="center right", frameon=False)
-    figure.tight_layout(rect=(0, 0, 1 - 0.55 / len(records) / 2, 1))
-    figure.savefig(picture, dpi=130)
+        counts = lines[0]["class_counts"]
+        panels.append((title, [line["step"] for line in lines], [line["norms"] for line in lines]))
+    picture.write_bytes(norms_chart(panels, counts, "png"))
 
 
 def main() -> None:

@@ -1,7 +1,9 @@
-"""What the penalty costs.
+"""What the penalty costs, and what a step of either host takes.
 
     python benchmarks/speed.py penalty            ours, a loop over layers, and exact SVD, by shape and classes
     python benchmarks/speed.py step CONFIG ARGS   the hook's share of a whole step of the real StudioGAN
+    python benchmarks/speed.py hosts --data DIR CONFIG [CONFIG ...]
+                                                  steps of StudioGAN and of the native host
 
 All that is compared is measured in one run, in turns, and reported as a ratio of medians.
 """
@@ -9,17 +11,23 @@ All that is compared is measured in one run, in turns, and reported as a ratio o
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+import yaml
 from torch import Tensor, nn
 
 from studiogan_gsr import GroupSpectralRegularizer
 from studiogan_gsr.attachment import Attachment
+from studiogan_gsr.hosts.native.training import Speed
 from studiogan_gsr.regularizers.spectral import group_shape
 
 # Conditional layers' channels, and whether the generator shares a class embedding (BigGAN).
@@ -126,8 +134,8 @@ def penalty_costs(device: str, rounds: int) -> None:
             print(f"| {name} | {classes} | {a:.2f} | {b / a:.1f}x | {c / a:.1f}x | {state:.0%} |", flush=True)
 
 
-def step_share(configuration: str, arguments: Sequence[str]) -> None:
-    """The hook's time in a run of the real StudioGAN; its first step, which warms up, is left out."""
+def timed_studiogan(configuration: str, arguments: Sequence[str]) -> dict[str, list[float]]:
+    """Seconds of every step of a run of the real StudioGAN, and of the hook in it."""
     from importlib import import_module
 
     from studiogan_gsr.hosts.studiogan import launcher
@@ -162,8 +170,76 @@ def step_share(configuration: str, arguments: Sequence[str]) -> None:
 
     launcher.Setup.prepare = prepare_timed  # type: ignore[method-assign]
     launcher.run(None, ["-t", "-metrics", "none", "-cfg", configuration, *arguments])
+    return spent
+
+
+def step_share(configuration: str, arguments: Sequence[str]) -> None:
+    """The hook's time in a run of the real StudioGAN; its first step, which warms up, is left out."""
+    spent = timed_studiogan(configuration, arguments)
     hook, step = (statistics.median(spent[key][1:]) for key in ("hook", "step"))
     print(f"{Path(configuration).name}: hook {1e3 * hook:.2f} ms of a step of {step:.2f} s: {hook / step:.3%}")
+
+
+# Ways to train a configuration: the native host's speed switches, or the real StudioGAN's arguments.
+CONTESTANTS: dict[str, Speed | list[str]] = {
+    "StudioGAN": [],
+    "native, all switches off": Speed(channels_last=False, folded=False, fused=False),
+    "native": Speed(),
+    "native, bfloat16": Speed(precision="bfloat16"),
+    "native, compiled": Speed(compiled=True),
+    "native, bfloat16, compiled": Speed(precision="bfloat16", compiled=True),
+}
+_CUDA_ONLY: dict[str, list[str]] = {"StudioGAN -mpc": ["-mpc"]}
+
+
+def hosts(configurations: Sequence[str], data: str, steps: int, turns: int, compiled: bool) -> None:
+    """Seconds a step of both hosts on the same configuration and data, in turns, each in a process of its own."""
+    cuda = torch.cuda.is_available()
+    device = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads"
+    names = [*CONTESTANTS, *(_CUDA_ONLY if cuda else {})]
+    names = [name for name in names if compiled or "compiled" not in name]
+    print(f"device: {device}; median of {turns} x {steps} steps, the first of each turn left out")
+    print("| configuration | " + " | ".join(f"{name}, s" if name == "StudioGAN" else name for name in names) + " |")
+    print("|---" * (len(names) + 1) + "|")
+    for configuration in configurations:
+        times: dict[str, list[float]] = {name: [] for name in names}
+        for _ in range(turns):
+            for name in names:
+                command = [sys.executable, __file__, "contestant", name, configuration, data, str(steps)]
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
+                if done.returncode:
+                    sys.exit(f"{name}: {done.stderr[-2000:]}")
+                times[name] += json.loads(done.stdout.splitlines()[-1])
+        base = statistics.median(times["StudioGAN"])
+        cells = [f"{base:.4g}"]
+        cells += [f"{base / statistics.median(times[name]):.2f}x" for name in names if name != "StudioGAN"]
+        print(f"| {Path(configuration).stem} | {' | '.join(cells)} |", flush=True)
+
+
+def contestant(name: str, configuration: str, data: str, steps: int) -> list[float]:
+    """Seconds of each step but the first."""
+    from studiogan_gsr.hosts.native.run import Options, train
+    from studiogan_gsr.settings import load_configuration
+    from studiogan_gsr.shipped import shipped_configuration
+
+    path = configuration if Path(configuration).is_file() else str(shipped_configuration(configuration))
+    sections = load_configuration(path)
+    if (Path(data) / "train").is_dir():  # CIFAR as an image folder, where the archive is not at hand
+        sections["DATA"]["name"] = sections["DATA"]["name"].replace("CIFAR10_LT", "Folder_LT")
+    sections["OPTIMIZATION"]["total_steps"] = steps
+    with tempfile.TemporaryDirectory() as folder:
+        speed = {**CONTESTANTS, **_CUDA_ONLY}[name]
+        if isinstance(speed, Speed):
+            options = Options(data, Path(folder) / "run", print_freq=1, save_freq=10 * steps, speed=speed)
+            train(sections, options)
+            lines = (Path(folder) / "run" / "log.jsonl").read_text().splitlines()
+            return [1 / json.loads(line)["steps_per_second"] for line in lines][1:]
+        file = Path(folder) / "configuration.yaml"
+        # StudioGAN's loop takes one step more than it is told.
+        sections["OPTIMIZATION"]["total_steps"] = steps - 1
+        file.write_text(yaml.safe_dump(sections))
+        os.environ["WANDB_MODE"] = "disabled"
+        return timed_studiogan(str(file), ["-data", data, "-save", folder, "--num_workers", "2", *speed])["step"][1:]
 
 
 def main() -> None:
@@ -175,9 +251,23 @@ def main() -> None:
     step = commands.add_parser("step")
     step.add_argument("configuration")
     step.add_argument("arguments", nargs=argparse.REMAINDER)
+    both = commands.add_parser("hosts")
+    both.add_argument("configurations", nargs="+", metavar="CONFIG")
+    both.add_argument("--data", required=True)
+    both.add_argument("--steps", type=int, default=4)
+    both.add_argument("--turns", type=int, default=2)
+    both.add_argument("--compiled", action="store_true", help="through torch.compile too")
+    one = commands.add_parser("contestant", help="one of them, in this process")
+    for name in ("name", "configuration", "data"):
+        one.add_argument(name)
+    one.add_argument("steps", type=int)
     options = parser.parse_args()
     if options.command == "penalty":
         penalty_costs(options.device, options.rounds)
+    elif options.command == "hosts":
+        hosts(options.configurations, options.data, options.steps, options.turns, options.compiled)
+    elif options.command == "contestant":
+        print(json.dumps(contestant(options.name, options.configuration, options.data, options.steps)))
     else:
         step_share(options.configuration, options.arguments)
 

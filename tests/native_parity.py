@@ -7,7 +7,7 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from os import environ
 from pathlib import Path
@@ -467,5 +467,3 @@ def distance(mine: Tensor | Mapping[str, Tensor], theirs: Tensor | Mapping[str, 
             assert other.isfinite().all(), name
             far |= Distance(float((value - other).abs().max()), float(other.abs().max()))
     return far
-
-

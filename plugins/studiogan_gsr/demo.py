@@ -82,8 +82,8 @@ def demo(out: Path, steps: int | None = None, seed: int = 0) -> None:
         "first without gSR, then with it."
     )
     twins = [
-        _train(out / "plain", "without gSR", None, steps, seed),
-        _train(out / "gsr", "with gSR", GSR, steps, seed),
+        _train(out / folder, title, regularizer, steps, seed)
+        for folder, title, regularizer in (("plain", "without gSR", None), ("gsr", "with gSR", GSR))
     ]
     counts = _real("train").class_counts
     _print_table(twins, counts)
@@ -99,16 +99,17 @@ def demo(out: Path, steps: int | None = None, seed: int = 0) -> None:
 
 
 def _protocol(steps: int, seed: int) -> str:
-    model, optimization = CONFIGURATION["MODEL"], CONFIGURATION["OPTIMIZATION"]
+    name, width = CONFIGURATION["DATA"]["name"], CONFIGURATION["MODEL"]["g_conv_dim"]
+    optimization = CONFIGURATION["OPTIMIZATION"]
     return (
-        f"{CONFIGURATION['DATA']['name']}, {_SIZE} pixels, SNGAN with {model['g_conv_dim']} channels, hinge loss, batch "
-        f"{optimization['batch_size']}, {steps} steps with {optimization['d_updates_per_step']} discriminator update "
-        f"each, Adam 2e-4, one seed ({seed}), float32, CPU. gSR: weight {GSR['weight']}, beta {GSR['beta']}. Norms are "
-        f"exact (SVD), the largest over layers, gain and bias. Diversity: mean pairwise pixel distance of "
-        f"{_SAMPLES_PER_CLASS} samples of a class, over that of its 40 reference images. Recognised: share of those "
-        "samples that a support vector machine, trained on all 1,397 images that are not reference, takes for their "
-        "digit. Last step's generator, running batch-norm statistics. Of a third of the classes: the largest norm, "
-        "the means of the others. One seed of a small model: a sketch of the effect, not evidence for a table."
+        f"{name}, {_SIZE} pixels, SNGAN ({width} channels, hinge loss), batch {optimization['batch_size']}, {steps} "
+        f"steps with {optimization['d_updates_per_step']} discriminator updates each, Adam 2e-4, one seed ({seed}), "
+        f"float32, CPU. gSR: weight {GSR['weight']}, beta {GSR['beta']}. Norms are exact (SVD), the largest over "
+        f"layers, gain and bias. Diversity: mean pairwise pixel distance of {_SAMPLES_PER_CLASS} samples of a class, "
+        "over that of its 40 reference images. Recognised: share of those samples that a support vector machine, "
+        "trained on all 1,397 images that are not reference, takes for their digit. Last step's generator, running "
+        "batch-norm statistics. Of a third of the classes: the largest norm, the means of the others. One seed of a "
+        "small model: a sketch of the effect, not evidence for a table."
     )
 
 
@@ -185,23 +186,22 @@ def _rows(twins: list[Twin], groups: dict[str, list[int]], counts: list[int]) ->
     return rows
 
 
-_COLUMNS = {"largest norm": 2, "diversity (real = 1)": 2, "recognised": 2}
+_MEASURES = ("largest norm", "diversity (real = 1)", "recognised")
 
 
 def _print_table(twins: list[Twin], counts: list[int]) -> None:
     from rich.table import Table
 
-    shown = Table(
-        "classes", "images", *(f"{what}, {t.title}" for what in ("norm", "diversity", "recognised") for t in twins)
-    )
+    header = [f"{measure}\n{twin.title}" for measure in _MEASURES for twin in twins]
+    shown = Table("classes", "images", *header)
     for row in _rows(twins, frequency_thirds(counts), counts):
         shown.add_row(*row)
-    console().print(shown)
+    console(width=None if console().is_terminal else 120).print(shown)
 
 
 def _page(twins: list[Twin], counts: list[int], steps: int, seed: int) -> str:
-    header = ["classes", "images", *[twin.title for _ in _COLUMNS for twin in twins]]
-    groups = {"": 2, **_COLUMNS}
+    header = ["classes", "images", *[twin.title for _ in _MEASURES for twin in twins]]
+    groups = {"": 2} | dict.fromkeys(_MEASURES, 2)
     svg = norms_chart([(t.title, t.steps, t.norms) for t in twins], counts, "svg")
     thirds = table(header, _rows(twins, frequency_thirds(counts), counts), groups)
     each = {f"digit {y}": [y] for third in frequency_thirds(counts).values() for y in third}

@@ -93,7 +93,5 @@ def norms_chart(
 
 def chart(svg: bytes, caption: str) -> str:
     """A figure with an SVG inside the page."""
-    inline = svg.decode()
-    return (
-        f'<figure class="chart">{inline[inline.index("<svg") :]}</figure><p class="note">{html.escape(caption)}</p>'
-    )
+    drawing = svg[svg.index(b"<svg") :].decode()
+    return f'<figure class="chart">{drawing}</figure><p class="note">{html.escape(caption)}</p>'

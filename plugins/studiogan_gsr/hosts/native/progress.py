@@ -11,8 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 T = TypeVar("T")
 
 
-def console() -> Console:
-    return Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
+def console(width: int | None = None) -> Console:
+    """Prints text as it is, to where standard output is now."""
+    return Console(markup=False, emoji=False, highlight=False, soft_wrap=True, width=width)
 
 
 def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
