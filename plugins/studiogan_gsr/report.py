@@ -72,7 +72,7 @@ def norms_chart(
     from matplotlib.figure import Figure
 
     order = sorted(range(len(class_counts)), key=lambda label: -class_counts[label])
-    figure = Figure(figsize=(4.6 * len(panels) + 0.6, 3.6))
+    figure = Figure(figsize=(4.6 * len(panels), 3.6))
     axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     for axis, (title, steps, norms) in zip(axes, panels, strict=True):
         for place, label in enumerate(order):

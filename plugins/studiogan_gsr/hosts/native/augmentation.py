@@ -6,8 +6,9 @@ StudioGAN's order, so that equal seeds give equal augmentations.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
@@ -180,7 +181,7 @@ class ADA:
     def _recolor(self, x: Tensor) -> Tensor:
         n, device = len(x), x.device
         eye = torch.eye(4, device=device)
-        luma = _constant([3**-0.5] * 3 + [0], x)
+        luma = _constant((3**-0.5, 3**-0.5, 3**-0.5, 0.0), device)
         onto = luma.outer(luma)
         brightness = self._sometimes(self._randn(n) * 0.2, 0)
         C = eye.repeat(n, 1, 1)
@@ -190,8 +191,8 @@ class ADA:
         flipped = self._sometimes(torch.floor(self._rand(n, 1, 1) * 2), 0)
         C = (eye - 2 * onto * flipped) @ C
         angle = self._sometimes((self._rand(n) * 2 - 1) * math.pi, 0)[:, None, None]
-        across = _constant([[0, -1, 1, 0], [1, 0, -1, 0], [-1, 1, 0, 0], [0, 0, 0, 0]], x) * 3**-0.5
-        color = torch.diag(_constant([1, 1, 1, 0], x))
+        across = _constant(_ACROSS, device) * 3**-0.5
+        color = torch.diag(_constant((1.0, 1.0, 1.0, 0.0), device))
         hue = angle.cos() * color + (1 - angle.cos()) * onto + angle.sin() * across + (eye - color)
         C = hue @ C
         saturation = self._sometimes(torch.exp2(self._randn(n, 1, 1)), 1)
@@ -199,6 +200,8 @@ class ADA:
         return torch.baddbmm(C[:, :3, 3:], C[:, :3, :3], x.flatten(2)).view_as(x)
 
 
+# Times sqrt(1/3): the cross product with the luma axis.
+_ACROSS = ((0.0, -1.0, 1.0, 0.0), (1.0, 0.0, -1.0, 0.0), (-1.0, 1.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0))
 # Low-pass filter of the wavelet sym6.
 _SYM6 = (
     0.015404109327027373, 0.0034907120842174702, -0.11799011114819057, -0.048311742585633, 0.4910559419267466,
@@ -225,12 +228,14 @@ def _margin(G: Tensor, height: int, width: int, slack: int) -> tuple[int, int, i
     return width - 1, height - 1, width - 1, height - 1
 
 
-def _constant(values: Sequence[float] | Sequence[Sequence[float]], like: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32, device=like.device)
+@functools.lru_cache(maxsize=64)
+def _constant(values: tuple[float, ...] | tuple[tuple[float, ...], ...], device: torch.device) -> Tensor:
+    """Made once: a copy to the device would wait for it."""
+    return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 def _affine(scale_x: float, scale_y: float, x: float, y: float, like: Tensor) -> Tensor:
-    return _constant([[scale_x, 0.0, x], [0.0, scale_y, y], [0.0, 0.0, 1.0]], like)
+    return _constant(((scale_x, 0.0, x), (0.0, scale_y, y), (0.0, 0.0, 1.0)), like.device)
 
 
 def _matrix(a: Tensor, b: Tensor, c: Tensor, d: Tensor, x: Tensor, y: Tensor) -> Tensor:

@@ -147,7 +147,8 @@ class SelfAttention(nn.Module):
         values = F.max_pool2d(self.conv1x1_g(x), 2).flatten(2).mT
         attended = F.scaled_dot_product_attention(queries, keys, values, scale=1.0)
         attended = attended.mT.reshape(len(x), -1, *x.shape[2:])
-        return x + self.sigma * self.conv1x1_attn(attended)  # type: ignore[no-any-return]
+        added: Tensor = self.sigma * self.conv1x1_attn(attended)
+        return x + added.to(x.dtype)  # under autocast, sigma's float32 would widen all that follows
 
 
 def initialise(network: nn.Module, how: str) -> None:

@@ -1,0 +1,79 @@
+"""The demo, with a few steps in place of its minutes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from studiogan_gsr.cli import main
+from studiogan_gsr.demo import CONFIGURATION, _classifier, _features, _pixels, _real, _spread
+from studiogan_gsr.errors import DONE, WRONG_REQUEST
+from studiogan_gsr.hosts.native.checkpoint import network_file, read_file
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo") / "out"
+    assert main(["demo", "--steps", "4", "--out", str(folder)]) == DONE
+    return folder
+
+
+def test_both_runs_start_alike_and_only_one_has_gsr(out: Path) -> None:
+    record = json.loads((out / "demo.json").read_text())
+    assert record["state"] == "done"
+    plain, gsr = record["runs"]
+    assert plain["steps"] == gsr["steps"] == [1, 2, 3, 4]
+    # The norms after the first step differ by one step of gSR: not at all like two seeds'.
+    assert plain["norms"][0] == pytest.approx(gsr["norms"][0], abs=0.002)
+    assert plain["norms"] != gsr["norms"]
+    files = [read_file(network_file(out / name / "checkpoints" / "step=4", "G")) for name in ("plain", "gsr")]
+    assert [("regularizer" in file) for file in files] == [False, True]
+    losses = [
+        json.loads((out / name / "log.jsonl").read_text().splitlines()[0])["d_loss"] for name in ("plain", "gsr")
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_the_record_says_what_it_measured_and_how(out: Path) -> None:
+    record = json.loads((out / "demo.json").read_text())
+    assert record["class_counts"] == [134, 86, 56, 36, 23, 15, 9, 6, 4, 2]
+    for word in ("Digits_LT_rho50", "4 steps", "seed (0)", "beta 0.99", "running batch-norm statistics"):
+        assert word in record["protocol"]
+    for run in record["runs"]:
+        assert len(run["diversity"]) == len(run["recognised"]) == 10
+        assert all(0 <= share <= 1 for share in run["recognised"])
+
+
+def test_the_page_shows_norms_samples_and_tables(out: Path) -> None:
+    shown = (out / "index.html").read_text()
+    assert shown.count("data:image/png;base64,") == 2
+    assert shown.count("<svg") == 1
+    for word in ("without gSR", "with gSR", "Head, middle and tail", "digit 9", "sketch of the effect"):
+        assert word in shown
+
+
+def test_a_second_demo_replaces_the_first_but_never_other_files(
+    out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "thesis.tex").write_text("x")
+    assert main(["demo", "--steps", "2", "--out", str(tmp_path)]) == WRONG_REQUEST
+    assert "found other files there" in capsys.readouterr().err
+    assert (tmp_path / "thesis.tex").read_text() == "x"
+    assert main(["demo", "--steps", "2", "--out", str(out)]) == DONE
+    assert json.loads((out / "demo.json").read_text())["runs"][0]["steps"] == [1, 2]
+
+
+def test_the_measures_mean_what_they_say() -> None:
+    reference = _real("reference")
+    pixels, targets = _pixels(reference), torch.tensor(reference.targets)
+    # Of real images that it has not seen, the classifier knows nearly all.
+    guessed = torch.from_numpy(_classifier().predict(_features(pixels)))
+    assert (guessed == targets).double().mean() > 0.93
+    zeros = torch.from_numpy(pixels)[targets == 0]
+    assert _spread(zeros[:1].expand(10, -1, -1, -1)) == 0  # a collapsed class
+    assert _spread(zeros) < _spread(torch.from_numpy(pixels))  # one digit against all
+    assert len(reference) == 400
+    assert CONFIGURATION["PRE"]["apply_rflip"] is False

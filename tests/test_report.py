@@ -1,0 +1,47 @@
+"""Pages that need no network, the figure of norms over time, and the norms in it."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from PIL import Image
+
+from generators import OneHot, observed_affines
+from studiogan_gsr.evaluation.spectrum import largest_class_norms
+from studiogan_gsr.regularizers.spectral import group_shape
+from studiogan_gsr.report import chart, norms_chart, page, picture, table
+
+
+def test_the_largest_norm_of_a_class_is_over_layers_and_sides_and_leaves_the_generator_alone() -> None:
+    torch.manual_seed(0)
+    generator = OneHot(4, [12, 16])
+    before = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
+    wanted = torch.zeros(4)
+    for sides in observed_affines(generator, 4):
+        for side in sides:
+            norms = [torch.linalg.svdvals(row.reshape(group_shape(len(row))))[0] for row in side.detach()]
+            wanted = torch.maximum(wanted, torch.stack(norms))
+    torch.testing.assert_close(largest_class_norms(generator), wanted)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in generator.state_dict().items())
+
+
+def test_a_page_is_whole_and_asks_no_network() -> None:
+    svg = norms_chart([("one & two", [1, 2], [[0.1, 0.2], [0.3, 0.4]])], [9, 3], "svg")
+    shown = page("a < b", [("c & d", table(["x", "y"], [["<i>", 1]], {"": 1, "both": 1})), ("", chart(svg, "e"))])
+    shown += picture(Image.new("RGB", (2, 2)), "f")
+    assert "<title>a &lt; b</title>" in shown
+    assert "<h2>c &amp; d</h2>" in shown
+    assert "<td>&lt;i&gt;</td><td>1</td>" in shown
+    assert '<th colspan="1">both</th>' in shown
+    sources = re.findall(r'(?:src|href)="([^"]*)"', shown)
+    assert [s for s in sources if not s.startswith(("data:image/png;base64,", "#"))] == []
+    assert re.findall(r"url\((?!#)|@import|<script", shown) == []
+
+
+def test_the_chart_has_a_line_a_class_named_by_its_images_the_most_frequent_first() -> None:
+    steps, norms = [1, 2, 3], [[0.1, 0.2, 0.3]] * 3
+    svg = norms_chart([("without", steps, norms), ("with", steps, norms)], [5, 700, 50], "svg").decode()
+    assert [int(n) for n in re.findall(r">(5|700|50)<", svg)] == [700, 50, 5]
+    assert ">without<" in svg
+    assert norms_chart([("without", steps, norms)], [5, 700, 50], "png").startswith(b"\x89PNG")
