@@ -30,6 +30,7 @@ STATE_KEY = "regularizer"
 _NATIVE = "native.pth"
 _KEPT = 2
 _PARTIAL = ".partial"
+_FOREIGN = "not a checkpoint of this host or of StudioGAN"
 
 
 def checkpoints(folder: Path) -> list[tuple[int, Path]]:
@@ -45,6 +46,7 @@ def save_checkpoint(trainer: Trainer, folder: Path, run_name: str, seed: int, el
     be written; what was there before is then untouched.
     """
     noise = _of_all_ranks(trainer.noise.get_state(), trainer.ranks)
+    signs = None if trainer.ada is None else _of_all_ranks(trainer.ada.signs.cpu(), trainer.ranks)
     target = folder / f"step={trainer.steps}"
     if dist.is_initialized() and dist.get_rank() != 0:
         return target
@@ -54,9 +56,9 @@ def save_checkpoint(trainer: Trainer, folder: Path, run_name: str, seed: int, el
         partial.mkdir(parents=True)
         for name, state in _states(trainer, run_name, seed).items():
             _write(state, partial / f"model={name}-current-weights-step={trainer.steps}.pth")
-        ada = None if trainer.ada is None else trainer.ada.signs.cpu()
-        native = {"step": trainer.steps, "drawn": drawn, "noise": noise, "ada_signs": ada, "elapsed": elapsed}
+        native = {"step": trainer.steps, "drawn": drawn, "noise": noise, "ada_signs": signs, "elapsed": elapsed}
         _write(native, partial / _NATIVE)
+        _flush_folder(partial)
         if target.exists():  # written by a run that was resumed from an earlier step
             shutil.rmtree(target)
         partial.rename(target)
@@ -116,6 +118,7 @@ class Restored:
     drawn: int
     elapsed: float
     messages: tuple[str, ...]
+    folder: Path | None
 
 
 def load_checkpoint(trainer: Trainer, folder: Path) -> Restored:
@@ -126,16 +129,23 @@ def load_checkpoint(trainer: Trainer, folder: Path) -> Restored:
     """
     names = ["G", "D", *(["G_ema"] if trainer.averaged is not None else [])]
     files = {name: read_file(network_file(folder, name)) for name in names}
+    native = read_file(folder / _NATIVE) if (folder / _NATIVE).is_file() else None
+    if native is not None and not {"noise", "drawn", "elapsed", "ada_signs"} <= set(native):
+        raise CheckpointError(f"{folder / _NATIVE}: {_FOREIGN}")
     networks = {"G": trainer.generator, "D": trainer.discriminator, "G_ema": trainer.averaged}
     for name in names:
         network = networks[name]
         assert network is not None
+        if not isinstance(files[name].get("state_dict"), dict) or (name == "D" and "step" not in files[name]):
+            raise CheckpointError(f"{network_file(folder, name)}: {_FOREIGN}")
         check_architecture(network, files[name]["state_dict"], network_file(folder, name))
+    g_file, d_file = files["G"], files["D"]
+    g_state = _optimizer_state(trainer.g_optimizer, g_file.get("optimizer"), network_file(folder, "G"))
+    d_state = _optimizer_state(trainer.d_optimizer, d_file.get("optimizer"), network_file(folder, "D"))
     for name in names:
         networks[name].load_state_dict(files[name]["state_dict"])  # type: ignore[union-attr]
-    g_file, d_file = files["G"], files["D"]
-    _load_optimizer(trainer.g_optimizer, g_file.get("optimizer"), network_file(folder, "G"))
-    _load_optimizer(trainer.d_optimizer, d_file.get("optimizer"), network_file(folder, "D"))
+    trainer.g_optimizer.load_state_dict(g_state)
+    trainer.d_optimizer.load_state_dict(d_state)
     averages = d_file.get("lecam_emas")
     if trainer.lecam is not None and averages is not None:
         values = torch.tensor([averages["D_real"], averages["D_fake"]], dtype=torch.float64)
@@ -151,20 +161,19 @@ def load_checkpoint(trainer: Trainer, folder: Path) -> Restored:
         messages.append(f"the checkpoint holds the state of {saved['name']}, and this run has no regularizer")
     optimization = trainer.configuration.OPTIMIZATION
     drawn = trainer.steps * optimization.d_updates_per_step * optimization.acml_steps
-    if not (folder / _NATIVE).is_file():
+    if native is None:
         messages.append("a checkpoint of StudioGAN: noise and the order of images start anew")
         trainer.noise.manual_seed(trainer.noise.initial_seed() + trainer.steps)
-        return Restored(trainer.steps, drawn, 0.0, tuple(messages))
-    native = read_file(folder / _NATIVE)
+        return Restored(trainer.steps, drawn, 0.0, tuple(messages), folder)
     if len(native["noise"]) == trainer.ranks:
         rank = dist.get_rank() if dist.is_initialized() else 0
         trainer.noise.set_state(native["noise"][rank])
+        if trainer.ada is not None and native["ada_signs"] is not None:
+            trainer.ada.signs.copy_(native["ada_signs"][rank])
     else:
         messages.append(f"saved by {len(native['noise'])} ranks, resumed by {trainer.ranks}: their noise starts anew")
         trainer.noise.manual_seed(trainer.noise.initial_seed() + trainer.steps)
-    if trainer.ada is not None and native["ada_signs"] is not None:
-        trainer.ada.signs.copy_(native["ada_signs"])
-    return Restored(trainer.steps, native["drawn"], native["elapsed"], tuple(messages))
+    return Restored(trainer.steps, native["drawn"], native["elapsed"], tuple(messages), folder)
 
 
 def network_file(folder: Path, name: str) -> Path:
@@ -207,23 +216,20 @@ def check_architecture(network: nn.Module, state: dict[str, Any], path: Path) ->
     )
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any] | None, path: Path) -> None:
-    """Moments from the file; rates and switches from the configuration."""
+def _optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any] | None, path: Path) -> dict[str, Any]:
+    """What the optimizer is to load: moments from the file; rates and switches from the configuration."""
     if state is None:
         raise CheckpointError(f"{path}: holds no optimizer; it can be sampled from, not trained on")
     theirs, ours = state["param_groups"], optimizer.param_groups
     if [_kind(group) for group in theirs] != [_kind(group) for group in ours]:
         raise CheckpointError(f"{path}: another kind of optimizer than {type(optimizer).__name__}")
     groups = [{**t, **o, "params": t["params"]} for t, o in zip(theirs, ours, strict=True)]
-    try:
-        optimizer.load_state_dict({**state, "param_groups": groups})
-    except (ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: another optimizer's state: {reason(error)}") from error
+    return {**state, "param_groups": groups}
 
 
-def _kind(group: dict[str, Any]) -> list[str]:
-    """What tells Adam, SGD and RMSprop apart."""
-    return [key for key in ("betas", "nesterov", "alpha") if key in group]
+def _kind(group: dict[str, Any]) -> tuple[int, list[str]]:
+    """How many parameters there are, and what tells Adam, SGD and RMSprop apart."""
+    return len(group["params"]), [key for key in ("betas", "nesterov", "alpha") if key in group]
 
 
 def _plain(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

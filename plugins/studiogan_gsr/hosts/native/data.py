@@ -8,7 +8,10 @@ batch, from wherever the images come.
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -156,6 +159,7 @@ class Streamed:
             prefetch_factor=4,
             pin_memory=self.device.type == "cuda",
             collate_fn=_together,
+            worker_init_fn=partial(_undisturbed, os.getpid()),
         )
         for batch in loader:
             if isinstance(batch, DataError):
@@ -163,11 +167,30 @@ class Streamed:
             yield tuple(tensor.to(self.device, non_blocking=True) for tensor in batch)
 
 
+def _undisturbed(run: int, worker: int) -> None:
+    """Make a worker leave SIGINT and SIGTERM to its run, of process `run`, unless the run sends them.
+
+    A terminal or batch system signals all processes, and the run wants its next batches until it has stopped.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_told_by, args=(run,), daemon=True).start()
+
+
+def _end_when_told_by(run: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != run:
+        pass
+    os._exit(0)
+
+
 def load_images(pixels: Pixels, device: torch.device, workers: int, in_memory: bool | None) -> Images:
     """All in memory, or streamed; None: in memory where they fit well.
 
     DataError for the first image that cannot be read or has another size than DATA.img_size.
     """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(workers, cores)
     if in_memory is None:
         in_memory = len(pixels) * 3 * pixels.size**2 <= _SHARE_OF_MEMORY * _free_memory(device)
     return InMemory(pixels, device, workers) if in_memory else Streamed(pixels, device, workers)

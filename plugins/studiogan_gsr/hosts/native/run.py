@@ -31,7 +31,7 @@ import torch
 import torch.distributed as dist
 import yaml
 
-from studiogan_gsr.errors import RequestError, TrainingError
+from studiogan_gsr.errors import RequestError, TrainingError, reason
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.hosts.native.checkpoint import Restored, checkpoints, load_checkpoint, save_checkpoint
 from studiogan_gsr.hosts.native.configuration import Configuration, read_configuration
@@ -140,6 +140,8 @@ class _Run:
         self.trainer = Trainer(configuration, self.counts, iter(()), device, options.seed, options.speed, rank, ranks)
         if self.trainer.regularization is not None:
             self._say(self.trainer.regularization.summary)
+        # A batch that no machine holds ends the run here: a step would take minutes over it first.
+        torch.empty(optimization.batch_size // ranks, 3, data.img_size, data.img_size, device=device)
         self.restored = self._restore()
         self.stream = stream(self.restored.drawn)
         self.trainer.batches = self.stream
@@ -153,6 +155,7 @@ class _Run:
             self._write_records()
         with (
             _stop_on_signals() as stop,
+            self._failures_explained(),
             self._log() as log,
             TrainingProgress(options.label, total, trainer.steps, 0 if self.quiet else options.lines) as bar,
         ):
@@ -185,10 +188,7 @@ class _Run:
         trainer, step = self.trainer, self.trainer.steps
         if not bool(trainer.finite):
             found = ", ".join(f"{name} {value.item():.4g}" for name, value in trainer.losses.items())
-            raise TrainingError(
-                f"a loss was NaN or Inf by step {step} ({found}); {self._last_good()}; a lower learning rate, "
-                "--precision float32 or another seed may help"
-            )
+            raise self._not_finite(f"a loss was NaN or Inf by step {step} ({found})")
         numbers = {name: value.item() for name, value in trainer.losses.items()}
         if trainer.ada is not None:
             numbers["ada_p"] = trainer.ada.p.item()
@@ -200,18 +200,25 @@ class _Run:
     def _save(self, elapsed: float) -> Path:
         trainer, model = self.trainer, self.configuration.MODEL
         self._numbers()  # never save what is not finite
-        weights: list[torch.Tensor] = [*trainer.generator.parameters(), *trainer.discriminator.parameters()]
-        if not bool(torch.stack(torch._foreach_norm(weights)).isfinite().all()):
-            raise TrainingError(f"a weight is NaN or Inf at step {trainer.steps}; {self._last_good()}")
-        path = save_checkpoint(
-            trainer, self.out / "checkpoints", self.out.name, self.options.seed, elapsed, self.stream.drawn
-        )
-        if self.rank == 0:
+        saved = [*trainer.generator.state_dict().values(), *trainer.discriminator.state_dict().values()]
+        for optimizer in (trainer.g_optimizer, trainer.d_optimizer):
+            saved += [moment for state in optimizer.state.values() for moment in state.values()]
+        moving = [t for t in saved if isinstance(t, torch.Tensor) and t.is_floating_point() and t.ndim]
+        if not bool(torch.stack(torch._foreach_norm(moving, float("inf"))).isfinite().all()):
+            raise self._not_finite(f"a weight or its moments are NaN or Inf at step {trainer.steps}")
+        if self.rank == 0:  # before the checkpoint, so that a run that dies between makes it again
             generator = trainer.averaged or trainer.generator
             picture = self.out / "samples" / f"step={trainer.steps:06}.png"
             seed = mixed(self.options.seed, _SAMPLES)
             save_grid(generator, self.counts, model.z_prior, model.z_dim, seed, picture)
-        return path
+        name = self.out.resolve().name
+        return save_checkpoint(
+            trainer, self.out / "checkpoints", name, self.options.seed, elapsed, self.stream.drawn
+        )
+
+    def _not_finite(self, what: str) -> TrainingError:
+        remedy = "a lower learning rate, --precision float32 or another seed may help"
+        return TrainingError(f"{what}; {self._last_good()}; {remedy}")
 
     def _last_good(self) -> str:
         found = checkpoints(self.out / "checkpoints")
@@ -229,11 +236,22 @@ class _Run:
 
     # The folder.
 
+    @contextmanager
+    def _failures_explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise TrainingError(f"the run in {self.out} failed: {reason(error)}; {self._last_good()}") from error
+
     def _check_folder(self) -> None:
         """Refuse to mix two runs in one folder."""
         old = self.out / "config.yaml"
+        if self.out.exists() and not self.out.is_dir():
+            raise RequestError(f"--out {self.out}: found a file; name an empty or new folder")
         if not old.is_file():
-            if self.out.is_dir() and any(self.out.iterdir()):
+            there = [path.name for path in self.out.iterdir()] if self.out.is_dir() else []
+            # A run that was killed as it began leaves its first record or half of one.
+            if any(name != "run.json" and not name.endswith(".partial") for name in there):
                 raise RequestError(f"--out {self.out}: found other files there; name an empty or new folder")
             return
         if not self.options.resume:
@@ -254,11 +272,11 @@ class _Run:
         folder = self.options.checkpoint
         if folder is None and self.options.resume:
             found = checkpoints(self.out / "checkpoints")
-            folder = found[-1][1] if found else None
+            folder = found[-1][1] if found else self._origin()
             if folder is None:
                 self._say(f"no checkpoint in {self.out}: starting from the beginning")
         if folder is None:
-            return Restored(0, 0, 0.0, ())
+            return Restored(0, 0, 0.0, (), None)
         restored = load_checkpoint(self.trainer, folder)
         self._say(f"going on from step {restored.step}, {folder}")
         for message in restored.messages:
@@ -267,13 +285,19 @@ class _Run:
 
     def _write_records(self) -> None:
         """What the run is, before its first step."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.out / "config.yaml", yaml.safe_dump(self.configuration.sections(), sort_keys=False))
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RequestError(f"--out {self.out}: cannot be made: {reason(error)}") from error
+        for half in self.out.glob(".*.partial"):  # of a run that was killed
+            half.unlink()
         path = self.out / "run.json"
-        starts = json.loads(path.read_text())["starts"] if path.is_file() else []
+        start = {"step": self.trainer.steps, "time": datetime.now(timezone.utc).isoformat()}
+        if self.restored.folder is not None:
+            start["checkpoint"] = str(self.restored.folder.resolve())
         record = {
             "host": "native",
-            "starts": [*starts, {"step": self.trainer.steps, "time": datetime.now(timezone.utc).isoformat()}],
+            "starts": [*self._starts(), start],
             "seed": self.options.seed,
             "ranks": self.ranks,
             "device": torch.cuda.get_device_name() if self.device.type == "cuda" else f"CPU ({platform.machine()})",
@@ -287,6 +311,18 @@ class _Run:
             "data": self._data_record(),
         }
         write_atomically(path, json.dumps(record, indent=2) + "\n")
+        # Last: with it the folder is a run's.
+        write_atomically(self.out / "config.yaml", yaml.safe_dump(self.configuration.sections(), sort_keys=False))
+
+    def _starts(self) -> list[dict[str, Any]]:
+        path = self.out / "run.json"
+        starts: list[dict[str, Any]] = json.loads(path.read_text())["starts"] if path.is_file() else []
+        return starts
+
+    def _origin(self) -> Path | None:
+        """The checkpoint that the run in this folder began from, where it began from one."""
+        found = [start["checkpoint"] for start in self._starts()[:1] if "checkpoint" in start]
+        return Path(found[0]) if found else None
 
     def _data_record(self) -> dict[str, Any]:
         name = self.configuration.DATA.name

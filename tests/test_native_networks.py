@@ -1,0 +1,324 @@
+"""The native host's networks, losses and augmentation: what holds without StudioGAN."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import spectral_norm
+
+from studiogan_gsr import class_conditional_affines
+from studiogan_gsr.hosts.native.augmentation import ADA
+from studiogan_gsr.hosts.native.configuration import Aug, Configuration, Loss, Model, read_configuration
+from studiogan_gsr.hosts.native.layers import ConditionalBatchNorm2d, DoublingConv2d, HalvingConv2d
+from studiogan_gsr.hosts.native.losses import (
+    LeCam,
+    conditional_loss,
+    contrastive_loss,
+    data_to_data_loss,
+    discriminator_loss,
+    generator_loss,
+)
+from studiogan_gsr.hosts.native.networks import Generator, Judgement, make_networks
+
+CLASSES = 5
+CPU = torch.device("cpu")
+
+
+def configured(**model: Any) -> Configuration:
+    full = {"g_conv_dim": 4, "d_conv_dim": 8, "z_dim": 8, **model}
+    return read_configuration({"DATA": {"num_classes": CLASSES}, "MODEL": full})
+
+
+def given(n: int = 4, size: int = 32, z_dim: int = 8) -> tuple[Tensor, Tensor, Tensor]:
+    """(z, images, labels)"""
+    stream = torch.Generator().manual_seed(n)
+    z, images = torch.randn(n, z_dim, generator=stream), torch.randn(n, 3, size, size, generator=stream).tanh()
+    return z, images, torch.randint(CLASSES, (n,), generator=stream)
+
+
+# ------------------------------------------------------------------ folding, seeds, precision
+
+
+@pytest.mark.parametrize("spectral", [False, True])
+@pytest.mark.parametrize("size", [(4, 4), (5, 5), (6, 3), (1, 2), (7, 8)], ids=str)
+@pytest.mark.parametrize("layer", [DoublingConv2d, HalvingConv2d])
+def test_folding_changes_nothing(layer: type[nn.Conv2d], size: tuple[int, int], spectral: bool) -> None:
+    if layer is HalvingConv2d and min(size) < 2:
+        size = (2, 3)
+    torch.manual_seed(0)
+    plain = layer(3, 5, 3, padding=1, folded=False).double()
+    folded = layer(3, 5, 3, padding=1, folded=True).double()
+    folded.load_state_dict(plain.state_dict())
+    if spectral:
+        torch.manual_seed(1)
+        spectral_norm(plain)
+        torch.manual_seed(1)
+        spectral_norm(folded)
+    results = []
+    x = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
+    for one in (plain, folded):
+        y = one(x)
+        weights = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)
+        results.append([y, *torch.autograd.grad((y * weights).sum(), [x, *one.parameters()])])
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_doubling_layer_is_doubling_and_then_a_convolution() -> None:
+    layer = DoublingConv2d(2, 3, 3, padding=1, folded=True).double()
+    x = torch.randn(2, 2, 3, 5, dtype=torch.float64)
+    doubled = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    torch.testing.assert_close(layer(x), nn.functional.conv2d(doubled, layer.weight, layer.bias, padding=1))
+
+
+def test_a_halving_layer_is_a_convolution_and_then_the_mean_of_four() -> None:
+    layer = HalvingConv2d(2, 3, 3, padding=1, folded=True).double()
+    x = torch.randn(2, 2, 6, 4, dtype=torch.float64)
+    full = nn.functional.conv2d(x, layer.weight, layer.bias, padding=1)
+    torch.testing.assert_close(layer(x), full.unflatten(3, (2, 2)).unflatten(2, (3, 2)).mean((3, 5)))
+
+
+def test_networks_follow_the_seed_and_move_no_random_generator() -> None:
+    before = (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist())
+    first, again, other = (make_networks(configured(apply_d_sn=True), seed) for seed in (3, 3, 4))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before[1:]
+    for network, same, different in zip(first, again, other, strict=True):
+        weights = [key for key in network.state_dict() if key.endswith(("weight", "weight_orig", "weight_u"))]
+        assert weights
+        assert all(torch.equal(network.state_dict()[key], same.state_dict()[key]) for key in weights)
+        assert not all(torch.equal(network.state_dict()[key], different.state_dict()[key]) for key in weights)
+
+
+@pytest.mark.parametrize("conditioning", ["W/O", "AC", "PD", "2C", "D2DCE"])
+def test_bfloat16_stays_close_and_leaves_heads_and_spectral_norms_in_float32(conditioning: str) -> None:
+    model = Model(
+        g_cond_mtd="cBN", d_cond_mtd=conditioning, d_embed_dim=6, apply_g_sn=True, apply_d_sn=True, z_dim=8,
+        g_conv_dim=4, d_conv_dim=8, apply_attn=True, attn_g_loc=(2,), attn_d_loc=(1,),
+    )  # fmt: skip
+    configuration = Configuration(**{**vars(configured()), "MODEL": model})
+    z, images, labels = given()
+    outputs, states = [], []
+    for reduced in (False, True):
+        generator, discriminator = make_networks(configuration, 1)
+        for attention in (m for net in (generator, discriminator) for m in net.modules() if hasattr(m, "sigma")):
+            nn.init.ones_(attention.sigma)
+        with torch.autocast("cpu", torch.bfloat16, enabled=reduced):
+            made, judged = generator(z, labels), discriminator(images, labels)
+        outputs.append([made, *(head for head in judged if head is not None)])
+        layers = [m for net in (generator, discriminator) for m in net.modules() if hasattr(m, "weight_orig")]
+        assert len(layers) > 20
+        states.append([t for m in layers for t in (m.weight, m.weight_u, m.weight_v)])
+    for exact, rounded in zip(*outputs, strict=True):
+        assert rounded.dtype == torch.float32
+        assert float((rounded - exact).detach().norm() / exact.detach().norm()) < 0.03
+    assert not torch.equal(outputs[0][0], outputs[1][0])
+    for exact, rounded in zip(*states, strict=True):
+        assert rounded.dtype == torch.float32
+        assert torch.equal(rounded, exact)
+
+
+# ------------------------------------------------------------------ losses
+
+
+@pytest.mark.parametrize(
+    ("name", "of_real", "of_fake", "of_generated"),
+    [
+        ("vanilla", lambda r: math.log1p(math.exp(-r)), lambda f: math.log1p(math.exp(f)), None),
+        ("logistic", lambda r: math.log1p(math.exp(-r)), lambda f: math.log1p(math.exp(f)), None),
+        ("least_square", lambda r: (r - 1) ** 2 / 2, lambda f: f**2 / 2, None),
+        ("hinge", lambda r: max(0.0, 1 - r), lambda f: max(0.0, 1 + f), lambda f: -f),
+        ("wasserstein", lambda r: -r, lambda f: f, lambda f: -f),
+    ],
+)
+def test_adversarial_losses_are_their_definitions(name: str, of_real: Any, of_fake: Any, of_generated: Any) -> None:
+    real, fake = [1.7, -0.4, 0.2], [-2.5, 0.3, 0.9]
+    expected = sum(map(of_real, real)) / 3 + sum(map(of_fake, fake)) / 3
+    args = (torch.tensor(x, dtype=torch.float64) for x in (real, fake))
+    assert discriminator_loss(name, *args).item() == pytest.approx(expected)
+    expected = sum(map(of_generated or of_real, fake)) / 3
+    assert generator_loss(name, torch.tensor(fake, dtype=torch.float64)).item() == pytest.approx(expected)
+
+
+def _cosine(a: list[float], b: list[float]) -> float:
+    dot, norms = sum(x * y for x, y in zip(a, b, strict=True)), math.hypot(*a) * math.hypot(*b)
+    return dot / norms
+
+
+LABELS = [[0, 1, 0, 2, 0, 1], [0, 1, 2, 3], [2, 2, 2], [1, 0]]
+
+
+def _embedded(labels: list[int]) -> tuple[Tensor, Tensor]:
+    stream = torch.Generator().manual_seed(len(labels))
+    embed, proxy = (torch.randn(len(labels), 4, dtype=torch.float64, generator=stream) for _ in range(2))
+    return embed, proxy
+
+
+@pytest.mark.parametrize("labels", LABELS, ids=str)
+def test_the_contrastive_loss_is_its_definition(labels: list[int]) -> None:
+    embed, proxy = _embedded(labels)
+    e, p, temperature, total = embed.tolist(), proxy.tolist(), 0.6, 0.0
+    for i, label in enumerate(labels):
+        own = math.exp(_cosine(e[i], p[i]) / temperature)
+        others = {j: math.exp(_cosine(e[i], e[j]) / temperature) for j in range(len(labels)) if j != i}
+        positives = own + sum(value for j, value in others.items() if labels[j] == label)
+        total -= math.log(positives / (own + sum(others.values()))) / len(labels)
+    found = contrastive_loss(embed, proxy, torch.tensor(labels), temperature)
+    assert found.item() == pytest.approx(total)
+
+
+@pytest.mark.parametrize("labels", LABELS, ids=str)
+def test_the_data_to_data_loss_is_its_definition(labels: list[int]) -> None:
+    """ReACGAN's, but each row's negatives are divided by e to the largest similarity, as StudioGAN has it."""
+    embed, proxy = _embedded(labels)
+    e, p, temperature, margin, total = embed.tolist(), proxy.tolist(), 0.6, 0.9, 0.0
+    for i, label in enumerate(labels):
+        similar = {j: (_cosine(e[i], e[j]) + margin - 1) / temperature for j in range(len(labels)) if j != i}
+        largest = max(similar.values())
+        negatives = sum(math.exp(max(0.0, s) - largest) for j, s in similar.items() if labels[j] != label)
+        attracted = max(0.0, margin - _cosine(e[i], p[i])) / temperature
+        total += (attracted + math.log(math.exp(-attracted) + negatives)) / len(labels)
+    found = data_to_data_loss(embed, proxy, torch.tensor(labels), temperature, margin)
+    assert found.item() == pytest.approx(total)
+
+
+def test_the_largest_similarity_is_a_constant_to_the_gradient() -> None:
+    labels = torch.tensor(LABELS[0])
+    embed, proxy = _embedded(LABELS[0])
+    found = torch.func.grad(lambda e: data_to_data_loss(e, proxy, labels, 0.6, 0.9))(embed)
+    normed = nn.functional.normalize(embed)
+    others = ~torch.eye(len(labels), dtype=torch.bool)
+    largest = ((normed @ normed.T + 0.9 - 1) / 0.6).masked_fill(~others, -math.inf).amax(1)
+
+    def fixed(e: Tensor) -> Tensor:
+        unit = nn.functional.normalize(e)
+        similar = ((unit @ unit.T + 0.9 - 1) / 0.6).relu() - largest[:, None]
+        repelled = (similar.exp() * (labels[:, None] != labels)).sum(1)
+        attracted = ((0.9 - (unit * nn.functional.normalize(proxy)).sum(1)) / 0.6).relu()
+        return (attracted + (torch.exp(-attracted) + repelled).log()).mean()
+
+    torch.testing.assert_close(found, torch.func.grad(fixed)(embed))
+
+
+def test_cross_entropy_is_its_definition_and_other_conditionings_have_no_loss() -> None:
+    logits, labels = torch.tensor([[1.0, 0.0, -1.0], [0.5, 0.5, 2.0]]), torch.tensor([0, 1])
+    loss = conditional_loss(Model(d_cond_mtd="AC"), Loss())
+    assert loss is not None
+    expected = 0.0
+    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
+        expected -= math.log(math.exp(row[label]) / sum(map(math.exp, row))) / 2
+    assert loss(Judgement(torch.zeros(2), class_logits=logits), labels).item() == pytest.approx(expected)
+    assert conditional_loss(Model(d_cond_mtd="PD"), Loss()) is None
+    assert conditional_loss(Model(), Loss()) is None
+
+
+def test_lecam_is_what_one_computes_by_hand() -> None:
+    lecam = LeCam(decay=0.5, start=1, device=CPU)
+    steps = [
+        # real, fake, averages after it, penalty
+        ([1.0, 3.0], [-1.0, 1.0], (2.0, 0.0), 0.0),  # before the start: no memory
+        ([2.0, 4.0], [0.0, -2.0], (2.5, -0.5), 0.0),  # at the start: memory, no penalty yet
+        ([0.0, 2.0], [1.0, 1.0], (1.75, 0.25), (2 - 0.25) ** 2 / 2 + (1.75 - 1) ** 2),
+        ([-1.0, -3.0], [4.0, 2.0], (-0.125, 1.625), 0.0),  # real below the fake average, fake above the real one
+    ]
+    for step, (real, fake, averages, penalty) in enumerate(steps):
+        r, f = torch.tensor(real, requires_grad=True), torch.tensor(fake, requires_grad=True)
+        found = lecam.penalty(r, f, step)
+        assert lecam.averages.tolist() == pytest.approx(averages)
+        assert found.item() == pytest.approx(penalty)
+        if step == 2:  # the averages are constants
+            gradients = torch.autograd.grad(found, (r, f))
+            assert gradients[0].tolist() == pytest.approx([0, 2 - 0.25])
+            assert gradients[1].tolist() == pytest.approx([-(1.75 - 1), -(1.75 - 1)])
+
+
+# ------------------------------------------------------------------ ADA's p
+
+
+def ada(**changes: Any) -> ADA:
+    settings = {"ada_initial_augment_p": 0.5, "ada_target": 0.6, "ada_kimg": 0.1, "ada_interval": 1, **changes}
+    return ADA(Aug(apply_ada=True, ada_aug_type="bgc", **settings), torch.Generator())
+
+
+def test_p_goes_up_and_down_with_the_verdicts_on_real_images() -> None:
+    one = ada()
+    one.observe(torch.tensor([2.0, 0.1, 5.0, 1.0]))  # r = 1
+    one.adjust(0)
+    assert one.p.item() == pytest.approx(0.5 + 4 / 100)
+    one.observe(torch.tensor([2.0, -0.1, 5.0, -1.0]))  # r = 0
+    one.observe(torch.tensor([-2.0, -0.1]))  # both together: r = -1/3
+    one.adjust(1)
+    assert one.p.item() == pytest.approx(0.54 - 6 / 100)
+    one.observe(torch.tensor([1.0, 1.0, 1.0, 1.0, -1.0]))  # r = 0.6, the target
+    one.adjust(2)
+    assert one.p.item() == pytest.approx(0.48)
+
+
+def test_p_stays_from_0_to_1() -> None:
+    one = ada(ada_kimg=0.005)  # one batch of four moves by 0.8
+    for logit, expected in ((1.0, 1.0), (1.0, 1.0), (-1.0, 0.2), (-1.0, 0.0), (-1.0, 0.0), (1.0, 0.8)):
+        one.observe(torch.full((4,), logit))
+        one.adjust(0)
+        assert one.p.item() == pytest.approx(expected)
+
+
+def test_p_moves_at_the_interval_for_all_images_since_the_last_time() -> None:
+    one = ada(ada_interval=3)
+    moved = []
+    for step in range(7):
+        one.observe(torch.ones(2))
+        one.adjust(step)
+        moved.append(round(one.p.item(), 4))
+    assert moved == [0.52, 0.52, 0.52, 0.58, 0.58, 0.58, 0.64]
+
+
+def test_p_is_fixed_without_a_target() -> None:
+    one = ada(ada_target=None, ada_kimg=None, ada_interval=None)
+    for step in range(5):
+        one.observe(torch.ones(64))
+        one.adjust(step)
+    assert one.p.item() == 0.5
+
+
+# ------------------------------------------------------------------ class-conditional parameters
+
+
+@pytest.mark.parametrize("spectral", [False, True], ids=["plain", "spectral"])
+@pytest.mark.parametrize("backbone", ["resnet", "big_resnet"])
+def test_class_parameters_are_read_as_the_conditional_norms_use_them(backbone: str, spectral: bool) -> None:
+    shared = {"g_shared_dim": 6} if backbone == "big_resnet" else {}
+    configuration = configured(backbone=backbone, g_cond_mtd="cBN", apply_g_sn=spectral, **shared)
+    generator, _ = make_networks(configuration, 0)
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    z, _, labels = given()
+    generator(z, labels)  # spectral norms have moved
+    affines = class_conditional_affines(generator)
+    assert [affine.name for affine in affines] == [f"blocks.{i}.0.bn{j}" for i in range(3) for j in (1, 2)]
+    for affine in affines:
+        gain, bias = _observed(generator, affine.name)
+        assert gain.shape == affine.gain.shape == (CLASSES, 16)
+        torch.testing.assert_close(affine.gain, gain, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(affine.bias, bias, rtol=1e-5, atol=1e-6)
+
+
+def _observed(generator: Generator, name: str) -> tuple[Tensor, Tensor]:
+    """Gain and bias of one layer for each class, at noise 0, from forwards without its normalisation."""
+    layer = generator.eval().get_submodule(name)
+    assert isinstance(layer, ConditionalBatchNorm2d)
+    norm, layer.bn = layer.bn, nn.Identity()  # type: ignore[assignment]
+    if generator.shares:
+        condition = torch.cat([generator.shared.weight, torch.zeros(CLASSES, generator.part)], 1)
+    else:
+        condition = torch.eye(CLASSES)
+    shape = (CLASSES, norm.num_features, 1, 1)
+    at_0, at_1 = (layer(fill(shape), condition)[..., 0, 0] for fill in (torch.zeros, torch.ones))
+    layer.bn = norm
+    return at_1 - at_0 - 1, at_0
