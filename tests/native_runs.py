@@ -27,6 +27,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import yaml
+from torch.utils.data._utils import worker
 
 from studiogan_gsr.cli import main
 from studiogan_gsr.hosts.native import checkpoint
@@ -191,6 +192,12 @@ def _child(path: Path, environment: dict[str, str], work: Callable[..., Any], gi
 
 
 def command(argv: list[str]) -> int:
+    return main(argv)
+
+
+def command_with_impatient_workers(argv: list[str]) -> int:
+    """The command with workers that look ten times a second, not every five seconds, whether it lives."""
+    worker.MP_STATUS_CHECK_INTERVAL = 0.1
     return main(argv)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from studiogan_gsr.cli import main
-from studiogan_gsr.demo import CONFIGURATION, _classifier, _features, _pixels, _real, _spread
+from studiogan_gsr.demo import CONFIGURATION, Twin, _classifier, _features, _pixels, _real, _spread, reading
 from studiogan_gsr.errors import DONE, WRONG_REQUEST
 from studiogan_gsr.hosts.native.checkpoint import network_file, read_file
 
@@ -49,7 +49,7 @@ def test_the_record_says_what_it_measured_and_how(out: Path) -> None:
 
 def test_the_page_shows_norms_samples_and_tables(out: Path) -> None:
     shown = (out / "index.html").read_text()
-    assert shown.count("data:image/png;base64,") == 2
+    assert shown.count("data:image/png;base64,") == 3
     assert shown.count("<svg") == 1
     for word in ("without gSR", "with gSR", "Head, middle and tail", "digit 9", "sketch of the effect"):
         assert word in shown
@@ -77,3 +77,17 @@ def test_the_measures_mean_what_they_say() -> None:
     assert _spread(zeros) < _spread(torch.from_numpy(pixels))  # one digit against all
     assert len(reference) == 400
     assert CONFIGURATION["PRE"]["apply_rflip"] is False
+
+
+def test_it_says_what_the_numbers_show_and_what_they_do_not() -> None:
+    def twin(norm: float, diversity: float, recognised: float) -> Twin:
+        return Twin("", [1], [[1.0, 1.0, norm]], [1, 1, diversity], [1, 1, recognised], torch.empty(0))
+
+    clear = reading([twin(0.9, 0.3, 0.5), twin(0.4, 0.6, 0.5)], [9, 5, 1])
+    assert clear[0] == "The tail's largest spectral norm is 0.40 with gSR and 0.90 without."
+    assert clear[1] == "Diversity in the tail: 0.60 with gSR, 0.30 without."
+    assert clear[2] == "Recognised, 0.50 against 0.50 in the tail: no clear difference in one seed."
+    none = reading([twin(0.9, 0.6, 0.9), twin(0.85, 0.5, 0.1)], [9, 5, 1])
+    assert "not visible here: 0.85 with it, 0.90 without" in none[0]
+    assert "no clear difference" in none[1]
+    assert none[2] == "Recognised in the tail: 0.10 with gSR, 0.90 without."

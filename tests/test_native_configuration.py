@@ -298,3 +298,8 @@ def test_keys_that_agree_are_read(sections: Sections) -> None:
         for key, value in values.items():
             wanted = tuple(value) if isinstance(value, list) else value
             assert getattr(getattr(configuration, section), key) == wanted
+
+
+def test_nesterov_without_momentum_is_refused() -> None:
+    error = refusal({"OPTIMIZATION": {"type_": "SGD", "momentum": 0, "nesterov": True}})
+    assert error.path == "OPTIMIZATION.momentum"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,6 @@ def _one_thread() -> Iterator[None]:
 def _no_worker_is_left() -> Iterator[None]:
     """Every worker ends with its stream."""
     yield
-    gc.collect()
     assert not multiprocessing.active_children()
 
 
@@ -70,7 +69,9 @@ def whole(pixels: Pixels) -> Tensor:
 
 
 def taken(stream: ImageStream, number: int) -> list[tuple[Tensor, Tensor]]:
-    return [next(stream) for _ in range(number)]
+    """The next batches, and no more."""
+    with closing(stream):
+        return [next(stream) for _ in range(number)]
 
 
 def same(one: list[tuple[Tensor, Tensor]], other: list[tuple[Tensor, Tensor]]) -> bool:
@@ -155,7 +156,7 @@ def test_each_pass_has_every_image_once_and_in_another_order(pixels: Pixels) -> 
 
 
 def test_images_and_labels_belong_together_and_are_scaled_as_studiogan_scales_them(pixels: Pixels) -> None:
-    images, labels = next(ImageStream(InMemory(pixels, CPU, 0), NUMBER, 8, False, seed=1))
+    ((images, labels),) = taken(ImageStream(InMemory(pixels, CPU, 0), NUMBER, 8, False, seed=1), 1)
     wanted = whole(pixels)[labels].float().div(255).sub(0.5).div(0.5)
     assert torch.equal(images, wanted)
     assert images.min() >= -1

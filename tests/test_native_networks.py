@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import spectral_norm
+from torch.nn.utils.spectral_norm import SpectralNorm, spectral_norm
 
 from studiogan_gsr import class_conditional_affines
+from studiogan_gsr.errors import GeneratorError
 from studiogan_gsr.hosts.native.augmentation import ADA
 from studiogan_gsr.hosts.native.configuration import Aug, Configuration, Loss, Model, read_configuration
 from studiogan_gsr.hosts.native.layers import ConditionalBatchNorm2d, DoublingConv2d, HalvingConv2d
@@ -97,7 +98,17 @@ def test_networks_follow_the_seed_and_move_no_random_generator() -> None:
 
 
 @pytest.mark.parametrize("conditioning", ["W/O", "AC", "PD", "2C", "D2DCE"])
-def test_bfloat16_stays_close_and_leaves_heads_and_spectral_norms_in_float32(conditioning: str) -> None:
+def test_bfloat16_stays_close_and_leaves_heads_and_spectral_norms_in_float32(
+    conditioning: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On the CPU autocast would leave the products of a power iteration alone, on other devices it would not.
+    compute_weight, reduced_norms = SpectralNorm.compute_weight, []
+
+    def seen(self: SpectralNorm, module: nn.Module, do_power_iteration: bool) -> Any:
+        reduced_norms.append(torch.is_autocast_enabled("cpu"))
+        return compute_weight(self, module, do_power_iteration)
+
+    monkeypatch.setattr(SpectralNorm, "compute_weight", seen)
     model = Model(
         g_cond_mtd="cBN", d_cond_mtd=conditioning, d_embed_dim=6, apply_g_sn=True, apply_d_sn=True, z_dim=8,
         g_conv_dim=4, d_conv_dim=8, apply_attn=True, attn_g_loc=(2,), attn_d_loc=(1,),
@@ -122,6 +133,17 @@ def test_bfloat16_stays_close_and_leaves_heads_and_spectral_norms_in_float32(con
     for exact, rounded in zip(*states, strict=True):
         assert rounded.dtype == torch.float32
         assert torch.equal(rounded, exact)
+    assert len(reduced_norms) > 40
+    assert not any(reduced_norms)
+
+
+def test_spectral_norms_are_those_of_studiogan_down_to_their_epsilon() -> None:
+    for network in make_networks(configured(apply_g_sn=True, apply_d_sn=True), 0):
+        hooks = [hook for m in network.modules() for hook in m._forward_pre_hooks.values()]
+        assert hooks
+        assert {(type(hook).__mro__[1], hook.eps, hook.n_power_iterations) for hook in hooks} == {
+            (SpectralNorm, 1e-6, 1)
+        }
 
 
 # ------------------------------------------------------------------ losses
@@ -322,3 +344,10 @@ def _observed(generator: Generator, name: str) -> tuple[Tensor, Tensor]:
     at_0, at_1 = (layer(fill(shape), condition)[..., 0, 0] for fill in (torch.zeros, torch.ones))
     layer.bn = norm
     return at_1 - at_0 - 1, at_0
+
+
+@pytest.mark.parametrize("part", [CLASSES, CLASSES + 1])
+def test_layers_that_are_conditional_on_noise_alone_are_not_read(part: int) -> None:
+    generator, _ = make_networks(configured(backbone="big_resnet", g_cond_mtd="W/O", z_dim=4 * part), 0)
+    with pytest.raises(GeneratorError, match="not conditional on the class"):
+        class_conditional_affines(generator)

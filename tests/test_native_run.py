@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
 import re
@@ -34,6 +35,7 @@ from native_runs import (
     command,
     command_on_a_full_disk,
     command_that_dies,
+    command_with_impatient_workers,
     command_with_little_memory,
     difference,
     discriminator_gradients,
@@ -68,6 +70,14 @@ OF_STEPS = "--steps"
 def _one_thread() -> Iterator[None]:
     with one_thread():
         yield
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    """A test that failed may have left some; they would hold up the end of all tests."""
+    yield
+    for process in multiprocessing.active_children():
+        process.kill()
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +232,7 @@ def test_a_seed_gives_the_same_run_again_and_another_seed_another(tmp_path: Path
 
 # Going on.
 
-STEPS = 11
+STEPS = 9
 
 
 @pytest.fixture(scope="module")
@@ -257,7 +267,7 @@ def test_killed_at_random_moments_a_run_ends_as_the_uninterrupted_one(
     out, moments = tmp_path / "out", random.Random()
     killed = 0
     argv = arguments(folder / f"{name}.yaml", out, OF_STEPS, str(STEPS), "--resume")
-    for at_least in (0, 2, 5, 8):
+    for at_least in (0, 2, 4, 6):
         child = start(tmp_path, command, argv)
         child.wait_for_step(out, at_least)
         time.sleep(moments.uniform(0, 0.2))
@@ -330,7 +340,7 @@ def test_a_signal_ends_a_run_with_a_checkpoint(
 def test_workers_end_with_a_run_that_is_killed(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     argv = arguments(folder / "plain.yaml", out, OF_STEPS, "1000", "--stream", "--workers", "1")
-    child = start(tmp_path, command, argv)
+    child = start(tmp_path, command_with_impatient_workers, argv)
     child.wait_for_step(out, 1)
     pid = child.pid
     child.process.kill()
@@ -343,6 +353,12 @@ def test_workers_end_with_a_run_that_is_killed(folder: Path, tmp_path: Path) -> 
             return
         time.sleep(0.1)
     pytest.fail("a worker outlived its run")
+
+
+def test_workers_end_with_a_run_that_ends(tmp_path: Path) -> None:
+    trainer = train(PLAIN, options(tmp_path / "out", steps=1, in_memory=False, workers=1))
+    assert not multiprocessing.active_children()
+    assert trainer.steps == 1
 
 
 def test_a_finished_run_has_nothing_to_do_until_it_is_given_more_steps(
@@ -396,7 +412,7 @@ def ranks_of(outs: list[Path], sections: Sections, **more: Any) -> list[tuple[An
 def test_two_ranks_hold_the_same_networks_and_go_on_alike(folder: Path, tmp_path: Path) -> None:
     """A whole run by torchrun, and one in two parts by processes like torchrun's."""
     launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
-    argv = arguments(folder / "BigGAN.yaml", tmp_path / "whole", OF_STEPS, "7")
+    argv = arguments(folder / "BigGAN.yaml", tmp_path / "whole", OF_STEPS, "4", "--seed", "1")
     torchrun = subprocess.Popen(
         [sys.executable, *launch, "-m", "studiogan_gsr", *argv],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -407,9 +423,9 @@ def test_two_ranks_hold_the_same_networks_and_go_on_alike(folder: Path, tmp_path
     parts = tmp_path / "parts"
     parts.mkdir()
     out = parts / "run"
-    for steps, resume in ((3, False), (7, True)):
+    for steps, resume in ((2, False), (4, True)):
         kept = [parts / f"{rank}-{steps}.pth" for rank in range(2)]
-        given = [(BIGGAN, options(out, steps=steps, resume=resume), path) for path in kept]
+        given = [(BIGGAN, options(out, steps=steps, resume=resume, seed=1), path) for path in kept]
         ranks = start_ranks(parts, 2, one_rank, given)
         assert [child.end() for child in ranks] == [0, 0], "".join(child.output for child in ranks)
         assert ranks[0].output
@@ -419,14 +435,14 @@ def test_two_ranks_hold_the_same_networks_and_go_on_alike(folder: Path, tmp_path
             assert not difference(first[name], second[name])
         assert not torch.equal(first["noise"], second["noise"])
         assert torch.equal(first["ada"]["p"], second["ada"]["p"])
-        assert not torch.equal(first["ada"]["signs"], second["ada"]["signs"])
+        assert not torch.equal(first["ada"]["signs"], second["ada"]["signs"])  # counted until the fifth step
     output, _ = torchrun.communicate(timeout=60)
     assert torchrun.returncode == 0, output
-    assert [line["step"] for line in log_lines(tmp_path / "whole")] == [1, 2, 3, 4, 5, 6, 7]  # by rank 0 alone
+    assert [line["step"] for line in log_lines(tmp_path / "whole")] == [1, 2, 3, 4]  # by rank 0 alone
     assert output.count("training: step 1 ") == 1
     assert json.loads((tmp_path / "whole" / "run.json").read_text())["ranks"] == 2
     assert losses(out) == losses(tmp_path / "whole")
-    last = "checkpoints/step=7"
+    last = "checkpoints/step=4"
     assert not difference(files(out / last), files(tmp_path / "whole" / last))
 
 
@@ -570,8 +586,9 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole(
     assert "Traceback" not in child.output
     assert list((out / "checkpoints").iterdir()) == [old]
     assert {path.name: path.read_bytes() for path in old.iterdir()} == before
-    assert run(tmp_path, command, argv).process.exitcode == 0
-    assert losses(out) == losses(uninterrupted["SNGAN"])
+    if of_files == "native":
+        assert run(tmp_path, command, argv).process.exitcode == 0
+        assert losses(out) == losses(uninterrupted["SNGAN"])
 
 
 def test_a_batch_that_no_machine_holds_is_refused_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

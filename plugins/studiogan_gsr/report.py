@@ -25,7 +25,7 @@ th { font-weight: 600; } tr.group th { border-bottom: none; padding-bottom: 0; }
 .note { color: var(--faint); font-size: .9rem; max-width: 46rem; }
 figure { margin: 0; } figure.chart { background: #fff; border-radius: 6px; padding: .5rem; }
 figure.chart svg { width: 100%; height: auto; display: block; }
-.side { display: flex; gap: 2rem; flex-wrap: wrap; } .side figure { flex: 1 1 20rem; }
+.side { display: flex; gap: 1.2rem; flex-wrap: wrap; } .side figure { flex: 1 1 16rem; }
 .side img { width: 100%; image-rendering: pixelated; border-radius: 4px; }
 figcaption { font-size: .9rem; color: var(--faint); margin: .3rem 0; }
 """

@@ -150,8 +150,7 @@ class ADA:
         """Resample through a grid of twice the resolution, low-pass filtered on the way up and down."""
         n, channels, height, width = x.shape
         taps = len(_SYM6) // 4
-        left, top, right, bottom = _margin(G, height, width, 2 * taps)
-        x = F.pad(x, (left, right, top, bottom), mode="reflect")
+        x, (left, top, right, bottom) = _surrounded(x, _reach(G, height, width, 2 * taps))
         x = self._doubled(x.flatten(0, 1)[:, None])
         in_height, in_width = int(x.shape[2]), int(x.shape[3])
         x = x.view(n, channels, in_height, in_width)
@@ -210,22 +209,39 @@ _SYM6 = (
 )  # fmt: skip
 
 
-def _margin(G: Tensor, height: int, width: int, slack: int) -> tuple[int, int, int, int]:
-    """Pixels to reflect at left, top, right, bottom so that the grid finds the image everywhere.
+def _reach(G: Tensor, height: int, width: int, slack: int) -> Tensor:
+    """Pixels beyond left, top, right and bottom that the batch's grids reach: (4,), at most an image less one."""
+    x, y = (width - 1) / 2, (height - 1) / 2
+    corners = _constant(((-x, x, x, -x), (-y, -y, y, y), (1.0, 1.0, 1.0, 1.0)), G.device)
+    reached = (G @ corners)[:, :2]
+    low, high = -reached.amin((0, 2)), reached.amax((0, 2))
+    places = torch.stack([low, high]) + slack - _constant((x, y), G.device)
+    return places.ceil().clamp(min=0).minimum(_constant((width - 1.0, height - 1.0), G.device)).flatten()
 
-    At most an image less one.  On the CPU no more than this batch needs; elsewhere the most, because to
-    ask would wait for the device.  What is not reached does not matter.
+
+def _surrounded(x: Tensor, reach: Tensor) -> tuple[Tensor, tuple[int, int, int, int]]:
+    """The images mirrored beyond their edges by `reach`, and by how many pixels they have grown.
+
+    On the CPU by no more than that; elsewhere, where to ask would wait for the device, by the most, with
+    zeros beyond `reach`, which is the same to the grid.
     """
-    if G.is_cpu:
-        x, y = (width - 1) / 2, (height - 1) / 2
-        corners = torch.tensor([[-x, x, x, -x], [-y, -y, y, y], [1, 1, 1, 1]])
-        reached = (G @ corners)[:, :2]
-        low, high = -reached.amin((0, 2)), reached.amax((0, 2))
-        places = torch.stack([low, high]) + slack - torch.tensor([x, y])
-        most = torch.tensor([width - 1, height - 1])
-        left, top, right, bottom = places.ceil().clamp(min=0).minimum(most).int().flatten().tolist()
-        return left, top, right, bottom
-    return width - 1, height - 1, width - 1, height - 1
+    height, width = x.shape[2:]
+    if reach.is_cpu:
+        left, top, right, bottom = (int(pixels) for pixels in reach.tolist())
+        return F.pad(x, (left, right, top, bottom), mode="reflect"), (left, top, right, bottom)
+    return _mirrored_within(x, reach), (width - 1, height - 1, width - 1, height - 1)
+
+
+def _mirrored_within(x: Tensor, reach: Tensor) -> Tensor:
+    """The images mirrored by the most, zero where that is beyond `reach`."""
+    height, width = x.shape[2:]
+    x = F.pad(x, (width - 1, width - 1, height - 1, height - 1), mode="reflect")
+    left, top, right, bottom = reach.unbind()
+    columns = torch.arange(1 - width, 2 * width - 1, device=x.device)
+    rows = torch.arange(1 - height, 2 * height - 1, device=x.device)
+    kept_columns = (columns >= -left) & (columns < width + right)
+    kept_rows = (rows >= -top) & (rows < height + bottom)
+    return torch.where(kept_rows[:, None] & kept_columns, x, 0)
 
 
 @functools.lru_cache(maxsize=64)

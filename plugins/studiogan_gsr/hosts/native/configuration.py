@@ -241,7 +241,7 @@ def read_configuration(sections: Mapping[str, Any]) -> Configuration:
         kinds = {f.name: f.metadata["kind"] for f in dataclasses.fields(SECTIONS[name])} if name in SECTIONS else {}
         given = {}
         for key, value in values.items():
-            value = None if value == UNSET else value
+            value = None if value in (UNSET, [UNSET]) else value
             if key in kinds:
                 given[key] = _checked(f"{name}.{key}", value, kinds[key])
             elif key not in supported:
@@ -256,6 +256,12 @@ def read_configuration(sections: Mapping[str, Any]) -> Configuration:
     return configuration
 
 
+_MORE_ELSEWHERE = (
+    *("MODEL.backbone", "MODEL.g_cond_mtd", "MODEL.d_cond_mtd", "DATA.img_size"),
+    *("LOSS.adv_loss", "AUG.diffaug_type", "AUG.ada_aug_type"),
+)
+
+
 def _checked(path: str, value: Any, kind: Kind) -> Any:
     try:
         accepted = kind.accepts(value)
@@ -263,7 +269,7 @@ def _checked(path: str, value: Any, kind: Kind) -> Any:
         accepted = False
     if not accepted:
         allowed = f"allowed: {kind.allowed}{number_hint(value)}"
-        if path in ("MODEL.backbone", "MODEL.g_cond_mtd", "MODEL.d_cond_mtd", "DATA.img_size", "AUG.ada_aug_type"):
+        if path in _MORE_ELSEWHERE:
             allowed += "; StudioGAN has more: `studiogan-gsr studiogan run`"
         raise ConfigurationError(path, repr(value), allowed)
     return tuple(value) if isinstance(value, list) else value
@@ -314,6 +320,8 @@ def _check_together(configuration: Configuration) -> None:
         need("LOSS", loss, "lecam_lambda lecam_ema_start_iter lecam_ema_decay", "apply_lecam")
     if optimization.type_ == "SGD":
         need("OPTIMIZATION", optimization, "momentum nesterov", "SGD")
+        if optimization.nesterov and not optimization.momentum:
+            raise ConfigurationError("OPTIMIZATION.momentum", "0", "nesterov: true needs a momentum above 0")
     if optimization.type_ == "RMSprop":
         need("OPTIMIZATION", optimization, "momentum alpha", "RMSprop")
     if aug.apply_diffaug and aug.apply_ada:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -114,10 +114,13 @@ def _together(items: list[tuple[Tensor, int] | DataError]) -> tuple[Tensor, Tens
     return torch.stack(images), torch.tensor(labels)
 
 
+Batches = Generator[tuple[Tensor, Tensor], None, None]
+
+
 class Images(Protocol):
     """Real images by their places in the data set."""
 
-    def fetch(self, batches: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    def fetch(self, batches: Iterator[Tensor]) -> Batches:
         """For every batch of indices (B,), its images (B, 3, H, W) uint8 and labels (B,), on the device."""
         ...
 
@@ -139,7 +142,7 @@ class InMemory:
             start = stop
         self.images, self.labels, self.device = images.to(device), labels.to(device), device
 
-    def fetch(self, batches: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    def fetch(self, batches: Iterator[Tensor]) -> Batches:
         for indices in batches:
             places = indices.to(self.device, non_blocking=True)
             yield self.images[places], self.labels[places]
@@ -151,7 +154,7 @@ class Streamed:
     def __init__(self, pixels: Pixels, device: torch.device, workers: int) -> None:
         self.pixels, self.device, self.workers = pixels, device, max(1, workers)
 
-    def fetch(self, batches: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    def fetch(self, batches: Iterator[Tensor]) -> Batches:
         loader = DataLoader(
             self.pixels,
             batch_sampler=(indices.tolist() for indices in batches),
@@ -226,6 +229,10 @@ class ImageStream:
         self._part = slice(rank * part, (rank + 1) * part)
         self._passes: dict[int, tuple[Tensor, Tensor]] = {}
         self._fetched = images.fetch(self._indices(drawn))
+
+    def close(self) -> None:
+        """End the workers now; left to the garbage collector, they may take their time."""
+        self._fetched.close()
 
     def __iter__(self) -> ImageStream:
         return self

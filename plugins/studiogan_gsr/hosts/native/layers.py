@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.spectral_norm import SpectralNorm, spectral_norm
 
+from studiogan_gsr.errors import ConfigurationError
+
 
 @dataclass(frozen=True)
 class Style:
@@ -135,6 +137,9 @@ class SelfAttention(nn.Module):
 
     def __init__(self, channels: int, style: Style) -> None:
         super().__init__()
+        if channels < 8:
+            allowed = "attention needs at least 8: raise MODEL.g_conv_dim or d_conv_dim, or attend elsewhere"
+            raise ConfigurationError("MODEL.apply_attn", f"a block of {channels} channels", allowed)
         self.conv1x1_theta = style.conv(channels, channels // 8, 1, bias=False)
         self.conv1x1_phi = style.conv(channels, channels // 8, 1, bias=False)
         self.conv1x1_g = style.conv(channels, channels // 2, 1, bias=False)

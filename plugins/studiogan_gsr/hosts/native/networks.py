@@ -71,11 +71,9 @@ class Generator(nn.Module):
         style = Style(model.apply_g_sn, model.g_act_fn, folded)
         ins = [width * model.g_conv_dim for width in _GENERATOR_IN[size]]
         outs = [width * model.g_conv_dim for width in _GENERATOR_OUT[size]]
-        self.classes, self.conditional, self.shares = (
-            classes,
-            model.g_cond_mtd == "cBN",
-            model.backbone == "big_resnet",
-        )
+        # Named as StudioGAN names them: who reads class parameters asks for both.
+        self.num_classes, self.g_cond_mtd = classes, model.g_cond_mtd
+        self.conditional, self.shares = model.g_cond_mtd == "cBN", model.backbone == "big_resnet"
         self.part = model.z_dim // (len(ins) + 1) if self.shares else model.z_dim
         conditions = self.part if self.shares else 0
         self.linear0 = style.linear(self.part, ins[0] * _BOTTOM**2)
@@ -104,7 +102,7 @@ class Generator(nn.Module):
             shared = [self.shared(label)] if self.conditional else []
             conditions = [torch.cat([*shared, part], 1) for part in parts[1:]]
         else:
-            one_hot = F.one_hot(label, self.classes).to(z.dtype) if self.conditional else None
+            one_hot = F.one_hot(label, self.num_classes).to(z.dtype) if self.conditional else None
             conditions = [one_hot] * len(self.blocks)
         h = self.linear0(parts[0])
         h = h.view(len(z), -1, _BOTTOM, _BOTTOM).contiguous(memory_format=self.memory_format)

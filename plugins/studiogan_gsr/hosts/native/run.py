@@ -19,7 +19,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -155,6 +155,7 @@ class _Run:
             self._write_records()
         with (
             _stop_on_signals() as stop,
+            closing(self.stream),
             self._failures_explained(),
             self._log() as log,
             TrainingProgress(options.label, total, trainer.steps, 0 if self.quiet else options.lines) as bar,
@@ -212,9 +213,7 @@ class _Run:
             seed = mixed(self.options.seed, _SAMPLES)
             save_grid(generator, self.counts, model.z_prior, model.z_dim, seed, picture)
         name = self.out.resolve().name
-        return save_checkpoint(
-            trainer, self.out / "checkpoints", name, self.options.seed, elapsed, self.stream.drawn
-        )
+        return save_checkpoint(trainer, self.out / "checkpoints", name, self.options.seed, elapsed, self.stream.drawn)
 
     def _not_finite(self, what: str) -> TrainingError:
         remedy = "a lower learning rate, --precision float32 or another seed may help"
