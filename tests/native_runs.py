@@ -230,6 +230,12 @@ def command_on_a_full_disk(argv: list[str], size: int, of_files: str) -> int:
     return main(argv)
 
 
+def command_with_small_files(argv: list[str], size: int) -> int:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    return main(argv)
+
+
 def command_with_little_memory(argv: list[str], size: int) -> int:
     """The command in so many bytes of address space beyond what it has by now."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -306,6 +312,17 @@ def start_ranks(folder: Path, ranks: int, work: Callable[..., Any], given: list[
         start(folder, work, *mine, environment={**place, "RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank, mine in enumerate(given)
     ]
+
+
+def end_ranks(ranks: list[Child]) -> list[int]:
+    """Their exit statuses; as torchrun, ends all when one has failed."""
+    until = time.monotonic() + 60
+    while any(child.process.is_alive() for child in ranks):
+        if time.monotonic() > until or any(child.process.exitcode for child in ranks):
+            for child in ranks:
+                child.process.kill()
+        time.sleep(0.02)
+    return [child.end() for child in ranks]
 
 
 # What a run left.

@@ -152,7 +152,7 @@ def test_unknown_sections_and_keys_are_refused_with_a_near_miss(sections: Sectio
     assert said in error.allowed
 
 
-@pytest.mark.parametrize("value", [{"a": 1}, {}, [[1]], math.nan, math.inf, object(), "no such value"], ids=str)
+@pytest.mark.parametrize("value", [{"a": 1}, {}, [[1]], math.nan, math.inf, b"bytes", "no such value"], ids=str)
 @EVERY_KEY
 def test_no_key_takes_what_has_no_meaning(section: str, field: dataclasses.Field[Any], value: Any) -> None:
     if field.name == "name" and isinstance(value, str):

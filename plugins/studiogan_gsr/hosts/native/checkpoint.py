@@ -63,12 +63,14 @@ def save_checkpoint(trainer: Trainer, folder: Path, run_name: str, seed: int, el
             shutil.rmtree(target)
         partial.rename(target)
         _flush_folder(folder)
-    except (OSError, RuntimeError) as error:  # torch.save says RuntimeError where space runs out
+    except (OSError, RuntimeError) as error:
+        # Where space runs out, torch.save says RuntimeError, of something else, while it handles the OSError.
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
         shutil.rmtree(partial, ignore_errors=True)
         older = checkpoints(folder)
         last = f"the last good one is {older[-1][1]}" if older else "there is no older one"
         raise TrainingError(
-            f"the checkpoint of step {trainer.steps} cannot be written to {folder}: {reason(error)}; {last}"
+            f"the checkpoint of step {trainer.steps} cannot be written to {folder}: {reason(cause)}; {last}"
         ) from error
     for _, path in checkpoints(folder)[:-_KEPT]:
         shutil.rmtree(path, ignore_errors=True)

@@ -152,7 +152,8 @@ class _Run:
             self._say(f"nothing to do: the checkpoint is of step {trainer.steps}, the run ends at {total}")
             return trainer
         if self.rank == 0:
-            self._write_records()
+            with self._failures_explained():
+                self._write_records()
         with (
             _stop_on_signals() as stop,
             closing(self.stream),
