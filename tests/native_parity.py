@@ -337,9 +337,8 @@ class Reference:
         return self._results
 
     def close(self) -> None:
-        if self._process.poll() is None:
+        with self._process:  # closes its output, and waits
             self._process.kill()
-            self._process.communicate()
         self._folder.cleanup()
 
 

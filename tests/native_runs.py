@@ -187,7 +187,6 @@ def _child(path: Path, environment: dict[str, str], work: Callable[..., Any], gi
         os.dup2(file.fileno(), 2)
     os.environ.update(environment)
     warnings.simplefilter("error")
-    warnings.filterwarnings("ignore", "torch.distributed.nn.functional.all_gather", FutureWarning)
     sys.exit(work(*given))
 
 

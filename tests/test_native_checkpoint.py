@@ -335,3 +335,16 @@ def test_this_host_goes_on_from_studiogans_checkpoint_and_studiogan_from_ours(
         before, after = ours["lecam_emas"]["D_real"], last["lecam_emas"]["D_real"]
         assert after != before
         assert abs(after) < 7777 * 0.9**4
+
+
+def test_lecam_begins_anew_from_a_checkpoint_that_knows_no_averages(tmp_path: Path) -> None:
+    """StudioGAN's placeholder for averages that were never taken would make a penalty of millions."""
+    train(PLAIN, options(tmp_path / "run", steps=2))
+    lecam = {"apply_lecam": True, "lecam_lambda": 0.3, "lecam_ema_start_iter": 0, "lecam_ema_decay": 0.99}
+    trainer = fresh(changed(PLAIN, LOSS=lecam))
+    restored = load_checkpoint(trainer, tmp_path / "run" / "checkpoints" / "step=2")
+    assert "the checkpoint holds no LeCam averages: they begin with the next logits" in restored.messages
+    assert trainer.lecam is not None
+    penalty = trainer.lecam.penalty(torch.full((4,), 2.0), torch.full((4,), -1.0), trainer.steps)
+    assert trainer.lecam.averages.tolist() == [2.0, -1.0]
+    assert penalty.item() == 18.0

@@ -21,7 +21,8 @@ from studiogan_gsr.hosts.native.training import Speed
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
 from studiogan_gsr.settings import load_configuration
 
-pytestmark = pytest.mark.host
+# One worker for all: the reference processes are started once.
+pytestmark = [pytest.mark.host, pytest.mark.xdist_group("parity")]
 
 NETWORKS, TRAININGS = parity.network_cases(), parity.training_cases()
 LOSSES, SAMPLERS, AUGMENTATIONS = parity.loss_cases(), parity.sampler_cases(), parity.augmentation_cases()

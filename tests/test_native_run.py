@@ -497,6 +497,20 @@ def test_two_ranks_take_the_step_of_one_process_on_the_whole_batch(method: str, 
     assert all(value.abs().max() > 0 for value in wanted.values())
 
 
+def test_a_signal_to_one_rank_ends_all_with_one_checkpoint(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    argv = arguments(folder / "plain.yaml", out, OF_STEPS, "1000", "--print-freq", "2", "--save-freq", "1000")
+    ranks = start_ranks(tmp_path, 2, command, [(argv,)] * 2)
+    ranks[0].wait_for_step(out, 2)
+    os.kill(ranks[1].pid, signal.SIGTERM)
+    for child in ranks:
+        assert child.end() == FAILED, child.output
+    ((step, path),) = checkpoints(out / "checkpoints")
+    for child in ranks:
+        assert f"stopped after step {step} of 1000, saved in {path}; --resume goes on" in child.output
+    assert len(files(path)["native.pth"]["noise"]) == 2
+
+
 def test_another_number_of_ranks_goes_on_with_new_noise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     given = ranks_of([out, out], BIGGAN, steps=2)

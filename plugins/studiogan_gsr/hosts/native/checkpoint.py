@@ -148,14 +148,17 @@ def load_checkpoint(trainer: Trainer, folder: Path) -> Restored:
         networks[name].load_state_dict(files[name]["state_dict"])  # type: ignore[union-attr]
     trainer.g_optimizer.load_state_dict(g_state)
     trainer.d_optimizer.load_state_dict(d_state)
-    averages = d_file.get("lecam_emas")
-    if trainer.lecam is not None and averages is not None:
-        values = torch.tensor([averages["D_real"], averages["D_fake"]], dtype=torch.float64)
-        trainer.lecam.averages.copy_(values)
     if trainer.ada is not None and d_file.get("aa_p", "N/A") != "N/A":
         trainer.ada.p.copy_(torch.as_tensor(d_file["aa_p"]))
     trainer.steps = int(d_file["step"])
     messages = []
+    if trainer.lecam is not None:
+        averages = d_file.get("lecam_emas") or {}
+        values = [averages.get(key, LeCam.UNSEEN) for key in ("D_real", "D_fake")]
+        trainer.lecam.averages.copy_(torch.tensor(values, dtype=torch.float64))
+        if LeCam.UNSEEN in values:
+            trainer.lecam.begins = True
+            messages.append("the checkpoint holds no LeCam averages: they begin with the next logits")
     saved = g_file.get(STATE_KEY)
     if trainer.regularization is not None:
         messages.append(trainer.regularization.restore(saved, str(folder)))

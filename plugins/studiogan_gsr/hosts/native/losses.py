@@ -12,7 +12,6 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather
 
 from studiogan_gsr.hosts.native.configuration import Loss, Model
 from studiogan_gsr.hosts.native.networks import Judgement
@@ -93,11 +92,18 @@ def _gathered(judgement: Judgement, label: Tensor) -> tuple[Tensor, Tensor, Tens
     assert proxy is not None
     if not dist.is_initialized():
         return embed, proxy, label
-    labels = [torch.empty_like(label) for _ in range(dist.get_world_size())]
-    dist.all_gather(labels, label)
-    # This all_gather sums gradients back; the ranks' mean of gradients is then that of one process.
-    gathered = [torch.cat(all_gather(tensor)) for tensor in (embed, proxy)]  # type: ignore[no-untyped-call]
-    return gathered[0], gathered[1], torch.cat(labels)
+    return _of_all_ranks(embed), _of_all_ranks(proxy), _of_all_ranks(label)
+
+
+def _of_all_ranks(tensor: Tensor) -> Tensor:
+    """The ranks' tensors one after the other."""
+    ranks = dist.get_world_size()
+    parts = [torch.empty_like(tensor) for _ in range(ranks)]
+    dist.all_gather(parts, tensor.detach().contiguous())
+    if tensor.requires_grad:
+        # Every rank has the loss of all images, and gradients are averaged: times `ranks` gives one process's.
+        parts[dist.get_rank()] = tensor.detach() + ranks * (tensor - tensor.detach())
+    return torch.cat(parts)
 
 
 class LeCam:
@@ -111,6 +117,8 @@ class LeCam:
 
     def __init__(self, decay: float, start: int, device: torch.device) -> None:
         self.decay, self.start = decay, start
+        # Set where a run goes on from a checkpoint without averages: the next logits replace UNSEEN.
+        self.begins = False
         # float64, as StudioGAN's Python numbers are; (real, fake)
         self.averages = torch.full((2,), float(self.UNSEEN), dtype=torch.float64, device=device)
 
@@ -119,7 +127,8 @@ class LeCam:
         if dist.is_initialized():
             dist.all_reduce(means)
             means /= dist.get_world_size()
-        decay = self.decay if step >= self.start else 0.0
+        decay = self.decay if step >= self.start and not self.begins else 0.0
+        self.begins = False
         self.averages.mul_(decay).add_(means.double(), alpha=1 - decay)
         if step <= self.start:
             return torch.zeros((), device=real.device)

@@ -1,6 +1,6 @@
 """A training run: from a configuration to a folder that holds everything about it.
 
-config.yaml      every key of the configuration, defaults filled in
+config.yaml      the configuration, StudioGAN's defaults filled in, REGULARIZER as it was given
 run.json         versions, seed, device, speed switches, plug-ins, data and its class counts
 log.jsonl        one line a print interval
 tensorboard/     the same numbers as events
@@ -225,7 +225,7 @@ class _Run:
         return f"the last good checkpoint is {found[-1][1]}" if found else "there is no checkpoint yet"
 
     def _agreed(self, stop: bool, step: int) -> bool:
-        """Whether any rank was told to stop; ranks ask each other at print intervals only."""
+        """Whether any rank was told to stop.  To ask each other waits for the device: only at print intervals."""
         if self.ranks == 1:
             return stop
         if step % self.options.print_freq:
@@ -379,7 +379,8 @@ def _plugin_record(trainer: Trainer) -> dict[str, Any] | None:
     regularization, settings = trainer.regularization, trainer.configuration.regularizer
     if regularization is None or settings is None:
         return None
-    return {"plugin": str(regularization.plugin), "name": settings.name, "options": dict(settings.options)}
+    options, summary = dict(settings.options), regularization.summary
+    return {"plugin": str(regularization.plugin), "name": settings.name, "options": options, "summary": summary}
 
 
 @contextmanager
