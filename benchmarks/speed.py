@@ -186,18 +186,15 @@ CONTESTANTS: dict[str, Speed | list[str]] = {
     "native, all switches off": Speed(channels_last=False, folded=False, fused=False),
     "native": Speed(),
     "native, bfloat16": Speed(precision="bfloat16"),
-    "native, compiled": Speed(compiled=True),
-    "native, bfloat16, compiled": Speed(precision="bfloat16", compiled=True),
 }
 _CUDA_ONLY: dict[str, list[str]] = {"StudioGAN -mpc": ["-mpc"]}
 
 
-def hosts(configurations: Sequence[str], data: str, steps: int, turns: int, compiled: bool) -> None:
+def hosts(configurations: Sequence[str], data: str, steps: int, turns: int) -> None:
     """Seconds a step of both hosts on the same configuration and data, in turns, each in a process of its own."""
     cuda = torch.cuda.is_available()
     device = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads"
     names = [*CONTESTANTS, *(_CUDA_ONLY if cuda else {})]
-    names = [name for name in names if compiled or "compiled" not in name]
     print(f"device: {device}; median of {turns} x {steps} steps, the first of each turn left out")
     print("| configuration | " + " | ".join(f"{name}, s" if name == "StudioGAN" else name for name in names) + " |")
     print("|---" * (len(names) + 1) + "|")
@@ -256,7 +253,6 @@ def main() -> None:
     both.add_argument("--data", required=True)
     both.add_argument("--steps", type=int, default=4)
     both.add_argument("--turns", type=int, default=2)
-    both.add_argument("--compiled", action="store_true", help="through torch.compile too")
     one = commands.add_parser("contestant", help="one of them, in this process")
     for name in ("name", "configuration", "data"):
         one.add_argument(name)
@@ -265,7 +261,7 @@ def main() -> None:
     if options.command == "penalty":
         penalty_costs(options.device, options.rounds)
     elif options.command == "hosts":
-        hosts(options.configurations, options.data, options.steps, options.turns, options.compiled)
+        hosts(options.configurations, options.data, options.steps, options.turns)
     elif options.command == "contestant":
         print(json.dumps(contestant(options.name, options.configuration, options.data, options.steps)))
     else:

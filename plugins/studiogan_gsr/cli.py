@@ -124,7 +124,6 @@ def _add_train(commands: Any) -> None:
     )
     speed = train.add_argument_group("speed, none of which changes what is computed but for rounding")
     speed.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="default: float32")
-    speed.add_argument("--compile", action="store_true", help="both networks through torch.compile")
     speed.add_argument("--no-channels-last", action="store_true")
     speed.add_argument("--no-fold", action="store_true", help="resample before and after convolutions, not inside")
     speed.add_argument("--no-fused", action="store_true", help="the optimizers' plain form")
@@ -157,9 +156,7 @@ def _train(options: argparse.Namespace) -> int:
     from studiogan_gsr.hosts.native.run import Options, train
     from studiogan_gsr.hosts.native.training import Speed
 
-    speed = Speed(
-        options.precision, not options.no_channels_last, not options.no_fold, not options.no_fused, options.compile
-    )
+    speed = Speed(options.precision, not options.no_channels_last, not options.no_fold, not options.no_fused)
     train(
         options.configuration,
         Options(

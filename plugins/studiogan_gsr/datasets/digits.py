@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from studiogan_gsr.datasets.long_tailed import LongTailed, Whole, check_split
-from studiogan_gsr.errors import DataError, OptionError, reason
+from studiogan_gsr.datasets.long_tailed import LongTailed, Whole, check_ratio_given, check_split
+from studiogan_gsr.errors import DataError, reason
 
 _REFERENCE = 40  # images a class
 # What the rarest class has left for training: with it any class can be the head, as step and reversed need.
@@ -33,8 +33,7 @@ def digits_lt(
     Raises OptionError for impossible options, DataError without scikit-learn.
     """
     check_split(split)
-    if ratio is None and (profile, seed, reversed) != ("exp", 0, False):
-        raise OptionError("ratio", ratio, "a ratio (_rho<ratio>), which step, reversed and seed need")
+    check_ratio_given(ratio, profile, seed, reversed)
     dataset = _Digits(split)
     if split == "train" and ratio is not None:
         return LongTailed(dataset, ratio, profile, seed, reversed, n_max=_N_MAX)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from studiogan_gsr.datasets.long_tailed import LongTailed, Whole, check_split
-from studiogan_gsr.errors import DataError, OptionError
+from studiogan_gsr.datasets.long_tailed import LongTailed, Whole, check_ratio_given, check_split
+from studiogan_gsr.errors import DataError
 
 # The splits of our contract, and the folders that hold them in StudioGAN's layout.
 _FOLDERS = {"train": "train", "reference": "valid"}
@@ -23,8 +23,7 @@ def folder_lt(
     from torchvision.datasets import ImageFolder
 
     check_split(split)
-    if ratio is None and (profile, seed, reversed) != ("exp", 0, False):
-        raise OptionError("ratio", ratio, "a ratio (_rho<ratio>), which step, reversed and seed need")
+    check_ratio_given(ratio, profile, seed, reversed)
     folder = Path(root) / _FOLDERS[split]
     layout = f"{Path(root).resolve()} needs train/ and valid/, each with one folder of images a class"
     if not folder.is_dir():

@@ -17,6 +17,12 @@ def check_split(split: str) -> None:
         raise OptionError("split", split, "train or reference")
 
 
+def check_ratio_given(ratio: float | None, profile: str, seed: int, reversed: bool) -> None:
+    """OptionError for options of a long tail without its ratio."""
+    if ratio is None and (profile, seed, reversed) != ("exp", 0, False):
+        raise OptionError("ratio", ratio, "a ratio (_rho<ratio>), which step, reversed and seed need")
+
+
 class LongTailed:
     """A long-tailed subset of a torchvision-style data set; usable without any GAN.
 

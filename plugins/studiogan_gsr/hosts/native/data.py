@@ -28,7 +28,6 @@ from studiogan_gsr.hosts.native.progress import track
 from studiogan_gsr.hosts.regularization import listed
 from studiogan_gsr.registry import find_dataset, make_dataset
 
-RESIZERS = ("wo_resize", "nearest", "bilinear", "bicubic", "lanczos")
 # Sets that take more than this share of the free memory are streamed.
 _SHARE_OF_MEMORY = 0.3
 # Fewer images than this are decoded sooner than workers start.

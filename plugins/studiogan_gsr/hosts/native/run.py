@@ -113,14 +113,8 @@ class _Run:
         device: torch.device,
         on_interval: OnInterval | None,
     ) -> None:
-        self.configuration, self.options, self.rank, self.ranks, self.device, self.on_interval = (
-            configuration,
-            options,
-            rank,
-            ranks,
-            device,
-            on_interval,
-        )
+        self.configuration, self.options, self.on_interval = configuration, options, on_interval
+        self.rank, self.ranks, self.device = rank, ranks, device
         self.out = options.out
         self.console = console()
         self.quiet = rank != 0

@@ -17,11 +17,9 @@ from torch import Tensor, nn
 from studiogan_gsr.hosts.native.augmentation import ADA, augmentation
 from studiogan_gsr.hosts.native.configuration import Configuration, Optimization
 from studiogan_gsr.hosts.native.losses import LeCam, conditional_loss, discriminator_loss, generator_loss
-from studiogan_gsr.hosts.native.networks import make_networks
+from studiogan_gsr.hosts.native.networks import Judgement, make_networks
 from studiogan_gsr.hosts.native.sampling import sample_latents
 from studiogan_gsr.hosts.regularization import Regularization
-
-PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -29,18 +27,16 @@ class Speed:
     """What makes a step fast; none of it changes what is computed, but for bfloat16's rounding.
 
     precision: "bfloat16" computes convolutions and linear maps in it (weights, losses, spectral norms
-        and both heads stay float32).
+        and the discriminator's head stay float32).
     channels_last: the memory order that convolutions prefer.
     folded: resampling folded into the 3x3 convolutions beside it.
     fused: the optimizers' fused form, where there is one.
-    compiled: both networks through torch.compile.
     """
 
     precision: str = "float32"
     channels_last: bool = True
     folded: bool = True
     fused: bool = True
-    compiled: bool = False
 
 
 class Trainer:
@@ -63,13 +59,8 @@ class Trainer:
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
-        self.configuration, self.batches, self.device, self.speed, self.ranks = (
-            configuration,
-            batches,
-            device,
-            speed,
-            ranks,
-        )
+        self.configuration, self.speed = configuration, speed
+        self.batches, self.device, self.ranks = batches, device, ranks
         model, loss, optimization = configuration.MODEL, configuration.LOSS, configuration.OPTIMIZATION
         generator, discriminator = make_networks(configuration, seed, speed.folded)
         self.generator, self.discriminator = generator.to(device), discriminator.to(device)
@@ -97,8 +88,6 @@ class Trainer:
         self._conditional_loss, self._class_weight = conditional_loss(model, loss), loss.cond_lambda or 0.0
         self._lecam_weight = loss.lecam_lambda or 0.0
         self._norms = [m for m in self.generator.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        self._generate = torch.compile(self.generator) if speed.compiled else self.generator
-        self._judge = torch.compile(self.discriminator) if speed.compiled else self.discriminator
 
     @property
     def ada(self) -> ADA | None:
@@ -172,11 +161,12 @@ class Trainer:
         model, data = self.configuration.MODEL, self.configuration.DATA
         z, labels = sample_latents(model.z_prior, number, model.z_dim, data.num_classes, self.noise)
         with self._autocast():
-            return self._generate(z, labels), labels
+            return self.generator(z, labels), labels
 
-    def _judged(self, images: Tensor, labels: Tensor) -> Any:
+    def _judged(self, images: Tensor, labels: Tensor) -> Judgement:
         with self._autocast():
-            return self._judge(images, labels)
+            judgement: Judgement = self.discriminator(images, labels)
+        return judgement
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.speed.precision == "bfloat16")
