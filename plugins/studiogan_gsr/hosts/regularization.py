@@ -59,17 +59,17 @@ class Regularization:
         except Exception as error:  # a stranger's code
             raise PluginError(str(self.plugin), f"scalars() failed: {reason(error)}") from error
 
-    def report(self, step: int, patience: int | None = 1) -> dict[str, float]:
+    def report(self, step: int, patience: int = 1) -> dict[str, float]:
         """The scalars after training step `step` (from 1); RegularizerError ends a run that it no longer acts in.
 
-        patience: training steps without its acting that are borne; None: any number at the start too.
+        patience: training steps without its acting that are borne.
         """
         steps, (acted, seen) = self.attachment.steps, self._acted or (0, step - 2)
         if self._acted is None or steps > acted:
             if steps == 0 and patience == 1:
                 raise RegularizerError(f"{self.plugin}: has not acted before step {step}; the run is stopped")
             self._acted = steps, step - 1
-        elif step - 1 - seen >= (patience or 1):
+        elif step - 1 - seen >= patience:
             raise RegularizerError(f"{self.plugin}: has not acted since step {seen + 1}; the run is stopped")
         scalars = self.scalars()
         for key, value in scalars.items():

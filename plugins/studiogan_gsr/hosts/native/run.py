@@ -125,19 +125,14 @@ class _Run:
         self.dataset = dataset
         pixels = Pixels(dataset, data.name, data.img_size, options.resizer)
         images = load_images(pixels, device, options.workers, options.in_memory)
-        order = mixed(options.seed, _ORDER)
-
-        def stream(drawn: int) -> ImageStream:
-            flip = configuration.PRE.apply_rflip
-            return ImageStream(images, len(pixels), optimization.batch_size, flip, order, rank, ranks, drawn)
-
         self.trainer = Trainer(configuration, self.counts, iter(()), device, options.seed, options.speed, rank, ranks)
         if self.trainer.regularization is not None:
             self._say(self.trainer.regularization.summary)
         # A batch that no machine holds ends the run here: a step would take minutes over it first.
         torch.empty(optimization.batch_size // ranks, 3, data.img_size, data.img_size, device=device)
         self.restored = self._restore()
-        self.stream = stream(self.restored.drawn)
+        order, flip, drawn = mixed(options.seed, _ORDER), configuration.PRE.apply_rflip, self.restored.drawn
+        self.stream = ImageStream(images, len(pixels), optimization.batch_size, flip, order, rank, ranks, drawn)
         self.trainer.batches = self.stream
 
     def train(self) -> Trainer:
