@@ -205,7 +205,7 @@ def reading(twins: list[Twin], counts: list[int]) -> list[str]:
         ("recognised", (plain.recognised, gsr.recognised)),
     ):
         before, after = (float(np.mean([v[y] for y in tail])) for v in values)
-        if abs(after - before) < 0.25 * max(before, after):
+        if abs(after - before) < max(0.05, 0.25 * max(before, after)):
             lines.append(
                 f"{what.capitalize()}, {after:.2f} against {before:.2f} in the tail: no clear difference in one seed."
             )
