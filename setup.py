@@ -47,6 +47,7 @@ setup(
     install_requires=[
         "filelock",
         "h5py",
+        "lmdb",
         "matplotlib",
         "numpy",
         "packaging",
@@ -77,10 +78,20 @@ setup(
         "console_scripts": ["studiogan-gsr = studiogan_gsr.cli:main"],
         "studiogan.regularizers": ["gsr = studiogan_gsr.regularizers.gsr:GroupSpectralRegularizer"],
         "studiogan.datasets": [
+            "AnimalFaces_LT = studiogan_gsr.datasets.uneven:animal_faces_lt",
             "CIFAR10_LT = studiogan_gsr.datasets.cifar:cifar10_lt",
             "CIFAR100_LT = studiogan_gsr.datasets.cifar:cifar100_lt",
             "Digits_LT = studiogan_gsr.datasets.digits:digits_lt",
+            "Flowers102_LT = studiogan_gsr.datasets.uneven:flowers102_lt",
             "Folder_LT = studiogan_gsr.datasets.folder:folder_lt",
+            "HDF5_LT = studiogan_gsr.datasets.hdf5:hdf5_lt",
+            "ImageNet_LT = studiogan_gsr.datasets.lists:imagenet_lt",
+            "iNaturalist2017 = studiogan_gsr.datasets.inaturalist:inaturalist2017",
+            "iNaturalist2018 = studiogan_gsr.datasets.inaturalist:inaturalist2018",
+            "iNaturalist2019 = studiogan_gsr.datasets.inaturalist:inaturalist2019",
+            "LSUN_LT = studiogan_gsr.datasets.lsun:lsun_lt",
+            "Places_LT = studiogan_gsr.datasets.lists:places_lt",
+            "TinyImageNet_LT = studiogan_gsr.datasets.tiny_imagenet:tiny_imagenet_lt",
         ],
     },
     classifiers=[

@@ -16,7 +16,8 @@ from studiogan_gsr.errors import DONE, FAILED, GSRError, reason
 if TYPE_CHECKING:
     from rich.table import Table
 
-RESIZERS = ("wo_resize", "nearest", "bilinear", "bicubic", "lanczos")
+# As in datasets/preprocessing.py, which imports more than the command's help should wait for.
+RESIZERS = ("wo_resize", "nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 _DESCRIPTION = "gSR and long-tailed data sets as plug-ins for PyTorch-StudioGAN."
 
 
@@ -62,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     _add_train(commands)
+    _add_data(commands)
     demo = commands.add_parser("demo", help="gSR on handwritten digits: minutes on a CPU, no download")
     demo.add_argument("--out", default="gsr-demo", metavar="DIR", help="default: gsr-demo")
     demo.add_argument("--steps", type=_positive, help="of each of the two runs; default: about five minutes")
@@ -130,6 +132,29 @@ def _add_train(commands: Any) -> None:
     train.set_defaults(command=_train)
 
 
+def _add_data(commands: Any) -> None:
+    data = commands.add_parser("data", help="data sets by name: pack them into one file, show them")
+    actions = data.add_subparsers(required=True, metavar="ACTION")
+    prepare = actions.add_parser(
+        "prepare",
+        help="pack a data set into one HDF5 file, which both hosts use",
+        description="Writes DIR/<NAME>_<size>_<resizer>_<split>.hdf5, in StudioGAN's layout. What was interrupted "
+        "goes on; a file under its name is whole. The native host uses it by itself, StudioGAN with -hdf5.",
+    )
+    prepare.add_argument("--size", type=_positive, help="pixels; default: those of the images, where they are alike")
+    prepare.add_argument("--resizer", choices=RESIZERS, default="wo_resize", help="in place of the set's own")
+    prepare.add_argument("--workers", type=_count, help="processes; default: one a core")
+    prepare.add_argument("--skip-damaged", action="store_true", help="leave unreadable images out, and count them")
+    prepare.set_defaults(command=_data_prepare)
+    show = actions.add_parser("show", help="counts per class, images of head and tail, digest of the choice")
+    show.add_argument("--out", metavar="DIR", help="for the page; default: <NAME>-show")
+    show.set_defaults(command=_data_show)
+    for action in (prepare, show):
+        action.add_argument("name", metavar="NAME", help="as in DATA.name, such as CIFAR10_LT_rho100")
+        action.add_argument("--data", required=True, metavar="DIR", help="where the data set is, or is downloaded to")
+        action.add_argument("--split", choices=["train", "reference"], default="train")
+
+
 def _root(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", metavar="DIR", help="the checkout; default $STUDIOGAN_ROOT, else the cache folder")
 
@@ -175,6 +200,28 @@ def _train(options: argparse.Namespace) -> int:
             speed=speed,
         ),
     )
+    return DONE
+
+
+def _data_prepare(options: argparse.Namespace) -> int:
+    from studiogan_gsr.data import prepare
+
+    prepare(
+        options.name,
+        options.data,
+        options.size,
+        options.split,
+        options.resizer,
+        options.workers,
+        options.skip_damaged,
+    )
+    return DONE
+
+
+def _data_show(options: argparse.Namespace) -> int:
+    from studiogan_gsr.data import show
+
+    show(options.name, options.data, Path(options.out or f"{options.name}-show"), options.split)
     return DONE
 
 

@@ -82,6 +82,10 @@ class DataError(GSRError):
     exit_status = WRONG_REQUEST
 
 
+class DamagedImage(DataError):
+    """One image of a data set cannot be read."""
+
+
 class CheckpointError(GSRError):
     """A checkpoint is missing, damaged or another architecture's."""
 

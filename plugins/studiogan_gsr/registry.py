@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from studiogan_gsr.contract import Regularizer, missing_methods
-from studiogan_gsr.datasets.names import GRAMMAR, is_variant, parse_variant
+from studiogan_gsr.datasets.names import GRAMMAR, is_variant, parse_variant, variant_name
 from studiogan_gsr.errors import (
     ConfigurationError,
     GSRError,
@@ -31,6 +31,14 @@ from studiogan_gsr.errors import (
 REGULARIZERS = "studiogan.regularizers"
 DATASETS = "studiogan.datasets"
 GROUPS = (REGULARIZERS, DATASETS)
+# A factory's options, and the parts of a name that give them.
+_PART_OF = {
+    "ratio": "ratio (_rho)",
+    "profile": "_step",
+    "reversed": "_reversed",
+    "released": "_released",
+    "seed": "_seed",
+}
 _DATASET_ATTRIBUTES = ("targets", "class_counts", "classes", "__len__", "__getitem__")
 
 
@@ -156,7 +164,11 @@ def find_dataset(name: str) -> tuple[LoadedPlugin, dict[str, Any]] | None:
     if not bases:
         stem = name.split("_rho")[0]
         ours = [base for base in found if base.endswith("_LT")]
-        alike = _letters(name).startswith(tuple(map(_letters, ours))) or get_close_matches(stem, ours, cutoff=0.85)
+        alike = (
+            _letters(name).startswith(tuple(map(_letters, ours)))
+            or _letters(name) in map(_letters, found)
+            or get_close_matches(stem, ours, cutoff=0.85)
+        )
         if alike or re.search(r"_rho\d", name):
             raise ConfigurationError(
                 "DATA.name",
@@ -176,13 +188,28 @@ def find_dataset(name: str) -> tuple[LoadedPlugin, dict[str, Any]] | None:
             raise PluginError(
                 str(loaded.plugin), f"has the signature {signature}; wanted (root, split, **options)"
             ) from error
-        try:
-            signature.bind("root", "train", **options)
-        except TypeError as error:
-            raise ConfigurationError(
-                "DATA.name", repr(name), f"{base} cannot be made so: {error}; the form is {GRAMMAR}"
-            ) from error
+        _check_parts(name, base, signature, options)
     return loaded, options
+
+
+def _check_parts(name: str, base: str, signature: inspect.Signature, options: dict[str, Any]) -> None:
+    """Refuse parts of a name that mean nothing for a data set, and a missing one, with the name to write."""
+    parameters = signature.parameters.values()
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        known = {option: value for option, value in options.items() if option in signature.parameters}
+        if unknown := [part for option, part in _PART_OF.items() if option in options and option not in known]:
+            raise ConfigurationError(
+                "DATA.name", repr(name), f"{base} has no {', '.join(unknown)}; write {variant_name(base, known)}"
+            )
+    try:
+        signature.bind("root", "train", **options)
+    except TypeError as error:
+        example = variant_name(base, {"ratio": 100, **options})
+        raise ConfigurationError(
+            "DATA.name",
+            repr(name),
+            f"{base} cannot be made so: {error}; write, say, {example}; the form is {GRAMMAR}",
+        ) from error
 
 
 def make_dataset(loaded: LoadedPlugin, root: str, split: str, options: Mapping[str, Any]) -> Any:

@@ -7,6 +7,7 @@ import html
 import io
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from typing import Any
 
 from PIL import Image
 
@@ -85,10 +86,49 @@ def norms_chart(
     handles, labels = axes[-1].get_legend_handles_labels()
     figure.legend(handles, labels, title="training\nimages", loc="center right", frameon=False)
     figure.tight_layout(rect=(0, 0, 1 - 0.55 / len(panels) / 2, 1))
+    return _drawn(figure, kind)
+
+
+def counts_chart(class_counts: Sequence[int], classes: Sequence[str]) -> bytes:
+    """Images per class as bars, the most frequent first, as SVG: named where there is room, else one area."""
+    from matplotlib.figure import Figure
+
+    order = sorted(range(len(class_counts)), key=lambda label: -class_counts[label])
+    counts = [class_counts[label] for label in order]
+    figure = Figure(figsize=(9, 3.2))
+    axis = figure.subplots()
+    named = len(counts) <= 40
+    if named:
+        axis.bar(range(len(counts)), counts, color="#31688e")
+        axis.set_xticks(range(len(counts)), [_short(classes[label]) for label in order], rotation=45, ha="right")
+        for place, count in enumerate(counts):
+            axis.annotate(
+                f"{count:,}", (place, count), ha="center", va="bottom", fontsize=7 if len(counts) > 12 else 9
+            )
+    else:
+        axis.fill_between(range(len(counts)), counts, step="mid", color="#31688e")
+        axis.set_xlabel("class, by falling number of images")
+    axis.set(ylabel="images", ylim=(0, 1.1 * max(counts)))
+    if max(counts) >= 20 * max(1, min(counts)):
+        axis.set_yscale("log")
+        axis.set_ylim(max(0.7, 0.5 * min(counts)), 2 * max(counts))
+    axis.grid(axis="y", alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    return _drawn(figure, "svg")
+
+
+def _drawn(figure: Any, kind: str) -> bytes:
+    import matplotlib
+
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "gsr"}):
         figure.savefig(buffer, format=kind, dpi=130, metadata={"Date": None} if kind == "svg" else None)
     return buffer.getvalue()
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 18 else f"{name[:17]}…"
 
 
 def chart(svg: bytes, caption: str) -> str:

@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from PIL import Image
 
-from studiogan_gsr.datasets.long_tailed import LongTailed, Whole, check_split
+from studiogan_gsr.datasets.images import check_balanced
+from studiogan_gsr.datasets.long_tailed import LongTailed, View, Whole, check_split
 from studiogan_gsr.errors import DataError
 
 
 def cifar10_lt(
     root: str, split: str, ratio: float, profile: str = "exp", seed: int = 0, reversed: bool = False
-) -> LongTailed | Whole:
+) -> View:
     """CIFAR-10-LT.  "train": 5000 images in the head class; "reference": the 10,000 test images."""
     from torchvision.datasets import CIFAR10
 
@@ -22,7 +24,7 @@ def cifar10_lt(
 
 def cifar100_lt(
     root: str, split: str, ratio: float, profile: str = "exp", seed: int = 0, reversed: bool = False
-) -> LongTailed | Whole:
+) -> View:
     """CIFAR-100-LT.  "train": 500 images in the head class; "reference": the 10,000 test images."""
     from torchvision.datasets import CIFAR100
 
@@ -31,7 +33,7 @@ def cifar100_lt(
 
 def _cifar(
     cifar: Any, size: str, root: str, split: str, ratio: float, profile: str, seed: int, reversed: bool
-) -> LongTailed | Whole:
+) -> View:
     check_split(split)
     train = split == "train"
     try:
@@ -47,6 +49,27 @@ def _cifar(
             f"({' '.join(str(error).split())}); "
             f"put {cifar.filename} ({size}) or the folder {cifar.base_folder} there, from {cifar.url}"
         ) from error
-    if split == "train":
-        return LongTailed(dataset, ratio, profile, seed, reversed)
-    return Whole(dataset, dataset.classes)
+    source = _Batches(dataset, f"{cifar.__name__}/{'train' if train else 'test'}")
+    if train:
+        return LongTailed(source, ratio, profile, seed, reversed)
+    reference = Whole(source, source.classes)
+    # The archive's other part, and balanced: torchvision has checked its digest.
+    check_balanced(reference, f"{cifar.__name__}_LT")
+    return reference
+
+
+class _Batches:
+    """torchvision's CIFAR, its images called by part and number, and without its transforms."""
+
+    def __init__(self, cifar: Any, part: str) -> None:
+        self.pixels, self.targets, self.classes, self._part = cifar.data, cifar.targets, cifar.classes, part
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return Image.fromarray(self.pixels[index]), self.targets[index]
+
+    def where(self, index: int) -> str:
+        """Part and number in the archive."""
+        return f"{self._part}/{index}"

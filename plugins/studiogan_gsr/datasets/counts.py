@@ -49,23 +49,38 @@ def frequency_thirds(class_counts: Sequence[int]) -> dict[str, list[int]]:
     return dict(zip(("head", "middle", "tail"), thirds, strict=True))
 
 
+def shot_groups(class_counts: Sequence[int], fewer_than: int = 20, more_than: int = 100) -> dict[str, list[int]]:
+    """{"many", "medium", "few"}: labels with more than 100 images, fewer than 20, and those between.
+
+    The usual thresholds (Liu et al., "Large-Scale Long-Tailed Recognition in an Open World", CVPR 2019).
+    Raises OptionError where the thresholds overlap.
+    """
+    if not 0 <= fewer_than <= more_than + 1:
+        raise OptionError("fewer_than", fewer_than, f"a number from 0 to more_than + 1 = {more_than + 1}")
+    groups: dict[str, list[int]] = {"many": [], "medium": [], "few": []}
+    for label, count in enumerate(class_counts):
+        groups["many" if count > more_than else "few" if count < fewer_than else "medium"].append(label)
+    return groups
+
+
 def long_tailed_indices(
-    targets: Sequence[int] | npt.NDArray[np.integer], counts: Sequence[int], seed: int = 0
+    targets: Sequence[int] | npt.NDArray[np.integer], counts: Sequence[int], seed: int | None = 0
 ) -> list[int]:
     """Indices of the images that a long-tailed split keeps, class by class.
 
     Numpy's legacy stream, seeded once; classes in index order: shuffle the class's indices, keep the
     first counts[y].  With seed 0 these are, index for index, the usual long-tailed CIFAR.
     targets: labels 0 .. C-1 of all images, where C = len(counts).
+    seed: None keeps the first counts[y] as they come, as the usual long-tailed LSUN does.
     Raises OptionError for other labels, for a class with too few images, and for a negative seed.
     """
     labels = np.asarray(targets)
     present = np.unique(labels)
     if not np.array_equal(present, np.arange(len(counts))):
         raise OptionError("targets", present.tolist()[:20], f"each of the labels 0 to {len(counts) - 1}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32):
         raise OptionError("seed", seed, "an integer from 0 to 2^32 - 1")
-    stream = np.random.RandomState(seed)
+    stream = np.random.RandomState(seed) if seed is not None else None
     kept: list[int] = []
     for label, count in enumerate(counts):
         indices = np.flatnonzero(labels == label)
@@ -75,6 +90,7 @@ def long_tailed_indices(
                 int(count),
                 f"at most {len(indices)}, the images of class {label} (n_max, in Python, makes all smaller)",
             )
-        stream.shuffle(indices)
+        if stream is not None:
+            stream.shuffle(indices)
         kept += indices[:count].tolist()
     return kept

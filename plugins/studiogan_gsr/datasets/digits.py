@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from studiogan_gsr.datasets.long_tailed import LongTailed, Whole, check_ratio_given, check_split
+from studiogan_gsr.datasets.long_tailed import LongTailed, View, Whole, check_ratio_given, check_split
 from studiogan_gsr.errors import DataError, reason
 
 _REFERENCE = 40  # images a class
@@ -24,7 +24,7 @@ def digits_lt(
     profile: str = "exp",
     seed: int = 0,
     reversed: bool = False,
-) -> LongTailed | Whole:
+) -> View:
     """Handwritten digits, RGB, 32 x 32 pixels, enlarged from 8 x 8.
 
     "train": 134 images in the head class, or, without a ratio, all 1397 (134 to 143 a class);
@@ -58,6 +58,7 @@ class _Digits:
             reference[np.flatnonzero(labels == label)[-_REFERENCE:]] = True
         kept = reference if split == "reference" else ~reference
         self.images = np.stack([_enlarged(image) for image in digits.images[kept]])
+        self._places = np.flatnonzero(kept)
         self.targets: list[int] = labels[kept].tolist()
         self.classes = [str(name) for name in digits.target_names]
 
@@ -66,6 +67,10 @@ class _Digits:
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         return Image.fromarray(self.images[index]), self.targets[index]
+
+    def where(self, index: int) -> str:
+        """The place among all of scikit-learn's digits."""
+        return f"digits/{self._places[index]}"
 
 
 def _enlarged(image: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:

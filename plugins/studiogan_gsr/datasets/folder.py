@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from studiogan_gsr.datasets.long_tailed import LongTailed, Whole, check_ratio_given, check_split
+from studiogan_gsr.datasets.images import ImageFiles, checked_reference, listing
+from studiogan_gsr.datasets.long_tailed import LongTailed, View, Whole, check_ratio_given, check_split
 from studiogan_gsr.errors import DataError
-
-# The splits of our contract, and the folders that hold them in StudioGAN's layout.
-_FOLDERS = {"train": "train", "reference": "valid"}
 
 
 def folder_lt(
@@ -18,21 +16,35 @@ def folder_lt(
     profile: str = "exp",
     seed: int = 0,
     reversed: bool = False,
-) -> LongTailed | Whole:
-    """An image folder made long-tailed by `ratio`, or, without a ratio, as long-tailed as it is."""
-    from torchvision.datasets import ImageFolder
+) -> View:
+    """An image folder made long-tailed by `ratio`, or, without a ratio, as long-tailed as it is.
 
+    "train": of train/; "reference": all of valid/, which must be balanced and share no file with it.
+    Images as StudioGAN takes them: the middle square, resized only where the host is told to.
+    """
     check_split(split)
     check_ratio_given(ratio, profile, seed, reversed)
-    folder = Path(root) / _FOLDERS[split]
     layout = f"{Path(root).resolve()} needs train/ and valid/, each with one folder of images a class"
-    if not folder.is_dir():
-        found = sorted(p.name for p in Path(root).iterdir())[:5] if Path(root).is_dir() else "no such folder"
-        raise DataError(f"{layout}; found {found}")
+    source = class_folders(Path(root), "train", layout)
+    train = Whole(source, source.classes) if ratio is None else LongTailed(source, ratio, profile, seed, reversed)
+    if split == "train":
+        return train
+    reference = class_folders(Path(root), "valid", layout)
+    return checked_reference(train, Whole(reference, reference.classes), "Folder_LT")
+
+
+def class_folders(root: Path, folder: str, layout: str) -> ImageFiles:
+    """The images of root/folder/<class>/, at any depth, as torchvision's ImageFolder finds them.
+
+    layout: what the errors say is needed.  Raises DataError where there are none, or an empty class.
+    """
+    from torchvision.datasets import ImageFolder
+
+    if not (root / folder).is_dir():
+        raise DataError(f"{layout}; found: {listing(root)}")
     try:
-        dataset = ImageFolder(str(folder))
+        found = ImageFolder(str(root / folder))
     except FileNotFoundError as error:
-        raise DataError(f"{layout}; in {folder.name}/: {' '.join(str(error).split())}") from error
-    if split == "train" and ratio is not None:
-        return LongTailed(dataset, ratio, profile, seed, reversed)
-    return Whole(dataset, dataset.classes)
+        raise DataError(f"{layout}; in {folder}/: {' '.join(str(error).split())}") from error
+    names = [Path(path).relative_to(root).as_posix() for path, _ in found.samples]
+    return ImageFiles(root, names, found.targets, found.classes)

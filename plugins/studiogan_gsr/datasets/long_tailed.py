@@ -1,4 +1,4 @@
-"""The long-tailed view of any map-style data set."""
+"""Views of any map-style data set: long-tailed, whole, or a slice."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from studiogan_gsr.datasets.counts import long_tailed_counts, long_tailed_indices
+from studiogan_gsr.datasets.counts import long_tailed_counts, long_tailed_indices, shot_groups
+from studiogan_gsr.datasets.preprocessing import Preprocessing
 from studiogan_gsr.errors import OptionError
 
 
@@ -23,19 +25,58 @@ def check_ratio_given(ratio: float | None, profile: str, seed: int, reversed: bo
         raise OptionError("ratio", ratio, "a ratio (_rho<ratio>), which step, reversed and seed need")
 
 
-class LongTailed:
+class View:
+    """Images of another map-style data set, chosen by index; picklable, and a slice of it is a view too.
+
+    Attributes: `dataset`; `indices` into it; `targets` and `class_counts` (in label order) of the chosen
+    images; `classes` (names); `preprocessing` (None: as the host prepares images); `notes`, what a
+    reader of its numbers must know.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        indices: Sequence[int],
+        classes: Sequence[str],
+        preprocessing: Preprocessing | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.dataset = dataset
+        self.indices = list(indices)
+        self.classes = list(classes)
+        self.preprocessing = preprocessing
+        self.notes = tuple(notes)
+        labels = labels_of(dataset)[np.asarray(self.indices, dtype=np.int64)]
+        self.targets: list[int] = labels.tolist()
+        self.class_counts: list[int] = np.bincount(labels, minlength=len(self.classes)).tolist()
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: Any) -> Any:
+        """(image, int label); a View for a slice."""
+        if isinstance(index, slice):
+            return View(self.dataset, self.indices[index], self.classes, self.preprocessing, self.notes)
+        image, label = self.dataset[self.indices[index]]
+        return image, int(label)
+
+    def few_shot_classes(self, fewer_than: int = 20, more_than: int = 100) -> dict[str, list[int]]:
+        """Labels of the "many"-, "medium"- and "few"-shot classes; see `shot_groups`."""
+        return shot_groups(self.class_counts, fewer_than, more_than)
+
+
+class LongTailed(View):
     """A long-tailed subset of a torchvision-style data set; usable without any GAN.
 
-    dataset: map-style, (image, int label), with `targets` (labels 0 .. C-1) and, if it has them,
-        `classes` (names).
+    dataset: map-style, (image, int label), with its labels 0 .. C-1 as `targets` (or, as some of
+        torchvision's, `labels` or `_labels`) and, if it has them, `classes` (names).
     ratio: imbalance ratio rho >= 1.
     profile: "exp" or "step"; see `long_tailed_counts`.
-    seed: of the choice of images within each class; see `long_tailed_indices`.
+    seed: of the choice of images within each class, or None for the first; see `long_tailed_indices`.
     reversed: class 0 is the rarest, the last class the most frequent.
     n_max: images of the most frequent class; None: all that it has.
+    capped: a class with fewer images than its share gives all it has; else that is an error.
 
-    Attributes: `indices` into `dataset`; `targets`, `class_counts` (both in label order) and
-    `classes` of the subset.
     Raises OptionError as the two functions above do.
     """
 
@@ -44,53 +85,62 @@ class LongTailed:
         dataset: Any,
         ratio: float,
         profile: str = "exp",
-        seed: int = 0,
+        seed: int | None = 0,
         reversed: bool = False,
         n_max: int | None = None,
+        capped: bool = False,
+        preprocessing: Preprocessing | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
-        targets = np.asarray(dataset.targets)
-        num_classes = len(np.unique(targets))
-        if not np.array_equal(np.unique(targets), np.arange(num_classes)):
-            raise OptionError(
-                "targets", np.unique(targets).tolist()[:20], f"each of the labels 0 to {num_classes - 1}"
-            )
+        targets = labels_of(dataset)
+        present = np.unique(targets)
+        if not np.array_equal(present, np.arange(len(present))):
+            raise OptionError("targets", present.tolist()[:20], f"each of the labels 0 to {len(present) - 1}")
+        available = np.bincount(targets)
         if n_max is None:
-            n_max = int(np.sum(targets == (num_classes - 1 if reversed else 0)))
-        counts = long_tailed_counts(n_max, num_classes, ratio, profile)
+            n_max = int(available.max() if capped else available[-1 if reversed else 0])
+        counts = long_tailed_counts(n_max, len(available), ratio, profile)
         if reversed:
             counts.reverse()
-        self.dataset = dataset
-        self.indices = long_tailed_indices(targets, counts, seed)
-        self.targets: list[int] = targets[self.indices].tolist()
-        self.class_counts = counts
-        self.classes: list[str] = [str(c) for c in getattr(dataset, "classes", range(num_classes))]
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        image, label = self.dataset[self.indices[index]]
-        return image, int(label)
+        if capped:
+            counts = np.minimum(counts, available).tolist()
+        classes = [str(c) for c in getattr(dataset, "classes", range(len(available)))]
+        super().__init__(dataset, long_tailed_indices(targets, counts, seed), classes, preprocessing, notes)
 
 
-class Whole:
+class Whole(View):
     """A data set as it is, with `class_counts`: a reference split, or a tail that nature made.
 
     Raises OptionError where a label from 0 to the largest does not occur.
     """
 
-    def __init__(self, dataset: Any, classes: Sequence[str]) -> None:
-        self.dataset = dataset
-        self.targets = [int(t) for t in dataset.targets]
-        self.classes = list(classes)
-        counts = np.bincount(self.targets, minlength=len(self.classes))
-        self.class_counts: list[int] = counts.tolist()
-        if 0 in self.class_counts or len(counts) != len(self.classes):
-            raise OptionError("class_counts", self.class_counts, f"images in each of {len(self.classes)} classes")
+    def __init__(
+        self,
+        dataset: Any,
+        classes: Sequence[str],
+        preprocessing: Preprocessing | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        super().__init__(dataset, range(len(dataset)), classes, preprocessing, notes)
+        if 0 in self.class_counts or len(self.class_counts) != len(self.classes):
+            found = self.class_counts if len(self.class_counts) <= 20 else f"none for label {_absent(self)}"
+            raise OptionError("class_counts", found, f"images in each of {len(self.classes)} classes")
 
-    def __len__(self) -> int:
-        return len(self.targets)
 
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        image, label = self.dataset[index]
-        return image, int(label)
+def _absent(view: View) -> int | str:
+    return view.class_counts.index(0) if 0 in view.class_counts else len(view.classes)
+
+
+def labels_of(dataset: Any) -> npt.NDArray[np.int64]:
+    """The labels of all images, by the names that torchvision's data sets have for them.
+
+    Raises OptionError where there are none, or what is there are not whole numbers.
+    """
+    for name in ("targets", "labels", "_labels"):
+        labels = getattr(dataset, name, None)
+        if labels is not None:
+            array = np.asarray(labels)
+            if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
+                raise OptionError(name, str(labels)[:60], f"one integer an image, not {array.dtype} of {array.shape}")
+            return array.astype(np.int64)
+    raise OptionError("dataset", type(dataset).__name__, "a data set with targets, the labels of all its images")

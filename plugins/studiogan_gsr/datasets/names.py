@@ -6,6 +6,8 @@ The name carries the variant, because caches of a benchmark know nothing but nam
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from itertools import permutations
 from typing import Any
 
 from studiogan_gsr.errors import ConfigurationError
@@ -33,7 +35,7 @@ def parse_variant(name: str, base: str) -> dict[str, Any]:
     """
     match = _PARTS.fullmatch(name.removeprefix(base))
     if not name.startswith(base) or match is None:
-        raise ConfigurationError("DATA.name", repr(name), f"the form is {GRAMMAR}")
+        raise ConfigurationError("DATA.name", repr(name), f"the form is {GRAMMAR}{_in_order(name, base)}")
     options: dict[str, Any] = {}
     if match["ratio"]:
         ratio = float(match["ratio"])
@@ -44,3 +46,26 @@ def parse_variant(name: str, base: str) -> dict[str, Any]:
     if match["seed"]:
         options["seed"] = int(match["seed"])
     return options
+
+
+def variant_name(base: str, options: Mapping[str, Any]) -> str:
+    """The one name of a data set's variant: `parse_variant` the other way round."""
+    name = base
+    if options.get("ratio") is not None:
+        name += f"_rho{options['ratio']}"
+    if options.get("profile", "exp") != "exp":
+        name += f"_{options['profile']}"
+    name += "".join(f"_{flag}" for flag in ("reversed", "released") if options.get(flag))
+    if "seed" in options:
+        name += f"_seed{options['seed']}"
+    return name
+
+
+def _in_order(name: str, base: str) -> str:
+    """'; write X' where a name's parts are right but out of order or doubled."""
+    parts = set(name.removeprefix(base).split("_")[1:])
+    for order in permutations(parts) if name.startswith(base) and len(parts) <= len(_PARTS.groupindex) else ():
+        candidate = "_".join([base, *order])
+        if _PARTS.fullmatch(candidate.removeprefix(base)):
+            return f"; write {candidate}"
+    return ""

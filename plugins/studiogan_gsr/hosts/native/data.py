@@ -11,21 +11,22 @@ import os
 import signal
 import threading
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 
+from studiogan_gsr.datasets.packed import Packed, open_packed, packed_path
+from studiogan_gsr.datasets.preprocessing import Prepared
+from studiogan_gsr.datasets.summary import describe
 from studiogan_gsr.errors import DataError, reason
-from studiogan_gsr.hosts.native.progress import track
 from studiogan_gsr.hosts.regularization import listed
+from studiogan_gsr.progress import track
 from studiogan_gsr.registry import find_dataset, make_dataset
 
 # Sets that take more than this share of the free memory are streamed.
@@ -34,20 +35,49 @@ _SHARE_OF_MEMORY = 0.3
 _WORTH_WORKERS = 4000
 
 
-def open_training_set(name: str, root: str, num_classes: int) -> tuple[Any, list[int]]:
-    """The training images that DATA.name means, and the images of each class.
+@dataclass(frozen=True)
+class TrainingSet:
+    """Real images to train on: their counts per class, and what a run's record says of them."""
 
-    A plug-in's set, StudioGAN's CIFAR10 or CIFAR100, or, by any other name, the image folder
-    `root`/train.  Raises DataError where it is missing or its classes are not DATA.num_classes.
+    pixels: Pixels
+    class_counts: list[int]
+    record: dict[str, Any]
+    summary: str
+
+
+def open_training_set(name: str, root: str, num_classes: int, size: int, resizer: str) -> TrainingSet:
+    """The training images that DATA.name means, as squares of `size` pixels.
+
+    A plug-in's set, from its packed file where `studiogan-gsr data prepare` made one; StudioGAN's CIFAR10
+    or CIFAR100; or, by any other name, the image folder `root`/train.
+    Raises DataError where it is missing, its classes are not DATA.num_classes, or a packed file is not
+    what its name says.
     """
     found = find_dataset(name)
-    dataset = _studiogans_own(name, root) if found is None else make_dataset(found[0], root, "train", found[1])
-    counts: list[int] = np.bincount(np.asarray(dataset.targets, dtype=np.int64)).tolist()
+    packed = packed_path(root, name, size, resizer)
+    dataset: Any
+    if found is None:
+        dataset = _studiogans_own(name, root)
+    elif packed.exists():
+        dataset = open_packed(packed, name, size, resizer)
+    else:
+        dataset = make_dataset(found[0], root, "train", found[1])
+    prepared = Prepared(dataset, name, size, resizer)
+    counts: list[int] = np.bincount(np.asarray(prepared.targets)).tolist()
     if len(counts) != num_classes:
         raise DataError(
             f"DATA.num_classes: found {num_classes}; {name} has {len(counts)} classes, with {listed(counts)} images"
         )
-    return dataset, counts
+    record = {
+        "name": name,
+        "plugin": None if found is None else str(found[0].plugin),
+        "root": str(Path(root).resolve()),
+        "packed": str(dataset.path.resolve()) if isinstance(dataset, Packed) else None,
+        **describe(dataset, resizer),
+    }
+    source = f" from {dataset.path}" if isinstance(dataset, Packed) else ""
+    summary = "; ".join([f"{name}{source}: class counts {listed(counts)}", *record["notes"]])
+    return TrainingSet(Pixels(prepared), counts, record, summary)
 
 
 def _studiogans_own(name: str, root: str) -> Any:
@@ -64,45 +94,23 @@ def _studiogans_own(name: str, root: str) -> Any:
 
 
 class Pixels(Dataset[Any]):
-    """Images of a torchvision-style data set as (uint8 (3, size, size), label).
+    """Images as (uint8 (3, size, size), label).
 
-    As StudioGAN prepares them: the middle square, resized where a resizer is given.  A failure is given
-    in place of an image, because errors of worker processes arrive as text.
+    A failure is given in place of an image, because errors of worker processes arrive as text.
     """
 
-    def __init__(self, dataset: Any, name: str, size: int, resizer: str) -> None:
-        self.dataset, self.name, self.size = dataset, name, size
-        self.resizer = None if resizer == "wo_resize" else InterpolationMode(resizer)
+    def __init__(self, images: Prepared) -> None:
+        self.images, self.name, self.size = images, images.name, images.size
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int] | DataError:
         try:
-            image, label = self.dataset[index]
-            if not isinstance(image, Image.Image):
-                raise TypeError(f"a PIL image is wanted, found {type(image).__name__}")
-            image = image.convert("RGB")
-        except Exception as error:
-            return DataError(f"{self.name}: image {index}{self._path(index)} cannot be read: {reason(error)}")
-        image = center_crop(image, min(image.size))
-        if self.resizer is not None:
-            image = resize(image, [self.size, self.size], self.resizer)
-        if image.size != (self.size, self.size):
-            return DataError(
-                f"DATA.img_size: found {self.size}; image {index} of {self.name}{self._path(index)} is "
-                f"{image.width} x {image.height} pixels (--resizer lanczos resizes them)"
-            )
-        return pil_to_tensor(image), int(label)
-
-    def _path(self, index: int) -> str:
-        dataset = self.dataset
-        while hasattr(dataset, "dataset"):  # a subset or view of another
-            if hasattr(dataset, "indices"):
-                index = dataset.indices[index]
-            dataset = dataset.dataset
-        samples = getattr(dataset, "samples", None)
-        return f" ({samples[index][0]})" if samples else ""
+            image, label = self.images.read(index)
+        except DataError as error:
+            return error
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1), label
 
 
 def _together(items: list[tuple[Tensor, int] | DataError]) -> tuple[Tensor, Tensor] | DataError:

@@ -1,27 +1,10 @@
-"""Progress on a terminal, plain lines elsewhere."""
+"""The line of a training run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
-
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-T = TypeVar("T")
-
-
-def console(width: int | None = None) -> Console:
-    """Prints text as it is, to where standard output is now."""
-    return Console(markup=False, emoji=False, highlight=False, soft_wrap=True, width=width)
-
-
-def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
-    """The items, with a bar on a terminal that vanishes when it is full."""
-    shown = console()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=shown, transient=True, disable=not shown.is_terminal) as bar:
-        yield from bar.track(items, total=total, description=what)
+from studiogan_gsr.progress import console
 
 
 class TrainingProgress:

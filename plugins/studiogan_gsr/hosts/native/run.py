@@ -11,7 +11,6 @@ checkpoints/     see checkpoint.py
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import platform
@@ -26,7 +25,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 import yaml
@@ -35,11 +33,12 @@ from studiogan_gsr.errors import RequestError, TrainingError, reason
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.hosts.native.checkpoint import Restored, checkpoints, load_checkpoint, save_checkpoint
 from studiogan_gsr.hosts.native.configuration import Configuration, read_configuration
-from studiogan_gsr.hosts.native.data import ImageStream, Pixels, load_images, mixed, open_training_set
-from studiogan_gsr.hosts.native.progress import TrainingProgress, console
+from studiogan_gsr.hosts.native.data import ImageStream, load_images, mixed, open_training_set
+from studiogan_gsr.hosts.native.progress import TrainingProgress
 from studiogan_gsr.hosts.native.samples import save_grid
 from studiogan_gsr.hosts.native.training import Speed, Trainer
-from studiogan_gsr.registry import find_dataset, find_regularizer
+from studiogan_gsr.progress import console
+from studiogan_gsr.registry import find_regularizer
 from studiogan_gsr.settings import load_configuration
 from studiogan_gsr.shipped import shipped_configuration
 
@@ -121,9 +120,9 @@ class _Run:
         if rank == 0:  # rank 0 writes there; if it refuses, the others are ended
             self._check_folder()
         data, optimization = configuration.DATA, configuration.OPTIMIZATION
-        dataset, self.counts = open_training_set(data.name, options.data, data.num_classes)
-        self.dataset = dataset
-        pixels = Pixels(dataset, data.name, data.img_size, options.resizer)
+        self.data = open_training_set(data.name, options.data, data.num_classes, data.img_size, options.resizer)
+        self.counts, pixels = self.data.class_counts, self.data.pixels
+        self._say(self.data.summary)
         images = load_images(pixels, device, options.workers, options.in_memory)
         self.trainer = Trainer(configuration, self.counts, iter(()), device, options.seed, options.speed, rank, ranks)
         if self.trainer.regularization is not None:
@@ -297,7 +296,7 @@ class _Run:
                 **{name: version(name) for name in ("studiogan-gsr", "torch", "torchvision", "numpy", "pillow")},
             },
             "regularizer": _plugin_record(self.trainer),
-            "data": self._data_record(),
+            "data": self.data.record,
         }
         write_atomically(path, json.dumps(record, indent=2) + "\n")
         # Last: with it the folder is a run's.
@@ -312,21 +311,6 @@ class _Run:
         """The checkpoint that the run in this folder began from, where it began from one."""
         found = [start["checkpoint"] for start in self._starts()[:1] if "checkpoint" in start]
         return Path(found[0]) if found else None
-
-    def _data_record(self) -> dict[str, Any]:
-        name = self.configuration.DATA.name
-        chosen = np.asarray(getattr(self.dataset, "indices", range(len(self.dataset))), dtype=np.int64)
-        targets = np.asarray(self.dataset.targets, dtype=np.int64)
-        digest = hashlib.sha256(chosen.tobytes() + targets.tobytes()).hexdigest()
-        found = find_dataset(name)
-        return {
-            "name": name,
-            "plugin": None if found is None else str(found[0].plugin),
-            "root": str(Path(self.options.data).resolve()),
-            "class_counts": self.counts,
-            "indices_and_labels_sha256": digest,
-            "resizer": self.options.resizer,
-        }
 
     @contextmanager
     def _log(self) -> Iterator[Callable[[int, dict[str, Any]], None]]:

@@ -20,9 +20,13 @@ import numpy as np
 import torch
 import yaml
 
+from studiogan_gsr.datasets.pack import check_unindexed, index_of, pack
+from studiogan_gsr.datasets.packed import Packed, open_packed, packed_path
+from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import DataError, HostError
 from studiogan_gsr.hosts.regularization import Regularization, listed
 from studiogan_gsr.hosts.studiogan.checkout import surface
+from studiogan_gsr.progress import track
 from studiogan_gsr.registry import find_dataset, find_regularizer, make_dataset
 from studiogan_gsr.settings import (
     SECTION,
@@ -55,7 +59,7 @@ _run = Run()
 
 def install() -> None:
     """Wrap all surfaces; HostError names the first that is not as expected."""
-    surface("data_util", "Dataset_.__init__", _DATASET)
+    _wrap("data_util", "Dataset_.__init__", _DATASET, _make_dataset)
     if not isinstance(getattr(import_module("worker"), "LOG_FORMAT", None), str):
         raise HostError("StudioGAN's worker.LOG_FORMAT is missing: this checkout is too old or changed too much")
     _wrap("config", "Configurations._overwrite_cfgs", ["self", "cfg_file"], _read_configuration)
@@ -130,40 +134,80 @@ def _settings(cfgs: Any) -> RegularizerSettings | None:
     return None if section is None else regularizer_settings({SECTION: dict(vars(section))})
 
 
+def _make_dataset(original: Callable[..., None], self: Any, **arguments: Any) -> None:
+    """Remember how `Dataset_` is to prepare its images; `_load_dataset` is called inside."""
+    self.gsr_preparation = arguments["resize_size"], arguments["resizer"] or "wo_resize"
+    original(self, **arguments)
+
+
 def _load_dataset(original: Callable[..., None], self: Any) -> None:
     """Give `Dataset_` a plug-in's images where its name is one; remember the training set."""
-    found = find_dataset(str(self.data_name))
-    if found is None or self.hdf5_path is not None:
+    name = str(self.data_name)
+    found = find_dataset(name)
+    if self.hdf5_path is not None:
+        packed = Packed(self.hdf5_path) if found is None else open_packed(self.hdf5_path, name)
+        _say("; ".join([f"{packed.path}: {len(packed)} images", *packed.notes]))
+        original(self)
+    elif found is None:
         original(self)
     else:
-        self.data = make_dataset(found[0], self.data_dir, "train" if self.train else "reference", found[1])
-    if found is not None and self.hdf5_path is not None:
-        expected = make_dataset(found[0], self.data_dir, "train", found[1]).class_counts
-        packed = _class_counts(self)
-        if packed != list(expected):
-            raise DataError(
-                f"{self.hdf5_path} holds {sum(packed)} images with class counts {listed(packed)}, {self.data_name} "
-                f"has {sum(expected)} with {listed(expected)}: the file is unfinished or of another set; delete it"
-            )
+        size, resizer = self.gsr_preparation
+        dataset = make_dataset(found[0], self.data_dir, "train" if self.train else "reference", found[1])
+        for note in getattr(dataset, "notes", ()):
+            _say(f"{name}: {note}")
+        self.data = dataset if size is None else Prepared(dataset, name, size, resizer)
     # The first training set that a rank opens is what it trains on; evaluation may open another.
     if self.train and _run.training_set is None:
         _run.training_set = self
 
 
-def _make_hdf5(original: Callable[..., Any], name: str, img_size: int, DATA: Any, **rest: Any) -> Any:
-    """Check a plug-in's data set before StudioGAN packs it."""
-    if find_dataset(name) is not None:
+def _make_hdf5(
+    original: Callable[..., Any],
+    name: str,
+    img_size: int,
+    resize_size: int | None,
+    resizer: str,
+    data_dir: str,
+    DATA: Any,
+    RUN: Any,
+    **rest: Any,
+) -> Any:
+    """Pack in StudioGAN's place: whole or not at all; and trust a file that is there only after a look at it.
+
+    StudioGAN's own packer writes in place and takes any file for whole.
+    """
+    path = packed_path(data_dir, name, img_size, resizer)
+    if resize_size is None:
+        path = path.with_name(f"{name}_{img_size}_train.hdf5")
+    found = find_dataset(name)
+    if path.exists() and (found is not None or Packed(path).index is not None):
+        open_packed(path, name, img_size, resizer)
+    else:
         dataset = import_module("data_util").Dataset_(
             data_name=name,
-            data_dir=rest["data_dir"],
+            data_dir=data_dir,
             train=True,
-            crop_long_edge=rest["crop_long_edge"],
-            resize_size=rest["resize_size"],
-            resizer=rest["resizer"],
+            resize_size=resize_size,
+            resizer=resizer,
             normalize=False,
+            **rest,
         )
-        _check_data(dataset, name, DATA)
-    return original(name=name, img_size=img_size, DATA=DATA, **rest)
+        if found is not None:
+            _check_data(dataset, name, DATA)
+        data = dataset.data
+        prepared = data if isinstance(data, Prepared) else Prepared(data, name, img_size, resizer)
+        if path.exists():
+            check_unindexed(path, prepared)
+        else:
+            options = {} if found is None else found[1]
+            index = index_of(prepared, "train", options)
+            shown = functools.partial(_tracked, f"packing {path.name}")
+            pack(prepared, path, index, RUN.num_workers, track=shown)
+    return str(path), False, None
+
+
+def _tracked(what: str, chunks: Any, number: int) -> Any:
+    return track(chunks, what, number)
 
 
 def _define_optimizer(original: Callable[..., None], self: Any, Gen: Any, Dis: Any) -> None:

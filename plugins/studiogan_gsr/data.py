@@ -1,0 +1,206 @@
+"""The command `data`: packing a data set, and showing it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from studiogan_gsr.datasets.counts import shot_groups
+from studiogan_gsr.datasets.pack import index_of, pack
+from studiogan_gsr.datasets.packed import packed_path
+from studiogan_gsr.datasets.preprocessing import STUDIOGAN, Prepared, preprocessing_of
+from studiogan_gsr.datasets.summary import describe
+from studiogan_gsr.errors import ConfigurationError, DataError
+from studiogan_gsr.files import write_atomically
+from studiogan_gsr.progress import console
+from studiogan_gsr.registry import DATASETS, find_dataset, find_plugins, make_dataset
+from studiogan_gsr.report import chart, counts_chart, page, picture, table
+
+_SHOWN = 10  # images of a class, classes at either end
+_TILE = 64  # pixels of an image on the page, at least
+
+
+def open_named(name: str, root: str, split: str) -> tuple[Any, dict[str, Any]]:
+    """The plug-in's data set of that name, and the options that its parts mean.
+
+    Raises ConfigurationError for a name that no plug-in has, and what the plug-in says of its data.
+    """
+    found = find_dataset(name)
+    if found is None:
+        names = ", ".join(plugin.name for plugin in find_plugins(DATASETS))
+        raise ConfigurationError(
+            "NAME", repr(name), f"data sets are {names}; Folder_LT is any image folder"
+        )
+    return make_dataset(found[0], root, split, found[1]), found[1]
+
+
+def prepare(
+    name: str,
+    root: str,
+    size: int | None = None,
+    split: str = "train",
+    resizer: str = "wo_resize",
+    workers: int | None = None,
+    skip_damaged: bool = False,
+) -> Path:
+    """Pack a data set into one HDF5 file in its folder, where both hosts find it; gives the file.
+
+    size: pixels; None: that of the first image, where the set has a size of its own.
+    workers: processes; None: one a core.
+    Raises ConfigurationError for an unknown name, DataError for missing or damaged data, a full disk, and
+    a file that is there already and is not this one.
+    """
+    dataset, options = open_named(name, root, split)
+    size = _own_size(dataset, name, resizer) if size is None else size
+    prepared = Prepared(dataset, name, size, resizer)
+    path = packed_path(root, name, size, resizer, split)
+    there = path.exists()
+    index = index_of(prepared, split, options)
+    out = console()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    done = pack(prepared, path, index, cores if workers is None else workers, skip_damaged)
+    out.print(
+        f"{path}{' is there already' if there else ''}: {done.images} images of {done.size} x {done.size} pixels "
+        f"({path.stat().st_size / 1e6:,.1f} MB), {len(done.class_counts)} classes with {max(done.class_counts)} to "
+        f"{min(done.class_counts)} images"
+    )
+    for note in done.notes:
+        out.print(f"  {note}")
+    if done.rotated:
+        out.print(f"  {done.rotated} images have an orientation tag; it is not applied, as in torchvision")
+    if done.skipped:
+        out.print(f"  {len(done.skipped)} damaged images were left out:")
+        for line in done.skipped[:20]:
+            out.print(f"    {line}")
+        if len(done.skipped) > 20:
+            out.print(f"    and {len(done.skipped) - 20} more; all are in the file's index")
+    return path
+
+
+def _own_size(dataset: Any, name: str, resizer: str) -> int:
+    preprocessing = preprocessing_of(dataset, resizer)
+    if preprocessing.resizer != "wo_resize":
+        raise DataError(
+            f"{name} has images of many sizes: --size N is needed, that of DATA.img_size"
+        )
+    image, _ = dataset[0]
+    return int(min(image.size))
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What `data show` found: the page, and the digest of the chosen images."""
+
+    page: Path
+    images_sha256: str
+
+
+def show(name: str, root: str, out: Path, split: str = "train") -> Shown:
+    """Print a data set's counts, and write a page with a chart of them and images of head and tail.
+
+    Raises ConfigurationError for an unknown name, DataError for missing or damaged data.
+    """
+    dataset, _ = open_named(name, root, split)
+    said = describe(dataset)
+    counts, classes = said["class_counts"], [str(c) for c in dataset.classes]
+    order = sorted(range(len(counts)), key=lambda label: -counts[label])
+    groups = shot_groups(counts)
+    facts = [
+        ("images", f"{sum(counts):,}"),
+        ("classes", f"{len(counts)}, from {max(counts):,} to {min(counts):,} images (ratio {_ratio(counts)})"),
+        ("head and tail", f"{said['head_class']}; {said['tail_class']}"),
+        (
+            "many, medium, few",
+            f"{len(groups['many'])}, {len(groups['medium'])} and {len(groups['few'])} classes (over 100 images, 20 to 100, "
+            "under 20)",
+        ),
+        ("preparation", _in_words(dataset)),
+        ("digest of the chosen images", said["images_sha256"]),
+        *(("note", note) for note in said["notes"]),
+    ]
+    console().print(f"{name}, {split}")
+    _print_counts(order, counts, classes)
+    for what, found in facts:
+        console().print(f"{what}: {found}")
+    rows = [(label, classes[label], f"{counts[label]:,}", _group(label, groups)) for label in order]
+    sections = [
+        ("", table(("what", ""), facts)),
+        ("Images of each class", chart(counts_chart(counts, classes), "Classes by falling number of images.")),
+        *_galleries(dataset, name, order, counts, classes),
+        ("Counts", table(("label", "class", "images", "shots"), rows)),
+    ]
+    path = out / "index.html"
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, page(f"{name}, {split}", sections))
+    console().print(f"Images and chart: {path}")
+    return Shown(path, said["images_sha256"])
+
+
+def _ratio(counts: Sequence[int]) -> str:
+    return f"{max(counts) / min(counts):.4g}" if min(counts) else "infinite"
+
+
+def _group(label: int, groups: dict[str, list[int]]) -> str:
+    return next(group for group, labels in groups.items() if label in labels)
+
+
+def _in_words(dataset: Any) -> str:
+    preprocessing = preprocessing_of(dataset)
+    crop = "the middle square" if preprocessing.crop else "the whole image, squashed to a square"
+    if preprocessing == STUDIOGAN:
+        return f"{crop}, as large as it is (--resizer resizes it)"
+    return f"{crop}, resized ({preprocessing.resizer}) to DATA.img_size"
+
+
+def _print_counts(order: Sequence[int], counts: Sequence[int], classes: Sequence[str]) -> None:
+    """A line a class with a bar; of more than 40 classes, both ends."""
+    width = max(len(classes[label]) for label in order)
+    shown = list(order) if len(order) <= 40 else [*order[:_SHOWN], -1, *order[-_SHOWN:]]
+    for label in shown:
+        if label < 0:
+            console().print(f"{'...':>6}")
+            continue
+        # A class with few images still has a bar that one sees.
+        bar = "█" * max(1, round(40 * counts[label] / max(counts)))
+        console().print(f"{label:>6}  {classes[label]:<{width}}  {counts[label]:>8,}  {bar}")
+
+
+def _galleries(
+    dataset: Any, name: str, order: Sequence[int], counts: Sequence[int], classes: Sequence[str]
+) -> list[tuple[str, str]]:
+    """Head and tail side by side: a row a class, its first images."""
+    half = min(_SHOWN, (len(order) + 1) // 2)
+    places = _first_places(dataset.targets, {*order[:half], *order[-half:]})
+    halves = []
+    for title, labels in (("head", order[:half]), ("tail", order[-half:])):
+        rows = [[_tile(dataset, name, place) for place in places[label]] for label in labels]
+        caption = f"The {title}, a row a class: " + ", ".join(f"{classes[y]} ({counts[y]:,})" for y in labels)
+        halves.append(picture(_grid(rows), caption))
+    return [("Images", f'<div class="side">{"".join(halves)}</div>')]
+
+
+def _first_places(targets: Sequence[int], labels: set[int]) -> dict[int, list[int]]:
+    array = np.asarray(targets)
+    return {label: np.flatnonzero(array == label)[:_SHOWN].tolist() for label in labels}
+
+
+def _tile(dataset: Any, name: str, place: int) -> Image.Image:
+    preprocessing = preprocessing_of(dataset)
+    if preprocessing.resizer != "wo_resize":
+        return Prepared(dataset, name, _TILE)[place][0]
+    return Prepared(dataset, name, _TILE, "nearest")[place][0]
+
+
+def _grid(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
+    gap = 2
+    sheet = Image.new("RGB", (_SHOWN * (_TILE + gap) - gap, len(rows) * (_TILE + gap) - gap), "white")
+    for y, row in enumerate(rows):
+        for x, tile in enumerate(row):
+            sheet.paste(tile, (x * (_TILE + gap), y * (_TILE + gap)))
+    return sheet

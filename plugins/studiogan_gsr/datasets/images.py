@@ -1,0 +1,137 @@
+"""Image files under a folder, by their names and labels: what list files, JSON and class folders become."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from studiogan_gsr.datasets.long_tailed import View
+from studiogan_gsr.errors import DataError, near_miss
+
+
+class ImageFiles:
+    """Map-style, (PIL image, int label); picklable, and opens a file only when it is asked for.
+
+    root: the folder; names: paths below it, with `/`; targets: labels; classes: names in label order.
+    """
+
+    def __init__(self, root: Path, names: Sequence[str], targets: Iterable[int], classes: Sequence[str]) -> None:
+        self.root = Path(root)
+        # One array, not a million strings: workers share its memory, and pickles of it are small.
+        self._names = np.array([name.encode("utf-8", "surrogateescape") for name in names])
+        self.targets = [int(label) for label in targets]
+        self.classes = list(classes)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        with Image.open(self.path(index)) as image:
+            image.load()
+            return image, self.targets[index]
+
+    def where(self, index: int) -> str:
+        """The image's path below the root."""
+        return bytes(self._names[index]).decode("utf-8", "surrogateescape")
+
+    def path(self, index: int) -> Path:
+        """The image's file."""
+        return self.root / self.where(index)
+
+    def identity(self, index: int) -> Hashable:
+        """Device and inode: equal for links to one file."""
+        status = self._status(index)
+        return status.st_dev, status.st_ino
+
+    def file_size(self, index: int) -> int:
+        """In bytes."""
+        return self._status(index).st_size
+
+    def _status(self, index: int) -> os.stat_result:
+        try:
+            return self.path(index).stat()
+        except OSError as error:
+            raise missing_file(self.path(index)) from error
+
+    def check_present(self) -> None:
+        """DataError where the first, middle or last image is not where its list says."""
+        for index in {0, len(self) // 2, len(self) - 1} if len(self) else ():
+            if not self.path(index).is_file():
+                raise missing_file(self.path(index))
+
+
+def missing_file(path: Path) -> DataError:
+    """What is said of a listed image that is not there: where the path breaks off, and what is there."""
+    there = next(parent for parent in path.parents if parent.is_dir())
+    return DataError(f"a list names {path}, which is not there; {listing(there)}")
+
+
+def listing(folder: Path) -> str:
+    """What a folder holds, for an error's message."""
+    if not folder.is_dir():
+        return f"{folder} does not exist" if not folder.exists() else f"{folder} is no folder"
+    names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir() if not entry.name.startswith("."))
+    return f"{folder} has {', '.join(names[:6]) or 'nothing'}{', ...' if len(names) > 6 else ''}"
+
+
+def first_existing(root: Path, candidates: Sequence[str], what: str, get: str) -> Path:
+    """The first of several paths that exists below the root.
+
+    Raises DataError with what is missing, what to get, and what is there.
+    """
+    for candidate in candidates:
+        if (root / candidate).exists():
+            return root / candidate
+    there = [entry.name for entry in root.iterdir()] if root.is_dir() else []
+    hint = near_miss(Path(candidates[0]).name, there)
+    raise DataError(f"{what} is missing: {' or '.join(candidates)} in {root}, found {listing(root)}{hint}; {get}")
+
+
+def checked_reference(train: View, reference: View, name: str) -> View:
+    """The reference, where it is balanced and shares classes and no image with the training images.
+
+    Raises DataError where not, with the first class or image that is at fault.
+    """
+    from studiogan_gsr.datasets.identity import identity, where
+
+    if train.classes != reference.classes:
+        differing = sorted(set(train.classes) ^ set(reference.classes))[:5]
+        raise DataError(
+            f"{name}: training has {len(train.classes)} classes, the reference {len(reference.classes)}; "
+            f"only one of them has {', '.join(differing)}"
+        )
+    check_balanced(reference, name)
+    trained = {identity(train, i) for i in range(len(train))}
+    shared = [i for i in range(len(reference)) if identity(reference, i) in trained]
+    if shared:
+        raise DataError(
+            f"{name}: {len(shared)} of {len(reference)} reference images are training images, the first is "
+            f"{where(reference, shared[0])}; take them out of one of the two"
+        )
+    return reference
+
+
+def check_balanced(reference: View, name: str) -> None:
+    """DataError where a reference has more images of one class than of another."""
+    fewest, most = min(reference.class_counts), max(reference.class_counts)
+    if fewest != most:
+        few, many = reference.class_counts.index(fewest), reference.class_counts.index(most)
+        raise DataError(
+            f"{name}: the reference is not balanced: class {reference.classes[few]} has {fewest} images, class "
+            f"{reference.classes[many]} has {most}; give all classes {fewest}"
+        )
+
+
+def first_of_each_class(dataset: Any, number: int | None = None) -> list[int]:
+    """Indices of the first `number` images of each class, class by class; None: as many as the rarest has."""
+    targets = np.asarray(dataset.targets)
+    counts = np.bincount(targets)
+    number = int(counts.min()) if number is None else number
+    order = np.argsort(targets, kind="stable")
+    starts = np.cumsum(counts) - counts
+    return [int(i) for start in starts for i in order[start : start + number]]

@@ -1,0 +1,116 @@
+"""iNaturalist 2017, 2018 and 2019: species as often as people photograph them, so no ratio."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from studiogan_gsr.datasets.images import ImageFiles, checked_reference, first_existing, first_of_each_class
+from studiogan_gsr.datasets.lists import CROPPED, read_list
+from studiogan_gsr.datasets.long_tailed import View, Whole, check_split
+from studiogan_gsr.errors import DataError, reason
+
+
+@dataclass(frozen=True)
+class _Year:
+    year: str
+    classes: int
+    archives: str
+
+
+_2017 = _Year("2017", 5089, "train_val_images.tar.gz (186 GB) and train_val2017.zip (26 MB)")
+_2018 = _Year("2018", 8142, "train_val2018.tar.gz (120 GB), train2018.json.tar.gz and val2018.json.tar.gz")
+_2019 = _Year("2019", 1010, "train_val2019.tar.gz (74 GB), train2019.json.tar.gz and val2019.json.tar.gz")
+
+
+def inaturalist2017(root: str, split: str) -> View:
+    """iNaturalist 2017: 5089 classes, 579,184 training images.
+
+    "reference": of its 95,986 validation images, which are not balanced, as many of each class as the
+    rarest has, the first in the file.  Else as `inaturalist2019`.
+    """
+    return _inaturalist(_2017, Path(root), split)
+
+
+def inaturalist2018(root: str, split: str) -> View:
+    """iNaturalist 2018: 8142 classes, 437,513 training images.  Else as `inaturalist2019`."""
+    return _inaturalist(_2018, Path(root), split)
+
+
+def inaturalist2019(root: str, split: str) -> View:
+    """iNaturalist 2019: 1010 classes, one of the paper's sets.
+
+    "train": train2019.json, or the list file iNaturalist19_train.txt; "reference": val2019.json or
+    iNaturalist19_val.txt.  Labels are category ids, in rising order.
+    root: has these and the images' folder train_val2019.
+    Raises DataError where they are missing or malformed, or the reference shares images with the training.
+    """
+    return _inaturalist(_2019, Path(root), split)
+
+
+def _inaturalist(of: _Year, root: Path, split: str) -> View:
+    check_split(split)
+    name, short = f"iNaturalist{of.year}", of.year[2:]
+    get = (
+        f"get {of.archives} from https://ml-inat-competition-datasets.s3.amazonaws.com/{of.year}/ "
+        "(see github.com/visipedia/inat_comp) and unpack them there"
+    )
+
+    def open_part(part: str) -> ImageFiles:
+        listed = [f"iNaturalist{short}_{part}.txt", f"iNaturalist{short}/iNaturalist{short}_{part}.txt"]
+        path = first_existing(root, [f"{part}{of.year}.json", *listed], f"{name}'s list of images", get)
+        files = read_coco(path, root) if path.suffix == ".json" else read_list(path, root)
+        if len(files.classes) != of.classes:
+            raise DataError(f"{path}: found {len(files.classes)} classes; {name} has {of.classes}")
+        files.check_present()
+        return files
+
+    source = open_part("train")
+    train = Whole(source, source.classes, CROPPED)
+    if split == "train":
+        return train
+    validation = open_part("val")
+    chosen = first_of_each_class(validation)
+    notes = []
+    if len(chosen) < len(validation):
+        each = len(chosen) // of.classes
+        notes = [f"the reference has {each} of each class, {len(chosen)} of {len(validation)} validation images"]
+    # A JSON and a list may name classes differently; labels are the same.
+    return checked_reference(train, View(validation, chosen, train.classes, CROPPED, notes), name)
+
+
+def read_coco(path: Path, root: Path) -> ImageFiles:
+    """Images of a COCO-style JSON: "images" (id, file_name), "annotations" (image_id, category_id), "categories".
+
+    Labels follow the rising order of category ids; one annotation an image.
+    Raises DataError for malformed files, and for images or categories that are not listed.
+    """
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        files = {image["id"]: str(image["file_name"]) for image in content["images"]}
+        categories = sorted(content["categories"], key=lambda category: int(category["id"]))
+        pairs = [(a["image_id"], a["category_id"]) for a in content["annotations"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} is no COCO-style JSON: {reason(error)}; wanted: images (id, file_name), annotations "
+            "(image_id, category_id) and categories (id, name)"
+        ) from error
+    labels = {category["id"]: label for label, category in enumerate(categories)}
+    if len({image for image, _ in pairs}) != len(pairs):
+        raise DataError(f"{path}: an image has two annotations; wanted: one category an image")
+    for image, category in pairs:
+        if image not in files or category not in labels:
+            raise DataError(f"{path}: an annotation names image {image} and category {category}, not listed")
+    names = [files[image] for image, _ in pairs]
+    for name in names:
+        if name.startswith("/") or ".." in name.split("/"):
+            raise DataError(f"{path}: {name} leads out of {root}; wanted: a path below it")
+    targets = [labels[category] for _, category in pairs]
+    absent = np.flatnonzero(np.bincount(targets, minlength=len(categories)) == 0)
+    if len(absent):
+        raise DataError(f"{path}: category {categories[absent[0]]['id']} has no image; wanted: one or more of each")
+    return ImageFiles(root, names, targets, [str(category.get("name", category["id"])) for category in categories])

@@ -1,0 +1,100 @@
+"""List files: a line an image, its path and its label.  ImageNet_LT and Places_LT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from studiogan_gsr.datasets.images import ImageFiles, checked_reference, first_existing
+from studiogan_gsr.datasets.long_tailed import View, Whole, check_split
+from studiogan_gsr.datasets.preprocessing import Preprocessing
+from studiogan_gsr.errors import DataError, reason
+
+# The authors' program: the middle square, resized bilinearly.
+CROPPED = Preprocessing(crop=True, resizer="bilinear")
+_LISTS = "the lists of OpenLongTailRecognition-OLTR"
+
+
+def imagenet_lt(root: str, split: str) -> View:
+    """ImageNet-LT (Liu et al., CVPR 2019): 1000 classes with a tail of its own, so no ratio.
+
+    "train": ImageNet_LT_train.txt; "reference": ImageNet_LT_val.txt, as in the authors' program.
+    root: has the lists (or a folder ImageNet_LT with them) and the paths that they name: train/n01440764/...
+    Raises DataError for missing lists or images, and for a reference that shares images with the training.
+    """
+    return _listed(Path(root), split, "ImageNet_LT", 1000, f"get {_LISTS} and ImageNet (ILSVRC 2012, 138 GB)")
+
+
+def places_lt(root: str, split: str) -> View:
+    """Places-LT (Liu et al., CVPR 2019): 365 classes with a tail of its own, so no ratio.
+
+    "train": Places_LT_train.txt; "reference": Places_LT_val.txt.  root: as for ImageNet-LT.
+    """
+    return _listed(Path(root), split, "Places_LT", 365, f"get {_LISTS} (second version) and Places365, 256 x 256")
+
+
+def _listed(root: Path, split: str, name: str, classes: int, get: str) -> View:
+    check_split(split)
+
+    def open_list(part: str) -> View:
+        path = first_existing(root, [f"{name}_{part}.txt", f"{name}/{name}_{part}.txt"], f"{name}'s list", get)
+        files = read_list(path, root)
+        if len(files.classes) != classes:
+            raise DataError(f"{path}: found labels of {len(files.classes)} classes; {name} has {classes}")
+        files.check_present()
+        return Whole(files, files.classes, CROPPED)
+
+    train = open_list("train")
+    return train if split == "train" else checked_reference(train, open_list("val"), name)
+
+
+def read_list(path: Path, root: Path) -> ImageFiles:
+    """Images of a list file: UTF-8, a line an image: its path below root, then its label from 0.
+
+    Path and label stand apart by a tab, a comma or spaces; a path may have spaces, and may be quoted.
+    A class is called by the folder that its images are in, where they are in one, else by its label.
+    Raises DataError with the line for anything else, and for a path that leaves the root.
+    """
+    names: list[str] = []
+    targets: list[int] = []
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as UTF-8 text: {reason(error)}") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        name, label = _parts(line)
+        if not name or not label.isdecimal():
+            raise DataError(f"{path}, line {number}: found {line[:120]!r}; wanted: <path> <label from 0>")
+        if name.startswith("/") or ".." in name.split("/"):
+            raise DataError(f"{path}, line {number}: {name} leads out of {root}; wanted: a path below it")
+        names.append(name)
+        targets.append(int(label))
+    if not names:
+        raise DataError(f"{path} is empty; wanted: a line an image, <path> <label from 0>")
+    absent = np.flatnonzero(np.bincount(targets) == 0)
+    if len(absent):
+        raise DataError(f"{path}: no image has label {absent[0]}, but one has {max(targets)}; wanted: 0 to C-1")
+    return ImageFiles(root, names, targets, _class_names(names, targets))
+
+
+def _parts(line: str) -> tuple[str, str]:
+    """Path and label of a line; the path without its quotes."""
+    line = line.strip()
+    for separator in ("\t", ",", None):
+        name, *rest = line.rsplit(separator, 1)
+        if rest and rest[0].strip().isdecimal():
+            name = name.strip()
+            quoted = len(name) > 1 and name[0] == name[-1] and name[0] in "\"'"
+            return (name[1:-1] if quoted else name).removeprefix("./"), rest[0].strip()
+    return line, ""
+
+
+def _class_names(names: list[str], targets: list[int]) -> list[str]:
+    folders: dict[int, set[str]] = {}
+    for name, label in zip(names, targets, strict=True):
+        folders.setdefault(label, set()).add(name.rpartition("/")[0])
+    unique = [Path(next(iter(found))).name if len(found) == 1 else "" for _, found in sorted(folders.items())]
+    return unique if all(unique) and len(set(unique)) == len(unique) else [str(label) for label in sorted(folders)]

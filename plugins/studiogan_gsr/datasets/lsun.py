@@ -1,0 +1,115 @@
+"""LSUN_LT: five scenes of LSUN, in file order."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from studiogan_gsr.datasets.counts import long_tailed_counts
+from studiogan_gsr.datasets.images import check_balanced, checked_reference, listing
+from studiogan_gsr.datasets.long_tailed import LongTailed, View, check_split
+from studiogan_gsr.datasets.preprocessing import Preprocessing
+from studiogan_gsr.errors import DataError, reason
+
+SCENES = ("bedroom", "conference_room", "dining_room", "kitchen", "living_room")
+N_MAX = 50_000  # images of the head class
+REFERENCE = 2_000  # images of each class
+# The authors' program: the whole image, squashed to the square, bilinearly.
+SQUASHED = Preprocessing(crop=False, resizer="bilinear")
+
+
+def lsun_lt(
+    root: str, split: str, ratio: float, profile: str = "exp", reversed: bool = False, released: bool = False
+) -> View:
+    """LSUN-LT: 50,000 images in the head class, the first of each database, as in the authors' program.
+
+    "reference": images 50,000 to 51,999 of each database, which no ratio trains on; `released`: the
+    first 2,000, as the authors' program has it, most of which are training images (notes say how many).
+    root: has bedroom_train_lmdb and the four others.
+    Raises DataError where one is missing, damaged or too small.
+    """
+    check_split(split)
+    counts = long_tailed_counts(N_MAX, len(SCENES), ratio, profile)
+    if reversed:
+        counts.reverse()
+    after = 0 if released else N_MAX
+    source = Scenes(Path(root), SCENES, N_MAX if split == "train" else max(N_MAX, after + REFERENCE))
+    if split == "train":
+        return LongTailed(source, ratio, profile, None, reversed, N_MAX, preprocessing=SQUASHED)
+    starts = source.starts
+    chosen = [start + after + i for start in starts for i in range(REFERENCE)]
+    if released:
+        shared = sum(min(count, REFERENCE) for count in counts)
+        note = f"{shared:,} of the {len(chosen):,} reference images are training images (the authors' reference)"
+        reference = View(source, chosen, SCENES, SQUASHED, [note])
+        check_balanced(reference, "LSUN_LT")
+        return reference
+    trained = [start + i for start, count in zip(starts, counts, strict=True) for i in range(count)]
+    return checked_reference(View(source, trained, SCENES), View(source, chosen, SCENES, SQUASHED), "LSUN_LT")
+
+
+class Scenes:
+    """The first `number` images of each scene's database, in the database's order (that of its keys).
+
+    torchvision's LSUN gives the same images; it lists all keys of all databases into a pickle in the
+    working folder, named by the letters of the path alone, so that two copies share it.
+    """
+
+    def __init__(self, root: Path, scenes: Sequence[str], number: int) -> None:
+        self.classes = list(scenes)
+        self.targets: list[int] = []
+        self.starts: list[int] = []
+        self._folders = [root / f"{scene}_train_lmdb" for scene in scenes]
+        self._keys: list[bytes] = []
+        missing = [folder.name for folder in self._folders if not (folder / "data.mdb").is_file()]
+        if missing:
+            raise DataError(
+                f"LSUN_LT: {root.resolve()} lacks {', '.join(missing)} (with data.mdb), found {listing(root)}; "
+                "get <scene>_train_lmdb.zip from http://dl.yf.io/lsun/scenes/ and unpack them there (bedroom 43 GB, "
+                "conference_room 4, dining_room 11, kitchen 33, living_room 21)"
+            )
+        for label, folder in enumerate(self._folders):
+            self.starts.append(len(self._keys))
+            keys = self._first_keys(label, number)
+            if len(keys) < number:
+                raise DataError(f"LSUN_LT: {folder} has {len(keys):,} images; the first {number:,} are needed")
+            self._keys += keys
+            self.targets += [label] * len(keys)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        label = self.targets[index]
+        with _database(self._folders[label], os.getpid()).begin() as transaction:
+            data = transaction.get(self._keys[index])
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            return image, label
+
+    def where(self, index: int) -> str:
+        """The database's folder and the image's key."""
+        key = self._keys[index].decode("utf-8", "backslashreplace")
+        return f"{self._folders[self.targets[index]].name}/{key}"
+
+    def _first_keys(self, label: int, number: int) -> list[bytes]:
+        try:
+            with _database(self._folders[label], os.getpid()).begin() as transaction:
+                return [bytes(key) for key in islice(transaction.cursor().iternext(values=False), number)]
+        except Exception as error:  # lmdb's errors have no common public base but Exception
+            raise DataError(f"LSUN_LT: {self._folders[label]} cannot be read: {reason(error)}") from error
+
+
+@cache
+def _database(folder: Path, process: int) -> Any:
+    """An open LMDB, once a process: it must be neither opened twice nor used across a fork."""
+    import lmdb
+
+    return lmdb.open(str(folder), readonly=True, lock=False, readahead=False, meminit=False)

@@ -1,0 +1,180 @@
+"""Packed images: one HDF5 file in StudioGAN's layout, and the index that says what it is.
+
+`imgs` (N, size, size, 3) uint8 and `labels` (N,) int64, in the data set's order; `studiogan_gsr`, JSON,
+is the index.  It is written last, and the file gets its name after it: without it, a file is not whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from studiogan_gsr.datasets.preprocessing import Preprocessing
+from studiogan_gsr.errors import DataError, reason
+
+INDEX = "studiogan_gsr"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Index:
+    """What a packed file is.  `skipped`: damaged images that were left out, by path."""
+
+    name: str
+    split: str
+    size: int
+    images: int
+    class_counts: list[int]
+    classes: list[str]
+    preprocessing: dict[str, Any]
+    images_sha256: str  # of names and labels, as `identity.digest`
+    source_sha256: str  # the same with the files' sizes
+    version: str  # of this package
+    options: dict[str, Any] = field(default_factory=dict)  # ratio, profile, seed, ...
+    notes: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    rotated: int = 0  # images whose orientation tag was not applied
+    format: int = FORMAT
+
+    def record(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def packed_path(root: str | Path, name: str, size: int, resizer: str, split: str = "train") -> Path:
+    """Where a set's packed file lies: StudioGAN's name for it, so that its -hdf5 finds it."""
+    return Path(root) / f"{name}_{size}_{resizer}_{split}.hdf5"
+
+
+class Packed:
+    """The images of an HDF5 file in StudioGAN's layout: map-style, (PIL image, int label); picklable.
+
+    Attributes: `targets`, `class_counts`, `classes`, `pixels` (uint8 (N, H, W, 3), not in memory), and
+    `index` (None for a file of another program).
+    Raises DataError for a file that is damaged, cut off, or of another layout.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        import h5py
+
+        self.path = Path(path)
+        try:
+            with h5py.File(self.path, "r") as file:
+                images, labels = file["imgs"], np.asarray(file["labels"][:])
+                shape, kind, offset = images.shape, images.dtype, images.id.get_offset()
+                text = file[INDEX][()].decode() if INDEX in file else None
+            self.index = None if text is None else _read_index(json.loads(text))
+        except (OSError, KeyError, ValueError, TypeError) as error:
+            raise DataError(
+                f"{self.path} is no whole HDF5 file in StudioGAN's layout (imgs, labels): {reason(error)}; "
+                "delete it and pack it again"
+            ) from error
+        if len(shape) != 4 or 3 not in (shape[1], shape[3]) or kind != np.uint8 or labels.shape != shape[:1]:
+            raise DataError(
+                f"{self.path}: found imgs {shape} of {kind} and labels {labels.shape}; wanted: imgs (N, H, W, 3) of "
+                "uint8 and labels (N,)"
+            )
+        if not len(labels) or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
+            raise DataError(f"{self.path}: labels are not whole numbers from 0; pack it again")
+        self.targets: list[int] = labels.tolist()
+        self.class_counts: list[int] = np.bincount(labels).tolist()
+        self.classes = self.index.classes if self.index else [str(label) for label in range(len(self.class_counts))]
+        self.preprocessing: Preprocessing | None = Preprocessing(**self.index.preprocessing) if self.index else None
+        self.notes = tuple(self.index.notes) if self.index else ()
+        if self.index:
+            self._check_index(self.index, shape)
+            self.images_sha256 = self.index.images_sha256
+        self._shape, self._offset = shape, offset
+        self._opened: tuple[int, Any] = (0, None)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return Image.fromarray(np.ascontiguousarray(self.pixels[index])), self.targets[index]
+
+    def where(self, index: int) -> str:
+        """File and number."""
+        return f"{self.path.name}/{index}"
+
+    @property
+    def pixels(self) -> Any:
+        """All images, as an array that is read where it is indexed."""
+        process, array = self._opened
+        if process != os.getpid():  # neither library shares an open file with a forked process
+            array = self._open()
+            self._opened = os.getpid(), array
+        return array
+
+    def _open(self) -> Any:
+        if self._offset is not None and self._shape[3] == 3:  # in one piece, as we pack: no library between
+            return np.memmap(self.path, np.uint8, "r", self._offset, self._shape)
+        import h5py
+
+        images = h5py.File(self.path, "r")["imgs"]
+        return images if self._shape[3] == 3 else _ChannelsLast(images)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_opened": (0, None)}
+
+    def _check_index(self, index: Index, shape: tuple[int, ...]) -> None:
+        found = (len(self.targets), self.class_counts, shape[1:])
+        said = (index.images, index.class_counts, (index.size, index.size, 3))
+        if found != said:
+            raise DataError(
+                f"{self.path}: the index says {said[0]} images of {index.size} pixels, found {found[0]} of "
+                f"{shape[1]} x {shape[2]}{'' if found[1] == said[1] else ', with other labels'}; pack it again"
+            )
+
+
+class _ChannelsLast:
+    """Images that an older program packed as (N, 3, H, W)."""
+
+    def __init__(self, images: Any) -> None:
+        self._images = images
+        self.shape = (images.shape[0], *images.shape[2:], 3)
+
+    def __getitem__(self, index: int) -> npt.NDArray[np.uint8]:
+        return np.moveaxis(self._images[index], 0, -1)
+
+
+def _read_index(found: Any) -> Index:
+    """The index of a file's JSON; ValueError for another version's."""
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        version = found.get("format") if isinstance(found, dict) else found
+        raise ValueError(f"its index has the format {version!r}, this version reads {FORMAT}")
+    known = {f.name for f in fields(Index)}
+    if set(found) - known:
+        raise ValueError(f"its index has the unknown entries {', '.join(sorted(set(found) - known))}")
+    return Index(**found)
+
+
+def open_packed(
+    path: str | Path, name: str, size: int | None = None, resizer: str = "wo_resize", split: str = "train"
+) -> Packed:
+    """The packed file of a set; size and resizer as they were asked for ("wo_resize": the set's own way).
+
+    Raises DataError for a file that is not whole, has no index, or is of anything else.
+    """
+    packed = Packed(path)
+    if packed.index is None:
+        raise DataError(
+            f"{path} has no index, so nobody knows what it holds or whether it is whole; delete it and pack it again "
+            f"(studiogan-gsr data prepare {name})"
+        )
+    found = {**packed.index.record(), **packed.index.preprocessing}
+    wanted: dict[str, Any] = {"name": name, "split": split}
+    wanted |= {} if size is None else {"size": size}
+    wanted |= {} if resizer == "wo_resize" else {"resizer": resizer}
+    if differing := [
+        f"{key} is {found[key]!r}, wanted {wanted[key]!r}" for key in wanted if found[key] != wanted[key]
+    ]:
+        raise DataError(f"{path} is something else: {', '.join(differing)}; delete it and pack it again")
+    return packed

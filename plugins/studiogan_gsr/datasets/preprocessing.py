@@ -1,0 +1,124 @@
+"""From an image of any size and mode to the square of RGB bytes that a host trains on.
+
+The one place that crops and resizes: both hosts and the packer use it, so they train on equal pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from studiogan_gsr.datasets.identity import where
+from studiogan_gsr.errors import DamagedImage, DataError, reason
+
+# StudioGAN's names for Pillow's filters; "wo_resize": none.
+RESIZERS = ("wo_resize", "nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
+_ORIENTATION = 0x0112  # the tag's number in EXIF
+# More than 8 bits a channel: Pillow cuts such values off at 255 without a word.
+_DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """crop: take the middle square first, else squash the whole image; resizer: one of RESIZERS."""
+
+    crop: bool = True
+    resizer: str = "wo_resize"
+
+    def __call__(self, image: Image.Image, size: int) -> Image.Image:
+        """The image at `size` x `size` pixels; or as large as it is, without a resizer."""
+        if self.crop and image.width != image.height:
+            # As torchvision's center_crop, which StudioGAN uses, rounds.
+            side = min(image.size)
+            left, top = round((image.width - side) / 2), round((image.height - side) / 2)
+            image = image.crop((left, top, left + side, top + side))
+        if self.resizer != "wo_resize" and image.size != (size, size):
+            image = image.resize((size, size), Image.Resampling[self.resizer.upper()])
+        return image
+
+    def record(self) -> dict[str, Any]:
+        """Plain data, for records and indices."""
+        return asdict(self)
+
+
+# What StudioGAN does to images of its own data sets; a resizer is the user's choice.
+STUDIOGAN = Preprocessing(crop=True, resizer="wo_resize")
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The stored pixels in RGB.  Orientation tags are not applied, as in torchvision and StudioGAN.
+
+    Raises ValueError for more than 8 bits a channel, which would be cut off.
+    """
+    if image.mode in _DEEP_MODES:
+        raise ValueError(f"mode {image.mode} has more than 8 bits a channel; convert it to 8 bits")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # the same colours; Pillow warns of the direct way
+    return image.convert("RGB")
+
+
+class Prepared:
+    """A data set's images at one size: map-style, (RGB PIL image of size x size, int label).
+
+    dataset: gives PIL images; its own `preprocessing` is used where it has one, else StudioGAN's.
+    resizer: the user's; anything but "wo_resize" replaces the data set's own.
+
+    `rotated` counts the images read so far, in this process, whose orientation tag was not applied.
+    An item raises DamagedImage for an image that cannot be read, DataError for one of another size.
+    """
+
+    rotated = 0
+
+    def __init__(self, dataset: Any, name: str, size: int, resizer: str = "wo_resize") -> None:
+        self.dataset, self.name, self.size = dataset, name, size
+        self.preprocessing: Preprocessing = preprocessing_of(dataset, resizer)
+        self.targets = [int(label) for label in dataset.targets]
+
+    def __getattr__(self, name: str) -> Any:  # class_counts, classes, notes
+        if name.startswith("__") or name == "dataset":
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        try:
+            image, label = self.dataset[index]
+            if not isinstance(image, Image.Image):
+                raise TypeError(f"a PIL image is wanted, found {type(image).__name__}")
+            if "exif" in image.info:
+                self.rotated += image.getexif().get(_ORIENTATION, 1) != 1
+            image = to_rgb(image)
+        except Exception as error:
+            raise DamagedImage(f"{self._called(index)} cannot be read: {reason(error)}") from error
+        image = self.preprocessing(image, self.size)
+        if image.size != (self.size, self.size):
+            raise DataError(
+                f"DATA.img_size: found {self.size}; {self._called(index)} is {image.width} x {image.height} pixels "
+                "(--resizer lanczos, or StudioGAN's --pre_resizer, resizes them)"
+            )
+        return image, int(label)
+
+    def read(self, index: int) -> tuple[npt.NDArray[np.uint8], int]:
+        """(uint8 (size, size, 3), label): an item without the way over PIL where the set has bytes."""
+        pixels = getattr(self.dataset, "pixels", None)
+        if pixels is None or pixels.shape[1:] != (self.size, self.size, 3):
+            image, label = self[index]
+            return np.asarray(image), label
+        return pixels[index], self.targets[index]
+
+    def _called(self, index: int) -> str:
+        place = where(self.dataset, index)
+        return f"image {index} of {self.name}" + (f" ({place})" if place != str(index) else "")
+
+
+def preprocessing_of(dataset: Any, resizer: str = "wo_resize") -> Preprocessing:
+    """How a data set's images are prepared, where the user asks for a resizer ("wo_resize": for none)."""
+    own = getattr(dataset, "preprocessing", None) or STUDIOGAN
+    found: Preprocessing = own if resizer == "wo_resize" else replace(own, resizer=resizer)
+    return found

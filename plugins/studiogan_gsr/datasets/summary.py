@@ -1,0 +1,29 @@
+"""What there is to say of a data set: for records, for `data show`, for a packed file's index."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from studiogan_gsr.datasets.identity import digest
+from studiogan_gsr.datasets.preprocessing import preprocessing_of
+
+
+def describe(dataset: Any, resizer: str = "wo_resize") -> dict[str, Any]:
+    """Plain data: counts per class, the head class, digest of the chosen images, preprocessing and notes."""
+    counts = [int(count) for count in dataset.class_counts] if hasattr(dataset, "class_counts") else _counted(dataset)
+    classes = [str(name) for name in getattr(dataset, "classes", range(len(counts)))]
+    return {
+        "class_counts": counts,
+        "head_class": classes[counts.index(max(counts))],
+        "tail_class": classes[counts.index(min(counts))],
+        "images_sha256": digest(dataset),
+        "preprocessing": preprocessing_of(dataset, resizer).record(),
+        "notes": list(getattr(dataset, "notes", ())),
+    }
+
+
+def _counted(dataset: Any) -> list[int]:
+    import numpy as np
+
+    counts: list[int] = np.bincount(np.asarray(dataset.targets, dtype=np.int64)).tolist()
+    return counts

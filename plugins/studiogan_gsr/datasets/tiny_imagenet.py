@@ -1,0 +1,51 @@
+"""TinyImageNet_LT: 200 classes of ImageNet at 64 pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from studiogan_gsr.datasets.folder import class_folders
+from studiogan_gsr.datasets.images import ImageFiles, checked_reference, listing
+from studiogan_gsr.datasets.long_tailed import LongTailed, View, Whole, check_split
+from studiogan_gsr.errors import DataError, reason
+
+_FOLDER = "tiny-imagenet-200"
+
+
+def tiny_imagenet_lt(
+    root: str, split: str, ratio: float, profile: str = "exp", seed: int = 0, reversed: bool = False
+) -> View:
+    """Tiny ImageNet: 500 images in the head class; "reference": its 50 validation images of each class.
+
+    root: has tiny-imagenet-200, as its archive unpacks, or is that folder.  Class names are WordNet ids.
+    Raises DataError where it is missing or laid out in another way.
+    """
+    check_split(split)
+    base = Path(root) / _FOLDER if (Path(root) / _FOLDER).is_dir() else Path(root)
+    layout = (
+        f"TinyImageNet_LT: {Path(root).resolve()} needs {_FOLDER}/ with train/<class>/images/ and "
+        f"val/val_annotations.txt; get {_FOLDER}.zip (248 MB) from http://cs231n.stanford.edu/{_FOLDER}.zip"
+    )
+    source = class_folders(base, "train", layout)
+    train = LongTailed(source, ratio, profile, seed, reversed)
+    if split == "train":
+        return train
+    reference = _validation(base, source.classes, layout)
+    return checked_reference(train, Whole(reference, reference.classes), "TinyImageNet_LT")
+
+
+def _validation(base: Path, classes: list[str], layout: str) -> ImageFiles:
+    """Of val_annotations.txt (file, class and a box, apart by tabs), or of val/<class>/ where it was sorted."""
+    annotations = base / "val" / "val_annotations.txt"
+    if not annotations.is_file():
+        if not (base / "val" / classes[0]).is_dir():
+            raise DataError(f"{layout}; found: {listing(base / 'val')}")
+        return class_folders(base, "val", layout)
+    try:
+        rows = [line.split("\t")[:2] for line in annotations.read_text(encoding="utf-8").splitlines() if line.strip()]
+        labels = {name: label for label, name in enumerate(classes)}
+        files = ImageFiles(base, [f"val/images/{file}" for file, _ in rows], [labels[y] for _, y in rows], classes)
+    except (ValueError, KeyError, UnicodeDecodeError) as error:
+        raise DataError(f"{annotations} is malformed: {reason(error)}; wanted: <file> <tab> <class> ...") from error
+    files.check_present()
+    return files

@@ -1,0 +1,132 @@
+"""Sets whose classes have unlike numbers of images to begin with: AnimalFaces_LT and Flowers102_LT.
+
+As in UTLO's program (Khorram et al., "Taming the Tail in Class-Conditional GANs", CVPR 2024): classes
+by falling number of images, the largest gives n_max, and a class with fewer images than its share
+gives all it has.  Apart from it: some images of each class are kept for the reference.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+
+from studiogan_gsr.datasets.folder import class_folders
+from studiogan_gsr.datasets.images import ImageFiles, checked_reference, first_existing
+from studiogan_gsr.datasets.lists import CROPPED
+from studiogan_gsr.datasets.long_tailed import LongTailed, View, Whole, check_ratio_given, check_split
+from studiogan_gsr.errors import DataError, reason
+
+_FACES_KEPT = 20  # reference images of each class
+
+
+def animal_faces_lt(
+    root: str,
+    split: str,
+    ratio: float | None = None,
+    profile: str = "exp",
+    seed: int = 0,
+    reversed: bool = False,
+) -> View:
+    """AnimalFace (Si and Zhu): 20 kinds of animals; "reference": the last 20 images of each by name.
+
+    Without a ratio, all other images, as many as there are of each kind.
+    root: has Image/<kind>/, as AnimalFace.zip unpacks; its folder Natural, which is no kind, is left out.
+    """
+    check_split(split)
+    check_ratio_given(ratio, profile, seed, reversed)
+    base = first_existing(
+        Path(root),
+        ["Image", "AnimalFace/Image", "AnimalFace"],
+        "AnimalFaces_LT's folder of kinds",
+        "get https://vcla.stat.ucla.edu/people/zhangzhang-si/HiT/AnimalFace.zip and unpack it there",
+    )
+    layout = f"AnimalFaces_LT: {base} needs one folder of images a kind"
+    found = class_folders(base.parent, base.name, layout)
+    kinds = [label for label, name in enumerate(found.classes) if name != "Natural"]
+    targets = np.asarray(found.targets)
+    kept: list[int] = []
+    pool: list[int] = []
+    for kind in kinds:
+        images = np.flatnonzero(targets == kind).tolist()
+        if len(images) <= _FACES_KEPT:
+            raise DataError(
+                f"{layout}; {found.classes[kind]} has {len(images)} images, and {_FACES_KEPT} are the reference's"
+            )
+        pool += images[:-_FACES_KEPT]
+        kept += images[-_FACES_KEPT:]
+    return _by_size(found, pool, kept, split, ratio, profile, seed, reversed, "AnimalFaces_LT")
+
+
+def flowers102_lt(
+    root: str,
+    split: str,
+    ratio: float | None = None,
+    profile: str = "exp",
+    seed: int = 0,
+    reversed: bool = False,
+) -> View:
+    """Oxford 102 Flowers; "reference": its 10 validation images of each kind, the others are for training.
+
+    Without a ratio, all of those, as many as there are of each kind.  Downloaded to root where missing.
+    """
+    from torchvision.datasets import Flowers102
+
+    check_split(split)
+    check_ratio_given(ratio, profile, seed, reversed)
+    try:
+        try:
+            parts = {part: Flowers102(root, part) for part in ("train", "val", "test")}
+        except RuntimeError:  # not there
+            Path(root).mkdir(parents=True, exist_ok=True)
+            with FileLock(Path(root) / ".Flowers102.lock"):
+                parts = {part: Flowers102(root, part, download=True) for part in ("train", "val", "test")}
+    except Exception as error:
+        raise DataError(
+            f"Flowers102 is neither in {Path(root).resolve()} nor could it be downloaded ({reason(error)}); put "
+            "flowers-102/jpg/ (102flowers.tgz, 345 MB), flowers-102/imagelabels.mat and flowers-102/setid.mat there, "
+            f"from {Flowers102._download_url_prefix}"
+        ) from error
+    paths = [path for part in parts.values() for path in part._image_files]
+    labels = [label for part in parts.values() for label in part._labels]
+    names = [Path(path).relative_to(root).as_posix() for path in paths]
+    found = ImageFiles(Path(root), names, labels, Flowers102.classes)
+    first, last = len(parts["train"]), len(parts["train"]) + len(parts["val"])
+    pool, kept = [*range(first), *range(last, len(labels))], list(range(first, last))
+    return _by_size(found, pool, kept, split, ratio, profile, seed, reversed, "Flowers102_LT")
+
+
+def _by_size(
+    found: ImageFiles,
+    pool: list[int],
+    kept: list[int],
+    split: str,
+    ratio: float | None,
+    profile: str,
+    seed: int,
+    reversed: bool,
+    name: str,
+) -> View:
+    """The split of a pool of training images and of those kept for the reference, classes by falling size."""
+    targets = np.asarray(found.targets)
+    sizes = np.bincount(targets[pool], minlength=len(found.classes))
+    order = [label for label in np.argsort(-sizes, kind="stable").tolist() if sizes[label]]
+    rank = {label: place for place, label in enumerate(order)}
+    classes = [found.classes[label] for label in order]
+
+    def part(indices: list[int]) -> ImageFiles:
+        chosen = [(found.where(i), rank[found.targets[i]]) for i in indices]
+        return ImageFiles(found.root, [path for path, _ in chosen], [label for _, label in chosen], classes)
+
+    options: dict[str, Any] = {"preprocessing": CROPPED}
+    source = part(pool)
+    train: View = (
+        Whole(source, classes, **options)
+        if ratio is None
+        else LongTailed(source, ratio, profile, seed, reversed, capped=True, **options)
+    )
+    if split == "train":
+        return train
+    return checked_reference(train, Whole(part(kept), classes, **options), name)
