@@ -17,6 +17,7 @@ from torch import Tensor
 from conftest import MakePackage
 from native_runs import PLAIN, arguments, changed, one_thread, write
 from studiogan_gsr.cli import main
+from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import DataError
 from studiogan_gsr.hosts.native import data
 from studiogan_gsr.hosts.native.data import ImageStream, InMemory, Pixels, Streamed, load_images, mixed
@@ -58,10 +59,14 @@ def noise(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Image.Im
     return Image.merge(mode, [Image.fromarray(band) for band in bands])
 
 
+def pixels_of(dataset: Pictures, name: str, resizer: str = "wo_resize") -> Pixels:
+    return Pixels(Prepared(dataset, name, 8, resizer))
+
+
 @pytest.fixture(scope="module")
 def pixels() -> Pixels:
     """Thirty images of 8 x 8, no two alike, none its own mirror image."""
-    return Pixels(Pictures([noise(8, 8, seed=seed) for seed in range(NUMBER)]), "Noise", 8, "wo_resize")
+    return pixels_of(Pictures([noise(8, 8, seed=seed) for seed in range(NUMBER)]), "Noise")
 
 
 def whole(pixels: Pixels) -> Tensor:
@@ -86,7 +91,7 @@ def same(one: list[tuple[Tensor, Tensor]], other: list[tuple[Tensor, Tensor]]) -
 def test_images_of_any_mode_become_rgb(mode: str) -> None:
     image = noise(8, 8, mode)
     assert image.mode == mode
-    prepared, label = Pixels(Pictures([noise(8, 8), image]), "Some", 8, "wo_resize")[1]
+    prepared, label = pixels_of(Pictures([noise(8, 8), image]), "Some")[1]
     assert prepared.dtype == torch.uint8
     assert prepared.shape == (3, 8, 8)
     assert label == 1
@@ -96,29 +101,30 @@ def test_images_of_any_mode_become_rgb(mode: str) -> None:
 @pytest.mark.parametrize(("size", "box"), [((12, 8), (2, 0, 10, 8)), ((8, 20), (0, 6, 8, 14)), ((8, 8), None)])
 def test_the_middle_square_is_taken(size: tuple[int, int], box: tuple[int, ...] | None) -> None:
     image = noise(*size)
-    prepared, _ = Pixels(Pictures([image]), "Some", 8, "wo_resize")[0]
+    prepared, _ = pixels_of(Pictures([image]), "Some")[0]
     assert np.array_equal(prepared.permute(1, 2, 0).numpy(), np.asarray(image.crop(box) if box else image))
 
 
 @pytest.mark.parametrize("name", ["nearest", "bilinear", "bicubic", "lanczos"])
 def test_a_resizer_resizes_it_as_pillow_does(name: str) -> None:
     image = noise(20, 12)
-    prepared, _ = Pixels(Pictures([image]), "Some", 8, name)[0]
+    prepared, _ = pixels_of(Pictures([image]), "Some", name)[0]
     wanted = image.crop((4, 0, 16, 12)).resize((8, 8), Image.Resampling[name.upper()])
     assert np.array_equal(prepared.permute(1, 2, 0).numpy(), np.asarray(wanted))
 
 
 def test_an_image_of_another_size_is_refused_with_the_remedy() -> None:
-    error = Pixels(Pictures([noise(8, 8), noise(9, 9)]), "Some", 8, "wo_resize")[1]
+    error = pixels_of(Pictures([noise(8, 8), noise(9, 9)]), "Some")[1]
     assert isinstance(error, DataError)
-    wanted = "DATA.img_size: found 8; image 1 of Some is 9 x 9 pixels (--resizer lanczos resizes them)"
+    wanted = "DATA.img_size: found 8; image 1 of Some is 9 x 9 pixels ("
+    wanted += "--resizer lanczos, or StudioGAN's --pre_resizer, resizes them)"
     assert str(error) == wanted
 
 
 def test_what_is_no_image_is_refused() -> None:
-    error = Pixels(Pictures([torch.zeros(3, 8, 8)]), "Some", 8, "wo_resize")[0]
+    error = pixels_of(Pictures([torch.zeros(3, 8, 8)]), "Some")[0]
     assert isinstance(error, DataError)
-    assert "Some: image 0 cannot be read: TypeError: a PIL image is wanted, found Tensor" in str(error)
+    assert "image 0 of Some cannot be read: TypeError: a PIL image is wanted, found Tensor" in str(error)
 
 
 # The stream.
@@ -130,7 +136,7 @@ def test_from_memory_and_from_workers_the_stream_is_the_same(
     number: int, batch: int, flip: bool, pixels: Pixels
 ) -> None:
     """Over several passes, and where a batch is larger than the set."""
-    some = Pixels(Pictures(pixels.dataset.images[:number]), "Some", 8, "wo_resize")
+    some = pixels_of(Pictures(pixels.images.dataset.images[:number]), "Some")
     in_memory, streamed = InMemory(some, CPU, 0), Streamed(some, CPU, 1)
     batches = taken(ImageStream(in_memory, number, batch, flip, seed=3), 10)
     assert same(batches, taken(ImageStream(streamed, number, batch, flip, seed=3), 10))
@@ -262,8 +268,8 @@ def test_an_unreadable_image_is_named(
     status, error = attempt(tmp_path, folder, name, capsys, *more)
     assert status == 2
     (line,) = error.splitlines()
-    assert line.startswith(f"studiogan-gsr: {name}: image ")
-    assert f"({folder}/train/" in line
+    assert line.startswith("studiogan-gsr: image ")
+    assert f" of {name} ({folder}/train/" in line
     assert " cannot be read: " in line
     path = Path(line.split("(")[1].split(")")[0])
     assert path.is_file()

@@ -147,7 +147,7 @@ def test_the_folder_holds_versions_seed_data_and_plugins(trained: tuple[Trainer,
     assert data["name"] == "Digits_LT_rho50"
     assert data["class_counts"] == COUNTS
     assert "Digits_LT = studiogan_gsr.datasets" in data["plugin"]
-    assert len(data["indices_and_labels_sha256"]) == 64
+    assert len(data["images_sha256"]) == 64
 
 
 def test_the_log_has_a_line_a_print_interval(trained: tuple[Trainer, Path]) -> None:

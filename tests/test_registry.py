@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -355,13 +356,16 @@ def test_the_hosts_own_names_are_left_to_it(name: str) -> None:
         ("Folder_rho10", "did you mean Folder_LT?"),
         ("CIFAR10-LT", "did you mean CIFAR10_LT?"),
         ("CIFAR10_LTrho100", "did you mean CIFAR10_LT?"),
-        ("ImageNet_LT_rho10", "installed data sets are CIFAR100_LT, CIFAR10_LT, Digits_LT, Folder_LT"),
+        (
+            "Birds_LT_rho10",
+            "installed data sets are AnimalFaces_LT, CIFAR100_LT, CIFAR10_LT, Digits_LT, Flowers102_LT",
+        ),
         ("my_rho5", "Folder_LT, or any name without _rho"),
         ("CIFAR_LT", "did you mean CIFAR10_LT?"),
         ("CIFAR10_LT", "'ratio'"),
         ("CIFAR10_LT_100", "CIFAR10_LT"),
-        ("CIFAR10_LT_rho100_released", "'released'"),
-        ("CIFAR10_LT_seed1_rho100", "parts in this order"),
+        ("CIFAR10_LT_seed1_rho100", "; write CIFAR10_LT_rho100_seed1"),
+        ("CIFAR10_LT_step_rho100_step", "; write CIFAR10_LT_rho100_step"),
     ],
 )
 def test_a_name_that_looks_like_ours_and_is_not_is_refused_with_the_form(name: str, part: str) -> None:
@@ -371,6 +375,31 @@ def test_a_name_that_looks_like_ours_and_is_not_is_refused_with_the_form(name: s
     assert text.startswith(f"DATA.name: found {name!r}; ")
     assert part in text
     assert "<data set>_rho<ratio>[_step][_reversed][_released][_seed<k>]" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "canonical"),
+    [
+        ("CIFAR10_LT_rho100_released", "CIFAR10_LT has no _released", "CIFAR10_LT_rho100"),
+        ("LSUN_LT_rho100_seed1", "LSUN_LT has no _seed", "LSUN_LT_rho100"),
+        ("LSUN_LT_rho100_reversed_released_seed0", "LSUN_LT has no _seed", "LSUN_LT_rho100_reversed_released"),
+        ("iNaturalist2019_rho100", "iNaturalist2019 has no ratio (_rho)", "iNaturalist2019"),
+        ("ImageNet_LT_rho10_step_seed2", "ImageNet_LT has no ratio (_rho), _step, _seed", "ImageNet_LT"),
+        ("Places_LT_reversed", "Places_LT has no _reversed", "Places_LT"),
+        ("LSUN_LT_released", "'ratio'", "LSUN_LT_rho100_released"),
+        ("TinyImageNet_LT", "'ratio'", "TinyImageNet_LT_rho100"),
+    ],
+)
+def test_a_part_that_means_nothing_for_a_set_is_refused_with_the_name_to_write(
+    name: str, part: str, canonical: str
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        find_dataset(name)
+    text = told(caught.value)
+    assert text.startswith(f"DATA.name: found {name!r}; ")
+    assert part in text
+    assert re.search(rf"; write,?(?: say,)? {re.escape(canonical)}(;|$)", text)
+    assert find_dataset(canonical) is not None
 
 
 def test_a_strangers_short_name_does_not_capture_the_hosts_longer_one(make_package: MakePackage) -> None:

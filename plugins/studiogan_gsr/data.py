@@ -34,9 +34,7 @@ def open_named(name: str, root: str, split: str) -> tuple[Any, dict[str, Any]]:
     found = find_dataset(name)
     if found is None:
         names = ", ".join(plugin.name for plugin in find_plugins(DATASETS))
-        raise ConfigurationError(
-            "NAME", repr(name), f"data sets are {names}; Folder_LT is any image folder"
-        )
+        raise ConfigurationError("NAME", repr(name), f"data sets are {names}; Folder_LT is any image folder")
     return make_dataset(found[0], root, split, found[1]), found[1]
 
 
@@ -86,9 +84,7 @@ def prepare(
 def _own_size(dataset: Any, name: str, resizer: str) -> int:
     preprocessing = preprocessing_of(dataset, resizer)
     if preprocessing.resizer != "wo_resize":
-        raise DataError(
-            f"{name} has images of many sizes: --size N is needed, that of DATA.img_size"
-        )
+        raise DataError(f"{name} has images of many sizes: --size N is needed, that of DATA.img_size")
     image, _ = dataset[0]
     return int(min(image.size))
 
@@ -115,11 +111,9 @@ def show(name: str, root: str, out: Path, split: str = "train") -> Shown:
         ("images", f"{sum(counts):,}"),
         ("classes", f"{len(counts)}, from {max(counts):,} to {min(counts):,} images (ratio {_ratio(counts)})"),
         ("head and tail", f"{said['head_class']}; {said['tail_class']}"),
-        (
-            "many, medium, few",
-            f"{len(groups['many'])}, {len(groups['medium'])} and {len(groups['few'])} classes (over 100 images, 20 to 100, "
-            "under 20)",
-        ),
+        ("many-shot", f"{len(groups['many'])} classes, of over 100 images"),
+        ("medium-shot", f"{len(groups['medium'])} classes, of 20 to 100"),
+        ("few-shot", f"{len(groups['few'])} classes, of under 20"),
         ("preparation", _in_words(dataset)),
         ("digest of the chosen images", said["images_sha256"]),
         *(("note", note) for note in said["notes"]),

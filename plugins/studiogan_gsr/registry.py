@@ -167,7 +167,8 @@ def find_dataset(name: str) -> tuple[LoadedPlugin, dict[str, Any]] | None:
         alike = (
             _letters(name).startswith(tuple(map(_letters, ours)))
             or _letters(name) in map(_letters, found)
-            or get_close_matches(stem, ours, cutoff=0.85)
+            # Not what we call CIFAR10_LT and the host calls CIFAR10.
+            or (f"{_letters(stem)}lt" not in map(_letters, ours) and get_close_matches(stem, ours, cutoff=0.85))
         )
         if alike or re.search(r"_rho\d", name):
             raise ConfigurationError(

@@ -101,10 +101,9 @@ def counts_chart(class_counts: Sequence[int], classes: Sequence[str]) -> bytes:
     if named:
         axis.bar(range(len(counts)), counts, color="#31688e")
         axis.set_xticks(range(len(counts)), [_short(classes[label]) for label in order], rotation=45, ha="right")
+        size = 9 if len(counts) <= 12 else 7
         for place, count in enumerate(counts):
-            axis.annotate(
-                f"{count:,}", (place, count), ha="center", va="bottom", fontsize=7 if len(counts) > 12 else 9
-            )
+            axis.annotate(f"{count:,}", (place, count), ha="center", va="bottom", fontsize=size)
     else:
         axis.fill_between(range(len(counts)), counts, step="mid", color="#31688e")
         axis.set_xlabel("class, by falling number of images")

@@ -121,7 +121,7 @@ class Whole(View):
         preprocessing: Preprocessing | None = None,
         notes: Sequence[str] = (),
     ) -> None:
-        super().__init__(dataset, range(len(dataset)), classes, preprocessing, notes)
+        super().__init__(dataset, range(len(labels_of(dataset))), classes, preprocessing, notes)
         if 0 in self.class_counts or len(self.class_counts) != len(self.classes):
             found = self.class_counts if len(self.class_counts) <= 20 else f"none for label {_absent(self)}"
             raise OptionError("class_counts", found, f"images in each of {len(self.classes)} classes")

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -28,11 +28,10 @@ from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.datasets.summary import describe
 from studiogan_gsr.errors import DamagedImage, DataError, reason
 from studiogan_gsr.files import write_atomically
+from studiogan_gsr.progress import track
 
 _CHUNK_BYTES = 2 << 20
 _JOURNAL_SECONDS = 1.0
-
-Track = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
 class Source(Protocol):
@@ -52,14 +51,12 @@ def pack(
     index: Index,
     workers: int = 0,
     skip_damaged: bool = False,
-    track: Track = lambda chunks, number: chunks,
 ) -> Index:
     """Write the source's images to path, and return the index of what was written.
 
     A packing of the same index that was interrupted goes on; of another, it starts anew.  Two at once
     wait for one another, and the second finds the file.
     workers: processes beside this one; 0: none.  skip_damaged: leave unreadable images out, and say so.
-    track(chunks, number): passes chunks on, and shows progress.
     Raises DataError for the first image that cannot be read, and where the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +65,7 @@ def pack(
             return _already(path, index)
         packing = _Packing(path, index)
         try:
-            done = packing.write(source, workers, skip_damaged, track)
+            done = packing.write(source, workers, skip_damaged)
         except OSError as error:
             raise DataError(f"{path} cannot be written: {reason(error)}") from error
         return done
@@ -142,7 +139,7 @@ class _Packing:
         self.rows = max(1, min(512, _CHUNK_BYTES // self.bytes_of_image))
         self.chunks = -(-index.images // self.rows)
 
-    def write(self, source: Source, workers: int, skip_damaged: bool, track: Track) -> Index:
+    def write(self, source: Source, workers: int, skip_damaged: bool) -> Index:
         labels = np.asarray(source.targets, dtype=np.int64)
         state = self._resume() or self._begin(labels)
         remaining = [chunk for chunk in range(self.chunks) if not state.done[chunk]]
@@ -153,7 +150,7 @@ class _Packing:
         )
         written = time.monotonic()
         try:
-            for found in track(loader, len(remaining)):
+            for found in track(loader, f"packing {self.path.name}", len(remaining)):
                 if isinstance(found, DataError):
                     raise found
                 state.add(found)

@@ -173,8 +173,7 @@ def open_packed(
     wanted: dict[str, Any] = {"name": name, "split": split}
     wanted |= {} if size is None else {"size": size}
     wanted |= {} if resizer == "wo_resize" else {"resizer": resizer}
-    if differing := [
-        f"{key} is {found[key]!r}, wanted {wanted[key]!r}" for key in wanted if found[key] != wanted[key]
-    ]:
-        raise DataError(f"{path} is something else: {', '.join(differing)}; delete it and pack it again")
+    if differing := [key for key in wanted if found[key] != wanted[key]]:
+        said = ", ".join(f"{key} is {found[key]!r}, wanted {wanted[key]!r}" for key in differing)
+        raise DataError(f"{path} is something else: {said}; delete it and pack it again")
     return packed

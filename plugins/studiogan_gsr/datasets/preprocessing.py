@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from studiogan_gsr.datasets.identity import where
+from studiogan_gsr.datasets.identity import source_of, where
 from studiogan_gsr.errors import DamagedImage, DataError, reason
 
 # StudioGAN's names for Pillow's filters; "wo_resize": none.
@@ -113,7 +113,8 @@ class Prepared:
         return pixels[index], self.targets[index]
 
     def _called(self, index: int) -> str:
-        place = where(self.dataset, index)
+        source, at = source_of(self.dataset, index)
+        place = str(source.path(at)) if hasattr(source, "path") else where(source, at)
         return f"image {index} of {self.name}" + (f" ({place})" if place != str(index) else "")
 
 

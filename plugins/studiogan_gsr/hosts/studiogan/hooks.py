@@ -26,7 +26,6 @@ from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import DataError, HostError
 from studiogan_gsr.hosts.regularization import Regularization, listed
 from studiogan_gsr.hosts.studiogan.checkout import surface
-from studiogan_gsr.progress import track
 from studiogan_gsr.registry import find_dataset, find_regularizer, make_dataset
 from studiogan_gsr.settings import (
     SECTION,
@@ -199,15 +198,8 @@ def _make_hdf5(
         if path.exists():
             check_unindexed(path, prepared)
         else:
-            options = {} if found is None else found[1]
-            index = index_of(prepared, "train", options)
-            shown = functools.partial(_tracked, f"packing {path.name}")
-            pack(prepared, path, index, RUN.num_workers, track=shown)
+            pack(prepared, path, index_of(prepared, "train", found[1] if found else {}), RUN.num_workers)
     return str(path), False, None
-
-
-def _tracked(what: str, chunks: Any, number: int) -> Any:
-    return track(chunks, what, number)
 
 
 def _define_optimizer(original: Callable[..., None], self: Any, Gen: Any, Dis: Any) -> None:
