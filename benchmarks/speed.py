@@ -4,6 +4,7 @@
     python benchmarks/speed.py step CONFIG ARGS   the hook's share of a whole step of the real StudioGAN
     python benchmarks/speed.py hosts --data DIR CONFIG [CONFIG ...]
                                                   steps of StudioGAN and of the native host
+    python benchmarks/speed.py packing --data DIR packing the image folder DIR/train into an HDF5 file
 
 All that is compared is measured in one run, in turns, and reported as a ratio of medians.
 """
@@ -20,6 +21,8 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 import yaml
@@ -239,6 +242,72 @@ def contestant(name: str, configuration: str, data: str, steps: int) -> list[flo
         return timed_studiogan(str(file), ["-data", data, "-save", folder, "--num_workers", "2", *speed])["step"][1:]
 
 
+def packing(data: str, size: int, resizer: str, workers: int, turns: int) -> None:
+    """Seconds to pack the image folder data/train, by StudioGAN's packer and ours, in turns; equal files."""
+    results: dict[str, list[dict[str, Any]]] = {"StudioGAN": [], "ours": []}
+    for _ in range(turns):
+        for name in results:
+            with tempfile.TemporaryDirectory(dir=Path(data)) as folder:
+                (Path(folder) / "train").symlink_to((Path(data) / "train").resolve())
+                command = [sys.executable, __file__, "packer", name, folder, str(size), resizer, str(workers)]
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
+                if done.returncode:
+                    sys.exit(f"{name}: {done.stderr[-2000:]}")
+                results[name].append(json.loads(done.stdout.splitlines()[-1]))
+    if len({found["pixels"] for runs in results.values() for found in runs}) != 1:
+        sys.exit("the packers' files differ")
+    print(f"{results['ours'][0]['images']} images to {size} pixels ({resizer}), {workers} workers, {turns} turns")
+    print(
+        "| packer | seconds (median) | images/s | main process, peak MB | a worker, peak MB |\n|---|---|---|---|---|"
+    )
+    medians = {name: statistics.median(found["seconds"] for found in runs) for name, runs in results.items()}
+    for name, runs in results.items():
+        main_mb, worker_mb = (max(found[key] for found in runs) for key in ("main_mb", "worker_mb"))
+        rate = runs[0]["images"] / medians[name]
+        print(f"| {name} | {medians[name]:.2f} | {rate:,.0f} | {main_mb:.0f} | {worker_mb:.0f} |")
+    print(
+        f"ours is {medians['StudioGAN'] / medians['ours']:.2f} times as fast; the files' images and labels are equal"
+    )
+
+
+def packer(name: str, folder: str, size: int, resizer: str, workers: int) -> dict[str, Any]:
+    """One packing in this process, without its imports."""
+    import hashlib
+    import resource
+
+    import h5py
+
+    from studiogan_gsr.datasets.folder import class_folders
+    from studiogan_gsr.datasets.long_tailed import Whole
+    from studiogan_gsr.datasets.pack import index_of, pack
+    from studiogan_gsr.datasets.packed import packed_path
+    from studiogan_gsr.datasets.preprocessing import Prepared
+    from studiogan_gsr.hosts.studiogan.checkout import find_checkout
+
+    path = packed_path(folder, "Any", size, resizer)
+    sys.path.insert(0, str(find_checkout(None).source))
+    from utils.hdf5 import make_hdf5
+
+    start = time.perf_counter()
+    if name == "StudioGAN":
+        settings = SimpleNamespace(name="Any", num_workers=workers, data_dir=folder)
+        make_hdf5("Any", size, True, size, folder, resizer, settings, settings)
+    else:
+        source = class_folders(Path(folder), "train", "an image folder")
+        prepared = Prepared(Whole(source, source.classes), "Any", size, resizer)
+        pack(prepared, path, index_of(prepared, "train"), workers)
+    seconds = time.perf_counter() - start
+    peaks = [resource.getrusage(who).ru_maxrss / 1e3 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    digest = hashlib.sha256()
+    with h5py.File(path) as file:
+        images = len(file["imgs"])
+        for begin in range(0, images, 1000):
+            digest.update(file["imgs"][begin : begin + 1000].tobytes())
+        digest.update(file["labels"][:].tobytes())
+    found = {"seconds": seconds, "images": images, "main_mb": peaks[0], "worker_mb": peaks[1]}
+    return found | {"pixels": digest.hexdigest()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -253,6 +322,18 @@ def main() -> None:
     both.add_argument("--data", required=True)
     both.add_argument("--steps", type=int, default=4)
     both.add_argument("--turns", type=int, default=2)
+    packed = commands.add_parser("packing")
+    packed.add_argument("--data", required=True)
+    packed.add_argument("--size", type=int, default=32)
+    packed.add_argument("--resizer", default="wo_resize")
+    packed.add_argument("--workers", type=int, default=os.cpu_count())
+    packed.add_argument("--turns", type=int, default=3)
+    one_packer = commands.add_parser("packer", help="one of them, in this process")
+    for text in ("name", "folder"):
+        one_packer.add_argument(text)
+    one_packer.add_argument("size", type=int)
+    one_packer.add_argument("resizer")
+    one_packer.add_argument("workers", type=int)
     one = commands.add_parser("contestant", help="one of them, in this process")
     for name in ("name", "configuration", "data"):
         one.add_argument(name)
@@ -262,6 +343,10 @@ def main() -> None:
         penalty_costs(options.device, options.rounds)
     elif options.command == "hosts":
         hosts(options.configurations, options.data, options.steps, options.turns)
+    elif options.command == "packing":
+        packing(options.data, options.size, options.resizer, options.workers, options.turns)
+    elif options.command == "packer":
+        print(json.dumps(packer(options.name, options.folder, options.size, options.resizer, options.workers)))
     elif options.command == "contestant":
         print(json.dumps(contestant(options.name, options.configuration, options.data, options.steps)))
     else:

@@ -45,9 +45,9 @@ def digest(dataset: Any) -> str:
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def source_digest(dataset: Any) -> str:
-    """`digest` with what tells that an image was replaced: the size of its file, or its bytes in memory."""
-    total = hashlib.sha256(digest(dataset).encode())
+def source_digest(dataset: Any, images_sha256: str) -> str:
+    """`digest`, which is given, with what tells of a replaced image: its file's size, or its bytes in memory."""
+    total = hashlib.sha256(images_sha256.encode())
     for i in range(len(dataset)):
         source, index = source_of(dataset, i)
         if hasattr(source, "file_size"):

@@ -58,7 +58,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         raise ValueError(f"mode {image.mode} has more than 8 bits a channel; convert it to 8 bits")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # the same colours; Pillow warns of the direct way
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 class Prepared:
