@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from studiogan_gsr import LongTailed, long_tailed_indices
 from studiogan_gsr.datasets.cifar import cifar10_lt, cifar100_lt
+from studiogan_gsr.datasets.counts import shot_groups
 from studiogan_gsr.datasets.folder import folder_lt
+from studiogan_gsr.datasets.identity import where
 from studiogan_gsr.datasets.long_tailed import Whole
-from studiogan_gsr.datasets.names import parse_variant
+from studiogan_gsr.datasets.names import parse_variant, variant_name
 from studiogan_gsr.errors import ConfigurationError, DataError, OptionError
 
 FACTORIES = {CIFAR10: cifar10_lt, CIFAR100: cifar100_lt}
@@ -81,6 +88,81 @@ def test_a_view_survives_pickling_as_data_workers_need() -> None:
     again = pickle.loads(pickle.dumps(view))
     assert list(again) == list(view)
     assert (again.class_counts, again.targets, again.classes) == (view.class_counts, view.targets, view.classes)
+
+
+def test_a_slice_of_a_view_is_a_view() -> None:
+    view = LongTailed(NamedPhotos(16, 16, 16), ratio=16)
+    part = view[14:18]
+    assert list(part) == [view[i] for i in range(14, 18)]
+    assert (part.targets, part.class_counts, part.classes) == ([0, 0, 1, 1], [2, 2, 0], ["cat", "dog", "eel"])
+    assert part.indices == view.indices[14:18]
+    assert list(part[::-1][:2]) == [view[17], view[16]]
+    assert len(view[100:]) == 0
+
+
+def test_shot_groups_are_those_of_the_thresholds() -> None:
+    view = LongTailed(Photos(*[200] * 5), ratio=200)
+    assert view.class_counts == [200, 53, 14, 3, 1]
+    assert view.few_shot_classes() == {"many": [0], "medium": [1], "few": [2, 3, 4]}
+    assert view.few_shot_classes(fewer_than=4, more_than=50) == {"many": [0, 1], "medium": [2], "few": [3, 4]}
+    assert shot_groups([101, 100, 20, 19]) == {"many": [0], "medium": [1, 2], "few": [3]}
+    with pytest.raises(OptionError, match="fewer_than: found 30"):
+        view.few_shot_classes(fewer_than=30, more_than=20)
+
+
+@pytest.mark.parametrize("attribute", ["targets", "labels", "_labels"])
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
+def test_labels_are_found_under_the_names_that_torchvision_has_for_them(attribute: str, kind: Any) -> None:
+    photos = Photos(9, 9, 9)
+    other = SimpleNamespace(**{attribute: kind(photos.targets)})
+    assert LongTailed(other, ratio=9).indices == LongTailed(photos, ratio=9).indices
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        (SimpleNamespace(), "dataset: found 'SimpleNamespace'; allowed: a data set with targets"),
+        (SimpleNamespace(targets=[0.5, 1.5]), "targets: found .* not float64"),
+        (SimpleNamespace(targets=["cat", "dog"]), "one integer an image"),
+        (SimpleNamespace(targets=[[0, 1], [1, 0]]), r"of \(2, 2\)"),
+        (SimpleNamespace(targets=[]), "at least 2: one class has no tail"),
+        (SimpleNamespace(targets=[0, 0, 0]), "num_classes: found 1"),
+        (SimpleNamespace(targets=[-1, 0, 1]), r"targets: found \[-1, 0, 1\]"),
+    ],
+)
+def test_data_without_usable_labels_is_refused(dataset: Any, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        LongTailed(dataset, ratio=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ratio": 0.5}, "ratio: found 0.5; allowed: an imbalance ratio >= 1"),
+        ({"ratio": 2, "profile": "linear"}, "profile: found 'linear'; allowed: exp or step"),
+        ({"ratio": 2, "seed": -1}, "seed: found -1"),
+        ({"ratio": 2, "n_max": 9}, "counts: found 9; allowed: at most 8"),
+        ({"ratio": 9}, "ratio: found 9; allowed: at most 8"),
+    ],
+)
+def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        LongTailed(Photos(8, 8, 8), **options)
+
+
+def test_without_a_seed_the_first_images_of_each_class_are_kept() -> None:
+    photos = Photos(8, 8, 8)
+    view = LongTailed(photos, ratio=8, seed=None)
+    places = [np.flatnonzero(np.array(photos.targets) == label) for label in range(3)]
+    assert view.indices == [*places[0], *places[1][:2], places[2][0]]
+
+
+def test_a_capped_view_takes_what_a_small_class_has() -> None:
+    photos = Photos(10, 3, 2)
+    with pytest.raises(OptionError, match="at most 3, the images of class 1"):
+        LongTailed(photos, ratio=4)
+    assert LongTailed(photos, ratio=4, capped=True).class_counts == [10, 3, 2]
+    assert LongTailed(photos, ratio=10, capped=True).class_counts == [10, 3, 1]
 
 
 def test_labels_that_skip_a_class_are_refused() -> None:
@@ -197,6 +279,25 @@ def test_a_folders_reference_is_all_of_valid_whatever_the_ratio(photos_root: Pat
     assert reference.targets == [0, 0, 1, 1, 2, 2]
 
 
+def test_a_folders_reference_must_be_balanced_and_apart_from_its_training_images(photos_root: Path) -> None:
+    folder_lt(str(photos_root), "reference")
+    linked = photos_root / "valid" / "dog" / "0.png"
+    linked.unlink()
+    linked.symlink_to(photos_root / "train" / "eel" / "3.png")
+    with pytest.raises(DataError, match=r"1 of 6 reference images are training images, the first is valid/dog/0.png"):
+        folder_lt(str(photos_root), "reference")
+    # Only what this variant trains on is at fault: eel has one training image here.
+    kept = folder_lt(str(photos_root), "train", ratio=9)
+    if where(kept, 12) != "train/eel/3.png":
+        assert folder_lt(str(photos_root), "reference", ratio=9).class_counts == [2, 2, 2]
+    linked.unlink()
+    with pytest.raises(DataError, match="not balanced: class dog has 1 images, class cat has 2; give all classes 1"):
+        folder_lt(str(photos_root), "reference")
+    (photos_root / "valid" / "dog").rename(photos_root / "valid" / "Dog")
+    with pytest.raises(DataError, match=r"only one of them has Dog, dog"):
+        folder_lt(str(photos_root), "reference")
+
+
 def test_a_missing_split_is_told_with_the_layout_and_what_is_there(photos_root: Path) -> None:
     (photos_root / "train").rename(photos_root / "training")
     with pytest.raises(DataError, match=r"needs train/ and valid/.*found: .* has training/, valid/") as caught:
@@ -278,3 +379,27 @@ def test_an_unknown_split_is_refused(tmp_path: Path) -> None:
     for factory in (cifar10_lt, cifar100_lt, folder_lt):
         with pytest.raises(OptionError, match="split: found 'valid'; allowed: train or reference"):
             factory(str(tmp_path), "valid", ratio=10)
+
+
+@given(
+    ratio=st.none() | st.integers(1, 10_000) | st.integers(1, 10_000).map(lambda n: n + 0.5),
+    step=st.booleans(),
+    flags=st.sets(st.sampled_from(["reversed", "released"])),
+    seed=st.none() | st.integers(0, 10**6),
+    order=st.randoms(use_true_random=False),
+)
+def test_a_variant_has_one_name_and_any_other_order_is_refused_with_it(
+    ratio: float | None, step: bool, flags: set[str], seed: int | None, order: Any
+) -> None:
+    options: dict[str, Any] = {} if ratio is None else {"ratio": ratio}
+    options |= {"profile": "step"} if step else {}
+    options |= dict.fromkeys(flags, True)
+    options |= {} if seed is None else {"seed": seed}
+    name = variant_name("CIFAR10_LT", options)
+    assert parse_variant(name, "CIFAR10_LT") == options
+    parts = name.removeprefix("CIFAR10_LT").split("_")[1:]
+    order.shuffle(parts)
+    other = "_".join(["CIFAR10_LT", *parts])
+    if other != name:
+        with pytest.raises(ConfigurationError, match=f"; write {re.escape(name)}$"):
+            parse_variant(other, "CIFAR10_LT")

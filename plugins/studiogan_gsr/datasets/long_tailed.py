@@ -96,15 +96,15 @@ class LongTailed(View):
         present = np.unique(targets)
         if not np.array_equal(present, np.arange(len(present))):
             raise OptionError("targets", present.tolist()[:20], f"each of the labels 0 to {len(present) - 1}")
-        available = np.bincount(targets)
+        available = np.bincount(targets, minlength=1)
         if n_max is None:
             n_max = int(available.max() if capped else available[-1 if reversed else 0])
-        counts = long_tailed_counts(n_max, len(available), ratio, profile)
+        counts = long_tailed_counts(n_max, len(present), ratio, profile)
         if reversed:
             counts.reverse()
         if capped:
             counts = np.minimum(counts, available).tolist()
-        classes = [str(c) for c in getattr(dataset, "classes", range(len(available)))]
+        classes = [str(c) for c in getattr(dataset, "classes", range(len(present)))]
         super().__init__(dataset, long_tailed_indices(targets, counts, seed), classes, preprocessing, notes)
 
 

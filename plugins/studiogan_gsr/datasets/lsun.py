@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Sequence
-from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -66,7 +65,7 @@ class Scenes:
         self.classes = list(scenes)
         self.targets: list[int] = []
         self.starts: list[int] = []
-        self._folders = [root / f"{scene}_train_lmdb" for scene in scenes]
+        self._folders = [root.resolve() / f"{scene}_train_lmdb" for scene in scenes]
         self._keys: list[bytes] = []
         missing = [folder.name for folder in self._folders if not (folder / "data.mdb").is_file()]
         if missing:
@@ -88,7 +87,7 @@ class Scenes:
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         label = self.targets[index]
-        with _database(self._folders[label], os.getpid()).begin() as transaction:
+        with _database(self._folders[label]).begin() as transaction:
             data = transaction.get(self._keys[index])
         with Image.open(io.BytesIO(data)) as image:
             image.load()
@@ -101,15 +100,28 @@ class Scenes:
 
     def _first_keys(self, label: int, number: int) -> list[bytes]:
         try:
-            with _database(self._folders[label], os.getpid()).begin() as transaction:
+            with _database(self._folders[label]).begin() as transaction:
                 return [bytes(key) for key in islice(transaction.cursor().iternext(values=False), number)]
         except Exception as error:  # lmdb's errors have no common public base but Exception
             raise DataError(f"LSUN_LT: {self._folders[label]} cannot be read: {reason(error)}") from error
 
 
-@cache
-def _database(folder: Path, process: int) -> Any:
-    """An open LMDB, once a process: it must be neither opened twice nor used across a fork."""
+# Open databases of this process: LMDB must neither open one twice nor use it across a fork.
+_open: dict[Path, Any] = {}
+
+
+def _database(folder: Path) -> Any:
     import lmdb
 
-    return lmdb.open(str(folder), readonly=True, lock=False, readahead=False, meminit=False)
+    if folder not in _open:
+        _open[folder] = lmdb.open(str(folder), readonly=True, lock=False, readahead=False, meminit=False)
+    return _open[folder]
+
+
+def _close_all() -> None:
+    while _open:
+        _open.popitem()[1].close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_all)

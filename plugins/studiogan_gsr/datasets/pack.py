@@ -7,6 +7,7 @@ a packing that was killed goes on; the file gets its name when all is written.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -132,9 +133,9 @@ class _Rows:
 class _Packing:
     def __init__(self, path: Path, index: Index) -> None:
         self.path, self.index = path, index
-        self.partial = path.with_name(f".{path.name}.partial")
-        self.closed = path.with_name(f".{path.name}.closed")
         self.journal = path.with_name(f".{path.name}.journal")
+        # Another name for each beginning: workers that outlive a killed run must not find the next one's file.
+        self.partial = self._named(os.urandom(4).hex())
         self.bytes_of_image = 3 * index.size**2
         self.rows = max(1, min(512, _CHUNK_BYTES // self.bytes_of_image))
         self.chunks = -(-index.images // self.rows)
@@ -142,6 +143,7 @@ class _Packing:
     def write(self, source: Source, workers: int, skip_damaged: bool) -> Index:
         labels = np.asarray(source.targets, dtype=np.int64)
         state = self._resume() or self._begin(labels)
+        self._remove(but=(self.journal, self.partial))
         remaining = [chunk for chunk in range(self.chunks) if not state.done[chunk]]
         chunks = _Chunks(source, labels, self.partial, state.offset, self.rows, self.index.size, skip_damaged)
         # One item is one chunk: the loader hands out numbers and brings back what was found, no pixels.
@@ -163,13 +165,10 @@ class _Packing:
         return self._finish(state, labels)
 
     def _begin(self, labels: npt.NDArray[np.int64]) -> _State:
-        self._remove()
         needed = self.index.images * (self.bytes_of_image + 8)
         free = shutil.disk_usage(self.path.parent).free
         if needed > free:
-            raise DataError(
-                f"{self.path} needs {needed / 1e9:.1f} GB, {self.path.parent} has {free / 1e9:.1f} GB free"
-            )
+            raise DataError(f"{self.path} needs {needed / 1e9:.1f} GB; its folder has {free / 1e9:.1f} GB free")
         offset = _lay_out(self.partial, self.index.images, self.index.size, labels)
         state = _State(bytearray(self.chunks), offset, {}, 0)
         self._save(state)
@@ -185,11 +184,14 @@ class _Packing:
                 {int(row): str(text) for row, text in saved["damaged"].items()},
                 int(saved["rotated"]),
             )
-            whole = self.partial.stat().st_size >= state.offset + self.index.images * self.bytes_of_image
+            partial = self._named(str(saved["partial"]))
+            whole = partial.stat().st_size >= state.offset + self.index.images * self.bytes_of_image
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
-        same = saved.get("index") == json.loads(json.dumps(self.index.record()))
-        return state if same and whole and len(state.done) == self.chunks else None
+        if saved.get("index") != json.loads(json.dumps(self.index.record())) or not whole:
+            return None
+        self.partial = partial
+        return state if len(state.done) == self.chunks else None
 
     def _save(self, state: _State) -> None:
         """The pixels first, then the word that they are there."""
@@ -197,6 +199,7 @@ class _Packing:
             os.fsync(file.fileno())
         record = {
             "index": self.index.record(),
+            "partial": self.partial.suffixes[-2].removeprefix("."),
             "done": state.done.hex(),
             "offset": state.offset,
             "damaged": state.damaged,
@@ -222,7 +225,7 @@ class _Packing:
         with self.partial.open("rb") as file:
             os.fsync(file.fileno())
         self.partial.replace(self.path)
-        self.journal.unlink(missing_ok=True)
+        self._remove()
         return index
 
     def _close_up(self, state: _State, labels: npt.NDArray[np.int64], index: Index) -> Index:
@@ -233,24 +236,31 @@ class _Packing:
         counts = np.bincount(labels[good], minlength=len(index.class_counts)).tolist()
         if 0 in counts:
             raise DataError(f"every image of class {index.classes[counts.index(0)]} is damaged; replace them")
-        offset = _lay_out(self.closed, len(good), index.size, labels[good])
+        closed = self._named("closed")
+        offset = _lay_out(closed, len(good), index.size, labels[good])
         with h5py.File(self.partial, "r") as file:
             start = file["imgs"].id.get_offset()
         images = np.memmap(self.partial, np.uint8, "r", start, (index.images, self.bytes_of_image))
-        with self.closed.open("r+b") as file:
+        with closed.open("r+b") as file:
             file.seek(offset)
             for first in range(0, len(good), self.rows):
                 file.write(images[good[first : first + self.rows]].tobytes())
         del images
         # From here on the partial file is that of another number of images: a killed run starts anew.
         self.journal.unlink(missing_ok=True)
-        self.closed.replace(self.partial)
+        closed.replace(self.partial)
         skipped = [state.damaged[row] for row in sorted(state.damaged)]
         return replace(index, images=len(good), class_counts=counts, skipped=skipped)
 
-    def _remove(self) -> None:
-        for file in (self.journal, self.partial, self.closed):
-            file.unlink(missing_ok=True)
+    def _named(self, beginning: str) -> Path:
+        return self.path.with_name(f".{self.path.name}.{beginning}.partial")
+
+    def _remove(self, but: tuple[Path, ...] = ()) -> None:
+        """Whatever this and earlier packings have left, but for some."""
+        name = glob.escape(self.path.name)
+        for file in (*self.path.parent.glob(f".{name}.*"), *self.path.parent.glob(f"..{name}.*")):
+            if file.suffix in (".journal", ".partial") and file not in but:
+                file.unlink(missing_ok=True)
 
 
 @dataclass

@@ -1,0 +1,246 @@
+"""`studiogan-gsr data`: packing and showing sets by name; HDF5_LT; packed files in the native host."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from studiogan_gsr.cli import RESIZERS, main
+from studiogan_gsr.data import show
+from studiogan_gsr.datasets.digits import digits_lt
+from studiogan_gsr.datasets.hdf5 import hdf5_lt
+from studiogan_gsr.datasets.packed import Packed, open_packed
+from studiogan_gsr.datasets.preprocessing import RESIZERS as ALL_RESIZERS
+from studiogan_gsr.errors import DataError
+from studiogan_gsr.hosts.native.data import InMemory, Streamed, open_training_set
+from studiogan_gsr.shipped import shipped_configuration
+
+NAME = "Digits_LT_rho50_seed3"
+
+
+def test_the_commands_resizers_are_those_of_the_preprocessing() -> None:
+    assert RESIZERS == ALL_RESIZERS
+
+
+@pytest.fixture
+def packed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    assert main(["data", "prepare", NAME, "--data", str(tmp_path)]) == 0
+    path = tmp_path / f"{NAME}_32_wo_resize_train.hdf5"
+    assert f"{path}: 371 images of 32 x 32 pixels" in capsys.readouterr().out
+    return path
+
+
+def test_prepare_packs_a_set_by_its_name_and_again_finds_it(packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found, digits = open_packed(packed, NAME, 32), digits_lt("", "train", 50, seed=3)
+    assert found.targets == digits.targets
+    assert all(np.array_equal(found.pixels[i], np.asarray(digits[i][0])) for i in range(len(digits)))
+    assert found.index is not None
+    assert found.index.options == {"ratio": 50, "seed": 3}
+    assert main(["data", "prepare", NAME, "--data", str(packed.parent)]) == 0
+    assert "is there already" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["Birds_LT"], "NAME: found 'Birds_LT'; data sets are AnimalFaces_LT"),
+        (["CIFAR10"], "NAME: found 'CIFAR10'; data sets are AnimalFaces_LT"),
+        (["Digits_LT_rho50_released"], "Digits_LT has no _released; write Digits_LT_rho50"),
+        (["Digits_LT", "--size", "16"], "DATA.img_size: found 16; image 0 of Digits_LT"),
+        (["Folder_LT"], "needs train/ and valid/"),
+        (["ImageNet_LT"], "ImageNet_LT_train.txt"),
+    ],
+)
+def test_what_cannot_be_packed_is_told_in_a_line(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "prepare", *arguments, "--data", str(tmp_path / "data")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not list(tmp_path.rglob("*.hdf5"))
+
+
+def test_sets_of_many_sizes_need_a_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for part, number in (("Bear", 24), ("Cat", 30)):
+        (tmp_path / "Image" / part).mkdir(parents=True)
+        for i in range(number):
+            Image.new("RGB", (20 + i, 30), (i, 0, 0)).save(tmp_path / "Image" / part / f"{i:02}.png")
+    command = ["data", "prepare", "AnimalFaces_LT", "--data", str(tmp_path)]
+    assert main(command) == 2
+    assert "AnimalFaces_LT has images of many sizes: --size N is needed" in capsys.readouterr().err
+    assert main([*command, "--size", "16", "--workers", "2"]) == 0
+    found = Packed(tmp_path / "AnimalFaces_LT_16_wo_resize_train.hdf5")
+    assert found.class_counts == [10, 4]
+    assert found.index is not None
+    assert found.index.preprocessing == {"crop": True, "resizer": "bilinear"}
+    assert main([*command, "--size", "16", "--resizer", "lanczos", "--split", "reference"]) == 0
+    assert Packed(tmp_path / "AnimalFaces_LT_16_lanczos_reference.hdf5").class_counts == [20, 20]
+
+
+def test_damaged_and_rotated_images_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for label in "ab":
+        (tmp_path / "train" / label).mkdir(parents=True)
+        for i in range(30):
+            exif = Image.Exif()
+            exif[0x0112] = 1 + i % 2
+            Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / "train" / label / f"{i:02}.jpg", exif=exif)
+    for i in range(3, 26):
+        (tmp_path / "train" / "a" / f"{i:02}.jpg").write_bytes(b"oh")
+    command = ["data", "prepare", "Folder_LT", "--data", str(tmp_path), "--size", "8"]
+    assert main(command) == 2
+    assert f"image 3 of Folder_LT ({tmp_path}/train/a/03.jpg) cannot be read" in capsys.readouterr().err
+    assert main([*command, "--skip-damaged"]) == 0
+    out = capsys.readouterr().out
+    assert "37 images of 8 x 8 pixels" in out
+    assert "18 images have an orientation tag; it is not applied" in out
+    assert "23 damaged images were left out:" in out
+    assert out.count("cannot be read") == 20
+    assert "and 3 more; all are in the file's index" in out
+
+
+# Packed files in the native host
+
+
+def test_the_native_host_trains_on_a_packed_file_as_on_its_source(packed: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    one = open_training_set(NAME, str(empty), 10, 32, "wo_resize")
+    other = open_training_set(NAME, str(packed.parent), 10, 32, "wo_resize")
+    assert one.class_counts == other.class_counts
+    assert one.record["images_sha256"] == other.record["images_sha256"]
+    assert one.record["packed"] is None
+    assert other.record["packed"] == str(packed)
+    assert f"from {packed}" in other.summary
+    import torch
+
+    device, batches = torch.device("cpu"), [torch.tensor([5, 300, 5]), torch.tensor([0, 370, 99])]
+    wanted = list(InMemory(one.pixels, device, 0).fetch(iter(batches)))
+    for images in (InMemory(other.pixels, device, 0), Streamed(other.pixels, device, 2)):
+        for (a, x), (b, y) in zip(wanted, images.fetch(iter(batches)), strict=True):
+            assert torch.equal(a, b)
+            assert torch.equal(x, y)
+
+
+def test_a_run_says_and_records_what_it_trains_on(packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sections = yaml.safe_load(shipped_configuration("CIFAR10_LT/SNGAN-gSR").read_text())
+    sections["DATA"]["name"] = NAME
+    sections["MODEL"] |= {"g_conv_dim": 8, "d_conv_dim": 8}
+    sections["OPTIMIZATION"]["batch_size"] = 8
+    configuration = packed.parent / "narrow.yaml"
+    configuration.write_text(yaml.safe_dump(sections))
+    out = packed.parent / "run"
+    command = ["train", str(configuration), "--data", str(packed.parent), "--out", str(out), "--steps", "1"]
+    assert main(command) == 0
+    assert f"{NAME} from {packed}: class counts 134 " in capsys.readouterr().out
+    record = json.loads((out / "run.json").read_text())["starts"][0]["data"]
+    assert record["packed"] == str(packed)
+    assert (record["head_class"], record["tail_class"]) == ("0", "9")
+    assert record["preprocessing"] == {"crop": True, "resizer": "wo_resize"}
+    assert record["notes"] == []
+    # A file that a kill cut short, or that is another set's, never trains.
+    with packed.open("r+b") as file:
+        file.truncate(packed.stat().st_size - 1)
+    again = [*command[:-3], str(packed.parent / "again"), *command[-2:]]
+    assert main(again) == 2
+    assert "is no whole HDF5 file" in capsys.readouterr().err
+    packed.unlink()
+    assert main(["data", "prepare", "Digits_LT_rho50", "--data", str(packed.parent)]) == 0
+    shutil.move(packed.parent / "Digits_LT_rho50_32_wo_resize_train.hdf5", packed)
+    assert main(again) == 2
+    assert f"name is 'Digits_LT_rho50', wanted '{NAME}'; delete it and pack it again" in capsys.readouterr().err
+    assert not (packed.parent / "again" / "run.json").exists()
+
+
+# HDF5_LT
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    stream = np.random.RandomState(0)
+    for name, labels in (("train", np.repeat([0, 1, 2], 16)), ("valid", np.repeat([0, 1, 2], 2))):
+        with h5py.File(tmp_path / f"{name}.hdf5", "w") as file:
+            shape = (len(labels), 8, 8, 3)
+            file.create_dataset("imgs", data=stream.randint(0, 256, shape, np.uint8), chunks=(10, 8, 8, 3))
+            file["labels"] = labels[::-1].astype(np.int64)
+    return tmp_path
+
+
+def test_any_studiogan_file_becomes_long_tailed(files: Path) -> None:
+    whole = hdf5_lt(str(files), "train")
+    assert whole.class_counts == [16] * 3
+    train = hdf5_lt(str(files), "train", ratio=16)
+    assert train.class_counts == [16, 4, 1]
+    with h5py.File(files / "train.hdf5") as file:
+        for place in (0, 18, 20):
+            image, label = train[place]
+            assert np.array_equal(np.asarray(image), file["imgs"][train.indices[place]])
+            assert label == file["labels"][train.indices[place]]
+    assert hdf5_lt(str(files), "reference", ratio=16).class_counts == [2] * 3
+    assert main(["data", "prepare", "HDF5_LT_rho4", "--data", str(files)]) == 0
+    assert open_packed(files / "HDF5_LT_rho4_8_wo_resize_train.hdf5", "HDF5_LT_rho4", 8).class_counts == [16, 8, 4]
+    assert hdf5_lt(str(files), "train").class_counts == [16] * 3  # the new file is not taken for it
+
+
+def test_what_is_no_pair_of_files_is_told(files: Path, tmp_path: Path) -> None:
+    with h5py.File(files / "valid.hdf5", "r+") as file, h5py.File(files / "train.hdf5") as train:
+        kept = file["imgs"][1]
+        file["imgs"][1] = train["imgs"][40]
+    with pytest.raises(DataError, match=r"1 of 6 images of .*valid.hdf5 are in .*train.hdf5 too, first image 1"):
+        hdf5_lt(str(files), "reference")
+    with h5py.File(files / "valid.hdf5", "r+") as file:
+        file["imgs"][1] = kept
+        file["labels"][0] = 0
+    with pytest.raises(DataError, match="not balanced"):
+        hdf5_lt(str(files), "reference")
+    (files / "valid.hdf5").unlink()
+    with pytest.raises(DataError, match=r"needs valid.hdf5 or \*_valid.hdf5 .* has train.hdf5"):
+        hdf5_lt(str(files), "reference")
+    (files / "train.hdf5").rename(files / "a_train.hdf5")
+    shutil.copy(files / "a_train.hdf5", files / "b_train.hdf5")
+    with pytest.raises(DataError, match=r"has a_train.hdf5, b_train.hdf5; which one\? call it train.hdf5"):
+        hdf5_lt(str(files), "train")
+    (files / "train.hdf5").write_bytes(b"no HDF5")
+    with pytest.raises(DataError, match="is no whole HDF5 file"):
+        hdf5_lt(str(files), "train")
+
+
+# show
+
+
+def test_show_prints_counts_and_digest_and_writes_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["data", "show", "Digits_LT_rho50", "--data", str(tmp_path), "--out", str(tmp_path / "page")]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    for label, count in enumerate(digits_lt("", "train", 50).class_counts):
+        assert re.search(rf"^ +{label}  {label} +{count}  █+$", out, re.M)
+    digest = re.search(r"digest of the chosen images: ([0-9a-f]{64})\n", out)
+    assert digest is not None
+    text = (tmp_path / "page" / "index.html").read_text()
+    assert digest[1] in text
+    assert text.count("data:image/png;base64,") == 2
+    assert "<svg" in text
+    assert not re.search(r"(src|href)=\"(?!data:|#)", text)
+    other = show("Digits_LT_rho50_seed1", str(tmp_path), tmp_path / "other")
+    assert other.images_sha256 != digest[1]
+    assert show("Digits_LT_rho50", str(tmp_path), tmp_path / "same").images_sha256 == digest[1]
+
+
+def test_show_of_many_classes_prints_both_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for label in range(120):
+        folder = tmp_path / "train" / f"kind{label:03}"
+        folder.mkdir(parents=True)
+        for i in range(1 + (label == 7)):
+            Image.new("RGB", (5, 4), (label, i, 0)).save(folder / f"{i}.png")
+    assert main(["data", "show", "Folder_LT", "--data", str(tmp_path), "--out", str(tmp_path / "page")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("█" in line for line in lines) == 20
+    assert lines[1].split()[:3] == ["7", "kind007", "2"]
+    assert "few-shot: 120 classes, of under 20" in lines

@@ -1,0 +1,449 @@
+"""Packing into one HDF5 file: whole or not there, equal to its source, resumed after any kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from studiogan_gsr.datasets import pack as packing
+from studiogan_gsr.datasets.folder import folder_lt
+from studiogan_gsr.datasets.pack import check_unindexed, index_of, pack
+from studiogan_gsr.datasets.packed import INDEX, Index, Packed, open_packed
+from studiogan_gsr.datasets.preprocessing import Prepared
+from studiogan_gsr.errors import DataError
+
+SIZE, NAME = 8, "Folder_LT"
+
+
+def write_photos(root: Path, number: int = 40, classes: int = 3) -> Path:
+    """train/<class>/: noise, so that no two images are alike."""
+    stream = np.random.RandomState(0)
+    for label in range(classes):
+        folder = root / "train" / f"class{label}"
+        folder.mkdir(parents=True)
+        for i in range(number):
+            Image.fromarray(stream.randint(0, 256, (SIZE, SIZE, 3), np.uint8)).save(folder / f"{i:03}.png")
+    return root
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return write_photos(tmp_path / "photos")
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "_CHUNK_BYTES", 7 * 3 * SIZE**2)  # 7 images: the last chunk is not full
+
+
+def prepared(root: Path) -> Prepared:
+    return Prepared(folder_lt(str(root), "train"), NAME, SIZE)
+
+
+def pixels(source: Prepared) -> np.ndarray:
+    return np.stack([source.read(i)[0] for i in range(len(source))])
+
+
+def pack_all(root: Path, path: Path, workers: int = 0, **options: Any) -> Index:
+    source = prepared(root)
+    return pack(source, path, index_of(source, "train"), workers, **options)
+
+
+def hidden(folder: Path) -> list[str]:
+    """What a packing leaves behind, but for its lock."""
+    return [p.name for p in folder.iterdir() if p.name.startswith(".") and not p.name.endswith(".lock")]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_packed_file_has_the_sources_pixels_labels_and_index(photos: Path, tmp_path: Path, workers: int) -> None:
+    path = tmp_path / "out" / "photos.hdf5"
+    done = pack_all(photos, path, workers)
+    source = prepared(photos)
+    with h5py.File(path) as file:  # as StudioGAN reads it
+        assert file["imgs"].shape == (120, SIZE, SIZE, 3)
+        assert file["imgs"].dtype == np.uint8
+        assert file["labels"].dtype == np.int64
+        assert np.array_equal(file["imgs"][:], pixels(source))
+        assert np.array_equal(file["imgs"][57], source.read(57)[0])
+        assert file["labels"][:].tolist() == source.targets
+        assert json.loads(file[INDEX][()]) == done.record()
+    assert (done.name, done.split, done.size, done.images) == (NAME, "train", SIZE, 120)
+    assert done.class_counts == [40, 40, 40]
+    assert done.classes == ["class0", "class1", "class2"]
+    assert done.preprocessing == {"crop": True, "resizer": "wo_resize"}
+    assert done.options == {}
+    assert (done.skipped, done.rotated) == ([], 0)
+    assert hidden(path.parent) == []
+
+
+def test_a_packed_file_is_a_data_set_in_any_process(photos: Path, tmp_path: Path) -> None:
+    path = tmp_path / "photos.hdf5"
+    pack_all(photos, path)
+    packed, source = open_packed(path, NAME, SIZE), prepared(photos)
+    assert len(packed) == 120
+    assert (packed.class_counts, packed.classes) == ([40] * 3, ["class0", "class1", "class2"])
+    image, label = packed[50]
+    assert np.array_equal(np.asarray(image), source.read(50)[0])
+    assert label == source.targets[50]
+    again = pickle.loads(pickle.dumps(packed))
+    assert np.array_equal(again.pixels[119], source.read(119)[0])
+    views = Prepared(packed, NAME, SIZE)
+    loader = DataLoader(_Arrays(views), batch_size=40, num_workers=2)
+    assert np.array_equal(np.concatenate([batch.numpy() for batch in loader]), pixels(source))
+
+
+class _Arrays:
+    def __init__(self, source: Prepared) -> None:
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return np.array(self.source.read(index)[0])
+
+
+def test_the_digest_is_that_of_the_unpacked_set_and_names_no_folder(photos: Path, tmp_path: Path) -> None:
+    from studiogan_gsr.datasets.identity import digest
+
+    path = tmp_path / "photos.hdf5"
+    done = pack_all(photos, path)
+    view = folder_lt(str(photos), "train")
+    assert digest(Packed(path)) == digest(view) == done.images_sha256
+    moved = photos.rename(tmp_path / "elsewhere")
+    assert digest(folder_lt(str(moved), "train")) == done.images_sha256
+    assert digest(folder_lt(str(moved), "train", ratio=4)) != done.images_sha256
+    first, second = sorted((moved / "train" / "class0").iterdir())[:2]
+    first.rename(moved / "train" / "class0" / "zzz.png")
+    assert digest(folder_lt(str(moved), "train")) != done.images_sha256
+    assert second.exists()
+
+
+def test_a_finished_file_is_kept_and_a_changed_source_is_refused(photos: Path, tmp_path: Path) -> None:
+    path = tmp_path / "photos.hdf5"
+    first = pack_all(photos, path)
+    before = path.stat()
+    assert pack_all(photos, path) == first
+    assert (path.stat().st_mtime_ns, path.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+    victim = photos / "train" / "class1" / "003.png"
+    Image.new("RGB", (SIZE, SIZE)).save(victim)
+    with pytest.raises(DataError, match=r"packed from other images.* delete it and pack it again"):
+        pack_all(photos, path)
+    victim.unlink()
+    with pytest.raises(DataError, match=r"\(120 then, 119 now\)"):
+        pack_all(photos, path)
+
+
+# Interruptions.
+
+
+class Interrupted(Prepared):
+    """A source whose reading ends after a number of images."""
+
+    left = 10**9
+    reads = 0
+
+    def read(self, index: int) -> Any:
+        type(self).left -= 1
+        type(self).reads += 1
+        if type(self).left < 0:
+            raise KeyboardInterrupt
+        return super().read(index)
+
+
+@pytest.fixture
+def interrupted(photos: Path) -> type[Interrupted]:
+    Interrupted.left, Interrupted.reads = 10**9, 0
+    return Interrupted
+
+
+def test_an_interrupted_packing_goes_on_where_it_was(
+    photos: Path, tmp_path: Path, interrupted: type[Interrupted]
+) -> None:
+    source = interrupted(folder_lt(str(photos), "train"), NAME, SIZE)
+    path = tmp_path / "photos.hdf5"
+    index = index_of(source, "train")
+    interrupted.left = 50  # in the eighth chunk of seven
+    with pytest.raises(KeyboardInterrupt):
+        pack(source, path, index)
+    assert not path.exists()
+    interrupted.left, interrupted.reads = 10**9, 0
+    pack(source, path, index)
+    assert interrupted.reads == 120 - 49
+    assert np.array_equal(Packed(path).pixels, pixels(prepared(photos)))
+    assert hidden(tmp_path) == []
+
+
+@pytest.mark.parametrize("damage", ["journal", "cut partial", "no partial", "source", "nonsense"])
+def test_what_is_left_of_another_packing_is_not_trusted(
+    photos: Path, tmp_path: Path, interrupted: type[Interrupted], damage: str
+) -> None:
+    source = interrupted(folder_lt(str(photos), "train"), NAME, SIZE)
+    path = tmp_path / "photos.hdf5"
+    interrupted.left = 50
+    with pytest.raises(KeyboardInterrupt):
+        pack(source, path, index_of(source, "train"))
+    journal, (partial,) = tmp_path / ".photos.hdf5.journal", tmp_path.glob(".photos.hdf5.*.partial")
+    if damage == "journal":
+        journal.write_text(journal.read_text()[:-9])
+    elif damage == "nonsense":
+        journal.write_text("[1]")
+    elif damage == "cut partial":
+        os.truncate(partial, partial.stat().st_size - 1)
+    elif damage == "no partial":
+        partial.unlink()
+    else:
+        Image.new("RGB", (SIZE, SIZE)).save(photos / "train" / "class0" / "000.png")
+    interrupted.left, interrupted.reads = 10**9, 0
+    pack(source, path, index_of(source, "train"))
+    assert interrupted.reads == 120
+    assert np.array_equal(Packed(path).pixels, pixels(prepared(photos)))
+
+
+PACKER = """
+import sys, time
+from pathlib import Path
+from studiogan_gsr.datasets import pack as packing
+from studiogan_gsr.datasets.folder import folder_lt
+from studiogan_gsr.datasets.preprocessing import Prepared
+class Slow(Prepared):
+    def read(self, index):
+        time.sleep(0.002)
+        return super().read(index)
+packing._CHUNK_BYTES = 7 * 3 * 8**2
+packing._JOURNAL_SECONDS = 0.02
+source = Slow(folder_lt(sys.argv[1], "train"), "Folder_LT", 8)
+index = packing.index_of(source, "train")
+print("ready", flush=True)
+packing.pack(source, Path(sys.argv[2]), index, int(sys.argv[3]))
+"""
+
+
+def test_packings_killed_at_random_moments_leave_nothing_that_is_not_whole(photos: Path, tmp_path: Path) -> None:
+    kills = int(os.environ.get("PACKING_KILLS", "6"))
+    path, wanted = tmp_path / "out" / "photos.hdf5", pixels(prepared(photos))
+    stream = np.random.RandomState(kills)
+    killed = 0
+    while killed < kills:
+        command = [sys.executable, "-c", PACKER, str(photos), str(path), str(killed % 3)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(stream.uniform(0, 0.35))
+        finished = process.poll() is not None
+        if not finished:
+            os.killpg(process.pid, signal.SIGKILL)
+            killed += 1
+        process.stdout.close()
+        process.wait()
+        if path.exists():  # whole, whatever happened after the renaming
+            assert np.array_equal(open_packed(path, NAME, SIZE).pixels, wanted)
+            path.unlink()
+    pack_all(photos, path)
+    assert np.array_equal(open_packed(path, NAME, SIZE).pixels, wanted)
+    assert hidden(path.parent) == []
+
+
+def test_two_packings_at_once_give_one_file(photos: Path, tmp_path: Path) -> None:
+    path = tmp_path / "photos.hdf5"
+    command = [sys.executable, "-c", PACKER, str(photos), str(path), "0"]
+    both = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    assert np.array_equal(Packed(path).pixels, pixels(prepared(photos)))
+
+
+# Damage.
+
+
+@pytest.fixture
+def damaged(photos: Path) -> list[Path]:
+    """Three images that cannot be read, in as many ways; two in one chunk."""
+    files = [photos / "train" / "class0" / name for name in ("002.png", "003.png")]
+    files.append(photos / "train" / "class2" / "039.png")
+    files[0].write_bytes(b"no image")
+    files[1].write_bytes(files[1].read_bytes()[:100])
+    files[2].write_bytes(b"")
+    return files
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_image_ends_a_packing_with_its_path(
+    photos: Path, damaged: list[Path], tmp_path: Path, workers: int
+) -> None:
+    path = tmp_path / "photos.hdf5"
+    with pytest.raises(DataError) as caught:
+        pack_all(photos, path, workers)
+    assert f"image 2 of Folder_LT ({damaged[0]}) cannot be read: UnidentifiedImageError" in str(caught.value)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_damaged_images_can_be_left_out_and_are_counted_by_name(
+    photos: Path, damaged: list[Path], tmp_path: Path, workers: int
+) -> None:
+    path = tmp_path / "photos.hdf5"
+    done = pack_all(photos, path, workers, skip_damaged=True)
+    assert (done.images, done.class_counts) == (117, [38, 40, 39])
+    assert [text.split("(")[1].split(")")[0] for text in done.skipped] == [str(file) for file in damaged]
+    source = prepared(photos)
+    good = [i for i in range(120) if i not in (2, 3, 119)]
+    packed = open_packed(path, NAME, SIZE)
+    assert packed.targets == [source.targets[i] for i in good]
+    assert np.array_equal(packed.pixels, np.stack([source.read(i)[0] for i in good]))
+    assert packed.index == done
+    assert hidden(tmp_path) == []
+    assert pack_all(photos, path, skip_damaged=True) == done  # there already
+
+
+def test_a_class_with_no_good_image_is_an_error(photos: Path, tmp_path: Path) -> None:
+    for file in (photos / "train" / "class1").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(DataError, match="every image of class class1 is damaged"):
+        pack_all(photos, tmp_path / "photos.hdf5", skip_damaged=True)
+
+
+def test_an_image_of_another_size_is_no_damage(photos: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (9, 9)).save(photos / "train" / "class0" / "000.png")
+    with pytest.raises(DataError, match=r"DATA.img_size: found 8; image 0 .* is 9 x 9 pixels"):
+        pack_all(photos, tmp_path / "photos.hdf5", skip_damaged=True)
+
+
+def test_labels_that_contradict_the_targets_are_refused(photos: Path, tmp_path: Path) -> None:
+    class Lying(Prepared):
+        def read(self, index: int) -> Any:
+            image, label = super().read(index)
+            return image, label + (index == 9)
+
+    source = Lying(folder_lt(str(photos), "train"), NAME, SIZE)
+    with pytest.raises(DataError, match="image 9 has the label 1, and targets say 0"):
+        pack(source, tmp_path / "photos.hdf5", index_of(source, "train"))
+
+
+def test_a_full_disk_is_told_before_and_while_it_is_written(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "photos.hdf5"
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=100))
+        with pytest.raises(DataError, match=r"photos.hdf5 needs 0.0 GB; its folder has 0.0 GB free"):
+            pack_all(photos, path)
+    with monkeypatch.context() as patch:
+        patch.setattr(packing, "_lay_out", lambda *_: _raise(OSError(28, "No space left on device")))
+        with pytest.raises(DataError, match=r"photos.hdf5 cannot be written: OSError: \[Errno 28\] No space"):
+            pack_all(photos, path)
+    full = Path("/dev/full")
+    if full.exists():  # a real failing write
+        source = prepared(photos)
+        chunks = packing._Chunks(source, np.asarray(source.targets), full, 0, 7, SIZE, False)
+        assert "No space left on device" in str(chunks[0])
+    assert not path.exists()
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+# Files that are not what they should be.
+
+
+@pytest.fixture
+def packed_file(photos: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "photos.hdf5"
+    pack_all(photos, path)
+    return path
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 0.9, 0.999])
+def test_a_file_that_was_cut_is_refused(packed_file: Path, share: float) -> None:
+    os.truncate(packed_file, int(packed_file.stat().st_size * share))
+    with pytest.raises(DataError, match=r"photos.hdf5 is no whole HDF5 file .* delete it and pack it again"):
+        open_packed(packed_file, NAME, SIZE)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"name": "Folder_LT_rho4"}, r"name is 'Folder_LT', wanted 'Folder_LT_rho4'"),
+        ({"size": 16}, "size is 8, wanted 16"),
+        ({"resizer": "lanczos"}, "resizer is 'wo_resize', wanted 'lanczos'"),
+        ({"split": "reference"}, "split is 'train', wanted 'reference'"),
+    ],
+)
+def test_another_sets_file_is_refused_under_this_ones_name(
+    packed_file: Path, wanted: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DataError, match=f"is something else: {message}; delete it"):
+        open_packed(packed_file, **{"name": NAME, "size": SIZE, **wanted})
+
+
+@pytest.mark.parametrize(
+    "change", ["labels", "index", "no index", "format", "unknown", "kind", "no labels", "garbage"]
+)
+def test_a_file_whose_content_and_index_disagree_is_refused(packed_file: Path, change: str) -> None:
+    with h5py.File(packed_file, "r+") as file:
+        index = json.loads(file[INDEX][()])
+        if change == "labels":
+            file["labels"][5] = 1
+        elif change == "no labels":
+            del file["labels"]
+        elif change == "kind":
+            del file["imgs"]
+            file["imgs"] = np.zeros((120, SIZE, SIZE, 3), np.float32)
+        else:
+            del file[INDEX]
+            index |= {"index": {"images": 119}, "format": {"format": 2}, "unknown": {"colour": 1}}.get(change, {})
+            if change != "no index":
+                file[INDEX] = "{" if change == "garbage" else json.dumps(index)
+    with pytest.raises(DataError, match=r"photos\.hdf5.*(pack it again|wanted: imgs)"):
+        open_packed(packed_file, NAME, SIZE)
+
+
+# Files of StudioGAN's own packer.
+
+
+def studiogans(path: Path, images: np.ndarray, labels: list[int]) -> None:
+    """As it writes them: in chunks, that grow."""
+    with h5py.File(path, "w") as file:
+        options = {"maxshape": (None, *images.shape[1:]), "chunks": (50, *images.shape[1:])}
+        file.create_dataset("imgs", data=images, **options)
+        file.create_dataset("labels", data=np.array(labels), maxshape=(None,), chunks=(50,))
+
+
+def test_a_whole_file_of_another_packer_is_recognised_by_its_images(photos: Path, tmp_path: Path) -> None:
+    source, path = prepared(photos), tmp_path / "theirs.hdf5"
+    images = pixels(source)
+    studiogans(path, images, source.targets)
+    check_unindexed(path, source)
+    assert Packed(path).index is None
+    with pytest.raises(DataError, match="has no index, so nobody knows"):
+        open_packed(path, NAME, SIZE)
+    for change, message in (
+        (lambda: studiogans(path, images[:-20], source.targets[:-20]), "it has 100 images, Folder_LT has 120"),
+        (lambda: studiogans(path, images, source.targets[::-1]), "its labels are others"),
+        (lambda: studiogans(path, images * (np.arange(120) < 119)[:, None, None, None], source.targets), "image 119"),
+        (lambda: studiogans(path, images[::-1], source.targets), "image 0 is another"),
+    ):
+        change()
+        with pytest.raises(DataError, match=f"is not whole, or of other images: .*{message}"):
+            check_unindexed(path, source)
+
+
+def test_images_with_channels_first_are_read_too(photos: Path, tmp_path: Path) -> None:
+    source, path = prepared(photos), tmp_path / "old.hdf5"
+    studiogans(path, pixels(source).transpose(0, 3, 1, 2), source.targets)
+    packed = Packed(path)
+    assert np.array_equal(np.asarray(packed[7][0]), source.read(7)[0])

@@ -1,0 +1,151 @@
+"""From images of any kind to squares of RGB bytes: as torchvision does, and as StudioGAN does."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import default_loader
+from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
+
+from studiogan_gsr.datasets.folder import folder_lt
+from studiogan_gsr.datasets.preprocessing import RESIZERS, Prepared, Preprocessing, to_rgb
+from studiogan_gsr.errors import DamagedImage, DataError
+
+stream = np.random.RandomState(0)
+ROTATED = 6  # "turn by 90 degrees"
+
+
+def noise(width: int, height: int) -> Image.Image:
+    return Image.fromarray(stream.randint(0, 256, (height, width, 3), np.uint8))
+
+
+def rotated(path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = ROTATED
+    noise(10, 10).save(path, exif=exif)
+
+
+# What cameras, scanners and other programs leave in folders.
+WRITERS = {
+    "rgb.jpg": lambda path: noise(10, 10).save(path),
+    "grey.jpg": lambda path: noise(10, 10).convert("L").save(path),
+    "cmyk.jpg": lambda path: noise(10, 10).convert("CMYK").save(path),
+    "rotated.jpg": rotated,
+    "progressive.jpg": lambda path: noise(10, 10).save(path, progressive=True),
+    "palette.png": lambda path: noise(10, 10).convert("P").save(path),
+    "palette_clear.png": lambda path: noise(10, 10).convert("P").save(path, transparency=3),
+    "palette_fading.png": lambda path: noise(10, 10).convert("P").save(path, transparency=bytes(range(256))),
+    "clear.png": lambda path: noise(10, 10).convert("RGBA").save(path),
+    "grey_clear.png": lambda path: noise(10, 10).convert("LA").save(path),
+    "bits.png": lambda path: noise(10, 10).convert("1").save(path),
+    "flat.bmp": lambda path: noise(10, 10).save(path),
+    "scan.tif": lambda path: noise(10, 10).save(path),
+    "web.webp": lambda path: noise(10, 10).save(path, lossless=True),
+    "ünïcode name.PNG": lambda path: noise(10, 10).save(path),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Palette images with Transparency")  # torchvision's way, here
+@pytest.mark.parametrize("name", WRITERS)
+def test_any_image_is_read_as_torchvision_reads_it(name: str, tmp_path: Path) -> None:
+    WRITERS[name](tmp_path / name)
+    with Image.open(tmp_path / name) as image:
+        image.load()
+        found = to_rgb(image)
+    assert found.mode == "RGB"
+    assert np.array_equal(np.asarray(found), np.asarray(default_loader(str(tmp_path / name))))
+
+
+def test_more_than_eight_bits_are_refused_rather_than_cut_off(tmp_path: Path) -> None:
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    Image.fromarray(np.full((4, 4), 3000, np.uint16)).save(tmp_path / "train" / "a" / "deep.png")
+    prepared = Prepared(folder_lt(str(tmp_path), "train"), "Folder_LT", 4)
+    with pytest.raises(DamagedImage, match=r"deep.png\) cannot be read: ValueError: mode I;16 has more than 8 bits"):
+        prepared[0]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (13, 8), (8, 13), (64, 64), (7, 6), (101, 250)])
+@pytest.mark.parametrize("resizer", [r for r in RESIZERS if r != "wo_resize"])
+def test_cropping_and_squashing_equal_torchvisions(size: tuple[int, int], resizer: str) -> None:
+    image, filtering = noise(*size), InterpolationMode(resizer)
+    cropped = Compose([CenterCrop(min(size)), Resize(16, filtering)])(image)
+    squashed = Resize((16, 16), filtering)(image)
+    assert np.array_equal(np.asarray(Preprocessing(True, resizer)(image, 16)), np.asarray(cropped))
+    assert np.array_equal(np.asarray(Preprocessing(False, resizer)(image, 16)), np.asarray(squashed))
+
+
+@pytest.fixture
+def odd_folder(tmp_path: Path) -> Path:
+    """Every kind of image, links, and a class whose images lie deeper."""
+    folder = tmp_path / "data" / "train" / "all"
+    folder.mkdir(parents=True)
+    for name, write in WRITERS.items():
+        write(folder / name)
+    noise(1, 1).save(folder / "pixel.png")
+    deep = tmp_path / "data" / "train" / "deep" / "er"
+    deep.mkdir(parents=True)
+    (deep / "link.png").symlink_to(folder / "palette.png")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    noise(30, 20).save(elsewhere / "far.jpg")
+    (tmp_path / "data" / "train" / "linked").symlink_to(elsewhere, target_is_directory=True)
+    (folder / "notes.txt").write_text("no image")
+    (folder / ".hidden.png").write_bytes(b"")
+    (folder / ".hidden.png").unlink()
+    return tmp_path / "data"
+
+
+@pytest.mark.filterwarnings("ignore:Palette images with Transparency")
+def test_a_folder_of_odd_images_equals_torchvisions(odd_folder: Path) -> None:
+    theirs = ImageFolder(str(odd_folder / "train"), Compose([_SquareOf16()]))
+    ours = folder_lt(str(odd_folder), "train")
+    assert (ours.targets, ours.classes) == (theirs.targets, theirs.classes)
+    prepared = pickle.loads(pickle.dumps(Prepared(ours, "Folder_LT", 16, "lanczos")))
+    for i in range(len(theirs)):
+        assert np.array_equal(np.asarray(prepared[i][0]), np.asarray(theirs[i][0])), ours.dataset.where(i)
+    assert prepared.rotated == 1
+
+
+class _SquareOf16:
+    def __call__(self, image: Image.Image) -> Image.Image:
+        return Resize(16, InterpolationMode.LANCZOS)(CenterCrop(min(image.size))(image))
+
+
+def test_a_broken_link_is_named(odd_folder: Path) -> None:
+    (odd_folder / "train" / "deep" / "er" / "link.png").unlink()
+    (odd_folder / "train" / "deep" / "er" / "link.png").symlink_to(odd_folder / "gone.png")
+    ours = folder_lt(str(odd_folder), "train")
+    place = ours.targets.index(1)
+    with pytest.raises(DamagedImage, match=r"deep/er/link.png\) cannot be read: FileNotFoundError"):
+        Prepared(ours, "Folder_LT", 16, "lanczos")[place]
+
+
+def test_a_sets_own_way_is_used_and_a_users_resizer_replaces_its_filter() -> None:
+    class Squashed:
+        preprocessing = Preprocessing(crop=False, resizer="bilinear")
+        targets = (0,)
+
+        def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+            return image, 0
+
+    image = noise(30, 20)
+    for resizer, wanted in (("wo_resize", Image.Resampling.BILINEAR), ("nearest", Image.Resampling.NEAREST)):
+        prepared = Prepared(Squashed(), "Some", 8, resizer)
+        assert np.array_equal(np.asarray(prepared[0][0]), np.asarray(image.resize((8, 8), wanted)))
+        assert np.array_equal(prepared.read(0)[0], np.asarray(prepared[0][0]))
+
+
+def test_an_image_of_another_size_is_refused_with_both_hosts_remedies() -> None:
+    class One:
+        targets = (0,)
+
+        def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+            return noise(9, 9), 0
+
+    with pytest.raises(DataError, match=r"DATA.img_size: found 8; .* 9 x 9 pixels \(--resizer .*--pre_resizer"):
+        Prepared(One(), "Some", 8)[0]
