@@ -140,7 +140,7 @@ def test_a_run_says_and_records_what_it_trains_on(packed: Path, capsys: pytest.C
     command = ["train", str(configuration), "--data", str(packed.parent), "--out", str(out), "--steps", "1"]
     assert main(command) == 0
     assert f"{NAME} from {packed}: class counts 134 " in capsys.readouterr().out
-    record = json.loads((out / "run.json").read_text())["starts"][0]["data"]
+    record = json.loads((out / "run.json").read_text())["data"]
     assert record["packed"] == str(packed)
     assert (record["head_class"], record["tail_class"]) == ("0", "9")
     assert record["preprocessing"] == {"crop": True, "resizer": "wo_resize"}
@@ -168,7 +168,7 @@ def files(tmp_path: Path) -> Path:
     for name, labels in (("train", np.repeat([0, 1, 2], 16)), ("valid", np.repeat([0, 1, 2], 2))):
         with h5py.File(tmp_path / f"{name}.hdf5", "w") as file:
             shape = (len(labels), 8, 8, 3)
-            file.create_dataset("imgs", data=stream.randint(0, 256, shape, np.uint8), chunks=(10, 8, 8, 3))
+            file.create_dataset("imgs", data=stream.randint(0, 256, shape, np.uint8), chunks=(5, 8, 8, 3))
             file["labels"] = labels[::-1].astype(np.int64)
     return tmp_path
 

@@ -708,7 +708,11 @@ def test_resuming_an_empty_folder_starts_a_run_and_says_so(
     ("changes", "more", "message"),
     [
         ({"DATA": {"num_classes": 9}}, (), "DATA.num_classes: found 9; Digits_LT_rho50 has 10 classes"),
-        ({"DATA": {"img_size": 64}}, (), r"DATA.img_size: found 64; image \d+ of Digits_LT_rho50 is 32 x 32 pixels"),
+        (
+            {"DATA": {"img_size": 64}},
+            (),
+            r"DATA.img_size: found 64; image \d+ of Digits_LT_rho50 .* is 32 x 32 pixels",
+        ),
         ({"DATA": {"name": "Digits_LT_rho9999"}}, (), "ratio: found 9999"),
         ({"MODEL": {"g_conv_dimm": 8}}, (), "MODEL.g_conv_dimm: found an unknown key.*did you mean g_conv_dim"),
         ({"REGULARIZER": {"name": "gsrr"}}, (), "REGULARIZER: found 'gsrr'; installed are .*did you mean gsr"),
@@ -751,5 +755,6 @@ def test_the_command_ends_with_its_status_and_one_line(tmp_path: Path) -> None:
 def test_progress_off_a_terminal_is_a_line_an_interval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(PLAIN, options(tmp_path / "out", steps=3))
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split("  ")[0] for line in lines] == [f"training: step {step}" for step in (1, 2, 3)]
+    assert lines[0].startswith("Digits_LT_rho50: class counts 134 ")
+    assert [line.split("  ")[0] for line in lines[1:]] == [f"training: step {step}" for step in (1, 2, 3)]
     assert re.fullmatch(r"training: step 3  [\d.e+]+ steps?/s\S*  0:00:00 left  d_loss \S+  g_loss \S+", lines[-1])

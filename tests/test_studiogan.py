@@ -6,9 +6,11 @@ eight channels.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -226,7 +228,7 @@ class Stripes:
 
 
 @pytest.mark.parametrize("in_memory", [False, True])
-def test_hdf5_files_are_used_counted_and_refused_when_short(
+def test_hdf5_files_are_used_counted_and_refused_when_cut_or_of_another_set(
     checkout: Checkout, digits: Path, tmp_path: Path, in_memory: bool
 ) -> None:
     data = tmp_path / "data"
@@ -238,13 +240,98 @@ def test_hdf5_files_are_used_counted_and_refused_when_short(
     assert outcome.status == 0, outcome.output
     assert outcome.lines(f"class counts {COUNTS}")
     (path,) = digits.glob(f"{name}_*.hdf5")
-    with h5py.File(path, "a") as file:
-        file["labels"].resize(100, axis=0)
-        file["imgs"].resize(100, axis=0)
+    assert outcome.lines(f"{path.name}: 655 images")
+    if in_memory:
+        os.truncate(path, path.stat().st_size - 1)
+        message = f"{path.name} is no whole HDF5 file .* delete it and pack it again"
+    else:
+        path.rename(digits / "Folder_LT_rho4_seed9_32_wo_resize_train.hdf5")
+        configuration = configure(tmp_path, DATA={**DIGITS, "name": "Folder_LT_rho4_seed9"})
+        message = "name is 'Folder_LT_rho4_seed8', wanted 'Folder_LT_rho4_seed9'; delete it"
     again = run_studiogan(checkout, configuration, data, tmp_path / "again", *flags)
-    assert again.status == 2
-    assert re.search(r"holds 100 images .* has 655 .* unfinished or of another set; delete it", again.output)
+    refused(again, message)
     assert not again.lines("Progress:")
+    for left in digits.glob("*seed*.hdf5"):
+        left.unlink()
+
+
+PACK = """
+import sys
+from types import SimpleNamespace
+sys.path.insert(0, sys.argv[1])
+from utils.hdf5 import make_hdf5
+settings = SimpleNamespace(name="My_Digits", num_workers=1, data_dir=sys.argv[2])
+make_hdf5("My_Digits", 32, True, 32, sys.argv[2], "wo_resize", settings, settings)
+"""
+
+
+def test_studiogans_own_sets_are_packed_alike_and_a_half_written_file_is_refused(
+    checkout: Checkout, digits: Path, tmp_path: Path
+) -> None:
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    for folder in (theirs, ours):
+        folder.mkdir()
+        for part in ("train", "valid"):
+            (folder / part).symlink_to(digits / part)
+    configuration = configure(tmp_path, DATA={**DIGITS, "name": "My_Digits"})
+    name = "My_Digits_32_wo_resize_train.hdf5"
+    subprocess.run([sys.executable, "-B", "-c", PACK, str(checkout.source), str(theirs)], check=True)
+    for folder in (theirs, ours):  # a whole file of StudioGAN's own packer is used as it is
+        before = (folder / name).read_bytes() if folder is theirs else None
+        outcome = run_studiogan(checkout, configuration, folder, tmp_path / f"out-{folder.name}", "-hdf5")
+        assert outcome.status == 0, outcome.output
+        assert before is None or (folder / name).read_bytes() == before
+    with h5py.File(theirs / name) as one, h5py.File(ours / name) as other:
+        assert np.array_equal(one["imgs"][:], other["imgs"][:])
+        assert np.array_equal(one["labels"][:], other["labels"][:])
+        assert one["imgs"].dtype == other["imgs"].dtype
+    # As its packer leaves a file when it is killed after the first two batches of 500.
+    with h5py.File(theirs / name, "a") as file:
+        for key in ("imgs", "labels"):
+            file[key].resize(1000, axis=0)
+    again = run_studiogan(checkout, configuration, theirs, tmp_path / "again", "-hdf5")
+    refused(again, "is not whole, or of other images: it has 1000 images, My_Digits has 1200; delete it")
+
+
+COMPARE = """
+import sys
+from pathlib import Path
+import numpy as np
+from studiogan_gsr.hosts.studiogan.launcher import Setup
+Setup(Path(sys.argv[1]), "cpu", 1, ()).prepare()
+from data_util import Dataset_
+from studiogan_gsr.hosts.native.data import open_training_set
+for resizer in ("wo_resize", "lanczos"):
+    native = open_training_set(sys.argv[3], sys.argv[2], 3, 24, resizer).pixels
+    theirs = Dataset_(sys.argv[3], sys.argv[2], True, True, 24, resizer, False, False)
+    assert len(native) == len(theirs) > 20
+    for i in range(len(native)):
+        assert np.array_equal(native[i][0].numpy(), theirs[i][0].numpy()), i
+        assert native[i][1] == theirs[i][1]
+    reference = Dataset_(sys.argv[3], sys.argv[2], False, True, 24, resizer, False, False)
+    assert len(reference) == 60 and reference[0][0].shape == (3, 24, 24)
+print("equal")
+"""
+
+
+@pytest.mark.parametrize("name", ["AnimalFaces_LT_rho4", "My_Animals"])
+def test_both_hosts_prepare_equal_pixels(name: str, checkout: Checkout, tmp_path: Path) -> None:
+    """A set with its own way of preparing images, and StudioGAN's way with a folder of one's own."""
+    stream = np.random.RandomState(0)
+    for label in range(3):
+        for part, number in (("train", 60), ("valid", 20), ("Image", 80)):
+            folder = tmp_path / part / f"kind{label}"
+            folder.mkdir(parents=True)
+            for i in range(number):
+                pixels = stream.randint(0, 256, (24 if name[0] == "M" else 30 + i % 3, 24 + label, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i:02}.png")
+    if name[0] == "M":
+        script = COMPARE.replace('("wo_resize", "lanczos")', '("lanczos", "bicubic", "nearest")')
+    else:
+        script = COMPARE
+    command = [sys.executable, "-B", "-c", script, str(checkout.source), str(tmp_path), name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.endswith("equal\n"), done.stderr
 
 
 def test_class_counts_of_studiogans_own_sets_come_from_the_data(
@@ -344,7 +431,7 @@ def refused(outcome: Outcome, message: str) -> None:
     ("data", "message"),
     [
         ({"num_classes": 9}, "DATA.num_classes: found 9; Folder_LT_rho4_seed9 has 10 classes"),
-        ({"img_size": 64}, "DATA.img_size: found 64; the images of Folder_LT_rho4_seed9 are 32 x 32"),
+        ({"img_size": 64}, "DATA.img_size: found 64; image 0 of Folder_LT_rho4_seed9 .* is 32 x 32"),
     ],
 )
 def test_a_contradicting_data_set_is_refused_before_it_is_packed(
@@ -366,7 +453,7 @@ def test_a_contradicting_data_set_is_refused_before_it_is_packed(
         ({"MODEL": {"g_conv_dimm": 8}}, "MODEL.g_conv_dimm: found an unknown key; .* did you mean g_conv_dim"),
         ({"DATA": {"name": "Folder_LT_step_rho4"}}, "DATA.name: found 'Folder_LT_step_rho4'; the form is"),
         ({"DATA": {"num_classes": 9}}, "DATA.num_classes: found 9; Folder_LT_rho4 has 10 classes"),
-        ({"DATA": {"img_size": 64}}, "DATA.img_size: found 64; the images of Folder_LT_rho4 are 32 x 32"),
+        ({"DATA": {"img_size": 64}}, "DATA.img_size: found 64; image 0 of Folder_LT_rho4 .* is 32 x 32"),
         ({"DATA": {"name": "Folder_LT_rho9999"}}, "DATA.name: found ratio: found 9999; allowed: at most 120"),
         ({"MODEL": {"g_cond_mtd": "W/O"}}, "gsr.*refused: GeneratorError: Generator has no class-conditional"),
     ],

@@ -20,7 +20,7 @@ from studiogan_gsr.errors import ConfigurationError, DataError
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.progress import console
 from studiogan_gsr.registry import DATASETS, find_dataset, find_plugins, make_dataset
-from studiogan_gsr.report import chart, counts_chart, page, picture, table
+from studiogan_gsr.report import chart, counts_chart, facts, page, picture, table
 
 _SHOWN = 10  # images of a class, classes at either end
 _TILE = 64  # pixels of an image on the page, at least
@@ -107,7 +107,7 @@ def show(name: str, root: str, out: Path, split: str = "train") -> Shown:
     counts, classes = said["class_counts"], [str(c) for c in dataset.classes]
     order = sorted(range(len(counts)), key=lambda label: -counts[label])
     groups = shot_groups(counts)
-    facts = [
+    said_of_it = [
         ("images", f"{sum(counts):,}"),
         ("classes", f"{len(counts)}, from {max(counts):,} to {min(counts):,} images (ratio {_ratio(counts)})"),
         ("head and tail", f"{said['head_class']}; {said['tail_class']}"),
@@ -120,11 +120,11 @@ def show(name: str, root: str, out: Path, split: str = "train") -> Shown:
     ]
     console().print(f"{name}, {split}")
     _print_counts(order, counts, classes)
-    for what, found in facts:
+    for what, found in said_of_it:
         console().print(f"{what}: {found}")
     rows = [(label, classes[label], f"{counts[label]:,}", _group(label, groups)) for label in order]
     sections = [
-        ("", table(("what", ""), facts)),
+        ("", facts(said_of_it)),
         ("Images of each class", chart(counts_chart(counts, classes), "Classes by falling number of images.")),
         *_galleries(dataset, name, order, counts, classes),
         ("Counts", table(("label", "class", "images", "shots"), rows)),
@@ -193,7 +193,7 @@ def _tile(dataset: Any, name: str, place: int) -> Image.Image:
 
 def _grid(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
     gap = 2
-    sheet = Image.new("RGB", (_SHOWN * (_TILE + gap) - gap, len(rows) * (_TILE + gap) - gap), "white")
+    sheet = Image.new("RGBA", (_SHOWN * (_TILE + gap) - gap, len(rows) * (_TILE + gap) - gap))
     for y, row in enumerate(rows):
         for x, tile in enumerate(row):
             sheet.paste(tile, (x * (_TILE + gap), y * (_TILE + gap)))

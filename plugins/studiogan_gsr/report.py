@@ -23,6 +23,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .9rem .25rem 0; text-align: right; border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; }
 th { font-weight: 600; } tr.group th { border-bottom: none; padding-bottom: 0; }
+table.facts th, table.facts td { text-align: left; vertical-align: top; overflow-wrap: anywhere; }
 .note { color: var(--faint); font-size: .9rem; max-width: 46rem; }
 figure { margin: 0; } figure.chart { background: #fff; border-radius: 6px; padding: .5rem; }
 figure.chart svg { width: 100%; height: auto; display: block; }
@@ -50,6 +51,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], groups: Mappi
     head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<table><thead><tr class="group">{above}</tr><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def facts(pairs: Sequence[tuple[str, str]]) -> str:
+    """A table of names and texts, without a header."""
+    rows = "".join(f"<tr><th>{html.escape(name)}</th><td>{html.escape(text)}</td></tr>" for name, text in pairs)
+    return f'<table class="facts"><tbody>{rows}</tbody></table>'
 
 
 def picture(image: Image.Image, caption: str) -> str:
@@ -109,7 +116,7 @@ def counts_chart(class_counts: Sequence[int], classes: Sequence[str]) -> bytes:
         axis.set_xlabel("class, by falling number of images")
     axis.set(ylabel="images", ylim=(0, 1.1 * max(counts)))
     if max(counts) >= 20 * max(1, min(counts)):
-        axis.set_yscale("log")
+        axis.set(yscale="log", ylabel="images (logarithmic)")
         axis.set_ylim(max(0.7, 0.5 * min(counts)), 2 * max(counts))
     axis.grid(axis="y", alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
