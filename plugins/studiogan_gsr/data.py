@@ -14,7 +14,7 @@ from PIL import Image
 from studiogan_gsr.datasets.counts import shot_groups
 from studiogan_gsr.datasets.pack import index_of, pack
 from studiogan_gsr.datasets.packed import packed_path
-from studiogan_gsr.datasets.preprocessing import STUDIOGAN, Prepared, preprocessing_of
+from studiogan_gsr.datasets.preprocessing import Prepared, preprocessing_of
 from studiogan_gsr.datasets.summary import describe
 from studiogan_gsr.errors import ConfigurationError, DataError
 from studiogan_gsr.files import write_atomically
@@ -114,7 +114,7 @@ def show(name: str, root: str, out: Path, split: str = "train") -> Shown:
         ("many-shot", f"{len(groups['many'])} classes, of over 100 images"),
         ("medium-shot", f"{len(groups['medium'])} classes, of 20 to 100"),
         ("few-shot", f"{len(groups['few'])} classes, of under 20"),
-        ("preparation", _in_words(dataset)),
+        ("preparation", str(preprocessing_of(dataset))),
         ("digest of the chosen images", said["images_sha256"]),
         *(("note", note) for note in said["notes"]),
     ]
@@ -142,14 +142,6 @@ def _ratio(counts: Sequence[int]) -> str:
 
 def _group(label: int, groups: dict[str, list[int]]) -> str:
     return next(group for group, labels in groups.items() if label in labels)
-
-
-def _in_words(dataset: Any) -> str:
-    preprocessing = preprocessing_of(dataset)
-    crop = "the middle square" if preprocessing.crop else "the whole image, squashed to a square"
-    if preprocessing == STUDIOGAN:
-        return f"{crop}, as large as it is (--resizer resizes it)"
-    return f"{crop}, resized ({preprocessing.resizer}) to DATA.img_size"
 
 
 def _print_counts(order: Sequence[int], counts: Sequence[int], classes: Sequence[str]) -> None:

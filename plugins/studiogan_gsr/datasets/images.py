@@ -23,7 +23,8 @@ class ImageFiles:
     def __init__(self, root: Path, names: Sequence[str], targets: Iterable[int], classes: Sequence[str]) -> None:
         self.root, self._folder = Path(root), str(root)
         # One array, not a million strings: workers share its memory, and pickles of it are small.
-        self._names = np.array([name.encode("utf-8", "surrogateescape") for name in names])
+        width = max((len(os.fsencode(name)) for name in names), default=1)
+        self._names = np.fromiter(map(os.fsencode, names), f"S{width}", len(names))
         self.targets = [int(label) for label in targets]
         self.classes = list(classes)
 
@@ -38,7 +39,7 @@ class ImageFiles:
 
     def where(self, index: int) -> str:
         """The image's path below the root."""
-        return bytes(self._names[index]).decode("utf-8", "surrogateescape")
+        return os.fsdecode(bytes(self._names[index]))
 
     def path(self, index: int) -> Path:
         """The image's file."""

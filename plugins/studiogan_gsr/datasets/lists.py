@@ -59,19 +59,20 @@ def read_list(path: Path, root: Path) -> ImageFiles:
     names: list[str] = []
     targets: list[int] = []
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        with path.open(encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                name, label = _parts(line)
+                if not name or not label.isdecimal():
+                    found = line.strip()[:120]
+                    raise DataError(f"{path}, line {number}: found {found!r}; wanted: <path> <label from 0>")
+                if name.startswith("/") or ".." in name.split("/"):
+                    raise DataError(f"{path}, line {number}: {name} leads out of {root}; wanted: a path below it")
+                names.append(name)
+                targets.append(int(label))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as UTF-8 text: {reason(error)}") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        name, label = _parts(line)
-        if not name or not label.isdecimal():
-            raise DataError(f"{path}, line {number}: found {line[:120]!r}; wanted: <path> <label from 0>")
-        if name.startswith("/") or ".." in name.split("/"):
-            raise DataError(f"{path}, line {number}: {name} leads out of {root}; wanted: a path below it")
-        names.append(name)
-        targets.append(int(label))
     if not names:
         raise DataError(f"{path} is empty; wanted: a line an image, <path> <label from 0>")
     absent = np.flatnonzero(np.bincount(targets) == 0)

@@ -40,6 +40,10 @@ class Preprocessing:
             image = image.resize((size, size), Image.Resampling[self.resizer.upper()])
         return image
 
+    def __str__(self) -> str:
+        crop = "the middle square" if self.crop else "the whole image squashed to a square"
+        return f"{crop}, {'not resized' if self.resizer == 'wo_resize' else f'resized ({self.resizer})'}"
+
     def record(self) -> dict[str, Any]:
         """Plain data, for records and indices."""
         return asdict(self)

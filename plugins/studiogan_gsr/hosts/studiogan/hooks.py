@@ -22,7 +22,8 @@ import yaml
 
 from studiogan_gsr.datasets.pack import check_unindexed, index_of, pack
 from studiogan_gsr.datasets.packed import Packed, open_packed, packed_path
-from studiogan_gsr.datasets.preprocessing import Prepared
+from studiogan_gsr.datasets.preprocessing import Prepared, Preprocessing
+from studiogan_gsr.datasets.summary import describe
 from studiogan_gsr.errors import DataError, HostError
 from studiogan_gsr.hosts.regularization import Regularization, listed
 from studiogan_gsr.hosts.studiogan.checkout import surface
@@ -145,19 +146,28 @@ def _load_dataset(original: Callable[..., None], self: Any) -> None:
     found = find_dataset(name)
     if self.hdf5_path is not None:
         packed = Packed(self.hdf5_path) if found is None else open_packed(self.hdf5_path, name)
-        _say("; ".join([f"{packed.path}: {len(packed)} images", *packed.notes]))
+        if packed.index is not None:
+            _say(f"{packed.path}: {_said(packed)}")
         original(self)
     elif found is None:
         original(self)
     else:
         size, resizer = self.gsr_preparation
-        dataset = make_dataset(found[0], self.data_dir, "train" if self.train else "reference", found[1])
-        for note in getattr(dataset, "notes", ()):
-            _say(f"{name}: {note}")
+        split = "train" if self.train else "reference"
+        dataset = make_dataset(found[0], self.data_dir, split, found[1])
+        _say(f"{name}, {split}: {_said(dataset, resizer)}")
         self.data = dataset if size is None else Prepared(dataset, name, size, resizer)
     # The first training set that a rank opens is what it trains on; evaluation may open another.
     if self.train and _run.training_set is None:
         _run.training_set = self
+
+
+def _said(dataset: Any, resizer: str = "wo_resize") -> str:
+    """What a run's log says of the images it opens, as the native host's record does."""
+    said = describe(dataset, resizer)
+    preprocessing = Preprocessing(**said["preprocessing"])
+    facts = f"{len(dataset.targets)} images, head class {said['head_class']}, {preprocessing}"
+    return "; ".join([f"{facts}; images_sha256 {said['images_sha256']}", *said["notes"]])
 
 
 def _make_hdf5(
