@@ -279,7 +279,7 @@ def packer(name: str, folder: str, size: int, resizer: str, workers: int) -> dic
 
     from studiogan_gsr.datasets.folder import class_folders
     from studiogan_gsr.datasets.long_tailed import Whole
-    from studiogan_gsr.datasets.pack import index_of, pack
+    from studiogan_gsr.datasets.pack import pack
     from studiogan_gsr.datasets.packed import packed_path
     from studiogan_gsr.datasets.preprocessing import Prepared
     from studiogan_gsr.hosts.studiogan.checkout import find_checkout
@@ -295,7 +295,7 @@ def packer(name: str, folder: str, size: int, resizer: str, workers: int) -> dic
     else:
         source = class_folders(Path(folder), "train", "an image folder")
         prepared = Prepared(Whole(source, source.classes), "Any", size, resizer)
-        pack(prepared, path, index_of(prepared, "train"), workers)
+        pack(prepared, path, workers=workers)
     seconds = time.perf_counter() - start
     peaks = [resource.getrusage(who).ru_maxrss / 1e3 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     digest = hashlib.sha256()

@@ -94,6 +94,11 @@ def test_damaged_and_rotated_images_are_counted(tmp_path: Path, capsys: pytest.C
             Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / "train" / label / f"{i:02}.jpg", exif=exif)
     for i in range(3, 26):
         (tmp_path / "train" / "a" / f"{i:02}.jpg").write_bytes(b"oh")
+    (tmp_path / "train" / "a" / "00.jpg").rename(tmp_path / "train" / "a" / "kept")
+    (tmp_path / "train" / "a" / "00.jpg").write_bytes(b"oh")
+    assert main(["data", "prepare", "Folder_LT", "--data", str(tmp_path), "--skip-damaged"]) == 2
+    assert f"image 0 of Folder_LT ({tmp_path}/train/a/00.jpg) cannot be read" in capsys.readouterr().err
+    (tmp_path / "train" / "a" / "kept").rename(tmp_path / "train" / "a" / "00.jpg")
     command = ["data", "prepare", "Folder_LT", "--data", str(tmp_path), "--size", "8"]
     assert main(command) == 2
     assert f"image 3 of Folder_LT ({tmp_path}/train/a/03.jpg) cannot be read" in capsys.readouterr().err
@@ -101,7 +106,7 @@ def test_damaged_and_rotated_images_are_counted(tmp_path: Path, capsys: pytest.C
     out = capsys.readouterr().out
     assert "37 images of 8 x 8 pixels" in out
     assert "18 images have an orientation tag; it is not applied" in out
-    assert "23 damaged images were left out:" in out
+    assert "\n  23 damaged images were left out\n" in out
     assert out.count("cannot be read") == 20
     assert "and 3 more; all are in the file's index" in out
 
@@ -186,7 +191,20 @@ def test_any_studiogan_file_becomes_long_tailed(files: Path) -> None:
     assert hdf5_lt(str(files), "reference", ratio=16).class_counts == [2] * 3
     assert main(["data", "prepare", "HDF5_LT_rho4", "--data", str(files)]) == 0
     assert open_packed(files / "HDF5_LT_rho4_8_wo_resize_train.hdf5", "HDF5_LT_rho4", 8).class_counts == [16, 8, 4]
-    assert hdf5_lt(str(files), "train").class_counts == [16] * 3  # the new file is not taken for it
+    assert hdf5_lt(str(files), "train", 2).class_counts == [16, 11, 8]  # still of the whole file
+    (files / "train.hdf5").rename(files / "photos_train.hdf5")
+    with pytest.raises(DataError, match=r"needs train.hdf5, .* has HDF5_LT_rho4_.*, photos_train.hdf5, valid.hdf5"):
+        hdf5_lt(str(files), "train", 2)  # and never of the packed tail
+    (files / "train.hdf5").symlink_to(files / "photos_train.hdf5")
+    assert hdf5_lt(str(files), "train", 2).class_counts == [16, 11, 8]
+
+
+def test_a_file_of_another_size_than_the_networks_is_told(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "prepare", "HDF5_LT", "--data", str(files), "--size", "16"]) == 2
+    assert "DATA.img_size: found 16; image 0 of HDF5_LT (train.hdf5/0) is 8 x 8 pixels" in capsys.readouterr().err
+    assert main(["data", "prepare", "HDF5_LT", "--data", str(files), "--size", "16", "--resizer", "lanczos"]) == 0
 
 
 def test_what_is_no_pair_of_files_is_told(files: Path, tmp_path: Path) -> None:
@@ -201,12 +219,8 @@ def test_what_is_no_pair_of_files_is_told(files: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not balanced"):
         hdf5_lt(str(files), "reference")
     (files / "valid.hdf5").unlink()
-    with pytest.raises(DataError, match=r"needs valid.hdf5 or \*_valid.hdf5 .* has train.hdf5"):
+    with pytest.raises(DataError, match=r"needs valid.hdf5, .* has train.hdf5"):
         hdf5_lt(str(files), "reference")
-    (files / "train.hdf5").rename(files / "a_train.hdf5")
-    shutil.copy(files / "a_train.hdf5", files / "b_train.hdf5")
-    with pytest.raises(DataError, match=r"has a_train.hdf5, b_train.hdf5; which one\? call it train.hdf5"):
-        hdf5_lt(str(files), "train")
     (files / "train.hdf5").write_bytes(b"no HDF5")
     with pytest.raises(DataError, match="is no whole HDF5 file"):
         hdf5_lt(str(files), "train")

@@ -8,6 +8,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,12 +17,16 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
 
 from studiogan_gsr.datasets import pack as packing
 from studiogan_gsr.datasets.folder import folder_lt
-from studiogan_gsr.datasets.pack import check_unindexed, index_of, pack
+from studiogan_gsr.datasets.identity import digest
+from studiogan_gsr.datasets.long_tailed import View
+from studiogan_gsr.datasets.pack import check_unindexed, pack
 from studiogan_gsr.datasets.packed import INDEX, Index, Packed, open_packed
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import DataError
@@ -59,8 +64,7 @@ def pixels(source: Prepared) -> np.ndarray:
 
 
 def pack_all(root: Path, path: Path, workers: int = 0, **options: Any) -> Index:
-    source = prepared(root)
-    return pack(source, path, index_of(source, "train"), workers, **options)
+    return pack(prepared(root), path, workers=workers, **options)
 
 
 def hidden(folder: Path) -> list[str]:
@@ -118,8 +122,6 @@ class _Arrays:
 
 
 def test_the_digest_is_that_of_the_unpacked_set_and_names_no_folder(photos: Path, tmp_path: Path) -> None:
-    from studiogan_gsr.datasets.identity import digest
-
     path = tmp_path / "photos.hdf5"
     done = pack_all(photos, path)
     view = folder_lt(str(photos), "train")
@@ -176,13 +178,12 @@ def test_an_interrupted_packing_goes_on_where_it_was(
 ) -> None:
     source = interrupted(folder_lt(str(photos), "train"), NAME, SIZE)
     path = tmp_path / "photos.hdf5"
-    index = index_of(source, "train")
     interrupted.left = 50  # in the eighth chunk of seven
     with pytest.raises(KeyboardInterrupt):
-        pack(source, path, index)
+        pack(source, path)
     assert not path.exists()
     interrupted.left, interrupted.reads = 10**9, 0
-    pack(source, path, index)
+    pack(source, path)
     assert interrupted.reads == 120 - 49
     assert np.array_equal(Packed(path).pixels, pixels(prepared(photos)))
     assert hidden(tmp_path) == []
@@ -196,7 +197,7 @@ def test_what_is_left_of_another_packing_is_not_trusted(
     path = tmp_path / "photos.hdf5"
     interrupted.left = 50
     with pytest.raises(KeyboardInterrupt):
-        pack(source, path, index_of(source, "train"))
+        pack(source, path)
     journal, (partial,) = tmp_path / ".photos.hdf5.journal", tmp_path.glob(".photos.hdf5.*.partial")
     if damage == "journal":
         journal.write_text(journal.read_text()[:-9])
@@ -209,7 +210,7 @@ def test_what_is_left_of_another_packing_is_not_trusted(
     else:
         Image.new("RGB", (SIZE, SIZE)).save(photos / "train" / "class0" / "000.png")
     interrupted.left, interrupted.reads = 10**9, 0
-    pack(source, path, index_of(source, "train"))
+    pack(source, path)
     assert interrupted.reads == 120
     assert np.array_equal(Packed(path).pixels, pixels(prepared(photos)))
 
@@ -227,9 +228,8 @@ class Slow(Prepared):
 packing._CHUNK_BYTES = 7 * 3 * 8**2
 packing._JOURNAL_SECONDS = 0.02
 source = Slow(folder_lt(sys.argv[1], "train"), "Folder_LT", 8)
-index = packing.index_of(source, "train")
 print("ready", flush=True)
-packing.pack(source, Path(sys.argv[2]), index, int(sys.argv[3]))
+packing.pack(source, Path(sys.argv[2]), workers=int(sys.argv[3]))
 """
 
 
@@ -237,7 +237,7 @@ def test_packings_killed_at_random_moments_leave_nothing_that_is_not_whole(photo
     kills = int(os.environ.get("PACKING_KILLS", "6"))
     path, wanted = tmp_path / "out" / "photos.hdf5", pixels(prepared(photos))
     stream = np.random.RandomState(kills)
-    killed = 0
+    killed = kept = 0
     while killed < kills:
         command = [sys.executable, "-c", PACKER, str(photos), str(path), str(killed % 3)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
@@ -250,20 +250,95 @@ def test_packings_killed_at_random_moments_leave_nothing_that_is_not_whole(photo
             killed += 1
         process.stdout.close()
         process.wait()
+        done = [json.loads(file.read_text())["done"] for file in path.parent.glob(".*.journal")]
+        kept += any("01" in chunks for chunks in done)
         if path.exists():  # whole, whatever happened after the renaming
             assert np.array_equal(open_packed(path, NAME, SIZE).pixels, wanted)
             path.unlink()
+    assert kept, "no kill fell between the first chunk and the last"
     pack_all(photos, path)
     assert np.array_equal(open_packed(path, NAME, SIZE).pixels, wanted)
     assert hidden(path.parent) == []
 
 
-def test_two_packings_at_once_give_one_file(photos: Path, tmp_path: Path) -> None:
+def test_two_packings_at_once_wait_for_one_another(photos: Path, tmp_path: Path) -> None:
     path = tmp_path / "photos.hdf5"
-    command = [sys.executable, "-c", PACKER, str(photos), str(path), "0"]
-    both = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(2)]
-    assert [process.wait() for process in both] == [0, 0]
+    with FileLock(tmp_path / ".photos.hdf5.lock"):
+        other = threading.Thread(target=pack_all, args=(photos, path))
+        other.start()
+        other.join(0.5)
+        assert other.is_alive()
+        assert [file.name for file in tmp_path.iterdir() if file.is_file()] == [".photos.hdf5.lock"]
+    other.join()
     assert np.array_equal(Packed(path).pixels, pixels(prepared(photos)))
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_images_that_were_replaced_meanwhile_are_not_mixed_with_the_old(
+    tmp_path: Path, interrupted: type[Interrupted], copied: bool
+) -> None:
+    """Uncompressed images are of one size: their times tell. Of torchvision's folder too, as in StudioGAN."""
+
+    def write(value: int) -> None:
+        for label in "ab":
+            (tmp_path / "train" / label).mkdir(parents=True, exist_ok=True)
+            for i in range(30):
+                Image.new("RGB", (SIZE, SIZE), (value, i, 0)).save(tmp_path / "train" / label / f"{i:02}.bmp")
+
+    write(1)
+    folder = ImageFolder(str(tmp_path / "train")) if copied else folder_lt(str(tmp_path), "train")
+    source, path = interrupted(folder, NAME, SIZE), tmp_path / "photos.hdf5"
+    interrupted.left = 40
+    with pytest.raises(KeyboardInterrupt):
+        pack(source, path)
+    write(2)
+    interrupted.left = 10**9
+    pack(source, path)
+    assert set(Packed(path).pixels[:, 0, 0, 0]) == {2}
+
+
+def test_what_one_run_may_leave_out_another_may_not(
+    photos: Path, tmp_path: Path, interrupted: type[Interrupted]
+) -> None:
+    bad = photos / "train" / "class0" / "002.png"
+    bad.write_bytes(b"no image")
+    source, path = interrupted(folder_lt(str(photos), "train"), NAME, SIZE), tmp_path / "photos.hdf5"
+    interrupted.left = 50
+    with pytest.raises(KeyboardInterrupt):
+        pack(source, path, skip_damaged=True)
+    interrupted.left, interrupted.reads = 10**9, 0
+    with pytest.raises(DataError, match=r"class0/002.png\) cannot be read"):
+        pack(source, path)
+    interrupted.reads = 0
+    done = pack(source, path, skip_damaged=True)
+    assert done.images == 119
+    assert interrupted.reads < 120
+
+
+def test_a_class_without_images_keeps_its_place(tmp_path: Path) -> None:
+    class Theirs:
+        targets = (0, 1, 0)
+        class_counts = (2, 1, 0)
+        classes = ("a", "b", "c")
+
+        def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+            return Image.new("RGB", (SIZE, SIZE)), self.targets[index]
+
+    path = tmp_path / "theirs.hdf5"
+    pack(Prepared(Theirs(), "Theirs", SIZE), path)
+    assert open_packed(path, "Theirs").class_counts == [2, 1, 0]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_told_and_a_file_in_it_is_found(photos: Path, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    path = closed / "photos.hdf5"
+    done = pack_all(photos, path)
+    closed.chmod(0o500)
+    assert pack_all(photos, path) == done
+    with pytest.raises(DataError, match=r"other.hdf5 cannot be written: PermissionError"):
+        pack_all(photos, closed / "other.hdf5")
 
 
 # Damage.
@@ -299,8 +374,11 @@ def test_damaged_images_can_be_left_out_and_are_counted_by_name(
     done = pack_all(photos, path, workers, skip_damaged=True)
     assert (done.images, done.class_counts) == (117, [38, 40, 39])
     assert [text.split("(")[1].split(")")[0] for text in done.skipped] == [str(file) for file in damaged]
+    assert done.notes == ["3 damaged images were left out"]
     source = prepared(photos)
+    assert done.images_sha256 != digest(source.dataset)
     good = [i for i in range(120) if i not in (2, 3, 119)]
+    assert done.images_sha256 == digest(View(source.dataset, good, done.classes))
     packed = open_packed(path, NAME, SIZE)
     assert packed.targets == [source.targets[i] for i in good]
     assert np.array_equal(packed.pixels, np.stack([source.read(i)[0] for i in good]))
@@ -330,7 +408,7 @@ def test_labels_that_contradict_the_targets_are_refused(photos: Path, tmp_path: 
 
     source = Lying(folder_lt(str(photos), "train"), NAME, SIZE)
     with pytest.raises(DataError, match="image 9 has the label 1, and targets say 0"):
-        pack(source, tmp_path / "photos.hdf5", index_of(source, "train"))
+        pack(source, tmp_path / "photos.hdf5")
 
 
 def test_a_full_disk_is_told_before_and_while_it_is_written(
@@ -339,7 +417,7 @@ def test_a_full_disk_is_told_before_and_while_it_is_written(
     path = tmp_path / "photos.hdf5"
     with monkeypatch.context() as patch:
         patch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=100))
-        with pytest.raises(DataError, match=r"photos.hdf5 needs 0.0 GB; its folder has 0.0 GB free"):
+        with pytest.raises(DataError, match=r"the packed images need 0.0 GB; .* has 0.0 GB free"):
             pack_all(photos, path)
     with monkeypatch.context() as patch:
         patch.setattr(packing, "_lay_out", lambda *_: _raise(OSError(28, "No space left on device")))
@@ -348,7 +426,7 @@ def test_a_full_disk_is_told_before_and_while_it_is_written(
     full = Path("/dev/full")
     if full.exists():  # a real failing write
         source = prepared(photos)
-        chunks = packing._Chunks(source, np.asarray(source.targets), full, 0, 7, SIZE, False)
+        chunks = packing._Chunks(source, np.asarray(source.targets), full, 0, 7, False)
         assert "No space left on device" in str(chunks[0])
     assert not path.exists()
 

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
+from torch.utils.data import Subset
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import default_loader
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
 from studiogan_gsr.datasets.folder import folder_lt
+from studiogan_gsr.datasets.identity import where
 from studiogan_gsr.datasets.preprocessing import RESIZERS, Prepared, Preprocessing, to_rgb
+from studiogan_gsr.datasets.summary import describe
 from studiogan_gsr.errors import DamagedImage, DataError
 
 stream = np.random.RandomState(0)
@@ -121,8 +124,43 @@ def test_a_broken_link_is_named(odd_folder: Path) -> None:
     (odd_folder / "train" / "deep" / "er" / "link.png").symlink_to(odd_folder / "gone.png")
     ours = folder_lt(str(odd_folder), "train")
     place = ours.targets.index(1)
-    with pytest.raises(DamagedImage, match=r"deep/er/link.png\) cannot be read: FileNotFoundError"):
+    with pytest.raises(DataError, match=r"deep/er/link.png\) cannot be read: FileNotFoundError") as caught:
         Prepared(ours, "Folder_LT", 16, "lanczos")[place]
+    assert not isinstance(caught.value, DamagedImage)  # which may be left out
+
+
+@pytest.mark.parametrize(
+    ("error", "damaged"),
+    [
+        (OSError("image file is truncated"), True),
+        (UnidentifiedImageError("cannot identify image file"), True),
+        (SyntaxError("broken PNG file"), True),
+        (OSError(24, "Too many open files"), False),
+        (OSError(5, "Input/output error"), False),
+        (PermissionError(13, "Permission denied"), False),
+        (MemoryError(), False),
+        (TypeError("a fault of the data set's program"), False),
+    ],
+)
+def test_only_bytes_that_are_no_image_are_damage(error: Exception, damaged: bool) -> None:
+    class Failing:
+        targets = (0,)
+
+        def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+            raise error
+
+    with pytest.raises(DataError, match="image 0 of Some cannot be read: ") as caught:
+        Prepared(Failing(), "Some", 8)[0]
+    assert isinstance(caught.value, DamagedImage) == damaged
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_malformed_exif_does_no_harm(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    noise(8, 8).save(tmp_path / "train" / "a" / f"x.{kind.lower()}", kind, exif=b"Exif\0\0no TIFF here", dpi=(72, 72))
+    prepared = Prepared(folder_lt(str(tmp_path), "train"), "Folder_LT", 8)
+    assert prepared[0][0].size == (8, 8)
+    assert prepared.rotated == 0
 
 
 def test_a_sets_own_way_is_used_and_a_users_resizer_replaces_its_filter() -> None:
@@ -149,3 +187,33 @@ def test_an_image_of_another_size_is_refused_with_both_hosts_remedies() -> None:
 
     with pytest.raises(DataError, match=r"DATA.img_size: found 8; .* 9 x 9 pixels \(--resizer .*--pre_resizer"):
         Prepared(One(), "Some", 8)[0]
+
+
+class Theirs:
+    """A stranger's set that keeps to the contract, with attributes of its own under names that we use."""
+
+    targets = (0, 1, 0)
+    classes = ("a", "b")
+    class_counts = (2, 1)
+    samples = np.arange(3)
+    preprocessing = staticmethod(lambda image: image)
+    path = file = "somewhere"
+    pixels = np.zeros((9, 8, 8, 3), np.uint8)
+    dataset = (1, 2)
+    root = None
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return Image.new("RGB", (8, 8), (index, 0, 0)), self.targets[index]
+
+
+def test_a_strangers_own_attributes_are_left_alone() -> None:
+    prepared = Prepared(Theirs(), "Theirs", 8)
+    assert [prepared.read(i)[0][0, 0, 0] for i in range(3)] == [0, 1, 2]
+    assert describe(Theirs())["class_counts"] == [2, 1]
+    assert where(Theirs(), 2) == "2"
+    assert where(Subset(Theirs(), [2, 0]), 1) == "0"
+    with pytest.raises(DataError, match="image 1 of Theirs is 8 x 8"):
+        Prepared(Theirs(), "Theirs", 9)[1]

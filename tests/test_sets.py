@@ -22,7 +22,7 @@ from torchvision.datasets import LSUN, Flowers102
 from torchvision.transforms import CenterCrop, Compose, Resize
 
 from studiogan_gsr.datasets import inaturalist, lists, lsun, uneven
-from studiogan_gsr.datasets.identity import identity, where
+from studiogan_gsr.datasets.identity import identities, where
 from studiogan_gsr.datasets.inaturalist import inaturalist2017, inaturalist2018, inaturalist2019, read_coco
 from studiogan_gsr.datasets.lists import imagenet_lt, places_lt, read_list
 from studiogan_gsr.datasets.long_tailed import View
@@ -50,11 +50,10 @@ def colours(view: View) -> list[bytes]:
 
 
 def disjoint(train: View, reference: View) -> bool:
-    trained = {identity(train, i) for i in range(len(train))}
-    return not any(identity(reference, i) in trained for i in range(len(reference)))
+    return not set(identities(train)) & set(identities(reference))
 
 
-def test_identity_sees_a_shared_image(tmp_path: Path) -> None:
+def test_identities_see_a_shared_image(tmp_path: Path) -> None:
     """`disjoint` can fail."""
     save(tmp_path / "train" / "cat" / "0.png")
     (tmp_path / "other").mkdir()
@@ -62,7 +61,7 @@ def test_identity_sees_a_shared_image(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("train/cat/0.png 0\n")
     (tmp_path / "other.txt").write_text("other/1.png 0\n")
     one, two = (read_list(tmp_path / f"{name}.txt", tmp_path) for name in ("train", "other"))
-    assert identity(one, 0) == identity(two, 0)
+    assert identities(one) == identities(two)
 
 
 # LSUN
@@ -247,6 +246,7 @@ def test_list_files_name_any_path_in_any_usual_form(form: str, encoding: str, en
         ([" 3"], "line 1: found"),
         (["/etc/passwd 0"], "line 1: /etc/passwd leads out of"),
         (["cat/../../x.png 0"], "leads out of"),
+        (["cat/one.png 0", "cat/one.png 123456789012"], "no image has label 1, but one has 123456789012"),
         (["cat/one.png 0", "cat/one.png 2"], "no image has label 1, but one has 2"),
         ([""], "is empty"),
     ],
@@ -432,7 +432,7 @@ def test_malformed_coco_files_are_told(change: Callable[[Any], Any], message: st
 # Tiny ImageNet
 
 
-@pytest.fixture(params=[True, False], ids=["annotations", "sorted"])
+@pytest.fixture(params=["annotations", "sorted", "sorted, annotations left"])
 def tiny(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     base = tmp_path / "tiny-imagenet-200"
     rows = []
@@ -442,9 +442,9 @@ def tiny(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
         (base / "train" / name / f"{name}_boxes.txt").write_text("n01_0.JPEG\t0\t0\t62\t62\n")
         for i in range(2):
             file = f"val_{2 * label + i}.JPEG"
-            save(base / "val" / ("images" if request.param else name) / file, picture(64, 64))
+            save(base / "val" / ("images" if request.param == "annotations" else name) / file, picture(64, 64))
             rows.append(f"{file}\t{name}\t0\t32\t44\t62")
-    if request.param:
+    if request.param != "sorted":
         (base / "val" / "val_annotations.txt").write_text("\n".join(rows[::-1]) + "\n")
     return tmp_path
 

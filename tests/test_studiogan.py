@@ -288,6 +288,14 @@ def test_studiogans_own_sets_are_packed_alike_and_a_half_written_file_is_refused
         assert np.array_equal(one["imgs"][:], other["imgs"][:])
         assert np.array_equal(one["labels"][:], other["labels"][:])
         assert one["imgs"].dtype == other["imgs"].dtype
+    # Alone, without the images it was made of, it cannot be compared with them; StudioGAN itself needs no more.
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (alone / "valid").symlink_to(digits / "valid")
+    shutil.copy(theirs / name, alone)
+    outcome = run_studiogan(checkout, configuration, alone, tmp_path / "out-alone", "-hdf5")
+    assert outcome.status == 0, outcome.output
+    assert outcome.lines(f"{name} is not compared with its images, which cannot be opened: FileNotFoundError")
     # As its packer leaves a file when it is killed after the first two batches of 500.
     with h5py.File(theirs / name, "a") as file:
         for key in ("imgs", "labels"):

@@ -139,7 +139,8 @@ def _add_data(commands: Any) -> None:
         "prepare",
         help="pack a data set into one HDF5 file, which both hosts use",
         description="Writes DIR/<NAME>_<size>_<resizer>_<split>.hdf5, in StudioGAN's layout. What was interrupted "
-        "goes on; a file under its name is whole. The native host uses it by itself, StudioGAN with -hdf5.",
+        "goes on; a file under its name is whole. The native host uses one of --split train by itself, StudioGAN "
+        "with -hdf5; one of --split reference is for HDF5_LT, as valid.hdf5.",
     )
     prepare.add_argument("--size", type=_positive, help="pixels; default: those of the images, where they are alike")
     prepare.add_argument("--resizer", choices=RESIZERS, default="wo_resize", help="in place of the set's own")

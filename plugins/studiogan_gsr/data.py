@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,14 @@ import numpy as np
 from PIL import Image
 
 from studiogan_gsr.datasets.counts import shot_groups
-from studiogan_gsr.datasets.pack import index_of, pack
+from studiogan_gsr.datasets.identity import file_of, where
+from studiogan_gsr.datasets.pack import pack
 from studiogan_gsr.datasets.packed import packed_path
 from studiogan_gsr.datasets.preprocessing import Prepared, preprocessing_of
 from studiogan_gsr.datasets.summary import describe
-from studiogan_gsr.errors import ConfigurationError, DataError
+from studiogan_gsr.errors import ConfigurationError, DataError, reason
 from studiogan_gsr.files import write_atomically
+from studiogan_gsr.machine import cores
 from studiogan_gsr.progress import console
 from studiogan_gsr.registry import DATASETS, find_dataset, find_plugins, make_dataset
 from studiogan_gsr.report import chart, counts_chart, facts, page, picture, table
@@ -59,25 +60,21 @@ def prepare(
     prepared = Prepared(dataset, name, size, resizer)
     path = packed_path(root, name, size, resizer, split)
     there = path.exists()
-    index = index_of(prepared, split, options)
     out = console()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    done = pack(prepared, path, index, cores if workers is None else workers, skip_damaged)
+    done = pack(prepared, path, split, options, cores() if workers is None else workers, skip_damaged)
     out.print(
         f"{path}{' is there already' if there else ''}: {done.images} images of {done.size} x {done.size} pixels "
         f"({path.stat().st_size / 1e6:,.1f} MB), {len(done.class_counts)} classes with {max(done.class_counts)} to "
         f"{min(done.class_counts)} images"
     )
-    for note in done.notes:
-        out.print(f"  {note}")
     if done.rotated:
         out.print(f"  {done.rotated} images have an orientation tag; it is not applied, as in torchvision")
-    if done.skipped:
-        out.print(f"  {len(done.skipped)} damaged images were left out:")
-        for line in done.skipped[:20]:
-            out.print(f"    {line}")
-        if len(done.skipped) > 20:
-            out.print(f"    and {len(done.skipped) - 20} more; all are in the file's index")
+    for note in done.notes:
+        out.print(f"  {note}")
+    for line in done.skipped[:20]:
+        out.print(f"    {line}")
+    if len(done.skipped) > 20:
+        out.print(f"    and {len(done.skipped) - 20} more; all are in the file's index")
     return path
 
 
@@ -85,8 +82,14 @@ def _own_size(dataset: Any, name: str, resizer: str) -> int:
     preprocessing = preprocessing_of(dataset, resizer)
     if preprocessing.resizer != "wo_resize":
         raise DataError(f"{name} has images of many sizes: --size N is needed, that of DATA.img_size")
-    image, _ = dataset[0]
-    return int(min(image.size))
+    try:
+        image, _ = dataset[0]
+        return int(min(image.size))
+    except Exception as error:
+        raise DataError(
+            f"image 0 of {name} ({file_of(dataset, 0) or where(dataset, 0)}) cannot be read: {reason(error)}; --size "
+            "N says what size the images have"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,7 @@ def _drawn(figure: Any, kind: str) -> bytes:
 
 
 def _short(name: str) -> str:
+    name = name.encode("utf-8", "replace").decode().replace("$", r"\$")  # no mathematics, no broken bytes
     return name if len(name) <= 18 else f"{name[:17]}…"
 
 

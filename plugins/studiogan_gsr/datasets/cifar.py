@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from filelock import FileLock
 from PIL import Image
 
@@ -62,13 +64,19 @@ class _Batches:
     """torchvision's CIFAR, its images called by part and number, and without its transforms."""
 
     def __init__(self, cifar: Any, part: str) -> None:
-        self.pixels, self.targets, self.classes, self._part = cifar.data, cifar.targets, cifar.classes, part
+        self._pixels, self._part = cifar.data, part
+        self.targets, self.classes = cifar.targets, cifar.classes
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        return Image.fromarray(self.pixels[index]), self.targets[index]
+        return Image.fromarray(self.read_pixels(index)), self.targets[index]
+
+    def read_pixels(self, index: int) -> npt.NDArray[np.uint8]:
+        """uint8 (32, 32, 3)."""
+        found: npt.NDArray[np.uint8] = self._pixels[index]
+        return found
 
     def where(self, index: int) -> str:
         """Part and number in the archive."""

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from studiogan_gsr.datasets.long_tailed import LongTailed, View, Whole, check_ratio_given, check_split
+from studiogan_gsr.datasets.long_tailed import LongTailed, View, Whole, check_variant
 from studiogan_gsr.errors import DataError, reason
 
 _REFERENCE = 40  # images a class
@@ -32,8 +32,7 @@ def digits_lt(
     root: not used, scikit-learn carries the images.
     Raises OptionError for impossible options, DataError without scikit-learn.
     """
-    check_split(split)
-    check_ratio_given(ratio, profile, seed, reversed)
+    check_variant(split, ratio, profile, seed, reversed)
     dataset = _Digits(split)
     if split == "train" and ratio is not None:
         return LongTailed(dataset, ratio, profile, seed, reversed, n_max=_N_MAX)
@@ -66,7 +65,12 @@ class _Digits:
         return len(self.targets)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        return Image.fromarray(self.images[index]), self.targets[index]
+        return Image.fromarray(self.read_pixels(index)), self.targets[index]
+
+    def read_pixels(self, index: int) -> npt.NDArray[np.uint8]:
+        """uint8 (32, 32, 3)."""
+        found: npt.NDArray[np.uint8] = self.images[index]
+        return found
 
     def where(self, index: int) -> str:
         """The place among all of scikit-learn's digits."""

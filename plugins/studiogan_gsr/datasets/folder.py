@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from studiogan_gsr.datasets.images import ImageFiles, checked_reference, listing
-from studiogan_gsr.datasets.long_tailed import LongTailed, View, Whole, check_ratio_given, check_split
+from studiogan_gsr.datasets.long_tailed import LongTailed, View, Whole, check_variant
 from studiogan_gsr.errors import DataError
 
 
@@ -22,8 +22,7 @@ def folder_lt(
     "train": of train/; "reference": all of valid/, which must be balanced and share no file with it.
     Images as StudioGAN takes them: the middle square, resized only where the host is told to.
     """
-    check_split(split)
-    check_ratio_given(ratio, profile, seed, reversed)
+    check_variant(split, ratio, profile, seed, reversed)
     layout = f"{Path(root).resolve()} needs train/ and valid/, each with one folder of images a class"
     source = class_folders(Path(root), "train", layout)
     train = Whole(source, source.classes) if ratio is None else LongTailed(source, ratio, profile, seed, reversed)

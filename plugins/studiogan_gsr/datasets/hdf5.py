@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from studiogan_gsr.datasets.images import check_balanced, listing
-from studiogan_gsr.datasets.long_tailed import LongTailed, View, Whole, check_ratio_given, check_split
+from studiogan_gsr.datasets.long_tailed import LongTailed, View, Whole, check_variant
 from studiogan_gsr.datasets.packed import Packed
 from studiogan_gsr.errors import DataError
 
-_PATTERNS = {"train": ("train.hdf5", "*_train.hdf5"), "reference": ("valid.hdf5", "*_valid.hdf5", "*_reference.hdf5")}
+_FILES = {"train": "train.hdf5", "reference": "valid.hdf5"}
 
 
 def hdf5_lt(
@@ -22,38 +24,44 @@ def hdf5_lt(
 ) -> View:
     """The images of an HDF5 file made long-tailed by `ratio`, or, without a ratio, as they are.
 
-    root: has train.hdf5 (or one *_train.hdf5) and, for the reference, valid.hdf5 (or one *_valid.hdf5
-    or *_reference.hdf5), each with imgs (N, H, W, 3) uint8 and labels (N,).
-    Raises DataError where a file is missing, or there are several, or it is cut off; and for a reference
-    that is not balanced or has the training file's bytes.
+    root: has train.hdf5 and, for the reference, valid.hdf5, each with imgs (N, H, W, 3) uint8 and
+    labels (N,); links do.
+    Raises DataError where a file is missing or cut off; and for a reference that is not balanced or has
+    an image of the training file.
     """
-    check_split(split)
-    check_ratio_given(ratio, profile, seed, reversed)
-    source = Packed(_find(Path(root), split))
-    if split == "train":
-        view = Whole(source, source.classes) if ratio is None else LongTailed(source, ratio, profile, seed, reversed)
-    else:
-        view = Whole(source, source.classes)
+    check_variant(split, ratio, profile, seed, reversed)
+    source = _open(Path(root), split)
+    if split == "train" and ratio is not None:
+        return LongTailed(source, ratio, profile, seed, reversed)
+    view = Whole(source, source.classes)
+    if split == "reference":
         check_balanced(view, "HDF5_LT")
-        _check_apart(Packed(_find(Path(root), "train")), source)
+        _check_apart(_open(Path(root), "train"), source)
     return view
 
 
-def _find(root: Path, split: str) -> Path:
-    for pattern in _PATTERNS[split]:
-        found = sorted(root.glob(pattern)) if root.is_dir() else []
-        if len(found) > 1:
-            names = ", ".join(path.name for path in found)
-            raise DataError(f"HDF5_LT: {root} has {names}; which one? call it {_PATTERNS[split][0]}")
-        if found:
-            return found[0]
-    raise DataError(f"HDF5_LT: {root.resolve()} needs {' or '.join(_PATTERNS[split])}; found: {listing(root)}")
+def _open(root: Path, split: str) -> Packed:
+    if not (root / _FILES[split]).is_file():
+        raise DataError(
+            f"HDF5_LT: {root.resolve()} needs {_FILES[split]}, a StudioGAN HDF5 file or a link to one; found: "
+            f"{listing(root)}"
+        )
+    return Packed(root / _FILES[split])
 
 
 def _check_apart(train: Packed, reference: Packed) -> None:
     """DataError where images are, byte for byte, in both files: they have no names to compare."""
-    trained = {hash(train.pixels[i].tobytes()) for i in range(len(train))}
-    shared = [i for i in range(len(reference)) if hash(reference.pixels[i].tobytes()) in trained]
+    middle = train.read_pixels(0).shape[0] // 2
+    # A row of pixels first: of a million images, that is little to read.
+    rows: dict[bytes, list[int]] = {}
+    for i in range(len(train)):
+        rows.setdefault(train.read_pixels(i)[middle].tobytes(), []).append(i)
+    shared = []
+    for i in range(len(reference)):
+        image = reference.read_pixels(i)
+        alike = rows.get(image[middle].tobytes(), []) if len(image) > middle else []
+        if any(np.array_equal(image, train.read_pixels(other)) for other in alike):
+            shared.append(i)
     if shared:
         raise DataError(
             f"HDF5_LT: {len(shared)} of {len(reference)} images of {reference.path} are in {train.path} too, first "

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from studiogan_gsr.datasets.identity import identities, where
 from studiogan_gsr.datasets.long_tailed import View
-from studiogan_gsr.errors import DataError, near_miss
+from studiogan_gsr.errors import DataError, near_miss, reason
 
 
 class ImageFiles:
@@ -41,36 +42,17 @@ class ImageFiles:
         """The image's path below the root."""
         return os.fsdecode(bytes(self._names[index]))
 
-    def path(self, index: int) -> Path:
+    def file(self, index: int) -> Path:
         """The image's file."""
         return self.root / self.where(index)
-
-    def identity(self, index: int) -> Hashable:
-        """Device and inode: equal for links to one file."""
-        status = self._status(index)
-        return status.st_dev, status.st_ino
-
-    def file_size(self, index: int) -> int:
-        """In bytes."""
-        return self._status(index).st_size
-
-    def _status(self, index: int) -> os.stat_result:
-        try:
-            return self.path(index).stat()
-        except OSError as error:
-            raise missing_file(self.path(index)) from error
 
     def check_present(self) -> None:
         """DataError where the first, middle or last image is not where its list says."""
         for index in {0, len(self) // 2, len(self) - 1} if len(self) else ():
-            if not self.path(index).is_file():
-                raise missing_file(self.path(index))
-
-
-def missing_file(path: Path) -> DataError:
-    """What is said of a listed image that is not there: where the path breaks off, and what is there."""
-    there = next(parent for parent in path.parents if parent.is_dir())
-    return DataError(f"a list names {path}, which is not there; {listing(there)}")
+            file = self.file(index)
+            if not file.is_file():
+                there = next(parent for parent in file.parents if parent.is_dir())
+                raise DataError(f"a list names {file}, which is not there; {listing(there)}")
 
 
 def listing(folder: Path) -> str:
@@ -99,8 +81,6 @@ def checked_reference(train: View, reference: View, name: str) -> View:
 
     Raises DataError where not, with the first class or image that is at fault.
     """
-    from studiogan_gsr.datasets.identity import identity, where
-
     if train.classes != reference.classes:
         differing = sorted(set(train.classes) ^ set(reference.classes))[:5]
         raise DataError(
@@ -108,8 +88,11 @@ def checked_reference(train: View, reference: View, name: str) -> View:
             f"only one of them has {', '.join(differing)}"
         )
     check_balanced(reference, name)
-    trained = {identity(train, i) for i in range(len(train))}
-    shared = [i for i in range(len(reference)) if identity(reference, i) in trained]
+    try:
+        trained = set(identities(train))
+        shared = [i for i, image in enumerate(identities(reference)) if image in trained]
+    except OSError as error:
+        raise DataError(f"{name}: an image cannot be found: {reason(error)}") from error
     if shared:
         raise DataError(
             f"{name}: {len(shared)} of {len(reference)} reference images are training images, the first is "

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from studiogan_gsr.datasets.images import ImageFiles, checked_reference, first_existing
 from studiogan_gsr.datasets.long_tailed import View, Whole, check_split
 from studiogan_gsr.datasets.preprocessing import Preprocessing
@@ -37,16 +35,20 @@ def places_lt(root: str, split: str) -> View:
 def _listed(root: Path, split: str, name: str, classes: int, get: str) -> View:
     check_split(split)
 
-    def open_list(part: str) -> View:
+    def open_list(part: str) -> ImageFiles:
         path = first_existing(root, [f"{name}_{part}.txt", f"{name}/{name}_{part}.txt"], f"{name}'s list", get)
         files = read_list(path, root)
         if len(files.classes) != classes:
             raise DataError(f"{path}: found labels of {len(files.classes)} classes; {name} has {classes}")
         files.check_present()
-        return Whole(files, files.classes, CROPPED)
+        return files
 
-    train = open_list("train")
-    return train if split == "train" else checked_reference(train, open_list("val"), name)
+    source = open_list("train")
+    train = Whole(source, source.classes, CROPPED)
+    # Labels mean the same in both lists; folders may not be called alike.
+    return (
+        train if split == "train" else checked_reference(train, Whole(open_list("val"), train.classes, CROPPED), name)
+    )
 
 
 def read_list(path: Path, root: Path) -> ImageFiles:
@@ -75,8 +77,8 @@ def read_list(path: Path, root: Path) -> ImageFiles:
         raise DataError(f"{path} cannot be read as UTF-8 text: {reason(error)}") from error
     if not names:
         raise DataError(f"{path} is empty; wanted: a line an image, <path> <label from 0>")
-    absent = np.flatnonzero(np.bincount(targets) == 0)
-    if len(absent):
+    absent = sorted(set(range(min(max(targets), len(targets)))) - set(targets))
+    if absent:
         raise DataError(f"{path}: no image has label {absent[0]}, but one has {max(targets)}; wanted: 0 to C-1")
     return ImageFiles(root, names, targets, _class_names(names, targets))
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from studiogan_gsr.datasets.counts import long_tailed_counts, long_tailed_indices, shot_groups
+from studiogan_gsr.datasets.labels import labels_of
 from studiogan_gsr.datasets.preprocessing import Preprocessing
 from studiogan_gsr.errors import OptionError
 
@@ -19,8 +20,9 @@ def check_split(split: str) -> None:
         raise OptionError("split", split, "train or reference")
 
 
-def check_ratio_given(ratio: float | None, profile: str, seed: int, reversed: bool) -> None:
-    """OptionError for options of a long tail without its ratio."""
+def check_variant(split: str, ratio: float | None, profile: str, seed: int, reversed: bool) -> None:
+    """OptionError for another split, and for options of a long tail without its ratio."""
+    check_split(split)
     if ratio is None and (profile, seed, reversed) != ("exp", 0, False):
         raise OptionError("ratio", ratio, "a ratio (_rho<ratio>), which step, reversed and seed need")
 
@@ -59,6 +61,11 @@ class View:
             return View(self.dataset, self.indices[index], self.classes, self.preprocessing, self.notes)
         image, label = self.dataset[self.indices[index]]
         return image, int(label)
+
+    def read_pixels(self, index: int) -> npt.NDArray[np.uint8] | None:
+        """An image's bytes (H, W, 3), where the data set below has them as such; None where it has files."""
+        read = getattr(self.dataset, "read_pixels", None)
+        return None if read is None else read(self.indices[index])
 
     def few_shot_classes(self, fewer_than: int = 20, more_than: int = 100) -> dict[str, list[int]]:
         """Labels of the "many"-, "medium"- and "few"-shot classes; see `shot_groups`."""
@@ -129,18 +136,3 @@ class Whole(View):
 
 def _absent(view: View) -> int | str:
     return view.class_counts.index(0) if 0 in view.class_counts else len(view.classes)
-
-
-def labels_of(dataset: Any) -> npt.NDArray[np.int64]:
-    """The labels of all images, by the names that torchvision's data sets have for them.
-
-    Raises OptionError where there are none, or what is there are not whole numbers.
-    """
-    for name in ("targets", "labels", "_labels"):
-        labels = getattr(dataset, name, None)
-        if labels is not None:
-            array = np.asarray(labels)
-            if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
-                raise OptionError(name, str(labels)[:60], f"one integer an image, not {array.dtype} of {array.shape}")
-            return array.astype(np.int64)
-    raise OptionError("dataset", type(dataset).__name__, "a data set with targets, the labels of all its images")

@@ -74,6 +74,8 @@ class Scenes:
                 "get <scene>_train_lmdb.zip from http://dl.yf.io/lsun/scenes/ and unpack them there (bedroom 43 GB, "
                 "conference_room 4, dining_room 11, kitchen 33, living_room 21)"
             )
+        found = [(folder / "data.mdb").stat() for folder in self._folders]
+        self._stamps = [(status.st_size, status.st_mtime_ns) for status in found]
         for label, folder in enumerate(self._folders):
             self.starts.append(len(self._keys))
             keys = self._first_keys(label, number)
@@ -97,6 +99,10 @@ class Scenes:
         """The database's folder and the image's key."""
         key = self._keys[index].decode("utf-8", "backslashreplace")
         return f"{self._folders[self.targets[index]].name}/{key}"
+
+    def stamp(self, index: int) -> tuple[int, int]:
+        """Size and last change of the database."""
+        return self._stamps[self.targets[index]]
 
     def _first_keys(self, label: int, number: int) -> list[bytes]:
         try:

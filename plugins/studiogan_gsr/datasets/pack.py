@@ -12,18 +12,19 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 from torch.utils.data import DataLoader, Dataset
 
-from studiogan_gsr.datasets.identity import source_digest
+from studiogan_gsr.datasets.identity import content_digests, digest
 from studiogan_gsr.datasets.packed import INDEX, Index, Packed, open_packed
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.datasets.summary import describe
@@ -35,41 +36,73 @@ _CHUNK_BYTES = 2 << 20
 _JOURNAL_SECONDS = 1.0
 
 
-class Source(Protocol):
-    """What can be packed: images of one size, by number."""
-
-    @property
-    def targets(self) -> list[int]: ...
-
-    def read(self, index: int) -> tuple[npt.NDArray[np.uint8], int]:
-        """(uint8 (size, size, 3), label); DamagedImage where the image cannot be read."""
-        ...
-
-
 def pack(
-    source: Source,
+    source: Prepared,
     path: Path,
-    index: Index,
+    split: str = "train",
+    options: Mapping[str, Any] | None = None,
     workers: int = 0,
     skip_damaged: bool = False,
 ) -> Index:
     """Write the source's images to path, and return the index of what was written.
 
-    A packing of the same index that was interrupted goes on; of another, it starts anew.  Two at once
-    wait for one another, and the second finds the file.
+    A packing of the same images that was interrupted goes on; where an image has changed since, it starts
+    anew.  Two at once wait for one another, and the second finds the file.
+    options: of the data set's name (ratio, profile, seed, ...), for the index.
     workers: processes beside this one; 0: none.  skip_damaged: leave unreadable images out, and say so.
-    Raises DataError for the first image that cannot be read, and where the disk is full.
+    Raises DataError for the first image that cannot be read, where the disk is full, and where a file of
+    that name is there that is not of these images.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
-        if path.exists():
-            return _already(path, index)
-        packing = _Packing(path, index)
-        try:
-            done = packing.write(source, workers, skip_damaged)
-        except OSError as error:
-            raise DataError(f"{path} cannot be written: {reason(error)}") from error
-        return done
+    index, images = _index_of(source, split, options or {})
+    if path.exists():  # before anything is written, which a folder may not allow
+        return _already(path, index)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            if path.exists():
+                return _already(path, index)
+            return _Packing(path, index, images).write(source, workers, skip_damaged)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {reason(error)}") from error
+
+
+def check_unindexed(path: Path, source: Prepared, looks: int = 64) -> None:
+    """DataError where a file that another program packed is not, as far as a look tells, the source's images.
+
+    Compared: how many there are, all labels, and `looks` images from first to last: a packing that was
+    killed lacks the last ones.
+    """
+    packed = Packed(path)
+    places = sorted({round(place) for place in np.linspace(0, len(packed) - 1, looks)})
+    if packed.targets != source.targets:
+        wrong = f"it has {len(packed)} images, {source.name} has {len(source)}"
+        wrong = wrong if len(packed) != len(source) else "its labels are others"
+    elif differing := [i for i in places if not np.array_equal(packed.read_pixels(i), source.read(i)[0])]:
+        wrong = f"its image {differing[0]} is another"
+    else:
+        return
+    raise DataError(f"{path} is not whole, or of other images: {wrong}; delete it")
+
+
+def _index_of(source: Prepared, split: str, options: Mapping[str, Any]) -> tuple[Index, str]:
+    """The index of a data set's packed file, and a digest of its images as they are now and here."""
+    said = describe(source.dataset)
+    portable, local = content_digests(source.dataset, said["images_sha256"])
+    index = Index(
+        name=source.name,
+        split=split,
+        size=source.size,
+        images=len(source),
+        class_counts=said["class_counts"],
+        classes=source.classes,
+        preprocessing=source.preprocessing.record(),
+        images_sha256=said["images_sha256"],
+        source_sha256=portable,
+        version=version("studiogan-gsr"),
+        options=dict(options),
+        notes=said["notes"],
+    )
+    return index, local
 
 
 def _already(path: Path, index: Index) -> Index:
@@ -84,43 +117,6 @@ def _already(path: Path, index: Index) -> Index:
     return found
 
 
-def check_unindexed(path: Path, source: Prepared, looks: int = 64) -> None:
-    """DataError where a file that another program packed is not, as far as a look tells, the source's images.
-
-    Compared: how many there are, all labels, and `looks` images from first to last: a packing that was
-    killed lacks the last ones.
-    """
-    packed = Packed(path)
-    places = sorted({round(place) for place in np.linspace(0, len(packed) - 1, looks)})
-    if packed.targets != source.targets:
-        wrong = f"it has {len(packed)} images, {source.name} has {len(source)}"
-        wrong = wrong if len(packed) != len(source) else "its labels are others"
-    elif differing := [i for i in places if not np.array_equal(packed.pixels[i], source.read(i)[0])]:
-        wrong = f"its image {differing[0]} is another"
-    else:
-        return
-    raise DataError(f"{path} is not whole, or of other images: {wrong}; delete it")
-
-
-def index_of(prepared: Prepared, split: str, options: Mapping[str, Any] | None = None) -> Index:
-    """The index of a data set's packed file. options: of its name (ratio, profile, seed, ...)."""
-    said = describe(prepared.dataset)
-    return Index(
-        name=prepared.name,
-        split=split,
-        size=prepared.size,
-        images=len(prepared),
-        class_counts=said["class_counts"],
-        classes=[str(name) for name in getattr(prepared.dataset, "classes", range(len(said["class_counts"])))],
-        preprocessing=prepared.preprocessing.record(),
-        images_sha256=said["images_sha256"],
-        source_sha256=source_digest(prepared.dataset, said["images_sha256"]),
-        version=version("studiogan-gsr"),
-        options=dict(options or {}),
-        notes=said["notes"],
-    )
-
-
 @dataclass(frozen=True)
 class _Rows:
     """What a worker did: a chunk's number, its damaged rows with what is wrong, its rotated images."""
@@ -130,132 +126,142 @@ class _Rows:
     rotated: int
 
 
+@dataclass
+class _State:
+    """What is done of a packing; the journal's content, but for which packing it is of."""
+
+    partial: str  # the file's name
+    done: bytearray  # of chunks: 1 where all rows are written
+    damaged: dict[int, str] = field(default_factory=dict)  # rows, and what is wrong
+    rotated: dict[int, int] = field(default_factory=dict)  # chunks, and how many images
+
+    def add(self, found: _Rows) -> None:
+        self.done[found.chunk] = 1
+        self.damaged |= found.damaged
+        self.rotated[found.chunk] = found.rotated
+
+    def record(self) -> dict[str, Any]:
+        return {**vars(self), "done": self.done.hex()}
+
+    @classmethod
+    def read(cls, record: Mapping[str, Any]) -> _State:
+        damaged, rotated = (
+            {int(key): value for key, value in record[name].items()} for name in ("damaged", "rotated")
+        )
+        return cls(str(record["partial"]), bytearray.fromhex(record["done"]), damaged, rotated)
+
+
 class _Packing:
-    def __init__(self, path: Path, index: Index) -> None:
-        self.path, self.index = path, index
+    """images: the digest of the images as they are now."""
+
+    def __init__(self, path: Path, index: Index, images: str) -> None:
+        self.path, self.index, self.images = path, index, images
         self.journal = path.with_name(f".{path.name}.journal")
-        # Another name for each beginning: workers that outlive a killed run must not find the next one's file.
-        self.partial = self._named(os.urandom(4).hex())
         self.bytes_of_image = 3 * index.size**2
         self.rows = max(1, min(512, _CHUNK_BYTES // self.bytes_of_image))
         self.chunks = -(-index.images // self.rows)
 
-    def write(self, source: Source, workers: int, skip_damaged: bool) -> Index:
+    def write(self, source: Prepared, workers: int, skip_damaged: bool) -> Index:
         labels = np.asarray(source.targets, dtype=np.int64)
-        state = self._resume() or self._begin(labels)
-        self._remove(but=(self.journal, self.partial))
+        state = self._resume()
+        self._remove(but=() if state is None else (self.journal, self._partial(state)))
+        if state is None:
+            # Another name for each beginning: workers that outlive a killed run must not find the next one's file.
+            state = _State(self.path.with_name(f".{self.path.name}.{os.urandom(4).hex()}.partial").name, bytearray())
+            state.done = bytearray(self.chunks)
+            _lay_out(self._partial(state), self.index, labels)
+            self._save(state)
+        partial = self._partial(state)
         remaining = [chunk for chunk in range(self.chunks) if not state.done[chunk]]
-        chunks = _Chunks(source, labels, self.partial, state.offset, self.rows, self.index.size, skip_damaged)
+        chunks = _Chunks(source, labels, partial, _start_of(partial, "imgs"), self.rows, skip_damaged)
         # One item is one chunk: the loader hands out numbers and brings back what was found, no pixels.
-        loader = DataLoader(
-            chunks, batch_size=None, sampler=remaining, num_workers=min(workers, len(remaining)), prefetch_factor=None
-        )
-        written = time.monotonic()
+        loader = DataLoader(chunks, batch_size=None, sampler=remaining, num_workers=min(workers, len(remaining)))
+        saved = time.monotonic()
         try:
             for found in track(loader, f"packing {self.path.name}", len(remaining)):
                 if isinstance(found, DataError):
                     raise found
                 state.add(found)
-                if time.monotonic() - written > _JOURNAL_SECONDS:
+                if time.monotonic() - saved > _JOURNAL_SECONDS:
                     self._save(state)
-                    written = time.monotonic()
+                    saved = time.monotonic()
         finally:
-            if self.partial.exists():
-                self._save(state)
-        return self._finish(state, labels)
+            self._save(state)
+        return self._finish(state, source, labels)
 
-    def _begin(self, labels: npt.NDArray[np.int64]) -> _State:
-        needed = self.index.images * (self.bytes_of_image + 8)
-        free = shutil.disk_usage(self.path.parent).free
-        if needed > free:
-            raise DataError(f"{self.path} needs {needed / 1e9:.1f} GB; its folder has {free / 1e9:.1f} GB free")
-        offset = _lay_out(self.partial, self.index.images, self.index.size, labels)
-        state = _State(bytearray(self.chunks), offset, {}, 0)
-        self._save(state)
-        return state
+    def _partial(self, state: _State) -> Path:
+        return self.path.with_name(state.partial)
 
     def _resume(self) -> _State | None:
-        """What a journal says is done; None where there is none, or it is another packing's."""
+        """What a journal says is done; None where there is none, or the images have changed since."""
         try:
             saved = json.loads(self.journal.read_text())
-            state = _State(
-                bytearray.fromhex(saved["done"]),
-                int(saved["offset"]),
-                {int(row): str(text) for row, text in saved["damaged"].items()},
-                int(saved["rotated"]),
-            )
-            partial = self._named(str(saved["partial"]))
-            whole = partial.stat().st_size >= state.offset + self.index.images * self.bytes_of_image
+            same = (saved["index"], saved["images"]) == (_as_json(self.index), self.images)
+            state = _State.read(saved)
+            partial = self._partial(state)
+            end = _start_of(partial, "imgs") + self.index.images * self.bytes_of_image
+            whole = len(state.done) == self.chunks and partial.stat().st_size >= end
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
-        if saved.get("index") != json.loads(json.dumps(self.index.record())) or not whole:
+        if not same or not whole:
             return None
-        self.partial = partial
-        return state if len(state.done) == self.chunks else None
+        for row in state.damaged:  # this run may not leave them out; and it may have been a passing trouble
+            state.done[row // self.rows] = 0
+        state.damaged.clear()
+        return state
 
     def _save(self, state: _State) -> None:
         """The pixels first, then the word that they are there."""
-        with self.partial.open("rb") as file:
-            os.fsync(file.fileno())
-        record = {
-            "index": self.index.record(),
-            "partial": self.partial.suffixes[-2].removeprefix("."),
-            "done": state.done.hex(),
-            "offset": state.offset,
-            "damaged": state.damaged,
-            "rotated": state.rotated,
-        }
+        _to_disk(self._partial(state))
+        record = {"index": _as_json(self.index), "images": self.images, **state.record()}
         write_atomically(self.journal, json.dumps(record))
 
-    def _finish(self, state: _State, labels: npt.NDArray[np.int64]) -> Index:
-        import h5py
-
-        index = replace(self.index, rotated=state.rotated)
+    def _finish(self, state: _State, source: Prepared, labels: npt.NDArray[np.int64]) -> Index:
+        index, partial = replace(self.index, rotated=sum(state.rotated.values())), self._partial(state)
         if state.damaged:
-            index = self._close_up(state, labels, index)
-        try:
-            with h5py.File(self.partial, "r+") as file:
-                if INDEX in file:  # killed between here and the renaming
-                    del file[INDEX]
-                file[INDEX] = json.dumps(index.record())
-            Packed(self.partial)
-        except (OSError, DataError):  # an earlier packing was killed while it wrote the index
-            self._remove()
-            raise
-        with self.partial.open("rb") as file:
-            os.fsync(file.fileno())
-        self.partial.replace(self.path)
+            good = np.setdiff1d(np.arange(index.images), np.fromiter(state.damaged, dtype=np.int64))
+            skipped = [state.damaged[row] for row in sorted(state.damaged)]
+            index, partial = self._close_up(partial, source, labels, good, replace(index, skipped=skipped))
+        start, room = _start_of(partial, INDEX), _room(partial)
+        with partial.open("r+b") as file:  # not by HDF5, which a kill here would leave in disorder
+            file.seek(start)
+            file.write(json.dumps(index.record()).encode().ljust(room))
+        _to_disk(partial)
+        Packed(partial)
+        partial.replace(self.path)
         self._remove()
         return index
 
-    def _close_up(self, state: _State, labels: npt.NDArray[np.int64], index: Index) -> Index:
-        """Move the good rows together, into a file of as many."""
-        import h5py
-
-        good = np.setdiff1d(np.arange(index.images), np.fromiter(state.damaged, dtype=np.int64))
+    def _close_up(
+        self,
+        partial: Path,
+        source: Prepared,
+        labels: npt.NDArray[np.int64],
+        good: npt.NDArray[np.int64],
+        index: Index,
+    ) -> tuple[Index, Path]:
+        """A file with the good rows alone, and its index."""
         counts = np.bincount(labels[good], minlength=len(index.class_counts)).tolist()
         if 0 in counts:
             raise DataError(f"every image of class {index.classes[counts.index(0)]} is damaged; replace them")
-        closed = self._named("closed")
-        offset = _lay_out(closed, len(good), index.size, labels[good])
-        with h5py.File(self.partial, "r") as file:
-            start = file["imgs"].id.get_offset()
-        images = np.memmap(self.partial, np.uint8, "r", start, (index.images, self.bytes_of_image))
+        index = replace(
+            index,
+            images=len(good),
+            class_counts=counts,
+            images_sha256=digest(source.dataset, good.tolist()),
+            notes=[*index.notes, f"{len(index.skipped)} damaged images were left out"],
+        )
+        closed = self.path.with_name(f".{self.path.name}.closed.partial")
+        _lay_out(closed, index, labels[good])
+        start, shape = _start_of(partial, "imgs"), (len(labels), self.bytes_of_image)
+        images = np.memmap(partial, np.uint8, "r", start, shape)
         with closed.open("r+b") as file:
-            file.seek(offset)
+            file.seek(_start_of(closed, "imgs"))
             for first in range(0, len(good), self.rows):
                 file.write(images[good[first : first + self.rows]].tobytes())
-        del images
-        # From here on the partial file is that of another number of images: a killed run starts anew.
-        self.journal.unlink(missing_ok=True)
-        closed.replace(self.partial)
-        skipped = [state.damaged[row] for row in sorted(state.damaged)]
-        return replace(index, images=len(good), class_counts=counts, skipped=skipped)
+        return index, closed
 
-    def _named(self, beginning: str) -> Path:
-        return self.path.with_name(f".{self.path.name}.{beginning}.partial")
-
-    def _remove(self, but: tuple[Path, ...] = ()) -> None:
+    def _remove(self, but: Iterable[Path] = ()) -> None:
         """Whatever this and earlier packings have left, but for some."""
         name = glob.escape(self.path.name)
         for file in (*self.path.parent.glob(f".{name}.*"), *self.path.parent.glob(f"..{name}.*")):
@@ -263,34 +269,17 @@ class _Packing:
                 file.unlink(missing_ok=True)
 
 
-@dataclass
-class _State:
-    done: bytearray  # of chunks: 1 where all rows are written
-    offset: int  # of the first pixel in the file, in bytes
-    damaged: dict[int, str]
-    rotated: int
-
-    def add(self, found: _Rows) -> None:
-        self.done[found.chunk] = 1
-        self.damaged |= found.damaged
-        self.rotated += found.rotated
-
-
 class _Chunks(Dataset[Any]):
-    """Item k writes the images of chunk k into the file, and tells how it went."""
+    """Item k writes the images of chunk k into the file, and tells how it went.
+
+    start: of the first image in the file, in bytes.  rows: images of a chunk.
+    """
 
     def __init__(
-        self,
-        source: Source,
-        labels: npt.NDArray[np.int64],
-        file: Path,
-        offset: int,
-        rows: int,
-        size: int,
-        skip_damaged: bool,
+        self, source: Prepared, labels: npt.NDArray[np.int64], file: Path, start: int, rows: int, skip_damaged: bool
     ) -> None:
-        self.source, self.labels, self.file, self.offset = source, labels, file, offset
-        self.rows, self.size, self.skip_damaged = rows, size, skip_damaged
+        self.source, self.labels, self.file, self.start = source, labels, file, start
+        self.rows, self.skip_damaged = rows, skip_damaged
 
     def __getitem__(self, chunk: int) -> _Rows | DataError:
         # A failure is given, not raised: errors of worker processes arrive as text.
@@ -302,13 +291,13 @@ class _Chunks(Dataset[Any]):
             return DataError(f"{self.file} cannot be written: {reason(error)}")
 
     def _write(self, chunk: int) -> _Rows:
-        start, stop = chunk * self.rows, min((chunk + 1) * self.rows, len(self.labels))
-        pixels = np.zeros((stop - start, self.size, self.size, 3), dtype=np.uint8)
+        first, stop = chunk * self.rows, min((chunk + 1) * self.rows, len(self.labels))
+        pixels = np.zeros((stop - first, self.source.size, self.source.size, 3), dtype=np.uint8)
         damaged: dict[int, str] = {}
-        rotated = getattr(self.source, "rotated", 0)
-        for row in range(start, stop):
+        rotated = self.source.rotated
+        for row in range(first, stop):
             try:
-                pixels[row - start], label = self.source.read(row)
+                pixels[row - first], label = self.source.read(row)
             except DamagedImage as error:
                 if not self.skip_damaged:
                     raise
@@ -317,25 +306,55 @@ class _Chunks(Dataset[Any]):
             if label != self.labels[row]:
                 raise DataError(f"image {row} has the label {label}, and targets say {self.labels[row]}")
         with self.file.open("r+b") as file:
-            file.seek(self.offset + start * pixels[0].nbytes)
+            file.seek(self.start + first * pixels[0].nbytes)
             file.write(pixels.data)
-        return _Rows(chunk, damaged, getattr(self.source, "rotated", 0) - rotated)
+        return _Rows(chunk, damaged, self.source.rotated - rotated)
 
 
-def _lay_out(path: Path, images: int, size: int, labels: npt.NDArray[np.int64]) -> int:
-    """A file with all labels, and room for all images in one piece; gives where in bytes that begins."""
-    import h5py
+def _lay_out(path: Path, index: Index, labels: npt.NDArray[np.int64]) -> None:
+    """A file with all labels, and room for the images and the index, each in one piece.
 
+    Raises DataError where the disk has no room for it.
+    """
+    size = index.size
+    needed = index.images * (3 * size**2 + 8)
+    free = shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise DataError(f"the packed images need {needed / 1e9:.1f} GB; {path.parent} has {free / 1e9:.1f} GB free")
+    room = len(json.dumps(index.record())) + 32  # more digits of `rotated`
     with h5py.File(path, "w") as file:
         file["labels"] = labels
-        plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-        plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-        space = h5py.h5s.create_simple((images, size, size, 3))
-        made = h5py.h5d.create(file.id, b"imgs", h5py.h5t.STD_U8LE, space, plan)
-        offset = int(made.get_offset())
-    # HDF5 may leave the end of the file unwritten; then it would be cut off.
-    with path.open("r+b") as opened:
-        end = offset + images * size * size * 3
+        _make_room(file, INDEX, h5py.string_dtype("utf-8", room), ())
+        _make_room(file, "imgs", np.dtype("u1"), (index.images, size, size, 3))
+    end = _start_of(path, "imgs") + index.images * 3 * size**2
+    with path.open("r+b") as opened:  # HDF5 may leave the end unwritten; then the file would be cut off
         opened.truncate(max(end, path.stat().st_size))
-    return offset
+
+
+def _make_room(file: Any, name: str, kind: Any, shape: tuple[int, ...]) -> None:
+    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    space = h5py.h5s.create_simple(shape) if shape else h5py.h5s.create(h5py.h5s.SCALAR)
+    h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(kind, logical=True), space, plan)
+
+
+def _start_of(path: Path, name: str) -> int:
+    """Where a data set begins in a file, in bytes."""
+    with h5py.File(path, "r") as file:
+        return int(file[name].id.get_offset())
+
+
+def _room(path: Path) -> int:
+    """How many bytes a file has for its index."""
+    with h5py.File(path, "r") as file:
+        return int(file[INDEX].dtype.itemsize)
+
+
+def _as_json(index: Index) -> Any:
+    return json.loads(json.dumps(index.record()))
+
+
+def _to_disk(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

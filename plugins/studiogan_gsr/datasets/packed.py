@@ -1,7 +1,7 @@
 """Packed images: one HDF5 file in StudioGAN's layout, and the index that says what it is.
 
 `imgs` (N, size, size, 3) uint8 and `labels` (N,) int64, in the data set's order; `studiogan_gsr`, JSON,
-is the index.  It is written last, and the file gets its name after it: without it, a file is not whole.
+is the index.  It is written last, and the file gets its name after it.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Packed:
             with h5py.File(self.path, "r") as file:
                 images, labels = file["imgs"], np.asarray(file["labels"][:])
                 shape, kind, offset = images.shape, images.dtype, images.id.get_offset()
-                text = file[INDEX][()].decode() if INDEX in file else None
+                text = bytes(file[INDEX][()]).decode() if INDEX in file else None
             self.index = None if text is None else _read_index(json.loads(text))
         except (OSError, KeyError, ValueError, TypeError) as error:
             raise DataError(
@@ -84,8 +84,9 @@ class Packed:
         if not len(labels) or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
             raise DataError(f"{self.path}: labels are not whole numbers from 0; pack it again")
         self.targets: list[int] = labels.tolist()
-        self.class_counts: list[int] = np.bincount(labels).tolist()
-        self.classes = self.index.classes if self.index else [str(label) for label in range(len(self.class_counts))]
+        classes = self.index.classes if self.index else []
+        self.class_counts: list[int] = np.bincount(labels, minlength=len(classes)).tolist()
+        self.classes = classes or [str(label) for label in range(len(self.class_counts))]
         self.preprocessing: Preprocessing | None = Preprocessing(**self.index.preprocessing) if self.index else None
         self.notes = tuple(self.index.notes) if self.index else ()
         if self.index:
@@ -98,7 +99,12 @@ class Packed:
         return len(self.targets)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        return Image.fromarray(np.ascontiguousarray(self.pixels[index])), self.targets[index]
+        return Image.fromarray(np.ascontiguousarray(self.read_pixels(index))), self.targets[index]
+
+    def read_pixels(self, index: int) -> npt.NDArray[np.uint8]:
+        """uint8 (H, W, 3)."""
+        found: npt.NDArray[np.uint8] = self.pixels[index]
+        return found
 
     def where(self, index: int) -> str:
         """File and number."""
@@ -108,7 +114,7 @@ class Packed:
     def pixels(self) -> Any:
         """All images, as an array that is read where it is indexed."""
         process, array = self._opened
-        if process != os.getpid():  # neither library shares an open file with a forked process
+        if process != os.getpid():  # forked processes do not share an open file
             array = self._open()
             self._opened = os.getpid(), array
         return array

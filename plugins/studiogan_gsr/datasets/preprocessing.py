@@ -5,6 +5,8 @@ The one place that crops and resizes: both hosts and the packer use it, so they 
 
 from __future__ import annotations
 
+import struct
+import zlib
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from studiogan_gsr.datasets.identity import source_of, where
+from studiogan_gsr.datasets.identity import file_of, where
+from studiogan_gsr.datasets.labels import class_counts_of
 from studiogan_gsr.errors import DamagedImage, DataError, reason
 
 # StudioGAN's names for Pillow's filters; "wo_resize": none.
@@ -49,6 +52,8 @@ class Preprocessing:
         return asdict(self)
 
 
+# What Pillow raises for bytes that are no image, or are cut off.
+_DECODING = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 # What StudioGAN does to images of its own data sets; a resizer is the user's choice.
 STUDIOGAN = Preprocessing(crop=True, resizer="wo_resize")
 
@@ -68,6 +73,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 class Prepared:
     """A data set's images at one size: map-style, (RGB PIL image of size x size, int label).
 
+    Attributes: `targets`, `class_counts` and `classes`, as a plug-in's data set has them.
+
     dataset: gives PIL images; its own `preprocessing` is used where it has one, else StudioGAN's.
     resizer: the user's; anything but "wo_resize" replaces the data set's own.
 
@@ -81,11 +88,8 @@ class Prepared:
         self.dataset, self.name, self.size = dataset, name, size
         self.preprocessing: Preprocessing = preprocessing_of(dataset, resizer)
         self.targets = [int(label) for label in dataset.targets]
-
-    def __getattr__(self, name: str) -> Any:  # class_counts, classes, notes
-        if name.startswith("__") or name == "dataset":
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
+        self.class_counts = class_counts_of(dataset)
+        self.classes = [str(c) for c in getattr(dataset, "classes", range(len(self.class_counts)))]
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -95,11 +99,13 @@ class Prepared:
             image, label = self.dataset[index]
             if not isinstance(image, Image.Image):
                 raise TypeError(f"a PIL image is wanted, found {type(image).__name__}")
-            if "exif" in image.info:
-                self.rotated += image.getexif().get(_ORIENTATION, 1) != 1
+            self.rotated += _is_rotated(image)
             image = to_rgb(image)
         except Exception as error:
-            raise DamagedImage(f"{self._called(index)} cannot be read: {reason(error)}") from error
+            # A file that cannot be opened just now, or a fault of the data set's program, is no damaged image.
+            damaged = isinstance(error, _DECODING) and getattr(error, "errno", None) is None
+            kind = DamagedImage if damaged else DataError
+            raise kind(f"{self._called(index)} cannot be read: {reason(error)}") from error
         image = self.preprocessing(image, self.size)
         if image.size != (self.size, self.size):
             raise DataError(
@@ -109,21 +115,30 @@ class Prepared:
         return image, int(label)
 
     def read(self, index: int) -> tuple[npt.NDArray[np.uint8], int]:
-        """(uint8 (size, size, 3), label): an item without the way over PIL where the set has bytes."""
-        pixels = getattr(self.dataset, "pixels", None)
-        if pixels is None or pixels.shape[1:] != (self.size, self.size, 3):
-            image, label = self[index]
-            return np.asarray(image), label
-        return pixels[index], self.targets[index]
+        """(uint8 (size, size, 3), label): an item without the way over PIL where the set has the bytes."""
+        if hasattr(self.dataset, "read_pixels"):
+            pixels = self.dataset.read_pixels(index)
+            if pixels is not None and pixels.shape == (self.size, self.size, 3):
+                return pixels, self.targets[index]
+        image, label = self[index]
+        return np.asarray(image), label
 
     def _called(self, index: int) -> str:
-        source, at = source_of(self.dataset, index)
-        place = str(source.path(at)) if hasattr(source, "path") else where(source, at)
+        place = str(file_of(self.dataset, index) or where(self.dataset, index))
         return f"image {index} of {self.name}" + (f" ({place})" if place != str(index) else "")
 
 
 def preprocessing_of(dataset: Any, resizer: str = "wo_resize") -> Preprocessing:
     """How a data set's images are prepared, where the user asks for a resizer ("wo_resize": for none)."""
-    own = getattr(dataset, "preprocessing", None) or STUDIOGAN
-    found: Preprocessing = own if resizer == "wo_resize" else replace(own, resizer=resizer)
-    return found
+    own = getattr(dataset, "preprocessing", None)
+    own = own if isinstance(own, Preprocessing) else STUDIOGAN
+    return own if resizer == "wo_resize" else replace(own, resizer=resizer)
+
+
+def _is_rotated(image: Image.Image) -> bool:
+    if "exif" not in image.info:
+        return False
+    try:
+        return bool(image.getexif().get(_ORIENTATION, 1) != 1)
+    except Exception:  # what cameras and programs write there is not always EXIF; the pixels are well
+        return False

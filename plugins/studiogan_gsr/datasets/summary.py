@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from studiogan_gsr.datasets.identity import digest
+from studiogan_gsr.datasets.labels import class_counts_of
 from studiogan_gsr.datasets.preprocessing import preprocessing_of
 
 
 def describe(dataset: Any, resizer: str = "wo_resize") -> dict[str, Any]:
     """Plain data: counts per class, the head class, digest of the chosen images, preprocessing and notes."""
-    counts = [int(count) for count in dataset.class_counts] if hasattr(dataset, "class_counts") else _counted(dataset)
+    counts = class_counts_of(dataset)
     classes = [str(name) for name in getattr(dataset, "classes", range(len(counts)))]
     return {
         "class_counts": counts,
@@ -20,10 +21,3 @@ def describe(dataset: Any, resizer: str = "wo_resize") -> dict[str, Any]:
         "preprocessing": preprocessing_of(dataset, resizer).record(),
         "notes": list(getattr(dataset, "notes", ())),
     }
-
-
-def _counted(dataset: Any) -> list[int]:
-    import numpy as np
-
-    counts: list[int] = np.bincount(np.asarray(dataset.targets, dtype=np.int64)).tolist()
-    return counts

@@ -37,7 +37,7 @@ def tiny_imagenet_lt(
 def _validation(base: Path, classes: list[str], layout: str) -> ImageFiles:
     """Of val_annotations.txt (file, class and a box, apart by tabs), or of val/<class>/ where it was sorted."""
     annotations = base / "val" / "val_annotations.txt"
-    if not annotations.is_file():
+    if not (base / "val" / "images").is_dir():
         if not (base / "val" / classes[0]).is_dir():
             raise DataError(f"{layout}; found: {listing(base / 'val')}")
         return class_folders(base, "val", layout)
@@ -45,7 +45,7 @@ def _validation(base: Path, classes: list[str], layout: str) -> ImageFiles:
         rows = [line.split("\t")[:2] for line in annotations.read_text(encoding="utf-8").splitlines() if line.strip()]
         labels = {name: label for label, name in enumerate(classes)}
         files = ImageFiles(base, [f"val/images/{file}" for file, _ in rows], [labels[y] for _, y in rows], classes)
-    except (ValueError, KeyError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{annotations} is malformed: {reason(error)}; wanted: <file> <tab> <class> ...") from error
     files.check_present()
     return files

@@ -7,6 +7,7 @@ gives all it has.  Apart from it: some images of each class are kept for the ref
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from filelock import FileLock
 from studiogan_gsr.datasets.folder import class_folders
 from studiogan_gsr.datasets.images import ImageFiles, checked_reference, first_existing
 from studiogan_gsr.datasets.lists import CROPPED
-from studiogan_gsr.datasets.long_tailed import LongTailed, View, Whole, check_ratio_given, check_split
+from studiogan_gsr.datasets.long_tailed import LongTailed, View, Whole, check_variant
 from studiogan_gsr.errors import DataError, reason
 
 _FACES_KEPT = 20  # reference images of each class
@@ -35,8 +36,7 @@ def animal_faces_lt(
     Without a ratio, all other images, as many as there are of each kind.
     root: has Image/<kind>/, as AnimalFace.zip unpacks; its folder Natural, which is no kind, is left out.
     """
-    check_split(split)
-    check_ratio_given(ratio, profile, seed, reversed)
+    check_variant(split, ratio, profile, seed, reversed)
     base = first_existing(
         Path(root),
         ["Image", "AnimalFace/Image", "AnimalFace"],
@@ -74,8 +74,8 @@ def flowers102_lt(
     """
     from torchvision.datasets import Flowers102
 
-    check_split(split)
-    check_ratio_given(ratio, profile, seed, reversed)
+    check_variant(split, ratio, profile, seed, reversed)
+    root = os.path.expanduser(root)  # as torchvision does
     try:
         try:
             parts = {part: Flowers102(root, part) for part in ("train", "val", "test")}
@@ -92,7 +92,9 @@ def flowers102_lt(
     paths = [path for part in parts.values() for path in part._image_files]
     labels = [label for part in parts.values() for label in part._labels]
     names = [Path(path).relative_to(root).as_posix() for path in paths]
-    found = ImageFiles(Path(root), names, labels, Flowers102.classes)
+    # torchvision has the names since 0.22.
+    classes = getattr(Flowers102, "classes", [str(label) for label in range(max(labels) + 1)])
+    found = ImageFiles(Path(root), names, labels, classes)
     first, last = len(parts["train"]), len(parts["train"]) + len(parts["val"])
     pool, kept = [*range(first), *range(last, len(labels))], list(range(first, last))
     return _by_size(found, pool, kept, split, ratio, profile, seed, reversed, "Flowers102_LT")

@@ -21,11 +21,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from studiogan_gsr.datasets.folder import class_folders
 from studiogan_gsr.datasets.packed import Packed, open_packed, packed_path
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.datasets.summary import describe
 from studiogan_gsr.errors import DataError, reason
 from studiogan_gsr.hosts.regularization import listed
+from studiogan_gsr.machine import cores
 from studiogan_gsr.progress import track
 from studiogan_gsr.registry import find_dataset, make_dataset
 
@@ -63,7 +65,7 @@ def open_training_set(name: str, root: str, num_classes: int, size: int, resizer
     else:
         dataset = make_dataset(found[0], root, "train", found[1])
     prepared = Prepared(dataset, name, size, resizer)
-    counts: list[int] = np.bincount(np.asarray(prepared.targets)).tolist()
+    counts = prepared.class_counts
     if len(counts) != num_classes:
         raise DataError(
             f"DATA.num_classes: found {num_classes}; {name} has {len(counts)} classes, with {listed(counts)} images"
@@ -75,22 +77,23 @@ def open_training_set(name: str, root: str, num_classes: int, size: int, resizer
         "packed": str(dataset.path.resolve()) if isinstance(dataset, Packed) else None,
         **describe(dataset, resizer),
     }
+    # Where the images themselves are not at hand, a packed file is all there is; so it is not compared with them.
     source = f" from {dataset.path}" if isinstance(dataset, Packed) else ""
     summary = "; ".join([f"{name}{source}: class counts {listed(counts)}", *record["notes"]])
     return TrainingSet(Pixels(prepared), counts, record, summary)
 
 
 def _studiogans_own(name: str, root: str) -> Any:
+    if name not in ("CIFAR10", "CIFAR100"):
+        layout = f"{name}: {Path(root).resolve()} needs train/, with one folder of images a class"
+        return class_folders(Path(root), "train", layout)
     from torchvision import datasets
 
     try:
-        if name in ("CIFAR10", "CIFAR100"):
-            Path(root).mkdir(parents=True, exist_ok=True)
-            return getattr(datasets, name)(root=root, train=True, download=True)
-        return datasets.ImageFolder(str(Path(root) / "train"))
+        Path(root).mkdir(parents=True, exist_ok=True)
+        return getattr(datasets, name)(root=root, train=True, download=True)
     except Exception as error:
-        wanted = "the CIFAR archive" if name.startswith("CIFAR") else "train/, with one folder of images a class"
-        raise DataError(f"{name}: {Path(root).resolve()} needs {wanted}: {reason(error)}") from error
+        raise DataError(f"{name}: {Path(root).resolve()} needs the CIFAR archive: {reason(error)}") from error
 
 
 class Pixels(Dataset[Any]):
@@ -199,8 +202,7 @@ def load_images(pixels: Pixels, device: torch.device, workers: int, in_memory: b
 
     DataError for the first image that cannot be read or has another size than DATA.img_size.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(workers, cores)
+    workers = min(workers, cores())
     if in_memory is None:
         in_memory = len(pixels) * 3 * pixels.size**2 <= _SHARE_OF_MEMORY * _free_memory(device)
     return InMemory(pixels, device, workers) if in_memory else Streamed(pixels, device, workers)

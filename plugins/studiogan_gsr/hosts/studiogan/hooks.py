@@ -2,8 +2,9 @@
 
 The file that knows StudioGAN's attribute names (the launcher knows its entry, a shim one function
 more).  Each hook wraps one surface, leaves its own
-result alone, and does nothing where a configuration names no plug-in.  A surface that is missing,
-or has other parameters, ends the run before it starts.
+result alone, and does nothing where a configuration names no plug-in; but for the packer, whose
+place ours takes for every set.  A surface that is missing, or has other parameters, ends the run
+before it starts.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ import numpy as np
 import torch
 import yaml
 
-from studiogan_gsr.datasets.pack import check_unindexed, index_of, pack
+from studiogan_gsr.datasets.pack import check_unindexed, pack
 from studiogan_gsr.datasets.packed import Packed, open_packed, packed_path
 from studiogan_gsr.datasets.preprocessing import Prepared, Preprocessing
 from studiogan_gsr.datasets.summary import describe
-from studiogan_gsr.errors import DataError, HostError
+from studiogan_gsr.errors import DataError, HostError, reason
 from studiogan_gsr.hosts.regularization import Regularization, listed
 from studiogan_gsr.hosts.studiogan.checkout import surface
 from studiogan_gsr.registry import find_dataset, find_regularizer, make_dataset
@@ -191,7 +192,8 @@ def _make_hdf5(
     found = find_dataset(name)
     if path.exists() and (found is not None or Packed(path).index is not None):
         open_packed(path, name, img_size, resizer)
-    else:
+        return str(path), False, None
+    try:
         dataset = import_module("data_util").Dataset_(
             data_name=name,
             data_dir=data_dir,
@@ -201,14 +203,19 @@ def _make_hdf5(
             normalize=False,
             **rest,
         )
-        if found is not None:
-            _check_data(dataset, name, DATA)
-        data = dataset.data
-        prepared = data if isinstance(data, Prepared) else Prepared(data, name, img_size, resizer)
-        if path.exists():
-            check_unindexed(path, prepared)
-        else:
-            pack(prepared, path, index_of(prepared, "train", found[1] if found else {}), RUN.num_workers)
+    except Exception as error:
+        if found is not None or not path.exists():
+            raise
+        _say(f"{path} is not compared with its images, which cannot be opened: {reason(error)}")
+        return str(path), False, None
+    if found is not None:
+        _check_data(dataset, name, DATA)
+    data = dataset.data
+    prepared = data if isinstance(data, Prepared) else Prepared(data, name, img_size, resizer)
+    if path.exists():
+        check_unindexed(path, prepared)
+    else:
+        pack(prepared, path, "train", found[1] if found else {}, RUN.num_workers)
     return str(path), False, None
 
 
