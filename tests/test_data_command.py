@@ -150,6 +150,13 @@ def test_a_run_says_and_records_what_it_trains_on(packed: Path, capsys: pytest.C
     assert (record["head_class"], record["tail_class"]) == ("0", "9")
     assert record["preprocessing"] == {"crop": True, "resizer": "wo_resize"}
     assert record["notes"] == []
+    # The run goes on with the images themselves, and with no others.
+    packed.rename(packed.parent / "kept")
+    assert main([*command[:-1], "2", "--resume"]) == 0
+    assert json.loads((out / "run.json").read_text())["data"]["packed"] is None
+    (packed.parent / "kept").rename(packed)
+    assert main([*command[:-1], "3", "--resume", "--resizer", "lanczos"]) == 2
+    assert "began with preprocessing {'crop': True, 'resizer': 'wo_resize'}" in capsys.readouterr().err
     # A file that a kill cut short, or that is another set's, never trains.
     with packed.open("r+b") as file:
         file.truncate(packed.stat().st_size - 1)
@@ -258,3 +265,24 @@ def test_show_of_many_classes_prints_both_ends(tmp_path: Path, capsys: pytest.Ca
     assert sum("█" in line for line in lines) == 20
     assert lines[1].split()[:3] == ["7", "kind007", "2"]
     assert "few-shot: 120 classes, of under 20" in lines
+
+
+def test_a_run_does_not_go_on_with_other_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for label in "ab":
+        (tmp_path / "data" / "train" / label).mkdir(parents=True)
+        for i in range(5):
+            Image.new("RGB", (32, 32), (i, 0, 0)).save(tmp_path / "data" / "train" / label / f"{i}.png")
+    sections = yaml.safe_load(shipped_configuration("CIFAR10_LT/SNGAN-gSR").read_text())
+    sections["DATA"] |= {"name": "Folder_LT", "num_classes": 2}
+    sections["MODEL"] |= {"g_conv_dim": 8, "d_conv_dim": 8}
+    sections["OPTIMIZATION"]["batch_size"] = 4
+    configuration = tmp_path / "narrow.yaml"
+    configuration.write_text(yaml.safe_dump(sections))
+    command = ["train", str(configuration), "--data", str(tmp_path / "data"), "--out", str(tmp_path / "run")]
+    assert main([*command, "--steps", "1"]) == 0
+    (tmp_path / "data" / "train" / "a" / "4.png").rename(tmp_path / "data" / "train" / "b" / "5.png")
+    capsys.readouterr()
+    assert main([*command, "--steps", "2", "--resume"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--resume: the run in" in line
+    assert "began with images_sha256 " in line

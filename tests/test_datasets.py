@@ -178,8 +178,8 @@ def test_labels_that_do_not_start_at_0_are_reported_as_labels() -> None:
         LongTailed(Photos(0, 4, 4), ratio=2)
 
 
-def write_cifar(root: Path, cifar: Any, per_class: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small CIFAR: images of one value, their label; `per_class` a training batch, one in the test batch."""
+def write_cifar(root: Path, cifar: Any, per_class: int, monkeypatch: pytest.MonkeyPatch, noise: bool = False) -> None:
+    """A small CIFAR: images of one value, their label, or noise; `per_class` a training batch, one in the test batch."""
     classes = 10 if cifar is CIFAR10 else 100
     folder = root / cifar.base_folder
     folder.mkdir()
@@ -192,6 +192,8 @@ def write_cifar(root: Path, cifar: Any, per_class: int, monkeypatch: pytest.Monk
     def batch(name: str, size: int) -> list[str]:
         labels = list(range(classes)) * size
         images = np.repeat(np.array(labels, np.uint8)[:, None], 3 * 32 * 32, axis=1)
+        if noise:
+            images = np.random.RandomState(size + len(name)).randint(0, 256, images.shape, np.uint8)
         return [name, write(name, {"data": images, "labels" if cifar is CIFAR10 else "fine_labels": labels})]
 
     names = {cifar.meta["key"]: [f"class {y}" for y in range(classes)]}

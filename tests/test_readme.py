@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import yaml
 
-from studiogan_gsr.registry import find_regularizer
+from studiogan_gsr.registry import DATASETS, find_plugins, find_regularizer
 from studiogan_gsr.settings import regularizer_settings
 
 ROOT = Path(__file__).parents[1]
@@ -65,3 +65,11 @@ def test_ci_runs_the_readmes_test_command() -> None:
     (command,) = re.findall(r"<!-- tests -->\n```sh\n(pip install .*)\n```\n<!-- /tests -->", README)
     assert command.count("&&") == 1
     assert "pytest" in command
+
+
+def test_every_data_set_is_in_the_readmes_table() -> None:
+    table = README[README.index("## Data sets") : README.index("A ratio may be followed by")]
+    for plugin in find_plugins(DATASETS):
+        if plugin.package == "studiogan-gsr" and not plugin.name.startswith("iNaturalist"):
+            assert f"`{plugin.name}" in table, plugin.name
+    assert "`iNaturalist2019`, `2018`, `2017`" in table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import os
@@ -10,18 +11,21 @@ import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import lmdb
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy.io import savemat
 from torch.utils.data import DataLoader
-from torchvision.datasets import LSUN, Flowers102
-from torchvision.transforms import CenterCrop, Compose, Resize
+from torchvision.datasets import CIFAR10, LSUN, Flowers102
+from torchvision.transforms import CenterCrop, Compose, Resize, ToTensor
 
 from studiogan_gsr.datasets import inaturalist, lists, lsun, uneven
+from studiogan_gsr.datasets.cifar import cifar10_lt
 from studiogan_gsr.datasets.identity import identities, where
 from studiogan_gsr.datasets.inaturalist import inaturalist2017, inaturalist2018, inaturalist2019, read_coco
 from studiogan_gsr.datasets.lists import imagenet_lt, places_lt, read_list
@@ -31,6 +35,8 @@ from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.datasets.tiny_imagenet import tiny_imagenet_lt
 from studiogan_gsr.datasets.uneven import animal_faces_lt, flowers102_lt
 from studiogan_gsr.errors import DataError, OptionError
+from studiogan_gsr.hosts.studiogan.checkout import default_root
+from test_datasets import write_cifar
 
 stream = np.random.RandomState(0)
 
@@ -197,6 +203,59 @@ def test_lsun_is_squashed_as_in_the_authors_program(scenes: Path) -> None:
     for size in (8, 16):
         wanted = Resize((size, size))(train[5][0].convert("RGB"))
         assert np.array_equal(np.asarray(Prepared(train, "LSUN_LT", size)[5][0]), np.asarray(wanted))
+
+
+# The authors' program
+
+
+@pytest.fixture
+def authors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    """Their loaders, where their program lies beside the checkout of StudioGAN."""
+    path = default_root().parent / "gSRGAN" / "src" / "data_utils" / "load_dataset.py"
+    if not path.is_file():
+        pytest.skip(f"the authors' program is not at {path.parents[2]}")
+    monkeypatch.chdir(tmp_path)  # torchvision's lists of keys
+    spec = importlib.util.spec_from_file_location("authors_load_dataset", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.usefixtures("small_lsun")
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_lsun_and_its_pixels_are_the_authors(authors: ModuleType, scenes: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(scenes, tmp_path / "copy")
+    names = [f"{scene}_train" for scene in SCENES]
+    squash = Compose([Resize((12, 12)), ToTensor()])  # as their loader has it for "lsun"
+    theirs = authors.IMBALANCELSUN(str(copy), imb_factor=1 / 16, classes=names, max_samples=16, transform=squash)
+    ours = Prepared(lsun_lt(str(scenes), "train", 16), "LSUN_LT", 12)
+    assert theirs.img_num_list == ours.class_counts
+    assert len(theirs) == len(ours) == 31
+    for i in range(31):
+        image, label = theirs[i]
+        assert label == ours[i][1]
+        assert torch.equal(image, ToTensor()(ours[i][0]))
+
+
+@pytest.mark.parametrize("ratio", [10, 50, 100])
+@pytest.mark.parametrize("profile", ["exp", "step"])
+def test_cifars_choice_is_the_authors(
+    authors: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ratio: int, profile: str
+) -> None:
+    write_cifar(tmp_path, CIFAR10, per_class=40, monkeypatch=monkeypatch, noise=True)
+    for name in ("train_list", "test_list", "meta"):
+        monkeypatch.setattr(authors.IMBALANCECIFAR10, name, getattr(CIFAR10, name))
+    state = np.random.get_state()
+    try:
+        theirs = authors.IMBALANCECIFAR10("cifar10", str(tmp_path), profile, 1 / ratio)
+    finally:
+        np.random.set_state(state)
+    ours = cifar10_lt(str(tmp_path), "train", ratio, profile)
+    assert theirs.get_cls_num_list() == ours.class_counts
+    assert theirs.targets == ours.targets
+    assert np.array_equal(theirs.data, np.stack([np.asarray(image) for image, _ in ours]))
 
 
 # List files

@@ -122,6 +122,7 @@ class _Run:
         data, optimization = configuration.DATA, configuration.OPTIMIZATION
         self.data = open_training_set(data.name, options.data, data.num_classes, data.img_size, options.resizer)
         self.counts, pixels = self.data.class_counts, self.data.pixels
+        self._check_images()
         self._say(self.data.summary)
         images = load_images(pixels, device, options.workers, options.in_memory)
         self.trainer = Trainer(configuration, self.counts, iter(()), device, options.seed, options.speed, rank, ranks)
@@ -255,6 +256,19 @@ class _Run:
                         f"--resume: {section}.{key} is {ours.get(key)}, the run in {self.out} has {theirs.get(key)}; "
                         "another configuration wants another --out"
                     )
+
+    def _check_images(self) -> None:
+        """Refuse to go on with a run on other images than it began with."""
+        path = self.out / "run.json"
+        if not self.options.resume or not path.is_file():
+            return
+        began = json.loads(path.read_text())["data"]
+        for key in ("images_sha256", "preprocessing"):
+            if began.get(key) != self.data.record[key]:
+                raise RequestError(
+                    f"--resume: the run in {self.out} began with {key} {began.get(key)}, {self.options.data} has "
+                    f"{self.data.record[key]}; other images want another --out"
+                )
 
     def _restore(self) -> Restored:
         folder = self.options.checkpoint
