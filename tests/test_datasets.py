@@ -179,7 +179,7 @@ def test_labels_that_do_not_start_at_0_are_reported_as_labels() -> None:
 
 
 def write_cifar(root: Path, cifar: Any, per_class: int, monkeypatch: pytest.MonkeyPatch, noise: bool = False) -> None:
-    """A small CIFAR: images of one value, their label, or noise; `per_class` a training batch, one in the test batch."""
+    """A small CIFAR: images of one value, their label, or noise; `per_class` a training batch, one a test batch."""
     classes = 10 if cifar is CIFAR10 else 100
     folder = root / cifar.base_folder
     folder.mkdir()
@@ -193,7 +193,7 @@ def write_cifar(root: Path, cifar: Any, per_class: int, monkeypatch: pytest.Monk
         labels = list(range(classes)) * size
         images = np.repeat(np.array(labels, np.uint8)[:, None], 3 * 32 * 32, axis=1)
         if noise:
-            images = np.random.RandomState(size + len(name)).randint(0, 256, images.shape, np.uint8)
+            images = np.random.RandomState(sum(name.encode())).randint(0, 256, images.shape, np.uint8)
         return [name, write(name, {"data": images, "labels" if cifar is CIFAR10 else "fine_labels": labels})]
 
     names = {cifar.meta["key"]: [f"class {y}" for y in range(classes)]}
