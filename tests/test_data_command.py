@@ -200,7 +200,7 @@ def test_any_studiogan_file_becomes_long_tailed(files: Path) -> None:
     assert open_packed(files / "HDF5_LT_rho4_8_wo_resize_train.hdf5", "HDF5_LT_rho4", 8).class_counts == [16, 8, 4]
     assert hdf5_lt(str(files), "train", 2).class_counts == [16, 11, 8]  # still of the whole file
     (files / "train.hdf5").rename(files / "photos_train.hdf5")
-    with pytest.raises(DataError, match=r"needs train.hdf5, .* has HDF5_LT_rho4_.*, photos_train.hdf5, valid.hdf5"):
+    with pytest.raises(DataError, match=r"needs train.hdf5, .*found: HDF5_LT_rho4_.*, photos_train.hdf5, valid.hdf5"):
         hdf5_lt(str(files), "train", 2)  # and never of the packed tail
     (files / "train.hdf5").symlink_to(files / "photos_train.hdf5")
     assert hdf5_lt(str(files), "train", 2).class_counts == [16, 11, 8]
@@ -226,7 +226,7 @@ def test_what_is_no_pair_of_files_is_told(files: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not balanced"):
         hdf5_lt(str(files), "reference")
     (files / "valid.hdf5").unlink()
-    with pytest.raises(DataError, match=r"needs valid.hdf5, .* has train.hdf5"):
+    with pytest.raises(DataError, match=r"needs valid.hdf5, .*found: train.hdf5"):
         hdf5_lt(str(files), "reference")
     (files / "train.hdf5").write_bytes(b"no HDF5")
     with pytest.raises(DataError, match="is no whole HDF5 file"):

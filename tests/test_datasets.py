@@ -302,10 +302,10 @@ def test_a_folders_reference_must_be_balanced_and_apart_from_its_training_images
 
 def test_a_missing_split_is_told_with_the_layout_and_what_is_there(photos_root: Path) -> None:
     (photos_root / "train").rename(photos_root / "training")
-    with pytest.raises(DataError, match=r"needs train/ and valid/.*found: .* has training/, valid/") as caught:
+    with pytest.raises(DataError, match=r"needs train/ and valid/.*found: training/, valid/") as caught:
         folder_lt(str(photos_root), "train", ratio=9)
     assert str(photos_root) in str(caught.value)
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(DataError, match="no such folder"):
         folder_lt(str(photos_root / "elsewhere"), "train")
 
 

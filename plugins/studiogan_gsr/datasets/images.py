@@ -52,15 +52,15 @@ class ImageFiles:
             file = self.file(index)
             if not file.is_file():
                 there = next(parent for parent in file.parents if parent.is_dir())
-                raise DataError(f"a list names {file}, which is not there; {listing(there)}")
+                raise DataError(f"a list names {file}, which is not there; in {there}: {listing(there)}")
 
 
 def listing(folder: Path) -> str:
-    """What a folder holds, for an error's message."""
+    """What a folder holds, as an error's message tells it: 'a/, b.txt', 'nothing', 'no such folder'."""
     if not folder.is_dir():
-        return f"{folder} does not exist" if not folder.exists() else f"{folder} is no folder"
+        return "a file" if folder.exists() else "no such folder"
     names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir() if not entry.name.startswith("."))
-    return f"{folder} has {', '.join(names[:6]) or 'nothing'}{', ...' if len(names) > 6 else ''}"
+    return f"{', '.join(names[:6]) or 'nothing'}{', ...' if len(names) > 6 else ''}"
 
 
 def first_existing(root: Path, candidates: Sequence[str], what: str, get: str) -> Path:
@@ -73,7 +73,8 @@ def first_existing(root: Path, candidates: Sequence[str], what: str, get: str) -
             return root / candidate
     there = [entry.name for entry in root.iterdir()] if root.is_dir() else []
     hint = near_miss(Path(candidates[0]).name, there)
-    raise DataError(f"{what} is missing: {' or '.join(candidates)} in {root}, found {listing(root)}{hint}; {get}")
+    wanted = " or ".join(candidates)
+    raise DataError(f"{what} is missing: {root.resolve()} needs {wanted}; found: {listing(root)}{hint}; {get}")
 
 
 def checked_reference(train: View, reference: View, name: str) -> View:

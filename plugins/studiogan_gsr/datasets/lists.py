@@ -11,7 +11,7 @@ from studiogan_gsr.errors import DataError, reason
 
 # The authors' program: the middle square, resized bilinearly.
 CROPPED = Preprocessing(crop=True, resizer="bilinear")
-_LISTS = "the lists of OpenLongTailRecognition-OLTR"
+_LISTS = "get the lists that github.com/zhmiao/OpenLongTailRecognition-OLTR links to"
 
 
 def imagenet_lt(root: str, split: str) -> View:
@@ -21,7 +21,9 @@ def imagenet_lt(root: str, split: str) -> View:
     root: has the lists (or a folder ImageNet_LT with them) and the paths that they name: train/n01440764/...
     Raises DataError for missing lists or images, and for a reference that shares images with the training.
     """
-    return _listed(Path(root), split, "ImageNet_LT", 1000, f"get {_LISTS} and ImageNet (ILSVRC 2012, 138 GB)")
+    return _listed(
+        Path(root), split, "ImageNet_LT", 1000, f"{_LISTS}, and ImageNet (ILSVRC 2012, 138 GB) as train/<class>/"
+    )
 
 
 def places_lt(root: str, split: str) -> View:
@@ -29,7 +31,7 @@ def places_lt(root: str, split: str) -> View:
 
     "train": Places_LT_train.txt; "reference": Places_LT_val.txt.  root: as for ImageNet-LT.
     """
-    return _listed(Path(root), split, "Places_LT", 365, f"get {_LISTS} (second version) and Places365, 256 x 256")
+    return _listed(Path(root), split, "Places_LT", 365, f"{_LISTS}, and Places365 (256 x 256), where the lists say")
 
 
 def _listed(root: Path, split: str, name: str, classes: int, get: str) -> View:

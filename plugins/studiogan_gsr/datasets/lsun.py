@@ -70,7 +70,7 @@ class Scenes:
         missing = [folder.name for folder in self._folders if not (folder / "data.mdb").is_file()]
         if missing:
             raise DataError(
-                f"LSUN_LT: {root.resolve()} lacks {', '.join(missing)} (with data.mdb), found {listing(root)}; "
+                f"LSUN_LT: {root.resolve()} lacks {', '.join(missing)} (with data.mdb); found: {listing(root)}; "
                 "get <scene>_train_lmdb.zip from http://dl.yf.io/lsun/scenes/ and unpack them there (bedroom 43 GB, "
                 "conference_room 4, dining_room 11, kitchen 33, living_room 21)"
             )
