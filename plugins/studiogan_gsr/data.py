@@ -165,25 +165,16 @@ def _galleries(
 ) -> list[tuple[str, str]]:
     """Head and tail side by side: a row a class, its first images."""
     half = min(_SHOWN, (len(order) + 1) // 2)
-    places = _first_places(dataset.targets, {*order[:half], *order[-half:]})
+    # "box" is "nearest" for small images and an average for large ones.
+    own = preprocessing_of(dataset).resizer != "wo_resize"
+    tiles = Prepared(dataset, name, _TILE, "wo_resize" if own else "box")
+    targets = np.asarray(tiles.targets)
     halves = []
     for title, labels in (("head", order[:half]), ("tail", order[-half:])):
-        rows = [[_tile(dataset, name, place) for place in places[label]] for label in labels]
+        rows = [[tiles[i][0] for i in np.flatnonzero(targets == label)[:_SHOWN].tolist()] for label in labels]
         caption = f"The {title}, a row a class: " + ", ".join(f"{classes[y]} ({counts[y]:,})" for y in labels)
         halves.append(picture(_grid(rows), caption))
     return [("Images", f'<div class="side">{"".join(halves)}</div>')]
-
-
-def _first_places(targets: Sequence[int], labels: set[int]) -> dict[int, list[int]]:
-    array = np.asarray(targets)
-    return {label: np.flatnonzero(array == label)[:_SHOWN].tolist() for label in labels}
-
-
-def _tile(dataset: Any, name: str, place: int) -> Image.Image:
-    preprocessing = preprocessing_of(dataset)
-    if preprocessing.resizer != "wo_resize":
-        return Prepared(dataset, name, _TILE)[place][0]
-    return Prepared(dataset, name, _TILE, "nearest")[place][0]
 
 
 def _grid(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:

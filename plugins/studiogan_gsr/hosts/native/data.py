@@ -104,6 +104,7 @@ class Pixels(Dataset[Any]):
 
     def __init__(self, images: Prepared) -> None:
         self.images, self.name, self.size = images, images.name, images.size
+        self.decoded = isinstance(images.dataset, Packed)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -139,7 +140,7 @@ class InMemory:
     """All images on the training device, indexed there."""
 
     def __init__(self, pixels: Pixels, device: torch.device, workers: int) -> None:
-        workers = workers if len(pixels) >= _WORTH_WORKERS else 0
+        workers = workers if len(pixels) >= _WORTH_WORKERS and not pixels.decoded else 0
         loader = DataLoader(pixels, batch_size=256, num_workers=workers, collate_fn=_together)
         images = torch.empty(len(pixels), 3, pixels.size, pixels.size, dtype=torch.uint8)
         labels = torch.empty(len(pixels), dtype=torch.int64)
