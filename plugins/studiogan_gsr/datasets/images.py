@@ -113,11 +113,10 @@ def check_balanced(reference: View, name: str) -> None:
         )
 
 
-def first_of_each_class(dataset: Any, number: int | None = None) -> list[int]:
-    """Indices of the first `number` images of each class, class by class; None: as many as the rarest has."""
+def balanced(dataset: Any) -> list[int]:
+    """Indices of the first images of each class, class by class: as many of each as the rarest has."""
     targets = np.asarray(dataset.targets)
     counts = np.bincount(targets)
-    number = int(counts.min()) if number is None else number
     order = np.argsort(targets, kind="stable")
     starts = np.cumsum(counts) - counts
-    return [int(i) for start in starts for i in order[start : start + number]]
+    return [int(i) for start in starts for i in order[start : start + counts.min()]]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from studiogan_gsr.datasets.images import ImageFiles, checked_reference, first_existing, first_of_each_class
+from studiogan_gsr.datasets.images import ImageFiles, balanced, checked_reference, first_existing
 from studiogan_gsr.datasets.lists import CROPPED, read_list
 from studiogan_gsr.datasets.long_tailed import View, Whole, check_split
 from studiogan_gsr.errors import DataError, reason
@@ -74,7 +74,7 @@ def _inaturalist(of: _Year, root: Path, split: str) -> View:
     if split == "train":
         return train
     validation = open_part("val")
-    chosen = first_of_each_class(validation)
+    chosen = balanced(validation)
     notes = []
     if len(chosen) < len(validation):
         each = len(chosen) // of.classes

@@ -11,8 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from studiogan_gsr.datasets.counts import long_tailed_counts
-from studiogan_gsr.datasets.images import check_balanced, checked_reference, listing
+from studiogan_gsr.datasets.images import checked_reference, listing
 from studiogan_gsr.datasets.long_tailed import LongTailed, View, check_split
 from studiogan_gsr.datasets.preprocessing import Preprocessing
 from studiogan_gsr.errors import DataError, reason
@@ -35,23 +34,17 @@ def lsun_lt(
     Raises DataError where one is missing, damaged or too small.
     """
     check_split(split)
-    counts = long_tailed_counts(N_MAX, len(SCENES), ratio, profile)
-    if reversed:
-        counts.reverse()
     after = 0 if released else N_MAX
     source = Scenes(Path(root), SCENES, N_MAX if split == "train" else max(N_MAX, after + REFERENCE))
+    train = LongTailed(source, ratio, profile, None, reversed, N_MAX, preprocessing=SQUASHED)
     if split == "train":
-        return LongTailed(source, ratio, profile, None, reversed, N_MAX, preprocessing=SQUASHED)
-    starts = source.starts
-    chosen = [start + after + i for start in starts for i in range(REFERENCE)]
-    if released:
-        shared = sum(min(count, REFERENCE) for count in counts)
-        note = f"{shared:,} of the {len(chosen):,} reference images are training images (the authors' reference)"
-        reference = View(source, chosen, SCENES, SQUASHED, [note])
-        check_balanced(reference, "LSUN_LT")
-        return reference
-    trained = [start + i for start, count in zip(starts, counts, strict=True) for i in range(count)]
-    return checked_reference(View(source, trained, SCENES), View(source, chosen, SCENES, SQUASHED), "LSUN_LT")
+        return train
+    chosen = [start + after + i for start in source.starts for i in range(REFERENCE)]
+    if not released:
+        return checked_reference(train, View(source, chosen, SCENES, SQUASHED), "LSUN_LT")
+    shared = sum(min(count, REFERENCE) for count in train.class_counts)
+    note = f"{shared:,} of the {len(chosen):,} reference images are training images (the authors' reference)"
+    return View(source, chosen, SCENES, SQUASHED, [note])
 
 
 class Scenes:
