@@ -17,6 +17,7 @@ from studiogan_gsr.cli import RESIZERS, main
 from studiogan_gsr.data import show
 from studiogan_gsr.datasets.digits import digits_lt
 from studiogan_gsr.datasets.hdf5 import hdf5_lt
+from studiogan_gsr.datasets.identity import digest
 from studiogan_gsr.datasets.packed import Packed, open_packed
 from studiogan_gsr.datasets.preprocessing import RESIZERS as ALL_RESIZERS
 from studiogan_gsr.errors import DataError
@@ -212,6 +213,14 @@ def test_a_file_of_another_size_than_the_networks_is_told(
     assert main(["data", "prepare", "HDF5_LT", "--data", str(files), "--size", "16"]) == 2
     assert "DATA.img_size: found 16; image 0 of HDF5_LT (train.hdf5/0) is 8 x 8 pixels" in capsys.readouterr().err
     assert main(["data", "prepare", "HDF5_LT", "--data", str(files), "--size", "16", "--resizer", "lanczos"]) == 0
+
+
+def test_the_digest_of_a_file_is_of_its_images(files: Path) -> None:
+    before = digest(hdf5_lt(str(files), "train", 4))
+    assert digest(hdf5_lt(str(files), "train", 4)) == before
+    with h5py.File(files / "train.hdf5", "r+") as file:
+        file["imgs"][:] = 255 - file["imgs"][:]
+    assert digest(hdf5_lt(str(files), "train", 4)) != before
 
 
 def test_what_is_no_pair_of_files_is_told(files: Path, tmp_path: Path) -> None:

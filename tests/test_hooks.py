@@ -25,6 +25,7 @@ def test_class_counts_come_from_a_plugins_counts_or_from_targets_or_from_an_hdf5
     path = tmp_path / "set.hdf5"
     with h5py.File(path, "w") as file:
         file["labels"] = np.array([1, 1, 0], dtype=np.int64)
+        file["imgs"] = np.zeros((3, 4, 4, 3), dtype=np.uint8)
     assert _class_counts(dataset(None, path)) == [1, 2]
 
 

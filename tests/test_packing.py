@@ -229,23 +229,28 @@ packing._CHUNK_BYTES = 7 * 3 * 8**2
 packing._JOURNAL_SECONDS = 0.02
 source = Slow(folder_lt(sys.argv[1], "train"), "Folder_LT", 8)
 print("ready", flush=True)
-packing.pack(source, Path(sys.argv[2]), workers=int(sys.argv[3]))
+packing.pack(source, Path(sys.argv[2]), workers=int(sys.argv[3]), skip_damaged=True)
 """
 
 
-def test_packings_killed_at_random_moments_leave_nothing_that_is_not_whole(photos: Path, tmp_path: Path) -> None:
-    kills = int(os.environ.get("PACKING_KILLS", "6"))
+@pytest.mark.parametrize("damage", [False, True])  # with damage, a second file is made at the end
+def test_packings_killed_at_random_moments_leave_nothing_that_is_not_whole(
+    photos: Path, tmp_path: Path, damage: bool
+) -> None:
+    kills = int(os.environ.get("PACKING_KILLS", "4"))
     path, wanted = tmp_path / "out" / "photos.hdf5", pixels(prepared(photos))
+    if damage:
+        (photos / "train" / "class0" / "005.png").write_bytes(b"no image")
+        wanted = np.delete(wanted, 5, axis=0)
     stream = np.random.RandomState(kills)
     killed = kept = 0
-    while killed < kills:
+    while killed < kills or (not kept and killed < kills + 20):
         command = [sys.executable, "-c", PACKER, str(photos), str(path), str(killed % 3)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         time.sleep(stream.uniform(0, 0.35))
-        finished = process.poll() is not None
-        if not finished:
+        if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             killed += 1
         process.stdout.close()
@@ -256,21 +261,74 @@ def test_packings_killed_at_random_moments_leave_nothing_that_is_not_whole(photo
             assert np.array_equal(open_packed(path, NAME, SIZE).pixels, wanted)
             path.unlink()
     assert kept, "no kill fell between the first chunk and the last"
-    pack_all(photos, path)
+    pack_all(photos, path, skip_damaged=True)
     assert np.array_equal(open_packed(path, NAME, SIZE).pixels, wanted)
     assert hidden(path.parent) == []
 
 
-def test_two_packings_at_once_wait_for_one_another(photos: Path, tmp_path: Path) -> None:
-    path = tmp_path / "photos.hdf5"
+def test_two_packings_at_once_make_one_file_of_what_the_images_are_by_then(
+    photos: Path, tmp_path: Path, interrupted: type[Interrupted]
+) -> None:
+    source, path = interrupted(folder_lt(str(photos), "train"), NAME, SIZE), tmp_path / "photos.hdf5"
     with FileLock(tmp_path / ".photos.hdf5.lock"):
-        other = threading.Thread(target=pack_all, args=(photos, path))
-        other.start()
-        other.join(0.5)
-        assert other.is_alive()
-        assert [file.name for file in tmp_path.iterdir() if file.is_file()] == [".photos.hdf5.lock"]
-    other.join()
+        both = [threading.Thread(target=pack, args=(source, path)) for _ in range(2)]
+        for one in both:
+            one.start()
+        both[0].join(0.5)
+        assert all(one.is_alive() for one in both)
+        assert not path.exists()
+        Image.new("RGB", (SIZE, SIZE), "red").save(photos / "train" / "class1" / "007.png")
+    for one in both:
+        one.join()
+    assert interrupted.reads == 120
     assert np.array_equal(Packed(path).pixels, pixels(prepared(photos)))
+    assert pack_all(photos, path).images == 120
+
+
+def test_images_that_change_while_they_are_packed_are_told(photos: Path, tmp_path: Path) -> None:
+    class Changing(Prepared):
+        def read(self, index: int) -> Any:
+            if index == 60:
+                Image.new("RGB", (SIZE, SIZE)).save(photos / "train" / "class0" / "001.png")
+            return super().read(index)
+
+    path = tmp_path / "photos.hdf5"
+    with pytest.raises(DataError, match="images of Folder_LT changed while they were packed; run again"):
+        pack(Changing(folder_lt(str(photos), "train"), NAME, SIZE), path)
+    assert not path.exists()
+    pack_all(photos, path)
+    assert np.array_equal(Packed(path).pixels, pixels(prepared(photos)))
+
+
+def test_a_worker_that_is_killed_is_told_and_its_work_goes_on(photos: Path, tmp_path: Path) -> None:
+    class Killed(Prepared):
+        def read(self, index: int) -> Any:
+            if index == 60 and not (tmp_path / "again").exists():
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().read(index)
+
+    source, path = Killed(folder_lt(str(photos), "train"), NAME, SIZE), tmp_path / "photos.hdf5"
+    with pytest.raises(DataError, match=r"a worker ended \(RuntimeError: .*run again, with fewer --workers"):
+        pack(source, path, workers=1)
+    (tmp_path / "again").touch()
+    pack(source, path, workers=2)
+    assert np.array_equal(Packed(path).pixels, pixels(prepared(photos)))
+
+
+def test_an_image_that_is_gone_is_told(photos: Path, tmp_path: Path) -> None:
+    source = prepared(photos)
+    (photos / "train" / "class1" / "007.png").unlink()
+    with pytest.raises(DataError, match=r"Folder_LT: an image cannot be read: FileNotFoundError: .*class1/007.png"):
+        pack(source, tmp_path / "photos.hdf5")
+
+
+def test_what_a_kill_after_the_renaming_leaves_is_removed_by_the_next_run(photos: Path, tmp_path: Path) -> None:
+    path = tmp_path / "photos.hdf5"
+    pack_all(photos, path)
+    for name in (".photos.hdf5.journal", ".photos.hdf5.12ab34cd.partial"):
+        (tmp_path / name).write_bytes(b"left")
+    pack_all(photos, path)
+    assert hidden(tmp_path) == []
 
 
 @pytest.mark.parametrize("copied", [False, True])
@@ -478,12 +536,22 @@ def test_a_file_whose_content_and_index_disagree_is_refused(packed_file: Path, c
             file["labels"][5] = 1
         elif change == "no labels":
             del file["labels"]
+        elif change == "huge":
+            file["labels"][5] = 2**45
+        elif change == "group":
+            del file["imgs"]
+            file.create_group("imgs")
         elif change == "kind":
             del file["imgs"]
             file["imgs"] = np.zeros((120, SIZE, SIZE, 3), np.float32)
         else:
             del file[INDEX]
-            index |= {"index": {"images": 119}, "format": {"format": 2}, "unknown": {"colour": 1}}.get(change, {})
+            index |= {
+                "index": {"images": 119},
+                "format": {"format": 2},
+                "unknown": {"colour": 1},
+                "preprocessing": {"preprocessing": {"turn": 90}},
+            }.get(change, {})
             if change != "no index":
                 file[INDEX] = "{" if change == "garbage" else json.dumps(index)
     with pytest.raises(DataError, match=r"photos\.hdf5.*(pack it again|wanted: imgs)"):

@@ -68,8 +68,10 @@ def test_more_than_eight_bits_are_refused_rather_than_cut_off(tmp_path: Path) ->
     (tmp_path / "train" / "a").mkdir(parents=True)
     Image.fromarray(np.full((4, 4), 3000, np.uint16)).save(tmp_path / "train" / "a" / "deep.png")
     prepared = Prepared(folder_lt(str(tmp_path), "train"), "Folder_LT", 4)
-    with pytest.raises(DamagedImage, match=r"deep.png\) cannot be read: ValueError: mode I;16 has more than 8 bits"):
+    with pytest.raises(DataError, match=r"deep.png\) cannot be read: DataError: mode I;16 has more") as caught:
         prepared[0]
+    assert not isinstance(caught.value, DamagedImage)  # not one to leave out
+    assert prepared.rotated == 0
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (13, 8), (8, 13), (64, 64), (7, 6), (101, 250)])

@@ -24,6 +24,8 @@ _DESCRIPTION = "gSR and long-tailed data sets as plug-ins for PyTorch-StudioGAN.
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; exit status 0 done, 1 the run failed, 2 the request was wrong."""
     options = _parser().parse_args(arguments)
+    if hasattr(sys.stdout, "reconfigure"):  # names of files are not always text
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status: int = options.command(options)
         return status
@@ -145,7 +147,11 @@ def _add_data(commands: Any) -> None:
     prepare.add_argument("--size", type=_positive, help="pixels; default: those of the images, where they are alike")
     prepare.add_argument("--resizer", choices=RESIZERS, default="wo_resize", help="in place of the set's own")
     prepare.add_argument("--workers", type=_count, help="processes; default: one a core")
-    prepare.add_argument("--skip-damaged", action="store_true", help="leave unreadable images out, and count them")
+    prepare.add_argument(
+        "--skip-damaged",
+        action="store_true",
+        help="leave unreadable images out, and count them; needs the room twice where there are any",
+    )
     prepare.set_defaults(command=_data_prepare)
     show = actions.add_parser("show", help="counts per class, images of head and tail, digest of the choice")
     show.add_argument("--out", metavar="DIR", help="for the page; default: <NAME>-show")

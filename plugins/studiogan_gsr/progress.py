@@ -1,7 +1,8 @@
-"""Progress on a terminal, plain lines elsewhere."""
+"""Output, and progress: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -17,8 +18,16 @@ def console(width: int | None = None) -> Console:
 
 
 def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
-    """The items, with a bar on a terminal that vanishes when it is full."""
+    """The items, with a bar on a terminal that vanishes when it is full; elsewhere, a line a minute."""
     shown = console()
+    if not shown.is_terminal:
+        since = time.monotonic()
+        for number, item in enumerate(items):
+            if time.monotonic() - since > 60:
+                shown.print(f"{what}: {number} of {total}")
+                since = time.monotonic()
+            yield item
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=shown, transient=True, disable=not shown.is_terminal) as bar:
+    with Progress(*columns, console=shown, transient=True) as bar:
         yield from bar.track(items, total=total, description=what)

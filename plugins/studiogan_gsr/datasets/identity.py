@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 _THREADS = 16  # that wait for a network's file system at a time
 
@@ -41,16 +43,19 @@ def where(dataset: Any, index: int) -> str:
 
 def identities(dataset: Any) -> list[Hashable]:
     """One for each image, equal for two places of the same image: links to a file included."""
+    return _for_each(dataset, _identity)
 
-    def some(part: Iterable[int]) -> list[Hashable]:
-        return [_identity(dataset, i) for i in part]
 
+def _for_each(dataset: Any, ask: Callable[[Any, int], T]) -> list[T]:
+    """What `ask` says of each image, in order; asked of many at a time."""
+
+    def some(part: range) -> list[T]:
+        return [ask(dataset, i) for i in part]
+
+    number = len(dataset.targets)
     with ThreadPoolExecutor(_THREADS) as threads:
-        parts = threads.map(some, (range(k, len(dataset), _THREADS) for k in range(_THREADS)))
-    found: list[Hashable] = [None] * len(dataset)
-    for k, part in enumerate(parts):
-        found[k::_THREADS] = part
-    return found
+        parts = list(threads.map(some, (range(k, number, _THREADS) for k in range(_THREADS))))
+    return [parts[i % _THREADS][i // _THREADS] for i in range(number)]
 
 
 def _identity(dataset: Any, index: int) -> Hashable:
@@ -61,46 +66,45 @@ def _identity(dataset: Any, index: int) -> Hashable:
     return status.st_dev, status.st_ino
 
 
-def digest(dataset: Any, chosen: Iterable[int] | None = None) -> str:
-    """SHA-256 of images' names and labels, in their order: equal for equal choices on any machine.
-
-    chosen: of these images alone.
-    """
+def digest(dataset: Any) -> str:
+    """SHA-256 of images' names and labels, in their order: equal for equal choices on any machine."""
     # A packed file was made from images that may be gone; it remembers their digest.
     remembered = getattr(dataset, "images_sha256", None)
     if remembered is not None:
         return str(remembered)
     total = hashlib.sha256()
-    for i in range(len(dataset.targets)) if chosen is None else chosen:
-        total.update(f"{where(dataset, i)}\t{int(dataset.targets[i])}\n".encode("utf-8", "surrogateescape"))
+    for i, label in enumerate(dataset.targets):
+        source, index = source_of(dataset, i)
+        if i == 0:  # rows of a file are no names
+            total.update(str(getattr(source, "content_sha256", "")).encode())
+        total.update(f"{where(source, index)}\t{int(label)}\n".encode("utf-8", "surrogateescape"))
     return total.hexdigest()
 
 
 def content_digests(dataset: Any, images_sha256: str) -> tuple[str, str]:
     """Two digests that tell of replaced images, beside their names and labels, whose digest is given.
 
-    The first, of their files' sizes, is the same for copies; the second, of the times of the files'
-    last change too, is for one place and a short time.  Both are of the bytes of images in memory.
+    The first, of their files' sizes, or of the pixels of sets that have pixels in place of files, is the
+    same for copies; the second, of the times of the files' last change too, is for one place and a short time.
     """
-    portable, local = (hashlib.sha256(images_sha256.encode()) for _ in range(2))
-    for i in range(len(dataset.targets)):
+    portable, times = hashlib.sha256(images_sha256.encode()), hashlib.sha256()
+    for i, stamp in enumerate(_for_each(dataset, _stamp)):
         source, index = source_of(dataset, i)
-        if hasattr(source, "read_pixels"):
-            pixels = source.read_pixels(index).tobytes()
-            portable.update(pixels)
-            local.update(pixels)
-        elif (stamp := _stamp(source, index)) is not None:
-            size, time = (number.to_bytes(8, "little", signed=True) for number in stamp)
-            portable.update(size)
-            local.update(size + time)
-    return portable.hexdigest(), local.hexdigest()
+        if stamp is not None:
+            portable.update(stamp[0].to_bytes(8, "little"))
+            times.update(stamp[1].to_bytes(8, "little", signed=True))
+        elif hasattr(source, "read_pixels"):
+            portable.update(source.read_pixels(index).tobytes())
+    return portable.hexdigest(), hashlib.sha256(portable.digest() + times.digest()).hexdigest()
 
 
-def _stamp(source: Any, index: int) -> tuple[int, int] | None:
+def _stamp(dataset: Any, index: int) -> tuple[int, int] | None:
+    """Size and last change of an image's file; None where it has none."""
+    source, at = source_of(dataset, index)
     if callable(getattr(source, "stamp", None)):
-        found: tuple[int, int] = source.stamp(index)
+        found: tuple[int, int] = source.stamp(at)
         return found
-    file = file_of(source, index)
+    file = file_of(source, at)
     if file is None:
         return None
     status = file.stat()

@@ -1,8 +1,8 @@
 """Packing a data set into one HDF5 file: parallel, resumable, and never half there.
 
-The file is laid out once, in one piece, under a temporary name.  Workers write their rows straight
-into it; no pixel passes through the main process.  What is done stands in a journal beside it, so that
-a packing that was killed goes on; the file gets its name when all is written.
+The file is laid out in one piece, under a temporary name.  Workers write their rows straight into it,
+past the main process.  What is done stands in a journal beside it, so that a packing that was killed
+goes on; the file gets its name when all is written.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from filelock import FileLock
 from torch.utils.data import DataLoader, Dataset
 
 from studiogan_gsr.datasets.identity import content_digests, digest
+from studiogan_gsr.datasets.long_tailed import View
 from studiogan_gsr.datasets.packed import INDEX, Index, Packed, open_packed
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.datasets.summary import describe
@@ -49,19 +50,24 @@ def pack(
     A packing of the same images that was interrupted goes on; where an image has changed since, it starts
     anew.  Two at once wait for one another, and the second finds the file.
     options: of the data set's name (ratio, profile, seed, ...), for the index.
-    workers: processes beside this one; 0: none.  skip_damaged: leave unreadable images out, and say so.
-    Raises DataError for the first image that cannot be read, where the disk is full, and where a file of
-    that name is there that is not of these images.
+    workers: processes beside this one; 0: none.
+    skip_damaged: leave unreadable images out, and say so; where there are any, that needs the room twice.
+    Raises DataError for the first image that cannot be read, where images change meanwhile, where the disk
+    is full, and where a file of that name is there that is not of these images.
     """
-    index, images = _index_of(source, split, options or {})
-    if path.exists():  # before anything is written, which a folder may not allow
-        return _already(path, index)
+
+    def packing() -> _Packing:
+        return _Packing(path, *_index_of(source, split, options or {}))
+
     try:
+        # A folder that is not to be written to may hold the file.
+        if path.exists() and not list(path.parent.glob(f".{glob.escape(path.name)}.*partial")):
+            return packing().already()
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f".{path.name}.lock")):
+        with FileLock(path.with_name(f".{path.name}.lock")):  # perhaps after a long time: what are the images now?
             if path.exists():
-                return _already(path, index)
-            return _Packing(path, index, images).write(source, workers, skip_damaged)
+                return packing().already()
+            return packing().write(source, workers, skip_damaged)
     except OSError as error:
         raise DataError(f"{path} cannot be written: {reason(error)}") from error
 
@@ -87,7 +93,7 @@ def check_unindexed(path: Path, source: Prepared, looks: int = 64) -> None:
 def _index_of(source: Prepared, split: str, options: Mapping[str, Any]) -> tuple[Index, str]:
     """The index of a data set's packed file, and a digest of its images as they are now and here."""
     said = describe(source.dataset)
-    portable, local = content_digests(source.dataset, said["images_sha256"])
+    portable, local = _contents(source, said["images_sha256"])
     index = Index(
         name=source.name,
         split=split,
@@ -105,16 +111,11 @@ def _index_of(source: Prepared, split: str, options: Mapping[str, Any]) -> tuple
     return index, local
 
 
-def _already(path: Path, index: Index) -> Index:
-    """The index of a file that is there; DataError where it is not what was to be written."""
-    found = open_packed(path, index.name, index.size, split=index.split).index
-    assert found is not None  # open_packed refuses a file without
-    if (found.source_sha256, found.preprocessing) != (index.source_sha256, index.preprocessing):
-        raise DataError(
-            f"{path} was packed from other images, or in another way, than those that {index.name} has now "
-            f"({found.images} then, {index.images} now); delete it and pack it again"
-        )
-    return found
+def _contents(source: Prepared, images_sha256: str) -> tuple[str, str]:
+    try:
+        return content_digests(source.dataset, images_sha256)
+    except OSError as error:
+        raise DataError(f"{source.name}: an image cannot be read: {reason(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,18 @@ class _Packing:
         self.rows = max(1, min(512, _CHUNK_BYTES // self.bytes_of_image))
         self.chunks = -(-index.images // self.rows)
 
+    def already(self) -> Index:
+        """The index of the file that is there; DataError where it is not what was to be written."""
+        found = open_packed(self.path, self.index.name, self.index.size, split=self.index.split).index
+        assert found is not None  # open_packed refuses a file without
+        if (found.source_sha256, found.preprocessing) != (self.index.source_sha256, self.index.preprocessing):
+            raise DataError(
+                f"{self.path} was packed from other images, or in another way, than those that {self.index.name} has "
+                f"now ({found.images} then, {self.index.images} now); delete it and pack it again"
+            )
+        self._remove()
+        return found
+
     def write(self, source: Prepared, workers: int, skip_damaged: bool) -> Index:
         labels = np.asarray(source.targets, dtype=np.int64)
         state = self._resume()
@@ -173,7 +186,7 @@ class _Packing:
             self._save(state)
         partial = self._partial(state)
         remaining = [chunk for chunk in range(self.chunks) if not state.done[chunk]]
-        chunks = _Chunks(source, labels, partial, _start_of(partial, "imgs"), self.rows, skip_damaged)
+        chunks = _Chunks(source, labels, partial, _place(partial, "imgs")[0], self.rows, skip_damaged)
         # One item is one chunk: the loader hands out numbers and brings back what was found, no pixels.
         loader = DataLoader(chunks, batch_size=None, sampler=remaining, num_workers=min(workers, len(remaining)))
         saved = time.monotonic()
@@ -185,8 +198,15 @@ class _Packing:
                 if time.monotonic() - saved > _JOURNAL_SECONDS:
                     self._save(state)
                     saved = time.monotonic()
+        except RuntimeError as error:  # torch's word for it
+            raise DataError(
+                f"a worker ended ({reason(error)}); what is packed is kept: run again, with fewer --workers if "
+                "memory was short"
+            ) from error
         finally:
             self._save(state)
+        if _contents(source, self.index.images_sha256)[1] != self.images:
+            raise DataError(f"images of {source.name} changed while they were packed; run again, from the start")
         return self._finish(state, source, labels)
 
     def _partial(self, state: _State) -> Path:
@@ -196,11 +216,10 @@ class _Packing:
         """What a journal says is done; None where there is none, or the images have changed since."""
         try:
             saved = json.loads(self.journal.read_text())
-            same = (saved["index"], saved["images"]) == (_as_json(self.index), self.images)
+            same = (saved["index"], saved["images"]) == (self.index.record(), self.images)
             state = _State.read(saved)
             partial = self._partial(state)
-            end = _start_of(partial, "imgs") + self.index.images * self.bytes_of_image
-            whole = len(state.done) == self.chunks and partial.stat().st_size >= end
+            whole = len(state.done) == self.chunks and partial.stat().st_size >= sum(_place(partial, "imgs"))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
         if not same or not whole:
@@ -213,7 +232,7 @@ class _Packing:
     def _save(self, state: _State) -> None:
         """The pixels first, then the word that they are there."""
         _to_disk(self._partial(state))
-        record = {"index": _as_json(self.index), "images": self.images, **state.record()}
+        record = {"index": self.index.record(), "images": self.images, **state.record()}
         write_atomically(self.journal, json.dumps(record))
 
     def _finish(self, state: _State, source: Prepared, labels: npt.NDArray[np.int64]) -> Index:
@@ -221,8 +240,8 @@ class _Packing:
         if state.damaged:
             good = np.setdiff1d(np.arange(index.images), np.fromiter(state.damaged, dtype=np.int64))
             skipped = [state.damaged[row] for row in sorted(state.damaged)]
-            index, partial = self._close_up(partial, source, labels, good, replace(index, skipped=skipped))
-        start, room = _start_of(partial, INDEX), _room(partial)
+            index, partial = self._close_up(partial, source, good, replace(index, skipped=skipped))
+        start, room = _place(partial, INDEX)
         with partial.open("r+b") as file:  # not by HDF5, which a kill here would leave in disorder
             file.seek(start)
             file.write(json.dumps(index.record()).encode().ljust(room))
@@ -233,30 +252,26 @@ class _Packing:
         return index
 
     def _close_up(
-        self,
-        partial: Path,
-        source: Prepared,
-        labels: npt.NDArray[np.int64],
-        good: npt.NDArray[np.int64],
-        index: Index,
+        self, partial: Path, source: Prepared, good: npt.NDArray[np.int64], index: Index
     ) -> tuple[Index, Path]:
         """A file with the good rows alone, and its index."""
-        counts = np.bincount(labels[good], minlength=len(index.class_counts)).tolist()
-        if 0 in counts:
-            raise DataError(f"every image of class {index.classes[counts.index(0)]} is damaged; replace them")
+        kept = View(source.dataset, good.tolist(), index.classes)
+        if 0 in kept.class_counts and 0 not in index.class_counts:
+            label = kept.class_counts.index(0)
+            raise DataError(f"every image of class {index.classes[label]} is damaged; replace them")
         index = replace(
             index,
-            images=len(good),
-            class_counts=counts,
-            images_sha256=digest(source.dataset, good.tolist()),
+            images=len(kept),
+            class_counts=kept.class_counts,
+            images_sha256=digest(kept),
             notes=[*index.notes, f"{len(index.skipped)} damaged images were left out"],
         )
         closed = self.path.with_name(f".{self.path.name}.closed.partial")
-        _lay_out(closed, index, labels[good])
-        start, shape = _start_of(partial, "imgs"), (len(labels), self.bytes_of_image)
-        images = np.memmap(partial, np.uint8, "r", start, shape)
+        _lay_out(closed, index, np.asarray(kept.targets))
+        shape = (self.index.images, self.bytes_of_image)
+        images = np.memmap(partial, np.uint8, "r", _place(partial, "imgs")[0], shape)
         with closed.open("r+b") as file:
-            file.seek(_start_of(closed, "imgs"))
+            file.seek(_place(closed, "imgs")[0])
             for first in range(0, len(good), self.rows):
                 file.write(images[good[first : first + self.rows]].tobytes())
         return index, closed
@@ -326,7 +341,7 @@ def _lay_out(path: Path, index: Index, labels: npt.NDArray[np.int64]) -> None:
         file["labels"] = labels
         _make_room(file, INDEX, h5py.string_dtype("utf-8", room), ())
         _make_room(file, "imgs", np.dtype("u1"), (index.images, size, size, 3))
-    end = _start_of(path, "imgs") + index.images * 3 * size**2
+    end = sum(_place(path, "imgs"))
     with path.open("r+b") as opened:  # HDF5 may leave the end unwritten; then the file would be cut off
         opened.truncate(max(end, path.stat().st_size))
 
@@ -339,20 +354,11 @@ def _make_room(file: Any, name: str, kind: Any, shape: tuple[int, ...]) -> None:
     h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(kind, logical=True), space, plan)
 
 
-def _start_of(path: Path, name: str) -> int:
-    """Where a data set begins in a file, in bytes."""
+def _place(path: Path, name: str) -> tuple[int, int]:
+    """Where a data set begins in a file, and how long it is, in bytes."""
     with h5py.File(path, "r") as file:
-        return int(file[name].id.get_offset())
-
-
-def _room(path: Path) -> int:
-    """How many bytes a file has for its index."""
-    with h5py.File(path, "r") as file:
-        return int(file[INDEX].dtype.itemsize)
-
-
-def _as_json(index: Index) -> Any:
-    return json.loads(json.dumps(index.record()))
+        found = file[name]
+        return int(found.id.get_offset()), int(found.size * found.dtype.itemsize)
 
 
 def _to_disk(path: Path) -> None:

@@ -6,6 +6,7 @@ is the index.  It is written last, and the file gets its name after it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass, field, fields
@@ -21,6 +22,7 @@ from studiogan_gsr.errors import DataError, reason
 
 INDEX = "studiogan_gsr"
 FORMAT = 1
+_LARGEST_LABEL = 10**6
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Packed:
                 shape, kind, offset = images.shape, images.dtype, images.id.get_offset()
                 text = bytes(file[INDEX][()]).decode() if INDEX in file else None
             self.index = None if text is None else _read_index(json.loads(text))
-        except (OSError, KeyError, ValueError, TypeError) as error:
+        except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise DataError(
                 f"{self.path} is no whole HDF5 file in StudioGAN's layout (imgs, labels): {reason(error)}; "
                 "delete it and pack it again"
@@ -81,8 +83,13 @@ class Packed:
                 f"{self.path}: found imgs {shape} of {kind} and labels {labels.shape}; wanted: imgs (N, H, W, 3) of "
                 "uint8 and labels (N,)"
             )
-        if not len(labels) or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
-            raise DataError(f"{self.path}: labels are not whole numbers from 0; pack it again")
+        if (
+            not len(labels)
+            or not np.issubdtype(labels.dtype, np.integer)
+            or labels.min() < 0
+            or labels.max() > _LARGEST_LABEL
+        ):
+            raise DataError(f"{self.path}: labels are not whole numbers from 0 to {_LARGEST_LABEL}; pack it again")
         self.targets: list[int] = labels.tolist()
         classes = self.index.classes if self.index else []
         self.class_counts: list[int] = np.bincount(labels, minlength=len(classes)).tolist()
@@ -114,7 +121,7 @@ class Packed:
     def pixels(self) -> Any:
         """All images, as an array that is read where it is indexed."""
         process, array = self._opened
-        if process != os.getpid():  # forked processes do not share an open file
+        if process != os.getpid():  # a forked process opens the file anew
             array = self._open()
             self._opened = os.getpid(), array
         return array
@@ -129,6 +136,14 @@ class Packed:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": (0, None)}
+
+    @property
+    def content_sha256(self) -> str:
+        """Of the images that were packed, by the index; without one, of the pixels of some of them."""
+        if self.index is not None:
+            return self.index.images_sha256
+        places = sorted({round(place) for place in np.linspace(0, len(self) - 1, 64)})
+        return hashlib.sha256(b"".join(self.read_pixels(i).tobytes() for i in places)).hexdigest()
 
     def _check_index(self, index: Index, shape: tuple[int, ...]) -> None:
         found = (len(self.targets), self.class_counts, shape[1:])
@@ -148,7 +163,7 @@ class _ChannelsLast:
         self.shape = (images.shape[0], *images.shape[2:], 3)
 
     def __getitem__(self, index: int) -> npt.NDArray[np.uint8]:
-        return np.moveaxis(self._images[index], 0, -1)
+        return np.moveaxis(self._images[index], -3, -1)
 
 
 def _read_index(found: Any) -> Index:
@@ -159,6 +174,7 @@ def _read_index(found: Any) -> Index:
     known = {f.name for f in fields(Index)}
     if set(found) - known:
         raise ValueError(f"its index has the unknown entries {', '.join(sorted(set(found) - known))}")
+    Preprocessing(**found["preprocessing"])  # TypeError for what this version does not know
     return Index(**found)
 
 

@@ -61,10 +61,10 @@ STUDIOGAN = Preprocessing(crop=True, resizer="wo_resize")
 def to_rgb(image: Image.Image) -> Image.Image:
     """The stored pixels in RGB.  Orientation tags are not applied, as in torchvision and StudioGAN.
 
-    Raises ValueError for more than 8 bits a channel, which would be cut off.
+    Raises DataError for more than 8 bits a channel, which would be cut off.
     """
     if image.mode in _DEEP_MODES:
-        raise ValueError(f"mode {image.mode} has more than 8 bits a channel; convert it to 8 bits")
+        raise DataError(f"mode {image.mode} has more than 8 bits a channel; convert it to 8 bits")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # the same colours; Pillow warns of the direct way
     return image if image.mode == "RGB" else image.convert("RGB")
@@ -99,13 +99,11 @@ class Prepared:
             image, label = self.dataset[index]
             if not isinstance(image, Image.Image):
                 raise TypeError(f"a PIL image is wanted, found {type(image).__name__}")
-            self.rotated += _is_rotated(image)
+            rotated = _is_rotated(image)
             image = to_rgb(image)
         except Exception as error:
-            # A file that cannot be opened just now, or a fault of the data set's program, is no damaged image.
-            damaged = isinstance(error, _DECODING) and getattr(error, "errno", None) is None
-            kind = DamagedImage if damaged else DataError
-            raise kind(f"{self._called(index)} cannot be read: {reason(error)}") from error
+            raise self._unreadable(index, error) from error
+        self.rotated += rotated
         image = self.preprocessing(image, self.size)
         if image.size != (self.size, self.size):
             raise DataError(
@@ -117,11 +115,20 @@ class Prepared:
     def read(self, index: int) -> tuple[npt.NDArray[np.uint8], int]:
         """(uint8 (size, size, 3), label): an item without the way over PIL where the set has the bytes."""
         if hasattr(self.dataset, "read_pixels"):
-            pixels = self.dataset.read_pixels(index)
+            try:
+                pixels = self.dataset.read_pixels(index)
+            except Exception as error:
+                raise self._unreadable(index, error) from error
             if pixels is not None and pixels.shape == (self.size, self.size, 3):
                 return pixels, self.targets[index]
         image, label = self[index]
         return np.asarray(image), label
+
+    def _unreadable(self, index: int, error: Exception) -> DataError:
+        # A file that cannot be opened just now, and most faults of a data set's program, are no damaged image.
+        damaged = isinstance(error, _DECODING) and getattr(error, "errno", None) is None
+        kind = DamagedImage if damaged else DataError
+        return kind(f"{self._called(index)} cannot be read: {reason(error)}")
 
     def _called(self, index: int) -> str:
         place = str(file_of(self.dataset, index) or where(self.dataset, index))

@@ -258,7 +258,7 @@ class _Run:
                     )
 
     def _check_images(self) -> None:
-        """Refuse to go on with a run on other images than it began with."""
+        """Refuse to go on with a run on images of other names, labels or preprocessing than it began with."""
         path = self.out / "run.json"
         if not self.options.resume or not path.is_file():
             return

@@ -292,14 +292,10 @@ def _class_counts(dataset: Any) -> list[int]:
     if dataset is None:
         raise DataError("no training set was opened, and the class counts come from it")
     if dataset.hdf5_path is not None:
-        import h5py
-
-        with h5py.File(dataset.hdf5_path, "r") as file:
-            targets = file["labels"][:]
-    elif hasattr(dataset.data, "class_counts"):
+        return Packed(dataset.hdf5_path).class_counts
+    if hasattr(dataset.data, "class_counts"):
         return [int(n) for n in dataset.data.class_counts]
-    else:
-        targets = getattr(dataset.data, "targets", None)
+    targets = getattr(dataset.data, "targets", None)
     if targets is None:
         raise DataError(f"{dataset.data_name}: {type(dataset.data).__name__} has neither class_counts nor targets")
     counts: list[int] = np.bincount(np.asarray(targets, dtype=np.int64)).tolist()
