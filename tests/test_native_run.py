@@ -651,13 +651,14 @@ def test_a_batch_that_no_machine_holds_is_refused_at_once(tmp_path: Path, capsys
 
 
 def test_memory_that_runs_out_in_a_step_names_the_batch_size(tmp_path: Path) -> None:
-    sections = changed(PLAIN, OPTIMIZATION={"batch_size": 4096})
+    # So large that torch's own allocator is the first to fail: smaller libraries crash where they get nothing.
+    sections = changed(PLAIN, OPTIMIZATION={"batch_size": 40_000})
     argv = arguments(write(tmp_path / "c.yaml", sections), tmp_path / "out")
     child = run(tmp_path, command_with_little_memory, argv, 600 * 2**20)
     assert child.process.exitcode == FAILED, child.output
     line = child.output.splitlines()[-1]
-    assert "out of memory on cpu at OPTIMIZATION.batch_size 4096" in line, child.output
-    assert "lower it to 2048 with OPTIMIZATION.acml_steps 2 for the same effect, or lower MODEL.g_conv_dim" in line
+    assert "out of memory on cpu at OPTIMIZATION.batch_size 40000" in line, child.output
+    assert "lower it to 20000 with OPTIMIZATION.acml_steps 2 for the same effect, or lower MODEL.g_conv_dim" in line
     assert "Traceback" not in child.output
 
 

@@ -322,4 +322,5 @@ def _check_data(dataset: Any, name: str, DATA: Any) -> list[int]:
 
 def _say(message: str) -> None:
     rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-    print(f"[studiogan-gsr] rank {rank}: {message}", flush=True)
+    # The line's end in the same write: ranks share their output.
+    print(f"[studiogan-gsr] rank {rank}: {message}\n", end="", flush=True)
