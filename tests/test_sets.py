@@ -24,9 +24,10 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import CIFAR10, LSUN, Flowers102
 from torchvision.transforms import CenterCrop, Compose, Resize, ToTensor
 
-from studiogan_gsr.datasets import inaturalist, lists, lsun, uneven
+from studiogan_gsr.datasets import identity, inaturalist, lists, lsun, uneven
 from studiogan_gsr.datasets.cifar import cifar10_lt
 from studiogan_gsr.datasets.identity import identities, where
+from studiogan_gsr.datasets.images import ImageFiles
 from studiogan_gsr.datasets.inaturalist import inaturalist2017, inaturalist2018, inaturalist2019, read_coco
 from studiogan_gsr.datasets.lists import imagenet_lt, places_lt, read_list
 from studiogan_gsr.datasets.long_tailed import View
@@ -68,6 +69,20 @@ def test_identities_see_a_shared_image(tmp_path: Path) -> None:
     (tmp_path / "other.txt").write_text("other/1.png 0\n")
     one, two = (read_list(tmp_path / f"{name}.txt", tmp_path) for name in ("train", "other"))
     assert identities(one) == identities(two)
+
+
+@pytest.mark.parametrize("slow", [0.0, 1e9])
+def test_identities_stand_in_the_images_order_asked_in_turn_or_at_once(
+    slow: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity, "_SLOW", slow)
+    monkeypatch.setattr(identity, "_FIRST", 7)
+    names = [f"{i % 30}.png" for i in range(100)]
+    for name in names[:30]:
+        save(tmp_path / name)
+    files = ImageFiles(tmp_path, names, [0] * 100, ["all"])
+    wanted = [(status.st_dev, status.st_ino) for status in ((tmp_path / name).stat() for name in names)]
+    assert identities(files) == wanted
 
 
 # LSUN

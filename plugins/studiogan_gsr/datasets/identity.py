@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 _THREADS = 16  # that wait for a network's file system at a time
+_FIRST, _SLOW = 200, 1e-4  # images that are timed, and seconds an image that are slow
 
 
 def source_of(dataset: Any, index: int) -> tuple[Any, int]:
@@ -47,15 +49,21 @@ def identities(dataset: Any) -> list[Hashable]:
 
 
 def _for_each(dataset: Any, ask: Callable[[Any, int], T]) -> list[T]:
-    """What `ask` says of each image, in order; asked of many at a time."""
+    """What `ask` says of each image, in order; asked of many at a time where answers are slow."""
 
     def some(part: range) -> list[T]:
         return [ask(dataset, i) for i in part]
 
     number = len(dataset.targets)
+    start = time.perf_counter()
+    first = some(range(min(number, _FIRST)))
+    seconds = time.perf_counter() - start
+    rest = range(len(first), number)
+    if seconds < _SLOW * len(first):  # threads would only take turns
+        return first + some(rest)
     with ThreadPoolExecutor(_THREADS) as threads:
-        parts = list(threads.map(some, (range(k, number, _THREADS) for k in range(_THREADS))))
-    return [parts[i % _THREADS][i // _THREADS] for i in range(number)]
+        parts = list(threads.map(some, (rest[k::_THREADS] for k in range(_THREADS))))
+    return first + [parts[i % _THREADS][i // _THREADS] for i in range(len(rest))]
 
 
 def _identity(dataset: Any, index: int) -> Hashable:
