@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock
 from PIL import Image
 
+from studiogan_gsr.datasets.download import downloaded
 from studiogan_gsr.datasets.images import check_balanced
 from studiogan_gsr.datasets.long_tailed import LongTailed, View, Whole, check_split
-from studiogan_gsr.errors import DataError
 
 
 def cifar10_lt(
@@ -38,19 +36,12 @@ def _cifar(
 ) -> View:
     check_split(split)
     train = split == "train"
-    try:
-        try:
-            dataset = cifar(root=root, train=train, download=False)
-        except RuntimeError:  # not there, or damaged; the download checks its digest
-            Path(root).mkdir(parents=True, exist_ok=True)
-            with FileLock(Path(root) / f".{cifar.__name__}.lock"):  # one rank at a time
-                dataset = cifar(root=root, train=train, download=True)
-    except Exception as error:
-        raise DataError(
-            f"{cifar.__name__} is neither in {Path(root).resolve()} nor could it be downloaded "
-            f"({' '.join(str(error).split())}); "
-            f"put {cifar.filename} ({size}) or the folder {cifar.base_folder} there, from {cifar.url}"
-        ) from error
+    dataset = downloaded(
+        cifar.__name__,
+        root,
+        lambda download: cifar(root=root, train=train, download=download),
+        f"{cifar.filename} ({size}) or the folder {cifar.base_folder} there, from {cifar.url}",
+    )
     source = _Batches(dataset, f"{cifar.__name__}/{'train' if train else 'test'}")
     if train:
         return LongTailed(source, ratio, profile, seed, reversed)

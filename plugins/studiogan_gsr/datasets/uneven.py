@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
+from studiogan_gsr.datasets.download import downloaded
 from studiogan_gsr.datasets.folder import class_folders
 from studiogan_gsr.datasets.images import ImageFiles, checked_reference, first_existing
 from studiogan_gsr.datasets.lists import CROPPED
 from studiogan_gsr.datasets.long_tailed import LongTailed, View, Whole, check_variant
-from studiogan_gsr.errors import DataError, reason
+from studiogan_gsr.errors import DataError
 
 _FACES_KEPT = 20  # reference images of each class
 
@@ -76,19 +76,13 @@ def flowers102_lt(
 
     check_variant(split, ratio, profile, seed, reversed)
     root = os.path.expanduser(root)  # as torchvision does
-    try:
-        try:
-            parts = {part: Flowers102(root, part) for part in ("train", "val", "test")}
-        except RuntimeError:  # not there
-            Path(root).mkdir(parents=True, exist_ok=True)
-            with FileLock(Path(root) / ".Flowers102.lock"):
-                parts = {part: Flowers102(root, part, download=True) for part in ("train", "val", "test")}
-    except Exception as error:
-        raise DataError(
-            f"Flowers102 is neither in {Path(root).resolve()} nor could it be downloaded ({reason(error)}); put "
-            "flowers-102/jpg/ (102flowers.tgz, 345 MB), flowers-102/imagelabels.mat and flowers-102/setid.mat there, "
-            f"from {Flowers102._download_url_prefix}"
-        ) from error
+    parts = downloaded(
+        "Flowers102",
+        root,
+        lambda download: {part: Flowers102(root, part, download=download) for part in ("train", "val", "test")},
+        "flowers-102/jpg/ (102flowers.tgz, 345 MB), flowers-102/imagelabels.mat and flowers-102/setid.mat there, "
+        f"from {Flowers102._download_url_prefix}",
+    )
     paths = [path for part in parts.values() for path in part._image_files]
     labels = [label for part in parts.values() for label in part._labels]
     names = [Path(path).relative_to(root).as_posix() for path in paths]
