@@ -76,6 +76,7 @@ setup(
     },
     entry_points={
         "console_scripts": ["studiogan-gsr = studiogan_gsr.cli:main"],
+        "studiogan.startup": ["studiogan_gsr = studiogan_gsr.hosts.studiogan.process:startup"],
         "studiogan.regularizers": ["gsr = studiogan_gsr.regularizers.gsr:GroupSpectralRegularizer"],
         "studiogan.datasets": [
             "AnimalFaces_LT = studiogan_gsr.datasets.uneven:animal_faces_lt",

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +22,10 @@ import yaml
 
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
 
-PLAIN = Path(__file__).with_name("plain_studiogan.py")
+CPU = Path(__file__).with_name("cpu")  # makes CUDA devices the CPU
+FORKING = Path(__file__).with_name("forking_host.py")
 NARROW = {"MODEL": {"g_conv_dim": 8, "d_conv_dim": 8}, "OPTIMIZATION": {"batch_size": 8, "d_updates_per_step": 2}}
+_TIME = 300  # seconds that a run may take
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,7 @@ class Outcome:
     status: int
     output: str
     save: Path
+    way: str = "launched"
 
     def lines(self, word: str) -> list[str]:
         return [line for line in self.output.splitlines() if word in line]
@@ -60,46 +70,118 @@ def write_configuration(path: Path, base: Path | None = None, **changes: Any) ->
     return path
 
 
-def _relative(path: Path, folder: Path) -> str:
-    """Relative paths mean what they mean for main.py: every run here uses them."""
-    return os.path.relpath(path, folder)
+@dataclass(frozen=True)
+class Host:
+    """A checkout, and the way into it: "launched" by our command, or, "alone", main.py by Python itself.
+
+    A checkout that is patched knows the plug-ins alone.
+    """
+
+    checkout: Checkout
+    way: str = "launched"
+
+    def run(
+        self,
+        configuration: Path,
+        data: Path,
+        save: Path,
+        *arguments: str,
+        launch: tuple[str, ...] = (),
+        ranks: int = 1,
+        environment: dict[str, str] | None = None,
+        train: bool = True,
+        forked: bool = True,
+        on_start: Callable[[int], None] = lambda process: None,
+    ) -> Outcome:
+        """One run on the CPU.
+
+        ranks: how many devices it sees.  forked: from a process that has imported StudioGAN's modules, those of the
+        usual checkout; else a process as a user starts it.  on_start: is given the process's number.
+        """
+        command = ["-t"] if train else []
+        for flag, path in (("-cfg", configuration), ("-data", data), ("-save", save)):
+            command += [flag, os.path.relpath(path, save.parent)]  # as they mean it for main.py
+        command += ["--num_workers", "1"]
+        for flag, default in (("-metrics", ["none"]), ("--seed", ["3"]), ("--print_freq", ["1", "--save_freq", "2"])):
+            if flag not in arguments:
+                command += [flag, *default]
+        command += arguments
+        environment = {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", **(environment or {})}
+        if self.way == "launched":
+            options = ("--root", str(self.checkout.root), "--device", "cpu", "--ranks", str(ranks), *launch)
+            command = ["studiogan", "run", *options, "--", *command]
+        else:
+            command = [str(self.checkout.main), *command]
+        output = save.with_name(f"{save.name}.txt")
+        if forked:
+            request = {"way": self.way, "arguments": command, "environment": environment, "ranks": ranks}
+            request |= {"folder": str(save.parent), "output": str(output)}
+            status = _forking_host(self.usual_source).run(request, on_start)
+        else:
+            if self.way == "launched":
+                command = [sys.executable, "-m", "studiogan_gsr", *command]
+            else:
+                command = [sys.executable, "-B", *command]
+                paths = [str(CPU), *environment.get("PYTHONPATH", "").split(os.pathsep)]
+                environment |= {"PYTHONPATH": os.pathsep.join(paths), "CPU_RANKS": str(ranks)}
+                environment["PYTHONDONTWRITEBYTECODE"] = "1"
+            with output.open("w") as file:
+                process = subprocess.Popen(
+                    command, cwd=save.parent, env={**os.environ, **environment}, stdout=file, stderr=file
+                )
+            with _limited(process.pid):
+                on_start(process.pid)
+                status = process.wait()
+        return Outcome(status, output.read_text(errors="replace"), save, self.way)
+
+    @property
+    def usual_source(self) -> Path:
+        """Of the modules to fork from: a patch changes main.py alone, which a fork runs from this checkout."""
+        from studiogan_gsr.hosts.studiogan.checkout import find_checkout
+
+        return find_checkout().source
 
 
-def run_studiogan(
-    checkout: Checkout,
-    configuration: Path,
-    data: Path,
-    save: Path,
-    *arguments: str,
-    launch: tuple[str, ...] = (),
-    plain: bool = False,
-    environment: dict[str, str] | None = None,
-    train: bool = True,
-) -> Outcome:
-    """One run of main.py: through our launcher, or, `plain`, without it."""
-    if plain:
-        command = [sys.executable, str(PLAIN), str(checkout.source)]
-    else:
-        root = ("--root", str(checkout.root), "--device", "cpu")
-        command = [sys.executable, "-m", "studiogan_gsr", "studiogan", "run", *root, *launch, "--"]
-    command += ["-t"] if train else []
-    for flag, path in (("-cfg", configuration), ("-data", data), ("-save", save)):
-        command += [flag, _relative(path, save.parent)]
-    command += ["--num_workers", "1"]
-    if "-metrics" not in arguments:
-        command += ["-metrics", "none"]
-    if "--print_freq" not in arguments:
-        command += ["--print_freq", "1", "--save_freq", "2"]
-    if "--seed" not in arguments:
-        command += ["--seed", "3"]
-    done = subprocess.run(
-        [*command, *arguments],
-        cwd=save.parent,
-        env={**os.environ, "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", **(environment or {})},
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        check=False,
-        timeout=300,
-    )
-    return Outcome(done.returncode, done.stdout, save)
+class ForkingHost:
+    """The process that forks the runs of one test process."""
+
+    def __init__(self, source: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-B", str(FORKING), str(source)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+        )
+        assert self._answer() == "ready"
+        atexit.register(self.process.kill)
+
+    def run(self, request: dict[str, Any], on_start: Callable[[int], None]) -> int:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        number = int(self._answer())
+        with _limited(number):
+            on_start(number)
+            return int(self._answer())
+
+    def _answer(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+
+@functools.cache
+def _forking_host(source: Path) -> ForkingHost:
+    return ForkingHost(source)
+
+
+@contextmanager
+def _limited(process: int) -> Iterator[None]:
+    """Kill a process that takes too long."""
+    timer = threading.Timer(_TIME, lambda: os.kill(process, signal.SIGKILL))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

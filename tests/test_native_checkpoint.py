@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from host import run_studiogan
+from host import Host
 from native_runs import (
     BIGGAN,
     PLAIN,
@@ -265,11 +265,11 @@ class Exchange:
             return write(folder / f"{step}.yaml", changed(sections, OPTIMIZATION={"total_steps": step}))
 
         # StudioGAN's runs end with the step of that number, ours before it.
-        self.theirs = run_studiogan(checkout, until(3), folder, folder / "theirs")
+        self.theirs = Host(checkout).run(until(3), folder, folder / "theirs")
         origin = str(self.theirs.checkpoint_folder)
         self.ours = run(folder, command, arguments(until(8), self.out, "--resume", origin))
         shutil.copytree(self.out / "checkpoints" / "step=8", self.copy)  # StudioGAN writes where it resumes from
-        self.again = run_studiogan(checkout, until(9), folder, folder / "again", "-ckpt", str(self.copy))
+        self.again = Host(checkout).run(until(9), folder, folder / "again", "-ckpt", str(self.copy))
 
 
 @pytest.fixture(scope="module")

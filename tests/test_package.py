@@ -74,7 +74,10 @@ print(json.dumps({
         assert Path(file) == installed / "studiogan_gsr" / "configs" / f"{name}.yaml"
         assert Path(file).read_bytes() == (REPOSITORY / "configs" / f"{name}.yaml").read_bytes()
     assert Path(told["patches"]) == installed / "studiogan_gsr" / "patches"
-    assert (Path(told["patches"]) / "README.md").is_file()
+    assert (Path(told["patches"]) / "LEDGER.md").is_file()
+    assert sorted(p.name for p in Path(told["patches"]).glob("*.patch")) == sorted(
+        p.name for p in (REPOSITORY / "patches").glob("*.patch")
+    )
 
 
 def test_the_installed_package_holds_every_source_file_and_its_type_marker(installed: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,8 @@ import torch
 from PIL import Image
 
 from conftest import MakePackage
-from host import Outcome, run_studiogan, write_configuration
+from host import Host, Outcome, write_configuration
+from studiogan_gsr.cli import main
 from studiogan_gsr.datasets.folder import folder_lt
 from studiogan_gsr.datasets.identity import digest
 from studiogan_gsr.hosts.studiogan.checkout import PINNED, Checkout
@@ -30,6 +32,7 @@ pytestmark = pytest.mark.host
 
 DIGITS = {"name": "Folder_LT_rho4", "img_size": 32, "num_classes": 10}
 COUNTS = "120 102 88 75 64 55 47 40 34 30"
+DDP = ("-DDP", "--backend", "gloo")
 SNGAN = shipped_configuration("CIFAR10_LT/SNGAN-gSR")
 
 
@@ -48,6 +51,28 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def patched(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A clone that the command has patched."""
+    clone = tmp_path_factory.mktemp("patched") / "PyTorch-StudioGAN"
+    subprocess.run(["git", "clone", "--quiet", checkout.root, clone], check=True)
+    assert main(["studiogan", "patch", "--root", str(clone)]) == 0
+    return Checkout(clone)
+
+
+@pytest.fixture(scope="module", params=["launched", "patched"])
+def host(request: pytest.FixtureRequest, checkout: Checkout, patched: Checkout) -> Host:
+    """Both ways in: one suite runs over both."""
+    return Host(checkout) if request.param == "launched" else Host(patched, "alone")
+
+
+def meeting() -> dict[str, str]:
+    """Where the ranks of a run meet: a port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+
+
 def configure(folder: Path, base: Path = SNGAN, steps: int = 2, **changes: object) -> Path:
     optimization = {"total_steps": steps, "batch_size": 8, "d_updates_per_step": 2}
     return write_configuration(
@@ -56,16 +81,17 @@ def configure(folder: Path, base: Path = SNGAN, steps: int = 2, **changes: objec
 
 
 @pytest.fixture(scope="module")
-def trained(checkout: Checkout, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def trained(host: Host, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """Four steps of SNGAN with gSR, wandb as a user without an account has it."""
     folder = tmp_path_factory.mktemp("trained")
-    environment = {"WANDB_MODE": "", "HOME": str(folder), "STUDIOGAN_ROOT": str(checkout.root)}
-    return run_studiogan(checkout, configure(folder, steps=3), digits, folder / "out", environment=environment)
+    environment = {"WANDB_MODE": "", "HOME": str(folder), "STUDIOGAN_ROOT": str(host.checkout.root)}
+    return host.run(configure(folder, steps=3), digits, folder / "out", environment=environment, forked=False)
 
 
 def test_a_run_ends_well_and_says_at_the_start_what_acts(trained: Outcome) -> None:
     assert trained.status == 0, trained.output
-    (line,) = trained.lines("[studiogan-gsr] rank 0: gsr")
+    line, proof = trained.lines("[studiogan-gsr] rank 0: gsr")
+    assert re.fullmatch(r".* gsr: acted in step 1, penalty 0\.\d*[1-9]\d*", proof)
     assert re.search(r"gsr of studiogan-gsr \d", line)
     assert "6 layers, 120 matrices of 4x8, weight 0.5, beta 0.999" in line
     assert line.endswith(f"class counts {COUNTS}")
@@ -100,11 +126,10 @@ def test_the_checkpoint_carries_the_regularizers_state(trained: Outcome) -> None
     assert "regularizer" not in trained.checkpoint("D")
 
 
-def test_the_checkout_stays_clean(trained: Outcome, checkout: Checkout) -> None:
-    status = subprocess.run(
-        ["git", "-C", checkout.root, "status", "--porcelain", "--ignored"], capture_output=True, text=True, check=True
-    )
-    assert status.stdout == ""
+def test_the_checkout_stays_clean(trained: Outcome, host: Host) -> None:
+    command = ["git", "-C", host.checkout.root, "status", "--porcelain", "--ignored"]
+    status = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert status.stdout == ("" if host.way == "launched" else " M src/main.py\n")
 
 
 def from_copy(outcome: Outcome, folder: Path) -> tuple[str, str]:
@@ -113,16 +138,14 @@ def from_copy(outcome: Outcome, folder: Path) -> tuple[str, str]:
     return "-ckpt", str(copy)
 
 
-def test_resuming_restores_the_state_and_says_so(
-    trained: Outcome, checkout: Checkout, digits: Path, tmp_path: Path
-) -> None:
+def test_resuming_restores_the_state_and_says_so(trained: Outcome, host: Host, digits: Path, tmp_path: Path) -> None:
     resume = from_copy(trained, tmp_path)
-    outcome = run_studiogan(checkout, configure(tmp_path, steps=5), digits, tmp_path / "out", *resume)
+    outcome = host.run(configure(tmp_path, steps=5), digits, tmp_path / "out", *resume)
     assert outcome.status == 0, outcome.output
     assert outcome.lines("gsr: state restored from the checkpoint")
     others = configure(tmp_path, steps=5, REGULARIZER={"name": "gsr", "groups": 2, "beta": 0.9})
     resume = from_copy(trained, tmp_path)
-    outcome = run_studiogan(checkout, others, digits, tmp_path / "others", *resume)
+    outcome = host.run(others, digits, tmp_path / "others", *resume)
     assert outcome.status == 0, outcome.output
     assert outcome.lines("not of {'groups': 2, 'apply_to': ['gain', 'bias']}: computed anew")
     assert not outcome.lines("state restored")
@@ -130,56 +153,67 @@ def test_resuming_restores_the_state_and_says_so(
 
 
 def test_resuming_with_and_without_the_plugin_says_what_is_missing(
-    trained: Outcome, checkout: Checkout, digits: Path, tmp_path: Path
+    trained: Outcome, host: Host, digits: Path, tmp_path: Path
 ) -> None:
     configuration = configure(tmp_path, steps=3, REGULARIZER=None)
     resume = from_copy(trained, tmp_path)
-    without = run_studiogan(checkout, configuration, digits, tmp_path / "out", *resume)
+    without = host.run(configuration, digits, tmp_path / "out", *resume)
     assert without.lines("holds the state of gsr, and this run has no regularizer")
-    plain = run_studiogan(checkout, configuration, digits, tmp_path / "plain")
+    plain = host.run(configuration, digits, tmp_path / "plain")
     resume = ("-ckpt", str(plain.checkpoint_folder))
-    outcome = run_studiogan(checkout, configure(tmp_path, steps=5), digits, tmp_path / "again", *resume)
+    outcome = host.run(configure(tmp_path, steps=5), digits, tmp_path / "again", *resume)
     assert outcome.status == 0, outcome.output
     assert outcome.lines("gsr: the checkpoint holds no state of it (none); it starts anew")
 
 
 @pytest.mark.parametrize("model", ["SNGAN", "BigGAN", "ContraGAN"])
-def test_without_a_regularizer_ten_steps_equal_the_plain_programs_to_the_bit(
-    model: str, checkout: Checkout, digits: Path, tmp_path: Path
+def test_ten_steps_are_equal_to_the_bit_whichever_way_they_are_started(
+    model: str, checkout: Checkout, patched: Checkout, digits: Path, tmp_path: Path
 ) -> None:
     """An image folder under a name of StudioGAN's own, so that the plain program can read it."""
     base = shipped_configuration(f"CIFAR10_LT/{model}-DiffAug-LeCam")
     data = {**DIGITS, "name": "My_Digits"}
-    configuration = configure(tmp_path, base, steps=9, DATA=data, REGULARIZER=None)
-    watched = write_configuration(
-        tmp_path / "watched.yaml", configuration, DATA=data, REGULARIZER={"name": "gsr", "weight": 0}
+    none = configure(tmp_path, base, steps=9, DATA=data, REGULARIZER=None)
+    watched, gsr = (
+        write_configuration(tmp_path / f"{name}.yaml", none, DATA=data, REGULARIZER=section)
+        for name, section in (("watched", {"name": "gsr", "weight": 0}), ("gsr", {"name": "gsr", "weight": 5.0}))
     )
     save = ("--print_freq", "1", "--save_freq", "10")
-    plain = run_studiogan(checkout, configuration, digits, tmp_path / "plain", *save, plain=True)
-    launched = run_studiogan(checkout, configuration, digits, tmp_path / "launched", *save)
-    watching = run_studiogan(checkout, watched, digits, tmp_path / "watching", *save)
-    assert launched.status == watching.status == 0, launched.output + watching.output
-    assert not launched.lines("[studiogan-gsr] rank")
+    launched, alone = Host(checkout), Host(patched, "alone")
+    plain = Host(checkout, "alone").run(none, digits, tmp_path / "plain", *save)
+    without = [host.run(none, digits, tmp_path / f"none-{host.way}", *save) for host in (launched, alone)]
+    watching = launched.run(watched, digits, tmp_path / "watching", *save)
+    # A patched checkout may be launched, too: the regularizer acts once, not twice.
+    hosts = {"launched": launched, "alone": alone, "both": Host(patched)}
+    with_gsr = [host.run(gsr, digits, tmp_path / f"gsr-{name}", *save) for name, host in hosts.items()]
+    for outcome in (*without, watching, *with_gsr):
+        assert outcome.status == 0, outcome.output
     assert len(plain.losses()["gen_loss"]) == 10
-    assert launched.losses() == watching.losses() == plain.losses()
-    # The plain program dies of today's wandb before its first checkpoint; the other two have one.
-    for model_key in ("G", "D"):
-        weights, watched_weights = (run.checkpoint(model_key)["state_dict"] for run in (launched, watching))
-        assert all(torch.equal(watched_weights[k], v) for k, v in weights.items())
-    regularized = write_configuration(tmp_path / "gsr.yaml", configuration, DATA=data, REGULARIZER="gsr")
-    assert run_studiogan(checkout, regularized, digits, tmp_path / "gsr", *save).losses() != plain.losses()
+    assert not any(outcome.lines("[studiogan-gsr] rank") for outcome in without)
+    assert all(outcome.losses() == plain.losses() for outcome in (*without, watching))
+    first, *others = with_gsr
+    assert first.losses() != plain.losses()
+    for other in others:
+        assert other.losses() == first.losses()
+        penalties = [[line[line.index("gsr_penalty") :] for line in o.lines("Progress:")] for o in (first, other)]
+        assert penalties[0] == penalties[1]
+    # The plain program dies of today's wandb before its first checkpoint; the others have one.
+    for group in ((*without, watching), with_gsr):
+        for network in ("G", "D"):
+            weights, *rest = (outcome.checkpoint(network)["state_dict"] for outcome in group)
+            assert all(torch.equal(theirs[key], value) for theirs in rest for key, value in weights.items())
 
 
 @pytest.mark.parametrize("name", [name for name in shipped_configurations() if name.endswith("-gSR")])
-def test_every_shipped_gsr_configuration_trains(name: str, checkout: Checkout, digits: Path, tmp_path: Path) -> None:
+def test_every_shipped_gsr_configuration_trains(name: str, host: Host, digits: Path, tmp_path: Path) -> None:
     configuration = configure(tmp_path, shipped_configuration(name), steps=1)
-    outcome = run_studiogan(checkout, configuration, digits, tmp_path / "out")
+    outcome = host.run(configuration, digits, tmp_path / "out")
     assert outcome.status == 0, outcome.output
     assert len(outcome.lines("gsr_penalty")) == 2
 
 
 def test_strangers_plugins_run_in_the_real_benchmark(
-    checkout: Checkout, digits: Path, tmp_path: Path, make_package: MakePackage
+    host: Host, digits: Path, tmp_path: Path, make_package: MakePackage
 ) -> None:
     pull = """
 import torch
@@ -219,26 +253,26 @@ class Stripes:
     text = configuration.read_text().replace("  beta: null\n", "").replace("  weight: null\n", "")
     configuration.write_text(text)
     environment = {"PYTHONPATH": f"{site}:{striped}"}
-    outcome = run_studiogan(checkout, configuration, digits, tmp_path / "out", environment=environment)
+    outcome = host.run(configuration, digits, tmp_path / "out", environment=environment)
     assert outcome.status == 0, outcome.output
     assert outcome.lines("pull of pulls 1.0: <pull.Pull object")[0].endswith("class counts 16 4")
     assert "pull_calls: 3.0 pull_classes: 2.0" in outcome.lines("Progress:")[-1]  # attached before step 1
     assert outcome.checkpoint()["regularizer"] == {"name": "pull", "state": {"calls": 2}}  # at step 2
     resume = ("-ckpt", str(outcome.checkpoint_folder))
-    again = run_studiogan(checkout, configuration, digits, tmp_path / "again", *resume, environment=environment)
+    again = host.run(configuration, digits, tmp_path / "again", *resume, environment=environment)
     assert "pull_calls: 3.0" in again.lines("Progress:")[0]  # two calls restored, one made
 
 
 @pytest.mark.parametrize("in_memory", [False, True])
 def test_hdf5_files_are_used_counted_and_refused_when_cut_or_of_another_set(
-    checkout: Checkout, digits: Path, tmp_path: Path, in_memory: bool
+    host: Host, digits: Path, tmp_path: Path, in_memory: bool
 ) -> None:
     data = tmp_path / "data"
     data.symlink_to(digits)  # the file is written beside the images
     flags = ("-hdf5", "-l") if in_memory else ("-hdf5",)
     name = "Folder_LT_rho4_seed7" if in_memory else "Folder_LT_rho4_seed8"
     configuration = configure(tmp_path, DATA={**DIGITS, "name": name})
-    outcome = run_studiogan(checkout, configuration, data, tmp_path / "out", *flags)
+    outcome = host.run(configuration, data, tmp_path / "out", *flags)
     assert outcome.status == 0, outcome.output
     assert outcome.lines(f"class counts {COUNTS}")
     (path,) = digits.glob(f"{name}_*.hdf5")
@@ -251,7 +285,7 @@ def test_hdf5_files_are_used_counted_and_refused_when_cut_or_of_another_set(
         path.rename(digits / "Folder_LT_rho4_seed9_32_wo_resize_train.hdf5")
         configuration = configure(tmp_path, DATA={**DIGITS, "name": "Folder_LT_rho4_seed9"})
         message = "name is 'Folder_LT_rho4_seed8', wanted 'Folder_LT_rho4_seed9'; delete it"
-    again = run_studiogan(checkout, configuration, data, tmp_path / "again", *flags)
+    again = host.run(configuration, data, tmp_path / "again", *flags)
     refused(again, message)
     assert not again.lines("Progress:")
     for left in digits.glob("*seed*.hdf5"):
@@ -269,7 +303,7 @@ make_hdf5("My_Digits", 32, True, 32, sys.argv[2], "wo_resize", settings, setting
 
 
 def test_studiogans_own_sets_are_packed_alike_and_a_half_written_file_is_refused(
-    checkout: Checkout, digits: Path, tmp_path: Path
+    host: Host, digits: Path, tmp_path: Path
 ) -> None:
     theirs, ours = tmp_path / "theirs", tmp_path / "ours"
     for folder in (theirs, ours):
@@ -278,10 +312,10 @@ def test_studiogans_own_sets_are_packed_alike_and_a_half_written_file_is_refused
             (folder / part).symlink_to(digits / part)
     configuration = configure(tmp_path, DATA={**DIGITS, "name": "My_Digits"})
     name = "My_Digits_32_wo_resize_train.hdf5"
-    subprocess.run([sys.executable, "-B", "-c", PACK, str(checkout.source), str(theirs)], check=True)
+    subprocess.run([sys.executable, "-B", "-c", PACK, str(host.checkout.source), str(theirs)], check=True)
     for folder in (theirs, ours):  # a whole file of StudioGAN's own packer is used as it is
         before = (folder / name).read_bytes() if folder is theirs else None
-        outcome = run_studiogan(checkout, configuration, folder, tmp_path / f"out-{folder.name}", "-hdf5")
+        outcome = host.run(configuration, folder, tmp_path / f"out-{folder.name}", "-hdf5")
         assert outcome.status == 0, outcome.output
         assert before is None or (folder / name).read_bytes() == before
     with h5py.File(theirs / name) as one, h5py.File(ours / name) as other:
@@ -293,14 +327,14 @@ def test_studiogans_own_sets_are_packed_alike_and_a_half_written_file_is_refused
     alone.mkdir()
     (alone / "valid").symlink_to(digits / "valid")
     shutil.copy(theirs / name, alone)
-    outcome = run_studiogan(checkout, configuration, alone, tmp_path / "out-alone", "-hdf5")
+    outcome = host.run(configuration, alone, tmp_path / "out-alone", "-hdf5")
     assert outcome.status == 0, outcome.output
     assert outcome.lines(f"{name} is not compared with its images, which cannot be opened: FileNotFoundError")
     # As its packer leaves a file when it is killed after the first two batches of 500.
     with h5py.File(theirs / name, "a") as file:
         for key in ("imgs", "labels"):
             file[key].resize(1000, axis=0)
-    again = run_studiogan(checkout, configuration, theirs, tmp_path / "again", "-hdf5")
+    again = host.run(configuration, theirs, tmp_path / "again", "-hdf5")
     refused(again, "is not whole, or of other images: it has 1000 images, My_Digits has 1200; delete it")
 
 
@@ -345,18 +379,16 @@ def test_both_hosts_prepare_equal_pixels(name: str, checkout: Checkout, tmp_path
     assert done.stdout.endswith("equal\n"), done.stderr
 
 
-def test_class_counts_of_studiogans_own_sets_come_from_the_data(
-    checkout: Checkout, digits: Path, tmp_path: Path
-) -> None:
+def test_class_counts_of_studiogans_own_sets_come_from_the_data(host: Host, digits: Path, tmp_path: Path) -> None:
     configuration = configure(tmp_path, DATA={**DIGITS, "name": "My_Digits"})
     for flags in ((), ("-hdf5",)):
-        outcome = run_studiogan(checkout, configuration, digits, tmp_path / f"out{len(flags)}", *flags)
+        outcome = host.run(configuration, digits, tmp_path / f"out{len(flags)}", *flags)
         assert outcome.status == 0, outcome.output
         assert outcome.lines("class counts 120 120 120 120 120 120 120 120 120 120")
 
 
 def test_accumulation_and_several_generator_updates_are_penalised_once_an_update(
-    checkout: Checkout, digits: Path, tmp_path: Path, make_package: MakePackage
+    host: Host, digits: Path, tmp_path: Path, make_package: MakePackage
 ) -> None:
     counting = """
 from studiogan_gsr import GroupSpectralRegularizer
@@ -377,9 +409,7 @@ class Counting(GroupSpectralRegularizer):
         "g_updates_per_step": 3,
     }
     configuration = configure(tmp_path, OPTIMIZATION=optimization, REGULARIZER={"name": "count"})
-    outcome = run_studiogan(
-        checkout, configuration, digits, tmp_path / "out", "-mpc", environment={"PYTHONPATH": str(site)}
-    )
+    outcome = host.run(configuration, digits, tmp_path / "out", "-mpc", environment={"PYTHONPATH": str(site)})
     assert outcome.status == 0, outcome.output
     # One trial at the start, three updates in each of two steps.
     assert [line.split("count_calls: ")[1].split()[0] for line in outcome.lines("Progress:")] == ["4.0", "7.0"]
@@ -395,7 +425,7 @@ class Counting(GroupSpectralRegularizer):
     ],
 )
 def test_a_strangers_faults_are_blamed_before_the_first_step(
-    body: str, message: str, checkout: Checkout, digits: Path, tmp_path: Path, make_package: MakePackage
+    body: str, message: str, host: Host, digits: Path, tmp_path: Path, make_package: MakePackage
 ) -> None:
     base = """
 class Bad:
@@ -413,7 +443,7 @@ class Bad:
     site = make_package("bad", "studiogan.regularizers", {"bad": "bad:Bad"}, {"bad": base + body + "\n"})
     configuration = configure(tmp_path, REGULARIZER="bad")
     environment = {"PYTHONPATH": str(site)}
-    refused(run_studiogan(checkout, configuration, digits, tmp_path / "out", environment=environment), message)
+    refused(host.run(configuration, digits, tmp_path / "out", environment=environment), message)
 
 
 def test_a_regularizer_that_stops_acting_stops_the_run(checkout: Checkout, digits: Path, tmp_path: Path) -> None:
@@ -424,16 +454,16 @@ def test_a_regularizer_that_stops_acting_stops_the_run(checkout: Checkout, digit
     made = "cfgs.define_optimizer(Gen, Dis)"
     again = "cfgs.OPTIMIZATION.g_optimizer = __import__('torch').optim.Adam(Gen.parameters(), lr=1e-4)"
     loader.write_text(loader.read_text().replace(made, f"{made}; {again}"))
-    outcome = run_studiogan(Checkout(clone), configure(tmp_path), digits, tmp_path / "out")
+    outcome = Host(Checkout(clone)).run(configure(tmp_path), digits, tmp_path / "out", forked=False)
     assert outcome.status == 1
-    assert re.search(r"studiogan-gsr: studiogan-gsr .* gsr = .*: has not acted before step 1;", outcome.output)
+    assert re.search(r"studiogan-gsr: studiogan-gsr .* gsr = .*: has not acted in step 1;", outcome.output)
 
 
 def refused(outcome: Outcome, message: str) -> None:
     """The run ended as a wrong request, in one line, before the first step."""
     (line,) = outcome.lines("studiogan-gsr: ")
     assert re.search(message, line), line
-    assert outcome.status == 2
+    assert outcome.status == (2 if outcome.way == "launched" else 1)  # Python's own
     assert not outcome.lines("Progress:")
     assert "Traceback" not in outcome.output
 
@@ -446,10 +476,10 @@ def refused(outcome: Outcome, message: str) -> None:
     ],
 )
 def test_a_contradicting_data_set_is_refused_before_it_is_packed(
-    data: dict[str, object], message: str, checkout: Checkout, digits: Path, tmp_path: Path
+    data: dict[str, object], message: str, host: Host, digits: Path, tmp_path: Path
 ) -> None:
     configuration = configure(tmp_path, DATA={**DIGITS, "name": "Folder_LT_rho4_seed9", **data})
-    refused(run_studiogan(checkout, configuration, digits, tmp_path / "out", "-hdf5"), message)
+    refused(host.run(configuration, digits, tmp_path / "out", "-hdf5"), message)
     assert not list(digits.glob("*seed9*"))
 
 
@@ -470,10 +500,10 @@ def test_a_contradicting_data_set_is_refused_before_it_is_packed(
     ],
 )
 def test_wrong_configurations_are_refused_before_the_first_step(
-    changes: dict[str, object], message: str, checkout: Checkout, digits: Path, tmp_path: Path
+    changes: dict[str, object], message: str, host: Host, digits: Path, tmp_path: Path
 ) -> None:
     configuration = write_configuration(tmp_path / "wrong.yaml", configure(tmp_path), **changes)
-    refused(run_studiogan(checkout, configuration, digits, tmp_path / "out"), message)
+    refused(host.run(configuration, digits, tmp_path / "out"), message)
 
 
 def test_a_missing_or_changed_surface_is_named_before_the_first_step(
@@ -488,12 +518,12 @@ def test_a_missing_or_changed_surface_is_named_before_the_first_step(
         ("def define_optimizer(self, Gen, Dis)", "def define_optimizer(self, G, D)", "has the parameters self, G, D"),
     ):
         config.write_text(text.replace(name, replacement))
-        outcome = run_studiogan(Checkout(clone), configure(tmp_path), digits, tmp_path / "out")
+        outcome = Host(Checkout(clone)).run(configure(tmp_path), digits, tmp_path / "out", forked=False)
         refused(outcome, f"StudioGAN's config.Configurations.*{message}")
     config.write_text(text)
     worker = clone / "src" / "worker.py"
     worker.write_text(worker.read_text().replace("LOG_FORMAT", "LINE_FORMAT"))
-    outcome = run_studiogan(Checkout(clone), configure(tmp_path), digits, tmp_path / "out")
+    outcome = Host(Checkout(clone)).run(configure(tmp_path), digits, tmp_path / "out", forked=False)
     refused(outcome, r"StudioGAN's worker.LOG_FORMAT is missing")
 
 
@@ -501,39 +531,72 @@ def test_without_its_shim_the_old_breakage_is_back(checkout: Checkout, digits: P
     """Two of the shims mend a run; tests/test_shims.py has the others."""
     configuration = configure(tmp_path, steps=1)
     off = ("--no-shim", "best-checkpoint")
-    outcome = run_studiogan(checkout, configuration, digits, tmp_path / "best", launch=off)
+    outcome = Host(checkout).run(configuration, digits, tmp_path / "best", launch=off)
     assert outcome.status == 1
     (line,) = outcome.lines("studiogan-gsr: the run failed")
     assert "IndexError: list index out of range (at ckpt.py" in line
     off = ("--no-shim", "wandb-image")
     environment = {"WANDB_MODE": "offline"}
-    outcome = run_studiogan(checkout, configuration, digits, tmp_path / "image", launch=off, environment=environment)
+    outcome = Host(checkout).run(configuration, digits, tmp_path / "image", launch=off, environment=environment)
     assert outcome.status == 1
     assert "the run failed: " in outcome.output
 
 
-def test_two_spawned_ranks_both_regularize_alike(checkout: Checkout, digits: Path, tmp_path: Path) -> None:
-    environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29533"}
-    outcome = run_studiogan(
-        checkout,
-        configure(tmp_path, OPTIMIZATION={"total_steps": 2, "batch_size": 16, "d_updates_per_step": 1}),
-        digits,
-        tmp_path / "out",
-        "-DDP",
-        "--backend",
-        "gloo",
-        launch=("--ranks", "2"),
-        environment=environment,
-    )
+def test_two_spawned_ranks_both_regularize_alike(host: Host, digits: Path, tmp_path: Path) -> None:
+    configuration = configure(tmp_path, OPTIMIZATION={"total_steps": 2, "batch_size": 16, "d_updates_per_step": 1})
+    outcome = host.run(configuration, digits, tmp_path / "out", *DDP, ranks=2, environment=meeting(), forked=False)
     assert outcome.status == 0, outcome.output
     # A rank's line may start in the middle of another's: rank 0 prints its networks at that time.
     told = re.findall(r"\[studiogan-gsr\] rank (\d): (gsr of .*)", outcome.output)
     assert sorted(rank for rank, _ in told) == ["0", "1"], outcome.output
     assert told[0][1] == told[1][1]
+    proofs = re.findall(r"\[studiogan-gsr\] rank (\d): gsr: acted in step 1, (penalty .*)", outcome.output)
+    assert sorted(rank for rank, _ in proofs) == ["0", "1"]
+    assert proofs[0][1] == proofs[1][1]
+    assert proofs[0][1].endswith("the same on all 2 ranks")
     assert outcome.lines("gsr_penalty")
 
 
-def test_the_hooks_were_written_for_this_commit(checkout: Checkout) -> None:
+@pytest.mark.parametrize(
+    ("place", "inserted", "message"),
+    [
+        (
+            "    if cfgs.RUN.distributed_data_parallel:\n        global_rank",
+            "    if local_rank == 1: del cfgs.super_cfgs['REGULARIZER']\n",
+            "step 1: rank 1 has no regularizer, rank 0 has; the run is stopped",
+        ),
+        (
+            "    if cfgs.RUN.distributed_data_parallel:\n        global_rank",
+            "    if local_rank == 1: cfgs.super_cfgs['REGULARIZER'].weight = 0.25\n",
+            r"step 1: rank 0 and rank 1 are not regularized alike: .*'weight': 0.5.* and .*'weight': 0.25.*;",
+        ),
+        (
+            "    # load the generator and the discriminator from a checkpoint if possible",
+            "    if local_rank == 1: cfgs.OPTIMIZATION.g_optimizer = torch.optim.Adam(Gen.parameters())\n",
+            "gsr = .*: has not acted in step 1; the run is stopped",
+        ),
+    ],
+    ids=["none", "another", "idle"],
+)
+def test_a_rank_that_is_not_regularized_ends_the_run(
+    place: str, inserted: str, message: str, checkout: Checkout, digits: Path, tmp_path: Path
+) -> None:
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", checkout.root, clone], check=True)
+    loader = clone / "src" / "loader.py"
+    text = loader.read_text()
+    assert text.count(place) == 1
+    loader.write_text(text.replace(place, inserted + place))
+    configuration = configure(tmp_path, OPTIMIZATION={"total_steps": 2, "batch_size": 16, "d_updates_per_step": 1})
+    host = Host(Checkout(clone))
+    outcome = host.run(configuration, digits, tmp_path / "out", *DDP, ranks=2, environment=meeting(), forked=False)
+    assert outcome.status == 1
+    (line,) = outcome.lines("studiogan-gsr: ")
+    assert re.search(message, line), line
+    assert not outcome.lines("Step:")
+
+
+def test_the_hooks_and_the_patch_were_written_for_this_commit(checkout: Checkout) -> None:
     if checkout.commit() != PINNED:
         pytest.skip(f"the checkout is at {checkout.commit()}")
     assert checkout.changed_files() == []

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from studiogan_gsr import errors
-from studiogan_gsr.errors import DONE, FAILED, GSRError, reason
+from studiogan_gsr.errors import DONE, FAILED, in_one_line
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,27 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if options.traceback:
             traceback.print_exception(error)
-        text, exit_status = _in_one_line(error)
-        print(f"studiogan-gsr: {text}", file=sys.stderr)
-        return exit_status
-
-
-def _in_one_line(error: Exception) -> tuple[str, int]:
-    """What a user reads of an error, and the exit status it means."""
-    text = " ".join(str(error).split())
-    if isinstance(error, GSRError):
-        return text, error.exit_status
-    if "Traceback (most recent call last)" in text:  # a spawned rank's, as text; its last line is the error
-        text = str(error).strip().splitlines()[-1]
-        name, _, message = text.removeprefix(f"{errors.__name__}.").partition(": ")
-        kind = getattr(errors, name, None)
-        if text.startswith(errors.__name__) and isinstance(kind, type) and issubclass(kind, GSRError):
-            return message, kind.exit_status
-    else:
-        text = reason(error)
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    place = f"{os.path.basename(where.filename)}:{where.lineno}"
-    return f"the run failed: {text} (at {place}; --traceback shows the rest)", FAILED
+        told = in_one_line(error)
+        print(f"studiogan-gsr: {told.text}", file=sys.stderr)
+        return told.exit_status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -86,6 +66,17 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--no-shim", action="append", default=[], metavar="NAME", help="see `studiogan-gsr doctor`")
     run.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGS")
     run.set_defaults(command=_studiogan_run)
+    patch = actions.add_parser(
+        "patch",
+        help="make its own main.py look up plug-ins",
+        description="Inserts a few lines into a checkout of the pinned commit; then `python src/main.py` itself "
+        "knows all installed plug-ins. All files or none; a second time changes nothing.",
+    )
+    _root(patch)
+    which = patch.add_mutually_exclusive_group()
+    which.add_argument("--check", action="store_true", help="only say what is; exit status 0: patched")
+    which.add_argument("--revert", action="store_true", help="take the lines out again, to the byte")
+    patch.set_defaults(command=_studiogan_patch)
     fetch = actions.add_parser("fetch", help="clone the pinned commit to the default place")
     _root(fetch)
     fetch.add_argument("--from", dest="source", metavar="URL", help="default: the project on GitHub")
@@ -244,6 +235,22 @@ def _studiogan_run(options: argparse.Namespace) -> int:
 
     arguments = options.arguments[1:] if options.arguments[:1] == ["--"] else options.arguments
     run(options.root, arguments, options.device, options.ranks, options.no_shim)
+    return DONE
+
+
+def _studiogan_patch(options: argparse.Namespace) -> int:
+    from studiogan_gsr.hosts.studiogan.checkout import find_checkout
+    from studiogan_gsr.hosts.studiogan.patching import PATCHED, UNPATCHED, apply_series, series, state_of
+
+    checkout, patches = find_checkout(options.root), series()
+    if options.check:
+        states = state_of(checkout, patches)
+        for path, state in states.items():
+            print(f"{checkout.root / path}: {state}")
+        return DONE if set(states.values()) == {PATCHED} else FAILED
+    written = apply_series(checkout, patches, revert=options.revert)
+    state = UNPATCHED if options.revert else PATCHED
+    print(f"{checkout.root}: {state}" + (f", written: {', '.join(written)}" if written else " already"))
     return DONE
 
 

@@ -7,11 +7,16 @@ pickling (training ranks and data workers report through pickles).
 
 from __future__ import annotations
 
+import os
+import traceback
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import NamedTuple
 
 # Exit statuses of the command: done, the run failed, the request was wrong.
 DONE, FAILED, WRONG_REQUEST = 0, 1, 2
+# What a stranger's code may raise.  SystemExit too: a plug-in that exits would end a run as if it were done.
+FOREIGN = (Exception, SystemExit)
 
 
 class GSRError(Exception):
@@ -127,3 +132,29 @@ def number_hint(found: object) -> str:
 def reason(error: BaseException) -> str:
     """An exception as one line: its kind and its message."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+class Told(NamedTuple):
+    """What a user reads of an error, the exit status that it means, and whether it is one of this package's."""
+
+    text: str
+    exit_status: int
+    ours: bool
+
+
+def in_one_line(error: BaseException) -> Told:
+    """An error as a user is told it; one that a spawned rank sent as the text of a traceback, too."""
+    text = " ".join(str(error).split())
+    if isinstance(error, GSRError):
+        return Told(text, error.exit_status, True)
+    if "Traceback (most recent call last)" in text:  # its last line is the error
+        text = str(error).strip().splitlines()[-1]
+        name, _, message = text.removeprefix(f"{__name__}.").partition(": ")
+        kind = globals().get(name)
+        if text.startswith(__name__) and isinstance(kind, type) and issubclass(kind, GSRError):
+            return Told(message, kind.exit_status, True)
+    else:
+        text = reason(error)
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{os.path.basename(where.filename)}:{where.lineno}"
+    return Told(f"the run failed: {text} (at {place}; --traceback shows the rest)", FAILED, False)

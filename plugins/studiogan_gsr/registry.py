@@ -19,6 +19,7 @@ import numpy as np
 from studiogan_gsr.contract import Regularizer, missing_methods
 from studiogan_gsr.datasets.names import GRAMMAR, is_variant, parse_variant, variant_name
 from studiogan_gsr.errors import (
+    FOREIGN,
     ConfigurationError,
     GSRError,
     OptionError,
@@ -30,7 +31,8 @@ from studiogan_gsr.errors import (
 
 REGULARIZERS = "studiogan.regularizers"
 DATASETS = "studiogan.datasets"
-GROUPS = (REGULARIZERS, DATASETS)
+STARTUP = "studiogan.startup"  # called by a patched main.py, not through this file
+GROUPS = (REGULARIZERS, DATASETS, STARTUP)
 # A factory's options, and the parts of a name that give them.
 _PART_OF = {
     "ratio": "ratio (_rho)",
@@ -94,7 +96,7 @@ def load_plugin(group: str, name: str) -> LoadedPlugin:
     entry = metadata.EntryPoint(plugin.name, plugin.value, plugin.group)
     try:
         factory = entry.load()
-    except (Exception, SystemExit) as error:  # foreign code: whatever it raises is the plug-in's fault
+    except FOREIGN as error:
         raise PluginError(str(plugin), f"import failed: {reason(error)}") from error
     if not callable(factory):
         raise PluginError(str(plugin), f"is {type(factory).__name__}, not a factory that can be called")
@@ -133,7 +135,7 @@ def find_regularizer(name: str, options: Mapping[str, Any]) -> LoadedPlugin:
                 repr(error.found),
                 f"allowed: {error.allowed}{number_hint(error.found)}",
             ) from error
-        except Exception as error:
+        except FOREIGN as error:
             raise PluginError(str(loaded.plugin), f"check_options failed: {reason(error)}") from error
     return loaded
 
@@ -144,7 +146,7 @@ def make_regularizer(
     """Call the factory and check what it gives; PluginError names the plug-in and the cause."""
     try:
         regularizer: Regularizer = loaded.factory(generator, class_counts, **options)
-    except Exception as error:
+    except FOREIGN as error:
         raise PluginError(str(loaded.plugin), f"refused: {reason(error)}") from error
     if missing := missing_methods(regularizer):
         raise PluginError(
@@ -221,7 +223,7 @@ def make_dataset(loaded: LoadedPlugin, root: str, split: str, options: Mapping[s
         if isinstance(error, OptionError):
             raise ConfigurationError("DATA.name", f"{error}", f"as {loaded.plugin} reports") from error
         raise
-    except Exception as error:
+    except FOREIGN as error:
         raise PluginError(str(loaded.plugin), f"failed: {reason(error)}") from error
     missing = [a for a in _DATASET_ATTRIBUTES if not hasattr(dataset, a)]
     if missing:
@@ -229,7 +231,7 @@ def make_dataset(loaded: LoadedPlugin, root: str, split: str, options: Mapping[s
     try:
         images, counts = len(dataset), [int(n) for n in dataset.class_counts]
         counted = np.bincount(np.asarray(dataset.targets, dtype=np.int64), minlength=len(counts)).tolist()
-    except Exception as error:
+    except FOREIGN as error:
         raise PluginError(
             str(loaded.plugin), f"gave {type(dataset).__name__} whose labels cannot be counted: {reason(error)}"
         ) from error

@@ -8,15 +8,18 @@ import warnings
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from studiogan_gsr.attachment import Attachment, attach
 from studiogan_gsr.contract import Regularizer
-from studiogan_gsr.errors import PluginError, RegularizerError, reason
+from studiogan_gsr.errors import FOREIGN, PluginError, RegularizerError, reason
 from studiogan_gsr.registry import Plugin, find_regularizer, make_regularizer
 from studiogan_gsr.settings import RegularizerSettings
 
 _LISTED_CLASSES = 20
+# Of penalties on two ranks; equal weights on unlike devices differ by rounding.
+_SAME_PENALTY = 1e-3
 
 
 class Regularization:
@@ -35,9 +38,14 @@ class Regularization:
     ) -> None:
         loaded = find_regularizer(settings.name, settings.options)
         self.plugin: Plugin = loaded.plugin
+        before = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
         self.regularizer: Regularizer = make_regularizer(loaded, generator, class_counts, settings.options)
+        after = generator.state_dict()
+        if changed := [n for n in {**before, **after} if not _same(before.get(n), after.get(n))]:
+            raise PluginError(str(self.plugin), f"changes the generator: {changed[0]}")
+        watched = [*generator.parameters(), *generator.buffers()]
         try:
-            self.attachment: Attachment = attach(self.regularizer, optimizer, str(self.plugin))
+            self.attachment: Attachment = attach(self.regularizer, optimizer, str(self.plugin), watched)
         except RegularizerError as error:
             raise PluginError(*str(error).split(": ", 1)) from error
         self.scalars()
@@ -45,8 +53,9 @@ class Regularization:
         summary = " ".join(str(self.regularizer).split())
         package = f"{self.plugin.package} {self.plugin.version}"
         self.summary = f"{self.name} of {package}: {summary}; class counts {listed(class_counts)}"
-        # Optimizer steps in which it has acted, and the training step when that was seen.
-        self._acted: tuple[int, int] | None = None
+        self._terms = f"{self.plugin} with {dict(settings.options)}, class counts {listed(class_counts)}"
+        # Optimizer steps in which it was seen to act, and training steps since.
+        self._acted, self._idle = 0, 0
 
     @property
     def name(self) -> str:
@@ -56,23 +65,35 @@ class Regularization:
         """What the regularizer logs; PluginError where that is not numbers by name."""
         try:
             return {str(key): float(value) for key, value in self.regularizer.scalars().items()}
-        except Exception as error:  # a stranger's code
+        except FOREIGN as error:
             raise PluginError(str(self.plugin), f"scalars() failed: {reason(error)}") from error
 
-    def report(self, step: int, patience: int = 1) -> dict[str, float]:
-        """The scalars after training step `step` (from 1); RegularizerError ends a run that it no longer acts in.
+    @property
+    def penalty(self) -> float:
+        """The last penalty; waits for the device."""
+        last = self.attachment.last
+        return math.nan if last is None else float(last)
 
-        patience: training steps without its acting that are borne.
+    def proof(self, step: int, ranks: int) -> str:
+        """That it acts, in a line, after the first step."""
+        alike = f", the same on all {ranks} ranks" if ranks > 1 else ""
+        return f"{self.name}: acted in step {step}, penalty {self.penalty:.4g}{alike}"
+
+    def check_acted(self, step: int, patience: int = 1) -> None:
+        """To be called after every training step (from 1), on every rank; does not wait for the device.
+
+        RegularizerError once the regularizer has not acted in `patience` steps.
         """
-        steps, (acted, seen) = self.attachment.steps, self._acted or (0, step - 2)
-        if self._acted is None or steps > acted:
-            if steps == 0 and patience == 1:
-                raise RegularizerError(f"{self.plugin}: has not acted before step {step}; the run is stopped")
-            self._acted = steps, step - 1
-        elif step - 1 - seen >= patience:
-            raise RegularizerError(f"{self.plugin}: has not acted since step {seen + 1}; the run is stopped")
+        steps = self.attachment.steps
+        self._acted, self._idle = steps, 0 if steps > self._acted else self._idle + 1
+        if self._idle >= patience:
+            span = f"steps {step - self._idle + 1} to {step}" if self._idle > 1 else f"step {step}"
+            raise RegularizerError(f"{self.plugin}: has not acted in {span}; the run is stopped")
+
+    def report(self, step: int) -> dict[str, float]:
+        """The scalars after training step `step`; RegularizerError where they or the penalty are not finite."""
         scalars = self.scalars()
-        for key, value in scalars.items():
+        for key, value in {"the penalty": self.penalty, **scalars}.items():
             if not math.isfinite(value):
                 raise RegularizerError(f"{self.plugin}: {key} is {value} at step {step}; the run is stopped")
         return scalars
@@ -90,7 +111,7 @@ class Regularization:
             warnings.simplefilter("always")
             try:
                 self.regularizer.load_state_dict(saved["state"])
-            except Exception as error:
+            except FOREIGN as error:
                 raise PluginError(
                     str(self.plugin), f"load_state_dict() failed on {source}: {reason(error)}"
                 ) from error
@@ -104,11 +125,51 @@ class Regularization:
             torch.save(self.regularizer.state_dict(), buffer)
             buffer.seek(0)
             torch.load(buffer, weights_only=True)
-        except Exception as error:
+        except FOREIGN as error:
             raise PluginError(
                 str(self.plugin),
                 f"state_dict() cannot be saved and loaded (tensors and plain data can): {reason(error)}",
             ) from error
+
+
+def _same(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    return one is not None and other is not None and torch.equal(one, other)
+
+
+def check_ranks(regularization: Regularization | None, step: int) -> int:
+    """See that all ranks are regularized, and alike; every rank calls this after the same step.
+
+    Gives the number of ranks.  RegularizerError, on every rank, where one has no regularizer, another one,
+    has acted less often, or has another penalty: weights that are equal on all ranks have equal penalties.
+    """
+    if not dist.is_available() or not dist.is_initialized():
+        return 1
+    mine = None
+    if regularization is not None:
+        mine = regularization._terms, regularization.attachment.steps, regularization.penalty
+    everyone: list[tuple[str, int, float] | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, mine)
+    for rank, other in enumerate(everyone):
+        first = everyone[0]
+        if other == first:
+            continue
+        if first is None or other is None:
+            without, those = (0, rank) if first is None else (rank, 0)
+            raise RegularizerError(
+                f"step {step}: rank {without} has no regularizer, rank {those} has; the run is stopped: "
+                "is the package, the patch or the configuration another one there?"
+            )
+        if first[:2] != other[:2] or not math.isclose(first[2], other[2], rel_tol=_SAME_PENALTY):
+            raise RegularizerError(
+                f"step {step}: rank 0 and rank {rank} are not regularized alike: {_differ(first, other)}; "
+                "the run is stopped"
+            )
+    return len(everyone)
+
+
+def _differ(first: tuple[str, int, float], other: tuple[str, int, float]) -> str:
+    parts = zip(("", "steps acted ", "penalty "), first, other, strict=True)
+    return "; ".join(f"{what}{a} and {b}" for what, a, b in parts if a != b)
 
 
 def listed(counts: list[int]) -> str:

@@ -37,6 +37,7 @@ from studiogan_gsr.hosts.native.data import ImageStream, load_images, mixed, ope
 from studiogan_gsr.hosts.native.progress import TrainingProgress
 from studiogan_gsr.hosts.native.samples import save_grid
 from studiogan_gsr.hosts.native.training import Speed, Trainer
+from studiogan_gsr.hosts.regularization import check_ranks
 from studiogan_gsr.progress import console
 from studiogan_gsr.registry import find_regularizer
 from studiogan_gsr.settings import load_configuration
@@ -151,12 +152,14 @@ class _Run:
             TrainingProgress(options.label, total, trainer.steps, 0 if self.quiet else options.lines) as bar,
         ):
             since, before = time.perf_counter(), trainer.steps
+            begun = before
             elapsed = self.restored.elapsed
             while trainer.steps < total:
                 trainer.step()
                 bar.advance()
                 step = trainer.steps
                 last = step == total
+                self._check_regularization(step, first=step == begun + 1)
                 if step % options.print_freq == 0 or last or step == 1:
                     numbers = self._numbers()
                     now = time.perf_counter()
@@ -173,6 +176,18 @@ class _Run:
                             f"stopped after step {step} of {total}, saved in {path}; --resume goes on"
                         )
         return trainer
+
+    def _check_regularization(self, step: int, first: bool) -> None:
+        """See after every step that the regularizer has acted, and now and then that all ranks agree."""
+        regularization = self.trainer.regularization
+        if regularization is not None:
+            regularization.check_acted(step)
+        if first or step % self.options.print_freq == 0:
+            ranks = check_ranks(regularization, step)
+            if first and regularization is not None:
+                self._say(
+                    f"{regularization.name}: penalty {regularization.penalty:.4g} in step {step}, {ranks} rank(s)"
+                )
 
     def _numbers(self) -> dict[str, float]:
         """The numbers of a print interval; here the run waits for the device."""

@@ -96,7 +96,7 @@ def fetch(root: str | Path | None = None, source: str = SOURCE) -> Checkout:
 def surface(module: str, path: str, parameters: list[str]) -> tuple[Any, str, Callable[..., Any]]:
     """(owner, attribute, function) of a function of StudioGAN, whose source is on the import path.
 
-    parameters: the names that the function must have, all of them, in this order.
+    parameters: those that it must have, among others; they are passed by name.
     Raises HostError where the function is not as expected, or where StudioGAN itself cannot be imported.
     """
     try:
@@ -113,10 +113,10 @@ def surface(module: str, path: str, parameters: list[str]) -> tuple[Any, str, Ca
     if not callable(function):
         raise HostError(f"StudioGAN's {module}.{path} is missing: this checkout is too old or changed too much")
     found = list(inspect.signature(function).parameters)
-    if found != parameters:
+    if missing := [name for name in parameters if name not in found]:
         raise HostError(
             f"StudioGAN's {module}.{path} has the parameters {', '.join(found)}; the hooks need "
-            f"{', '.join(parameters)}: this checkout is too old or changed too much"
+            f"{', '.join(missing)}: this checkout is too old or changed too much"
         )
     return owner, name, function
 

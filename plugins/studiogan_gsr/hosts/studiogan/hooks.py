@@ -11,8 +11,12 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
+import re
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -25,8 +29,8 @@ from studiogan_gsr.datasets.pack import check_unindexed, pack
 from studiogan_gsr.datasets.packed import Packed, open_packed, packed_path
 from studiogan_gsr.datasets.preprocessing import Prepared, Preprocessing
 from studiogan_gsr.datasets.summary import describe
-from studiogan_gsr.errors import DataError, HostError, reason
-from studiogan_gsr.hosts.regularization import Regularization, listed
+from studiogan_gsr.errors import CheckpointError, ConfigurationError, DataError, GSRError, HostError, reason
+from studiogan_gsr.hosts.regularization import Regularization, check_ranks, listed
 from studiogan_gsr.hosts.studiogan.checkout import surface
 from studiogan_gsr.registry import find_dataset, find_regularizer, make_dataset
 from studiogan_gsr.settings import (
@@ -40,55 +44,81 @@ from studiogan_gsr.settings import (
 STATE_KEY = "regularizer"
 # GradScaler may skip the first steps of a mixed-precision run while it looks for its scale.
 _PATIENCE = {True: 50, False: 1}
-_DATASET = [
-    "self", "data_name", "data_dir", "train", "crop_long_edge", "resize_size", "resizer", "random_flip",
-    "normalize", "hdf5_path", "load_data_in_memory",
-]  # fmt: skip
+_CHECKPOINT = re.compile(r"model=(G|D|G_ema)-(current|best)-weights-step=(\d+)\.pth")
+_SAVING = ".saving-"
 
 
 class Run:
-    """What the hooks of one process remember."""
+    """What the hooks of one process remember.
+
+    step_to_load: of the checkpoint that is being loaded.  ranks_checked: whether all ranks have been compared.
+    """
 
     def __init__(self) -> None:
         self.training_set: Any = None
         self.regularization: Regularization | None = None
         self.optimizer: torch.optim.Optimizer | None = None
+        self.step_to_load: int | None = None
+        self.ranks_checked = False
 
 
 _run = Run()
+_installed = False
+
+
+class Ready:
+    """Travels with a configuration into spawned ranks: whoever unpickles it has the hooks."""
+
+    def __reduce__(self) -> tuple[Callable[[], Ready], tuple[()]]:
+        return arrive, ()
+
+
+def arrive() -> Ready:
+    """Install the hooks where the configuration has come to."""
+    install()
+    return Ready()
 
 
 def install() -> None:
-    """Wrap all surfaces; HostError names the first that is not as expected."""
-    _wrap("data_util", "Dataset_.__init__", _DATASET, _make_dataset)
+    """Wrap all surfaces, once a process; HostError names the first that is not as expected."""
+    global _installed
+    if _installed:
+        return
     if not isinstance(getattr(import_module("worker"), "LOG_FORMAT", None), str):
         raise HostError("StudioGAN's worker.LOG_FORMAT is missing: this checkout is too old or changed too much")
-    _wrap("config", "Configurations._overwrite_cfgs", ["self", "cfg_file"], _read_configuration)
-    _wrap(
-        "utils.hdf5",
-        "make_hdf5",
-        ["name", "img_size", "crop_long_edge", "resize_size", "data_dir", "resizer", "DATA", "RUN"],
-        _make_hdf5,
-    )
-    _wrap("config", "Configurations.define_optimizer", ["self", "Gen", "Dis"], _define_optimizer)
-    _wrap("data_util", "Dataset_.load_dataset", ["self"], _load_dataset)
-    _wrap(
-        "worker",
-        "WORKER.log_train_statistics",
-        ["self", "current_step", "real_cond_loss", "gen_acml_loss", "dis_acml_loss"],
-        _log_train_statistics,
-    )
-    _wrap("utils.misc", "save_model", ["model", "when", "step", "ckpt_dir", "states"], _save_model)
-    _wrap(
-        "utils.ckpt",
-        "load_ckpt",
-        ["model", "optimizer", "ckpt_path", "load_model", "load_opt", "load_misc", "is_freezeD"],
-        _load_ckpt,
-    )
+    hooks = [
+        _hook("data_util", "Dataset_.__init__", ["resize_size", "resizer", "hdf5_path"], _make_dataset),
+        _hook("config", "Configurations._overwrite_cfgs", ["self", "cfg_file"], _read_configuration),
+        _hook("config", "Configurations.check_compatability", ["self"], _check_compatibility),
+        _hook(
+            "utils.hdf5",
+            "make_hdf5",
+            ["name", "img_size", "resize_size", "data_dir", "resizer", "DATA", "RUN"],
+            _make_hdf5,
+        ),
+        _hook("config", "Configurations.define_optimizer", ["self", "Gen", "Dis"], _define_optimizer),
+        _hook("data_util", "Dataset_.load_dataset", ["self"], _load_dataset),
+        _hook("worker", "WORKER.train_generator", ["self", "current_step"], _train_generator),
+        _hook(
+            "worker",
+            "WORKER.log_train_statistics",
+            ["self", "current_step", "real_cond_loss", "gen_acml_loss", "dis_acml_loss"],
+            _log_train_statistics,
+        ),
+        _hook("worker", "WORKER.save", ["self", "step", "is_best"], _save),
+        _hook("utils.misc", "save_model", ["model", "when", "step", "ckpt_dir", "states"], _save_model),
+        _hook("utils.ckpt", "load_StudioGAN_ckpts", ["ckpt_dir", "load_best", "apply_g_ema"], _load_checkpoint),
+        _hook("utils.ckpt", "load_ckpt", ["optimizer", "ckpt_path", "load_opt"], _load_file),
+    ]
+    for owner, name, hooked in hooks:
+        setattr(owner, name, hooked)
+    _installed = True
 
 
-def _wrap(module: str, path: str, parameters: list[str], hook: Callable[..., Any]) -> None:
-    """Replace a function of StudioGAN by hook(function, **arguments)."""
+def _hook(
+    module: str, path: str, parameters: list[str], hook: Callable[..., Any]
+) -> tuple[Any, str, Callable[..., Any]]:
+    """(owner, attribute, hook(function, **arguments)) of a function of StudioGAN that has these parameters."""
     owner, name, function = surface(module, path, parameters)
     signature = inspect.signature(function)
 
@@ -98,7 +128,7 @@ def _wrap(module: str, path: str, parameters: list[str], hook: Callable[..., Any
         bound.apply_defaults()
         return hook(function, **bound.arguments)
 
-    setattr(owner, name, hooked)
+    return owner, name, hooked
 
 
 def begin() -> None:
@@ -128,6 +158,17 @@ def _read_configuration(original: Callable[..., None], self: Any, cfg_file: str)
         vars(section).update({"name": settings.name, **settings.options})
         self.super_cfgs[SECTION] = section
     find_dataset(str(self.DATA.name))
+    self.plugins = Ready()
+
+
+def _check_compatibility(original: Callable[..., None], self: Any) -> None:
+    """Name StudioGAN's own refusals as what they are: keys or arguments that contradict each other."""
+    try:
+        original(self)
+    except AssertionError as error:
+        raise ConfigurationError(
+            self.RUN.cfg_file, "keys or arguments that contradict each other", " ".join(str(error).split())
+        ) from error
 
 
 def _settings(cfgs: Any) -> RegularizerSettings | None:
@@ -238,6 +279,20 @@ def _define_optimizer(original: Callable[..., None], self: Any, Gen: Any, Dis: A
     _say(_run.regularization.summary)
 
 
+def _train_generator(original: Callable[..., Any], self: Any, current_step: int) -> Any:
+    """See after every step, on every rank, that the regularizer has acted; and now and then that all ranks agree."""
+    result = original(self, current_step)
+    step, regularization, first = current_step + 1, _run.regularization, not _run.ranks_checked
+    if regularization is not None:
+        regularization.check_acted(step, _PATIENCE[bool(self.RUN.mixed_precision)])
+    if first or step % self.RUN.print_freq == 0:
+        ranks = check_ranks(regularization, step)
+        if first and regularization is not None:
+            _say(regularization.proof(step, ranks))
+        _run.ranks_checked = True
+    return result
+
+
 def _log_train_statistics(
     original: Callable[..., None],
     self: Any,
@@ -251,7 +306,7 @@ def _log_train_statistics(
         original(self, current_step, real_cond_loss, gen_acml_loss, dis_acml_loss)
         return
     name, step = _run.regularization.name, current_step + 1
-    scalars = _run.regularization.report(step, _PATIENCE[bool(self.RUN.mixed_precision)])
+    scalars = _run.regularization.report(step)
     worker: Any = import_module("worker")
     line = worker.LOG_FORMAT
     shown = "".join(f"{name}_{key}: {value:<.4} " for key, value in scalars.items())
@@ -265,18 +320,68 @@ def _log_train_statistics(
     wandb.log({f"{name}/{key}": value for key, value in scalars.items()}, step=step)
 
 
+def _save(original: Callable[..., None], self: Any, step: int, is_best: bool) -> None:
+    """Remove the older checkpoint when the new one is whole."""
+    folder = Path(self.RUN.ckpt_dir)
+    for left in folder.glob(f"{_SAVING}*"):  # by a run that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    if _run.regularization is not None:
+        _run.regularization.report(step)  # what is not finite is never saved
+    original(self, step, is_best)
+    for (_, when, saved), path in _networks(folder).items():
+        if saved != step and (when == "current" or is_best):
+            path.unlink()
+
+
 def _save_model(
     original: Callable[..., None], model: str, when: str, step: int, ckpt_dir: str, states: dict[str, Any]
 ) -> None:
-    """Put the regularizer's state into the generator's checkpoint."""
+    """Put the regularizer's state into the generator's checkpoint; write a file whole or not at all.
+
+    StudioGAN removes the old file first and writes the new one in place.
+    """
     if model == "G" and _run.regularization is not None:
         states = {**states, STATE_KEY: _run.regularization.state()}
-    original(model, when, step, ckpt_dir, states)
+    with tempfile.TemporaryDirectory(dir=ckpt_dir, prefix=_SAVING) as folder:
+        original(model, when, step, folder, states)
+        for path in Path(folder).iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            path.replace(Path(ckpt_dir) / path.name)
 
 
-def _load_ckpt(original: Callable[..., Any], optimizer: Any, ckpt_path: str, load_opt: bool, **rest: Any) -> Any:
+def _load_checkpoint(
+    original: Callable[..., Any], ckpt_dir: str, load_best: bool, apply_g_ema: bool, **rest: Any
+) -> Any:
+    """Load the newest step that is whole; CheckpointError, by name, where there is none or it cannot be loaded."""
+    folder, when = Path(ckpt_dir), "best" if load_best else "current"
+    found = [key for key in _networks(folder) if key[1] == when]
+    steps = {model: {step for name, _, step in found if name == model} for model in ("G", "D", "G_ema")}
+    wanted = ["G", "D", "G_ema"] if apply_g_ema else ["G", "D"]
+    whole = set.intersection(*(steps[model] for model in wanted))
+    if not whole:
+        there = ", ".join(f"{model} of {sorted(steps[model]) or 'no step'}" for model in wanted)
+        raise CheckpointError(f"{folder}: no whole {when} checkpoint: found {there}")
+    _run.step_to_load = max(whole)
+    try:
+        with _only_weights():
+            return original(ckpt_dir=ckpt_dir, load_best=load_best, apply_g_ema=apply_g_ema, **rest)
+    except GSRError:
+        raise
+    except Exception as error:
+        raise CheckpointError(
+            f"{folder}: the {when} checkpoint of step {max(whole)} cannot be loaded: {reason(error)[:300]}"
+        ) from error
+    finally:
+        _run.step_to_load = None
+
+
+def _load_file(original: Callable[..., Any], optimizer: Any, ckpt_path: str, load_opt: bool, **rest: Any) -> Any:
     """Take the regularizer's state back where the generator's optimizer is restored."""
-    result = original(optimizer=optimizer, ckpt_path=ckpt_path, load_opt=load_opt, **rest)
+    if _run.step_to_load is not None:
+        ckpt_path = re.sub(r"step=\d+\.pth$", f"step={_run.step_to_load}.pth", ckpt_path)
+    with _only_weights():
+        result = original(optimizer=optimizer, ckpt_path=ckpt_path, load_opt=load_opt, **rest)
     if not load_opt or optimizer is not _run.optimizer:
         return result
     saved = torch.load(ckpt_path, map_location="cpu", weights_only=True).get(STATE_KEY)
@@ -285,6 +390,25 @@ def _load_ckpt(original: Callable[..., Any], optimizer: Any, ckpt_path: str, loa
     elif saved is not None:
         _say(f"the checkpoint holds the state of {saved['name']}, and this run has no regularizer")
     return result
+
+
+def _networks(folder: Path) -> dict[tuple[str, str, int], Path]:
+    """The files of a checkpoint folder by network, "current" or "best", and step."""
+    found = ((_CHECKPOINT.fullmatch(path.name), path) for path in folder.glob("model=*"))
+    return {(match[1], match[2], int(match[3])): path for match, path in found if match}
+
+
+@contextmanager
+def _only_weights() -> Iterator[None]:
+    """Checkpoints hold tensors and plain data; whatever else a file holds is not run."""
+    force, never = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+    before = {name: os.environ.pop(name, None) for name in (force, never)}
+    os.environ[force] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[force]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 def _class_counts(dataset: Any) -> list[int]:

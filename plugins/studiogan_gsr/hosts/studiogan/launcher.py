@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from studiogan_gsr.errors import RequestError
-from studiogan_gsr.hosts.studiogan import hooks, shims
+from studiogan_gsr.hosts.studiogan import hooks, process, shims
 from studiogan_gsr.hosts.studiogan.checkout import find_checkout, surface
 from studiogan_gsr.hosts.studiogan.cpu import redirect_devices_to_cpu
 from studiogan_gsr.shipped import shipped_configuration
@@ -43,11 +43,8 @@ class Setup:
             sys.path.insert(0, str(self.source))
         if self.device == "cpu":
             redirect_devices_to_cpu(self.processes)
-        shims.apply_shims(self.skipped_shims, early=True)
-        _, _, load_worker = surface("loader", "load_worker", _LOAD_WORKER)
-        shims.apply_shims(self.skipped_shims, early=False)
-        hooks.install()
-        return load_worker
+        process.prepare(self.skipped_shims)
+        return surface("loader", "load_worker", _LOAD_WORKER)[2]
 
 
 class RankEntry:

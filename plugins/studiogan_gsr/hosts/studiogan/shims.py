@@ -103,8 +103,6 @@ def _checkpoint_numbers() -> None:
     import numpy as np
     import torch
 
-    if parse(torch.__version__) < parse("2.6"):  # loaded anything
-        return
     scalar: Any = np.float64(0).__reduce__()[0]
     names = ["numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"]  # numpy 1's and 2's
     kinds = {type(np.dtype(kind)) for kind in ("float32", "float64", "int64")}
@@ -140,7 +138,7 @@ SHIMS = (
     ),
     Shim(
         "checkpoint-numbers",
-        "torch.load refuses the numpy numbers in StudioGAN's own checkpoints",
+        "torch.load, loading safely, refuses the numpy numbers in StudioGAN's own checkpoints",
         "numpy's plain numbers are declared safe to load",
         _checkpoint_numbers,
     ),

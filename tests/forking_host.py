@@ -1,0 +1,76 @@
+"""StudioGAN imported once, and a fork of it for every run: forking_host.py SOURCE.
+
+Importing takes three times as long as the few steps of a test's run.  Each line of standard input is a request
+(JSON: way, arguments, folder, environment, output, ranks); the answers are the process's number at once and its
+exit status when it has ended.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import multiprocessing.util
+import os
+import runpy
+import sys
+import warnings
+from typing import Any
+
+
+def run(request: dict[str, Any]) -> int:
+    """One run in this process, as the command or as main.py alone."""
+    from studiogan_gsr.cli import main
+    from studiogan_gsr.hosts.studiogan.cpu import redirect_devices_to_cpu
+
+    os.environ.update(request["environment"])
+    sys.path[:0] = [path for path in request["environment"].get("PYTHONPATH", "").split(os.pathsep) if path]
+    os.chdir(request["folder"])
+    if request["way"] == "launched":
+        return main(request["arguments"])
+    redirect_devices_to_cpu(request["ranks"])
+    sys.argv = request["arguments"]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+    return 0
+
+
+def in_a_fork(request: dict[str, Any]) -> None:
+    """Never comes back."""
+    os.setsid()
+    atexit._clear()  # what the modules registered when they were imported is the parent's: wandb removes its folder
+    output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    status = 1
+    try:
+        status = run(request)
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+    multiprocessing.util._exit_function()  # data workers end
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    sys.dont_write_bytecode = True
+    sys.path.insert(0, sys.argv[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import config  # noqa: F401  StudioGAN's
+        import loader  # noqa: F401
+        import sklearn.datasets  # noqa: F401
+
+        import studiogan_gsr.cli
+        import studiogan_gsr.hosts.studiogan.launcher  # noqa: F401
+    print("ready", flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            in_a_fork(request)
+        print(child, flush=True)
+        _, ended = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(ended), flush=True)
