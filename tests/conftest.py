@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from studiogan_gsr.cli import main
 from studiogan_gsr.errors import GSRError
 from studiogan_gsr.hosts.studiogan.checkout import Checkout, find_checkout
 
@@ -41,6 +45,30 @@ def checkout() -> Checkout:
         return find_checkout()
     except GSRError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def patched(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """A clone that the command has patched."""
+    clone = tmp_path_factory.mktemp("patched") / "PyTorch-StudioGAN"
+    subprocess.run(["git", "clone", "--quiet", checkout.root, clone], check=True)
+    assert main(["studiogan", "patch", "--root", str(clone)]) == 0
+    return Checkout(clone)
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """scikit-learn's digits as an image folder: 120 training and 4 validation images a class."""
+    load_digits = pytest.importorskip("sklearn.datasets").load_digits
+    images, labels = load_digits(return_X_y=True)
+    root = tmp_path_factory.mktemp("digits")
+    for label in range(10):
+        for i, image in enumerate(images[labels == label][:124]):
+            folder = root / ("train" if i < 120 else "valid") / str(label)
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = (image.reshape(8, 8) * 15.9).astype(np.uint8)
+            Image.fromarray(pixels).resize((32, 32)).convert("RGB").save(folder / f"{i:03}.png")
+    return root
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

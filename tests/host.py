@@ -6,6 +6,7 @@ import atexit
 import functools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from studiogan_gsr.hosts.studiogan.checkout import Checkout
 CPU = Path(__file__).with_name("cpu")  # makes CUDA devices the CPU
 FORKING = Path(__file__).with_name("forking_host.py")
 NARROW = {"MODEL": {"g_conv_dim": 8, "d_conv_dim": 8}, "OPTIMIZATION": {"batch_size": 8, "d_updates_per_step": 2}}
-_TIME = 300  # seconds that a run may take
+DIGITS = {"name": "Folder_LT_rho4", "img_size": 32, "num_classes": 10}  # of the fixture `digits`
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,15 @@ class Outcome:
     def checkpoint_folder(self) -> Path:
         (path,) = self.save.glob("checkpoints/*")
         return path
+
+
+def refused(outcome: Outcome, message: str) -> None:
+    """The run ended as a wrong request, in one line, before the first step."""
+    (line,) = outcome.lines("studiogan-gsr: ")
+    assert re.search(message, line), line
+    assert outcome.status == (2 if outcome.way == "launched" else 1)  # Python's own
+    assert not outcome.lines("Progress:")
+    assert "Traceback" not in outcome.output
 
 
 def write_configuration(path: Path, base: Path | None = None, **changes: Any) -> Path:
@@ -91,12 +101,14 @@ class Host:
         environment: dict[str, str] | None = None,
         train: bool = True,
         forked: bool = True,
+        limit: int = 300,
         on_start: Callable[[int], None] = lambda process: None,
     ) -> Outcome:
         """One run on the CPU.
 
         ranks: how many devices it sees.  forked: from a process that has imported StudioGAN's modules, those of the
-        usual checkout; else a process as a user starts it.  on_start: is given the process's number.
+        usual checkout; else a process as a user starts it.  limit: in seconds.
+        on_start: is given the process's number.
         """
         command = ["-t"] if train else []
         for flag, path in (("-cfg", configuration), ("-data", data), ("-save", save)):
@@ -116,7 +128,7 @@ class Host:
         if forked:
             request = {"way": self.way, "arguments": command, "environment": environment, "ranks": ranks}
             request |= {"folder": str(save.parent), "output": str(output)}
-            status = _forking_host(self.usual_source).run(request, on_start)
+            status = _forking_host(self.usual_source).run(request, on_start, limit)
         else:
             if self.way == "launched":
                 command = [sys.executable, "-m", "studiogan_gsr", *command]
@@ -129,7 +141,7 @@ class Host:
                 process = subprocess.Popen(
                     command, cwd=save.parent, env={**os.environ, **environment}, stdout=file, stderr=file
                 )
-            with _limited(process.pid):
+            with _limited(process.pid, limit):
                 on_start(process.pid)
                 status = process.wait()
         return Outcome(status, output.read_text(errors="replace"), save, self.way)
@@ -157,12 +169,12 @@ class ForkingHost:
         assert self._answer() == "ready"
         atexit.register(self.process.kill)
 
-    def run(self, request: dict[str, Any], on_start: Callable[[int], None]) -> int:
+    def run(self, request: dict[str, Any], on_start: Callable[[int], None], limit: int) -> int:
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         number = int(self._answer())
-        with _limited(number):
+        with _limited(number, limit):
             on_start(number)
             return int(self._answer())
 
@@ -177,9 +189,9 @@ def _forking_host(source: Path) -> ForkingHost:
 
 
 @contextmanager
-def _limited(process: int) -> Iterator[None]:
+def _limited(process: int, limit: int) -> Iterator[None]:
     """Kill a process that takes too long."""
-    timer = threading.Timer(_TIME, lambda: os.kill(process, signal.SIGKILL))
+    timer = threading.Timer(limit, lambda: os.kill(process, signal.SIGKILL))
     timer.start()
     try:
         yield

@@ -21,8 +21,7 @@ import torch
 from PIL import Image
 
 from conftest import MakePackage
-from host import Host, Outcome, write_configuration
-from studiogan_gsr.cli import main
+from host import DIGITS, Host, Outcome, refused, write_configuration
 from studiogan_gsr.datasets.folder import folder_lt
 from studiogan_gsr.datasets.identity import digest
 from studiogan_gsr.hosts.studiogan.checkout import PINNED, Checkout
@@ -30,34 +29,9 @@ from studiogan_gsr.shipped import shipped_configuration, shipped_configurations
 
 pytestmark = pytest.mark.host
 
-DIGITS = {"name": "Folder_LT_rho4", "img_size": 32, "num_classes": 10}
 COUNTS = "120 102 88 75 64 55 47 40 34 30"
 DDP = ("-DDP", "--backend", "gloo")
 SNGAN = shipped_configuration("CIFAR10_LT/SNGAN-gSR")
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """scikit-learn's digits as an image folder: 120 training and 4 validation images a class."""
-    load_digits = pytest.importorskip("sklearn.datasets").load_digits
-    images, labels = load_digits(return_X_y=True)
-    root = tmp_path_factory.mktemp("digits")
-    for label in range(10):
-        for i, image in enumerate(images[labels == label][:124]):
-            folder = root / ("train" if i < 120 else "valid") / str(label)
-            folder.mkdir(parents=True, exist_ok=True)
-            pixels = (image.reshape(8, 8) * 15.9).astype(np.uint8)
-            Image.fromarray(pixels).resize((32, 32)).convert("RGB").save(folder / f"{i:03}.png")
-    return root
-
-
-@pytest.fixture(scope="session")
-def patched(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """A clone that the command has patched."""
-    clone = tmp_path_factory.mktemp("patched") / "PyTorch-StudioGAN"
-    subprocess.run(["git", "clone", "--quiet", checkout.root, clone], check=True)
-    assert main(["studiogan", "patch", "--root", str(clone)]) == 0
-    return Checkout(clone)
 
 
 @pytest.fixture(scope="module", params=["launched", "patched"])
@@ -457,15 +431,6 @@ def test_a_regularizer_that_stops_acting_stops_the_run(checkout: Checkout, digit
     outcome = Host(Checkout(clone)).run(configure(tmp_path), digits, tmp_path / "out", forked=False)
     assert outcome.status == 1
     assert re.search(r"studiogan-gsr: studiogan-gsr .* gsr = .*: has not acted in step 1;", outcome.output)
-
-
-def refused(outcome: Outcome, message: str) -> None:
-    """The run ended as a wrong request, in one line, before the first step."""
-    (line,) = outcome.lines("studiogan-gsr: ")
-    assert re.search(message, line), line
-    assert outcome.status == (2 if outcome.way == "launched" else 1)  # Python's own
-    assert not outcome.lines("Progress:")
-    assert "Traceback" not in outcome.output
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ Weights may be spectrally normalised, by `torch.nn.utils.spectral_norm`, by
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -113,16 +113,16 @@ class ClassWeight:
 
 @dataclass(frozen=True, eq=False)
 class ConditionalLayer:
-    """A layer as found: its weights, or the reader that a user registered for it."""
+    """A layer as found: its weights, or what reads its sides."""
 
     name: str
     weights: tuple[ClassWeight, ...]
-    custom: Callable[[], tuple[Tensor, Tensor]] | None = None
+    custom: Callable[[], Mapping[str, Tensor]] | None = None
 
 
 def find_conditional_layers(generator: nn.Module) -> list[ConditionalLayer]:
     """The conditional layers of a generator, found once; see `class_conditional_affines`."""
-    generator = _unwrapped(generator)
+    generator = unwrapped(generator)
     layers = []
     for name, module in generator.named_modules():
         reader = next((_READERS[c] for c in type(module).__mro__ if c in _READERS), None)
@@ -146,8 +146,8 @@ def read_stacks(layers: Sequence[ConditionalLayer], sides: Sequence[str]) -> lis
     for i, layer in enumerate(layers):
         position = {side: len(sides) * i + s for s, side in enumerate(sides)}
         if layer.custom is not None:
-            both = dict(zip(("gain", "bias"), layer.custom(), strict=True))
-            stacks += [([position[side]], both[side].unsqueeze(0)) for side in sides]
+            read = layer.custom()
+            stacks += [([position[side]], read[side].unsqueeze(0)) for side in sides]
         for weight in layer.weights:
             wanted = [side for side in weight.sides if side.name in position]
             if wanted:
@@ -330,11 +330,12 @@ def _pair_weight(name: str, side: str, child: nn.Module, generator: nn.Module) -
     return ClassWeight(child, False, None, (Side(side, start, child.in_features),))
 
 
-def _bound(reader: AffineReader, layer: nn.Module, generator: nn.Module) -> Callable[[], tuple[Tensor, Tensor]]:
-    return lambda: reader(layer, generator)
+def _bound(reader: AffineReader, layer: nn.Module, generator: nn.Module) -> Callable[[], dict[str, Tensor]]:
+    return lambda: dict(zip(("gain", "bias"), reader(layer, generator), strict=True))
 
 
-def _unwrapped(generator: nn.Module) -> nn.Module:
+def unwrapped(generator: nn.Module) -> nn.Module:
+    """What is inside DataParallel, DistributedDataParallel and torch.compile."""
     while True:
         inner = getattr(generator, "_orig_mod", None)
         if isinstance(generator, nn.DataParallel | nn.parallel.DistributedDataParallel):
@@ -349,9 +350,11 @@ def _nothing_found(generator: nn.Module) -> str:
     for module in generator.modules():
         if "norm" in type(module).__name__.lower() or isinstance(module, nn.Embedding):
             kinds[type(module).__name__] += 1
+    styles = any(hasattr(module, "embed") and hasattr(module, "fc0") for module in generator.modules())
+    hint = "; a StyleGAN's mapping network can be penalised with apply_to: [mapping] (experimental)" if styles else ""
     found = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items())) or "no normalisation layer at all"
     return (
         f"{type(generator).__name__} has no class-conditional normalisation layer; looked for children "
         "gain and bias, embed0 and embed1, or an embed of twice num_features, and for classes given to "
-        f"register_affine_reader; found {found}"
+        f"register_affine_reader; found {found}{hint}"
     )

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from studiogan_gsr.datasets.counts import frequency_thirds
 from studiogan_gsr.errors import GeneratorError, OptionError
 from studiogan_gsr.regularizers.affines import find_conditional_layers, read_stacks
+from studiogan_gsr.regularizers.mapping import MAPPING, find_mapping_networks
 from studiogan_gsr.regularizers.spectral import (
     MAX_ITERATIONS,
     group_shape,
@@ -64,11 +65,11 @@ class GSROptions:
         if (
             not isinstance(sides, list | tuple)
             or not sides
-            or any(side not in SIDES for side in sides)
+            or not (all(side in SIDES for side in sides) or list(sides) == [MAPPING])
             or len(set(sides)) != len(sides)
         ):
-            raise OptionError("apply_to", self.apply_to, "a list of gain, bias or both")
-        object.__setattr__(self, "apply_to", tuple(side for side in SIDES if side in sides))
+            raise OptionError("apply_to", self.apply_to, "a list of gain, bias or both; or [mapping], for StyleGAN")
+        object.__setattr__(self, "apply_to", tuple(side for side in (*SIDES, MAPPING) if side in sides))
         if not isinstance(self.released_bias_update, bool):
             raise OptionError("released_bias_update", self.released_bias_update, "true or false")
         if self.released_bias_update and (self.apply_to != SIDES or self.power_iterations == 0):
@@ -89,7 +90,8 @@ class GroupSpectralRegularizer(nn.Module):
     beta: of the effective number of samples; None gives all classes the same weight.
     power_iterations: per call, warm-started from the last; 0 is exact, by SVD in float64.
     groups: "square", or the number of groups n_g, which must divide every layer's channels.
-    apply_to: the sides that are penalised, gain, bias or both.
+    apply_to: the sides that are penalised, gain, bias or both.  Or `mapping` alone, experimental: the map from
+        class to w of a StyleGAN generator, which has no gains and biases (see mapping.py).
     released_bias_update: update the bias side's vectors as the authors' program does, which
         underestimates its norms; only to compare with that program's numbers.
 
@@ -114,7 +116,8 @@ class GroupSpectralRegularizer(nn.Module):
     ) -> None:
         super().__init__()
         self.options = GSROptions(weight, beta, power_iterations, groups, apply_to, released_bias_update)
-        self._layers = find_conditional_layers(generator)
+        find = find_mapping_networks if self.options.apply_to == (MAPPING,) else find_conditional_layers
+        self._layers = find(generator)
         self.class_counts = [int(n) for n in class_counts]
         self._num_classes = len(class_counts)
         self._weights = torch.from_numpy(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import importlib.util
 import netrc
@@ -99,6 +100,18 @@ def _best_checkpoint() -> None:
     setattr(ckpt, name, load_best_model_if_any)
 
 
+def _integer_betas() -> None:
+    config, name, define_optimizer = surface("config", "Configurations.define_optimizer", ["self", "Gen", "Dis"])
+
+    def define_optimizer_of_floats(self: Any, Gen: Any, Dis: Any) -> None:
+        for key in ("beta1", "beta2"):
+            if isinstance(getattr(self.OPTIMIZATION, key, None), int):
+                setattr(self.OPTIMIZATION, key, float(getattr(self.OPTIMIZATION, key)))
+        define_optimizer(self, Gen, Dis)
+
+    setattr(config, name, functools.wraps(define_optimizer)(define_optimizer_of_floats))
+
+
 def _checkpoint_numbers() -> None:
     import numpy as np
     import torch
@@ -135,6 +148,12 @@ SHIMS = (
         "with -metrics none no best checkpoint is written, and looking for it ends in an IndexError",
         "the last weights are kept where there is no best checkpoint",
         _best_checkpoint,
+    ),
+    Shim(
+        "integer-betas",
+        "today's Adam refuses betas of which one is written as an integer (StyleGAN3: beta1: 0)",
+        "both are made floats",
+        _integer_betas,
     ),
     Shim(
         "checkpoint-numbers",
