@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -138,6 +139,62 @@ def test_resuming_with_and_without_the_plugin_says_what_is_missing(
     outcome = host.run(configure(tmp_path, steps=5), digits, tmp_path / "again", *resume)
     assert outcome.status == 0, outcome.output
     assert outcome.lines("gsr: the checkpoint holds no state of it (none); it starts anew")
+
+
+KILLING = """
+import os, pathlib, signal
+from studiogan_gsr import GroupSpectralRegularizer
+count = [0]
+replace, unlink = pathlib.Path.replace, pathlib.Path.unlink
+def dying(original):
+    def call(*args, **kwargs):
+        count[0] += "model=" in str(args[0])
+        if count[0] > int(os.environ["WRITES"]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*args, **kwargs)
+    return call
+if "WRITES" in os.environ:
+    pathlib.Path.replace, pathlib.Path.unlink = dying(replace), dying(unlink)
+class Told(GroupSpectralRegularizer):
+    def load_state_dict(self, state, *args, **kwargs):
+        result = super().load_state_dict(state, *args, **kwargs)
+        print("loaded", {k: v.double().sum().item() for k, v in state.items() if k[0] in "uv"}, flush=True)
+        return result
+"""
+
+
+@pytest.mark.parametrize("writes", range(12))
+def test_killed_at_any_write_of_a_checkpoint_a_run_goes_on_from_a_whole_one(
+    writes: int, checkout: Checkout, digits: Path, tmp_path: Path, make_package: MakePackage
+) -> None:
+    """BigGAN has three files a step, so that a first save makes three writes, and a later one six."""
+    site = make_package("kills", "studiogan.regularizers", {"told": "kills:Told"}, {"kills": KILLING})
+    base = shipped_configuration("CIFAR10_LT/BigGAN-gSR")
+    configuration = configure(tmp_path, base, steps=5, REGULARIZER={"name": "told", "weight": 0.5, "beta": 0.99})
+    environment = {"PYTHONPATH": str(site)}
+    save = ("--print_freq", "1", "--save_freq", "2")
+    host, out = Host(checkout), tmp_path / "out"
+    killed = host.run(configuration, digits, out, *save, environment={**environment, "WRITES": str(writes)})
+    assert killed.status == -signal.SIGKILL
+    again = host.run(
+        configuration,
+        digits,
+        tmp_path / "again",
+        *save,
+        "-ckpt",
+        str(killed.checkpoint_folder),
+        environment=environment,
+    )
+    if writes < 3:
+        refused(again, r"no whole current checkpoint: found G of .*, D of .*, G_ema of no step")
+        return
+    assert again.status == 0, again.output
+    whole = 2 + 2 * (writes >= 6) + 2 * (writes >= 12)
+    (first, *_) = again.lines("Progress:")
+    assert int(re.search(r"Step: +(\d+)", first)[1]) == whole + 1
+    assert again.lines("told: state restored from the checkpoint")
+    left = sorted(path.name for path in killed.checkpoint_folder.iterdir())
+    assert left == [f"model={n}-current-weights-step=6.pth" for n in ("D", "G", "G_ema")]
 
 
 @pytest.mark.parametrize("model", ["SNGAN", "BigGAN", "ContraGAN"])
@@ -395,6 +452,24 @@ class Counting(GroupSpectralRegularizer):
         ("    def penalty(self): return 3.0", r"bad 1.0 .* bad = bad:Bad: penalty\(\) gave float"),
         ("    def penalty(self): return {}['gone']", r"bad 1.0 .* bad = bad:Bad: penalty\(\) failed: KeyError"),
         ("    def scalars(self): return {'a': 'b'}", r"bad 1.0 .* bad = bad:Bad: scalars\(\) failed: ValueError"),
+        ("    def penalty(self): exit()", r"bad 1.0 .* bad = bad:Bad: penalty\(\) failed: SystemExit"),
+        (
+            "    def penalty(self):\n        p = next(self.generator.parameters())\n        p.data.mul_(2)\n"
+            "        return p.sum()",
+            r"bad 1.0 .* bad = bad:Bad: penalty\(\) changes the generator",
+        ),
+        (
+            "    def penalty(self): return next(self.generator.parameters()).detach().sum()",
+            r"bad 1.0 .* bad = bad:Bad: penalty\(\) gave a tensor without gradient",
+        ),
+        (
+            "    def penalty(self): return next(self.generator.parameters()).sum() * float('nan')",
+            r"bad 1.0 .* bad = bad:Bad: penalty\(\) or its gradient is not finite",
+        ),
+        (
+            "    def penalty(self): return next(self.generator.parameters()).sum().to('meta')",
+            r"bad 1.0 .* bad = bad:Bad: penalty\(\) gave a tensor on meta; the parameters are on cpu",
+        ),
         ("    def state_dict(self): return {'a': self}", r"bad 1.0 .* bad = bad:Bad: state_dict\(\) cannot be saved"),
     ],
 )
@@ -461,6 +536,11 @@ def test_a_contradicting_data_set_is_refused_before_it_is_packed(
         ({"DATA": {"num_classes": 9}}, "DATA.num_classes: found 9; Folder_LT_rho4 has 10 classes"),
         ({"DATA": {"img_size": 64}}, "DATA.img_size: found 64; image 0 of Folder_LT_rho4 .* is 32 x 32"),
         ({"DATA": {"name": "Folder_LT_rho9999"}}, "DATA.name: found ratio: found 9999; allowed: at most 120"),
+        ({"DATA": {"name": "../../elsewhere"}}, "DATA.name: found '../../elsewhere'; allowed: a data set's name of"),
+        (
+            {"LOSS": {"apply_cr": True, "apply_bcr": True}},
+            "found keys or arguments that contradict each other; .*consist",
+        ),
         ({"MODEL": {"g_cond_mtd": "W/O"}}, "gsr.*refused: GeneratorError: Generator has no class-conditional"),
     ],
 )
@@ -481,6 +561,11 @@ def test_a_missing_or_changed_surface_is_named_before_the_first_step(
     for name, replacement, message in (
         ("def define_optimizer(self, Gen, Dis)", "def make_optimizer(self, Gen, Dis)", "define_optimizer is missing"),
         ("def define_optimizer(self, Gen, Dis)", "def define_optimizer(self, G, D)", "has the parameters self, G, D"),
+        (
+            "def define_optimizer(self, Gen, Dis)",
+            "def define_optimizer(self, Gen, Dis, more=0)",
+            "has the parameters more, which the hooks do not know",
+        ),
     ):
         config.write_text(text.replace(name, replacement))
         outcome = Host(Checkout(clone)).run(configure(tmp_path), digits, tmp_path / "out", forked=False)

@@ -5,6 +5,7 @@ The one file that knows the keys that this package adds to StudioGAN's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ import yaml
 from studiogan_gsr.errors import ConfigurationError, near_miss
 
 SECTION = "REGULARIZER"
+_DATA_NAME = re.compile(r"\w[\w.+ -]{0,99}")
 _FORM = "a plug-in's name (REGULARIZER: gsr), or a mapping with the key name"
 
 
@@ -89,6 +91,16 @@ def check_keys(sections: Mapping[str, Any], known: Mapping[str, object]) -> None
             if key not in keys:
                 allowed_keys = f"{section} has no such key{near_miss(str(key), keys)}"
                 raise ConfigurationError(f"{section}.{key}", "an unknown key", allowed_keys)
+
+
+def check_data_name(name: object) -> None:
+    """Refuse a DATA.name that cannot be part of a file's name: files of a run and of a data folder carry it.
+
+    With separators or dots in front, a configuration could write outside of the folders that the user chose.
+    """
+    if not isinstance(name, str) or not _DATA_NAME.fullmatch(name):
+        allowed = "allowed: a data set's name of letters, digits, and _ . + - or spaces inside, at most 100"
+        raise ConfigurationError("DATA.name", repr(name), allowed)
 
 
 class _UniqueKeys(yaml.SafeLoader):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from studiogan_gsr.errors import ConfigurationError, near_miss, number_hint
-from studiogan_gsr.settings import SECTION, RegularizerSettings, regularizer_settings
+from studiogan_gsr.settings import SECTION, RegularizerSettings, check_data_name, regularizer_settings
 
 UNSET = "N/A"
 ELSEWHERE = "the native host does not have this; `studiogan-gsr studiogan run` does"
@@ -252,6 +252,7 @@ def read_configuration(sections: Mapping[str, Any]) -> Configuration:
         if name in SECTIONS:
             made[name] = SECTIONS[name](**given)
     configuration = Configuration(**made, regularizer=regularizer_settings(sections))
+    check_data_name(configuration.DATA.name)
     _check_together(configuration)
     return configuration
 

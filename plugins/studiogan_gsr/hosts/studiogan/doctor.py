@@ -8,6 +8,7 @@ from importlib import metadata
 
 from studiogan_gsr.errors import GSRError
 from studiogan_gsr.hosts.studiogan.checkout import PINNED, find_checkout
+from studiogan_gsr.hosts.studiogan.patching import series, state_of
 from studiogan_gsr.hosts.studiogan.shims import SHIMS
 from studiogan_gsr.registry import try_all_plugins
 
@@ -80,6 +81,7 @@ def _checkout(root: str | None) -> list[Finding]:
             OK if pinned else f"git -C {checkout.root} checkout {PINNED}",
         ),
         Finding("its changed files", ", ".join(changed) or "none"),
+        Finding("the patch", ", ".join(f"{path}: {state}" for path, state in state_of(checkout, series()).items())),
     ]
 
 

@@ -36,6 +36,7 @@ from studiogan_gsr.registry import find_dataset, find_regularizer, make_dataset
 from studiogan_gsr.settings import (
     SECTION,
     RegularizerSettings,
+    check_data_name,
     check_keys,
     load_configuration,
     regularizer_settings,
@@ -120,7 +121,13 @@ def _hook(
 ) -> tuple[Any, str, Callable[..., Any]]:
     """(owner, attribute, hook(function, **arguments)) of a function of StudioGAN that has these parameters."""
     owner, name, function = surface(module, path, parameters)
-    signature = inspect.signature(function)
+    signature, taken = inspect.signature(function), inspect.signature(hook).parameters
+    extra = [parameter for parameter in signature.parameters if parameter not in taken]
+    if extra and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
+        raise HostError(
+            f"StudioGAN's {module}.{path} has the parameters {', '.join(extra)}, which the hooks do not know: "
+            "this checkout is too old or changed too much"
+        )
 
     @functools.wraps(function)
     def hooked(*args: Any, **kwargs: Any) -> Any:
@@ -145,6 +152,7 @@ def _read_configuration(original: Callable[..., None], self: Any, cfg_file: str)
     if not isinstance(getattr(self, "super_cfgs", None), dict):
         raise HostError("StudioGAN's Configurations.super_cfgs is missing: this checkout changed too much")
     check_keys(rest, self.super_cfgs)
+    check_data_name(rest.get("DATA", {}).get("name", self.DATA.name))
     if settings is None:
         original(self, cfg_file)
     else:
