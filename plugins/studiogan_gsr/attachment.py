@@ -28,7 +28,10 @@ _CHANGES = "changes the generator: a penalty is a function of the parameters, an
 
 
 class Attachment:
-    """A regularizer at work; `steps` counts the optimizer steps it acted in, `last` is the last penalty."""
+    """A regularizer at work; `steps` counts the optimizer steps it acted in.
+
+    `last` is the last penalty, at first that of the trial.
+    """
 
     def __init__(
         self,
@@ -40,7 +43,7 @@ class Attachment:
         self.regularizer = regularizer
         self.name = name or type(regularizer).__name__
         self.steps = 0
-        self.last: Tensor | None = None
+        self.last: Tensor
         self._watched = list(_parameters(optimizer) if watched is None else watched)
         self._probe(optimizer)
         self._handle = optimizer.register_step_pre_hook(self._before_step)
@@ -140,6 +143,7 @@ class Attachment:
         if any(not torch.equal(old, new) for old, new in zip(before, self._watched, strict=True)):
             raise RegularizerError(f"{name}: penalty() {_CHANGES}")
         regularizer.load_state_dict(state)
+        self.last = penalty.detach()
 
 
 def attach(

@@ -71,8 +71,7 @@ class Regularization:
     @property
     def penalty(self) -> float:
         """The last penalty; waits for the device."""
-        last = self.attachment.last
-        return math.nan if last is None else float(last)
+        return float(self.attachment.last)
 
     def proof(self, step: int, ranks: int) -> str:
         """That it acts, in a line, after the first step."""
@@ -146,7 +145,9 @@ def check_ranks(regularization: Regularization | None, step: int) -> int:
         return 1
     mine = None
     if regularization is not None:
-        mine = regularization._terms, regularization.attachment.steps, regularization.penalty
+        steps = regularization.attachment.steps
+        # Before the first step, which a GradScaler may skip, ranks need not hold the same weights.
+        mine = regularization._terms, steps, regularization.penalty if steps else 0.0
     everyone: list[tuple[str, int, float] | None] = [None] * dist.get_world_size()
     dist.all_gather_object(everyone, mine)
     for rank, other in enumerate(everyone):

@@ -185,9 +185,7 @@ class _Run:
         if first or step % self.options.print_freq == 0:
             ranks = check_ranks(regularization, step)
             if first and regularization is not None:
-                self._say(
-                    f"{regularization.name}: penalty {regularization.penalty:.4g} in step {step}, {ranks} rank(s)"
-                )
+                self._say(regularization.proof(step, ranks))
 
     def _numbers(self) -> dict[str, float]:
         """The numbers of a print interval; here the run waits for the device."""

@@ -295,9 +295,10 @@ def _train_generator(original: Callable[..., Any], self: Any, current_step: int)
         regularization.check_acted(step, _PATIENCE[bool(self.RUN.mixed_precision)])
     if first or step % self.RUN.print_freq == 0:
         ranks = check_ranks(regularization, step)
-        if first and regularization is not None:
+        # With mixed precision the first steps may be skipped, on all ranks alike.
+        if first and regularization is not None and regularization.attachment.steps:
             _say(regularization.proof(step, ranks))
-        _run.ranks_checked = True
+        _run.ranks_checked = regularization is None or regularization.attachment.steps > 0
     return result
 
 
