@@ -155,9 +155,10 @@ class Host:
 
 
 class ForkingHost:
-    """The process that forks the runs of one test process."""
+    """The process that forks the runs of one test process, one at a time."""
 
     def __init__(self, source: Path) -> None:
+        self.lock = threading.Lock()
         self.process = subprocess.Popen(
             [sys.executable, "-B", str(FORKING), str(source)],
             stdin=subprocess.PIPE,
@@ -171,12 +172,16 @@ class ForkingHost:
 
     def run(self, request: dict[str, Any], on_start: Callable[[int], None], limit: int) -> int:
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        number = int(self._answer())
-        with _limited(number, limit):
-            on_start(number)
-            return int(self._answer())
+        with self.lock:
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+            number = int(self._answer())
+            with _limited(number, limit):
+                try:
+                    on_start(number)
+                finally:
+                    status = int(self._answer())  # also where the test fails: the next one reads its own
+            return status
 
     def _answer(self) -> str:
         assert self.process.stdout is not None
