@@ -13,8 +13,9 @@ from torch import Tensor
 import native_parity as parity
 from native_parity import Case, Reference, Results, distance
 from studiogan_gsr.errors import ConfigurationError
+from studiogan_gsr.hosts.keys import KEYS
 from studiogan_gsr.hosts.native import augmentation as native_augmentation
-from studiogan_gsr.hosts.native.configuration import SECTIONS, UNSUPPORTED, read_configuration
+from studiogan_gsr.hosts.native.configuration import SECTIONS, read_configuration
 from studiogan_gsr.hosts.native.networks import make_networks
 from studiogan_gsr.hosts.native.sampling import sample_latents
 from studiogan_gsr.hosts.native.training import Speed
@@ -84,11 +85,7 @@ def test_keys_and_defaults_are_studiogans(single: dict[str, Results]) -> None:
             for key, value in values.items()
         }
 
-    ours: dict[str, dict[str, Any]] = {name: dict(values) for name, values in UNSUPPORTED.items()}
-    for name, section in SECTIONS.items():
-        fields = {field.name: field.default for field in dataclasses.fields(section)}
-        assert not set(fields) & set(ours[name])
-        ours[name] |= fields
+    ours = {section: {name: key.default for name, key in keys.items()} for section, keys in KEYS.items()}
     assert flat(ours) == flat(single["defaults"])
 
 

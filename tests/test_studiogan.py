@@ -537,9 +537,32 @@ def test_a_contradicting_data_set_is_refused_before_it_is_packed(
         ({"DATA": {"img_size": 64}}, "DATA.img_size: found 64; image 0 of Folder_LT_rho4 .* is 32 x 32"),
         ({"DATA": {"name": "Folder_LT_rho9999"}}, "DATA.name: found ratio: found 9999; allowed: at most 120"),
         ({"DATA": {"name": "../../elsewhere"}}, "DATA.name: found '../../elsewhere'; allowed: a data set's name of"),
+        ({"LOSS": {"apply_cr": True}}, "LOSS.cr_lambda: found N/A; LOSS.apply_cr: True needs a number, 0 or more"),
         (
-            {"LOSS": {"apply_cr": True, "apply_bcr": True}},
-            "found keys or arguments that contradict each other; .*consist",
+            {
+                "LOSS": {f"apply_{kind}": True for kind in ("gp", "dra", "maxgp")}
+                | {f"{kind}_lambda": 1 for kind in ("gp", "dra", "maxgp")}
+            },
+            "LOSS.apply_maxgp, LOSS.apply_gp, LOSS.apply_dra: found True, True, True; .*simultaneously",
+        ),
+        ({"LOSS": {"cond_lambda": "1e-1"}}, "LOSS.cond_lambda: found '1e-1'; allowed: a number, .* write 1.0e-01"),
+        ({"MODEL": {"g_ema_start": None}}, "MODEL.g_ema_start: found null; allowed: an integer, 0 or more, or N/A"),
+        (
+            {"AUG": {"apply_ada": True, "ada_aug_type": "bgc", "ada_initial_augment_p": 0}},
+            "AUG.ada_target: found N/A; apply_ada needs .* or null",
+        ),
+        (
+            {"LOSS": {"apply_topk": True, "topk_gamma": 0.5, "topk_nu": 0.01}},
+            "LOSS.topk_nu: found 0.01; of a batch of 8 not one image",
+        ),
+        (
+            {"OPTIMIZATION": {"batch_size": 12}},
+            "OPTIMIZATION.batch_size: found 12 a process; allowed: a multiple of 8",
+        ),
+        ({"OPTIMIZATION": {"acml_steps": 99}}, "acml_steps, .*: found 8 x 99 x 2; a step takes 1584 .* are 655"),
+        (
+            {"MODEL": {"attn_g_loc": [1], "attn_d_loc": [1], "apply_attn": True}, "DATA": {"img_size": 8}},
+            "DATA and MODEL",
         ),
         ({"MODEL": {"g_cond_mtd": "W/O"}}, "gsr.*refused: GeneratorError: Generator has no class-conditional"),
     ],

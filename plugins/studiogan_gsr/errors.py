@@ -41,7 +41,9 @@ class ConfigurationError(GSRError):
         self.path, self.found, self.allowed = path, found, allowed
 
     def __str__(self) -> str:
-        return f"{self.path}: found {self.found}; {self.allowed}"
+        text = f"{self.path}: found {self.found}; {self.allowed}"
+        # A key may be any text: what moves a terminal's cursor, or begins a line, is shown as its number.
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class OptionError(GSRError, ValueError):

@@ -32,6 +32,7 @@ from studiogan_gsr.datasets.summary import describe
 from studiogan_gsr.errors import CheckpointError, ConfigurationError, DataError, GSRError, HostError, reason
 from studiogan_gsr.hosts.regularization import Regularization, check_ranks, listed
 from studiogan_gsr.hosts.studiogan.checkout import surface
+from studiogan_gsr.hosts.studiogan.configuration import check_size, check_values, check_whole, contradiction
 from studiogan_gsr.registry import find_dataset, find_regularizer, make_dataset
 from studiogan_gsr.settings import (
     SECTION,
@@ -97,6 +98,7 @@ def install() -> None:
             ["name", "img_size", "resize_size", "data_dir", "resizer", "DATA", "RUN"],
             _make_hdf5,
         ),
+        _hook("models.model", "load_generator_discriminator", ["DATA", "MODEL"], _build_networks),
         _hook("config", "Configurations.define_optimizer", ["self", "Gen", "Dis"], _define_optimizer),
         _hook("data_util", "Dataset_.load_dataset", ["self"], _load_dataset),
         _hook("worker", "WORKER.train_generator", ["self", "current_step"], _train_generator),
@@ -152,6 +154,7 @@ def _read_configuration(original: Callable[..., None], self: Any, cfg_file: str)
     if not isinstance(getattr(self, "super_cfgs", None), dict):
         raise HostError("StudioGAN's Configurations.super_cfgs is missing: this checkout changed too much")
     check_keys(rest, self.super_cfgs)
+    check_values(rest)
     check_data_name(rest.get("DATA", {}).get("name", self.DATA.name))
     if settings is None:
         original(self, cfg_file)
@@ -170,13 +173,12 @@ def _read_configuration(original: Callable[..., None], self: Any, cfg_file: str)
 
 
 def _check_compatibility(original: Callable[..., None], self: Any) -> None:
-    """Name StudioGAN's own refusals as what they are: keys or arguments that contradict each other."""
+    """Look at the keys together, and name StudioGAN's own refusals as what they are."""
+    check_whole(self.super_cfgs)
     try:
         original(self)
     except AssertionError as error:
-        raise ConfigurationError(
-            self.RUN.cfg_file, "keys or arguments that contradict each other", " ".join(str(error).split())
-        ) from error
+        raise contradiction(original, error, self) from error
 
 
 def _settings(cfgs: Any) -> RegularizerSettings | None:
@@ -268,6 +270,14 @@ def _make_hdf5(
     return str(path), False, None
 
 
+def _build_networks(original: Callable[..., Any], **arguments: Any) -> Any:
+    """Name what StudioGAN says while it builds the networks as what it is."""
+    try:
+        return original(**arguments)
+    except Exception as error:
+        raise ConfigurationError("DATA and MODEL", "networks that cannot be built", reason(error)) from error
+
+
 def _define_optimizer(original: Callable[..., None], self: Any, Gen: Any, Dis: Any) -> None:
     """Attach the regularizer to the generator's optimizer."""
     original(self, Gen, Dis)
@@ -280,6 +290,7 @@ def _define_optimizer(original: Callable[..., None], self: Any, Gen: Any, Dis: A
     if settings is None and find_dataset(name) is None:
         return
     counts = _check_data(_run.training_set, name, self.DATA)
+    check_size(sum(counts), self.OPTIMIZATION, torch.distributed.get_world_size() if _ranked() else 1)
     if settings is None:
         _say(f"no regularizer; {name}: class counts {listed(counts)}")
         return
@@ -454,6 +465,10 @@ def _check_data(dataset: Any, name: str, DATA: Any) -> list[int]:
 
 
 def _say(message: str) -> None:
-    rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+    rank = torch.distributed.get_rank() if _ranked() else 0
     # The line's end in the same write: ranks share their output.
     print(f"[studiogan-gsr] rank {rank}: {message}\n", end="", flush=True)
+
+
+def _ranked() -> bool:
+    return torch.distributed.is_initialized()
