@@ -22,6 +22,7 @@ import torch
 import yaml
 
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
+from studiogan_gsr.shipped import shipped_configuration
 
 CPU = Path(__file__).with_name("cpu")  # makes CUDA devices the CPU
 FORKING = Path(__file__).with_name("forking_host.py")
@@ -78,6 +79,15 @@ def write_configuration(path: Path, base: Path | None = None, **changes: Any) ->
             sections[name].setdefault(key, NARROW[name][key])
     path.write_text(yaml.safe_dump(sections))
     return path
+
+
+def configure(folder: Path, base: Path | None = None, steps: int = 2, **changes: object) -> Path:
+    """A shipped configuration, SNGAN with gSR if none is named, for a few steps on the digits."""
+    base = base or shipped_configuration("CIFAR10_LT/SNGAN-gSR")
+    optimization = {"total_steps": steps, "batch_size": 8, "d_updates_per_step": 2}
+    return write_configuration(
+        folder / "config.yaml", base, **{"DATA": DIGITS, "OPTIMIZATION": optimization, **changes}
+    )
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 
 from studiogan_gsr.cli import main
 from studiogan_gsr.errors import HostError
-from studiogan_gsr.hosts.studiogan import patching
+from studiogan_gsr.hosts.studiogan import doctor, patching
 from studiogan_gsr.hosts.studiogan.checkout import PINNED, SOURCE, Checkout
 from studiogan_gsr.hosts.studiogan.patching import FilePatch, apply_series, read_patch, series, state_of
 from studiogan_gsr.registry import GROUPS, STARTUP, find_plugins
@@ -101,8 +101,14 @@ def test_the_command_patches_checks_and_reverts(
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", checkout.root, clone], check=True)
     patch = ["studiogan", "patch", "--root", str(clone)]
+
+    def diagnosed() -> str:
+        (found,) = [finding.found for finding in doctor.diagnose(str(clone)) if finding.what == "the patch"]
+        return found
+
     before = (clone / "src" / "main.py").read_bytes()
     assert main([*patch, "--check"]) == 1
+    assert diagnosed() == "src/main.py: unpatched"
     assert capsys.readouterr().out == f"{clone}/src/main.py: unpatched\n"
     assert main(patch) == 0
     assert capsys.readouterr().out == f"{clone}: patched, written: src/main.py\n"
@@ -112,12 +118,14 @@ def test_the_command_patches_checks_and_reverts(
     assert capsys.readouterr().out == f"{clone}: patched already\n"
     assert (clone / "src" / "main.py").read_bytes() == after
     assert main([*patch, "--check"]) == 0
+    assert diagnosed() == "src/main.py: patched"
     assert main([*patch, "--revert"]) == main([*patch, "--revert"]) == 0
     assert (clone / "src" / "main.py").read_bytes() == before
     status = subprocess.run(["git", "-C", clone, "status", "--porcelain"], capture_output=True, check=True)
     assert status.stdout == b""
     capsys.readouterr()
     (clone / "src" / "main.py").write_bytes(before + b"\n")
+    assert diagnosed() == "src/main.py: changed"
     assert main(patch) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "found src/main.py changed" in line

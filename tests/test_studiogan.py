@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -22,7 +21,7 @@ import torch
 from PIL import Image
 
 from conftest import MakePackage
-from host import DIGITS, Host, Outcome, refused, write_configuration
+from host import DIGITS, Host, Outcome, configure, refused, write_configuration
 from studiogan_gsr.datasets.folder import folder_lt
 from studiogan_gsr.datasets.identity import digest
 from studiogan_gsr.hosts.studiogan.checkout import PINNED, Checkout
@@ -32,7 +31,6 @@ pytestmark = pytest.mark.host
 
 COUNTS = "120 102 88 75 64 55 47 40 34 30"
 DDP = ("-DDP", "--backend", "gloo")
-SNGAN = shipped_configuration("CIFAR10_LT/SNGAN-gSR")
 
 
 @pytest.fixture(scope="module", params=["launched", "patched"])
@@ -46,13 +44,6 @@ def meeting() -> dict[str, str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
-
-
-def configure(folder: Path, base: Path = SNGAN, steps: int = 2, **changes: object) -> Path:
-    optimization = {"total_steps": steps, "batch_size": 8, "d_updates_per_step": 2}
-    return write_configuration(
-        folder / "config.yaml", base, **{"DATA": DIGITS, "OPTIMIZATION": optimization, **changes}
-    )
 
 
 @pytest.fixture(scope="module")
@@ -139,62 +130,6 @@ def test_resuming_with_and_without_the_plugin_says_what_is_missing(
     outcome = host.run(configure(tmp_path, steps=5), digits, tmp_path / "again", *resume)
     assert outcome.status == 0, outcome.output
     assert outcome.lines("gsr: the checkpoint holds no state of it (none); it starts anew")
-
-
-KILLING = """
-import os, pathlib, signal
-from studiogan_gsr import GroupSpectralRegularizer
-count = [0]
-replace, unlink = pathlib.Path.replace, pathlib.Path.unlink
-def dying(original):
-    def call(*args, **kwargs):
-        count[0] += "model=" in str(args[0])
-        if count[0] > int(os.environ["WRITES"]):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return original(*args, **kwargs)
-    return call
-if "WRITES" in os.environ:
-    pathlib.Path.replace, pathlib.Path.unlink = dying(replace), dying(unlink)
-class Told(GroupSpectralRegularizer):
-    def load_state_dict(self, state, *args, **kwargs):
-        result = super().load_state_dict(state, *args, **kwargs)
-        print("loaded", {k: v.double().sum().item() for k, v in state.items() if k[0] in "uv"}, flush=True)
-        return result
-"""
-
-
-@pytest.mark.parametrize("writes", range(12))
-def test_killed_at_any_write_of_a_checkpoint_a_run_goes_on_from_a_whole_one(
-    writes: int, checkout: Checkout, digits: Path, tmp_path: Path, make_package: MakePackage
-) -> None:
-    """BigGAN has three files a step, so that a first save makes three writes, and a later one six."""
-    site = make_package("kills", "studiogan.regularizers", {"told": "kills:Told"}, {"kills": KILLING})
-    base = shipped_configuration("CIFAR10_LT/BigGAN-gSR")
-    configuration = configure(tmp_path, base, steps=5, REGULARIZER={"name": "told", "weight": 0.5, "beta": 0.99})
-    environment = {"PYTHONPATH": str(site)}
-    save = ("--print_freq", "1", "--save_freq", "2")
-    host, out = Host(checkout), tmp_path / "out"
-    killed = host.run(configuration, digits, out, *save, environment={**environment, "WRITES": str(writes)})
-    assert killed.status == -signal.SIGKILL
-    again = host.run(
-        configuration,
-        digits,
-        tmp_path / "again",
-        *save,
-        "-ckpt",
-        str(killed.checkpoint_folder),
-        environment=environment,
-    )
-    if writes < 3:
-        refused(again, r"no whole current checkpoint: found G of .*, D of .*, G_ema of no step")
-        return
-    assert again.status == 0, again.output
-    whole = 2 + 2 * (writes >= 6) + 2 * (writes >= 12)
-    (first, *_) = again.lines("Progress:")
-    assert int(re.search(r"Step: +(\d+)", first)[1]) == whole + 1
-    assert again.lines("told: state restored from the checkpoint")
-    left = sorted(path.name for path in killed.checkpoint_folder.iterdir())
-    assert left == [f"model={n}-current-weights-step=6.pth" for n in ("D", "G", "G_ema")]
 
 
 @pytest.mark.parametrize("model", ["SNGAN", "BigGAN", "ContraGAN"])
@@ -495,6 +430,27 @@ class Bad:
     refused(host.run(configuration, digits, tmp_path / "out", environment=environment), message)
 
 
+def test_a_plugin_that_changes_the_generator_later_is_stopped_in_that_step(
+    host: Host, digits: Path, tmp_path: Path, make_package: MakePackage
+) -> None:
+    sly = """
+from studiogan_gsr import GroupSpectralRegularizer
+class Sly(GroupSpectralRegularizer):
+    calls = 0
+    def penalty(self):
+        self.calls += 1
+        if self.calls == 3:
+            next(iter(self.matrices.parameters())).data.add_(0)
+        return super().penalty()
+"""
+    site = make_package("sly", "studiogan.regularizers", {"sly": "sly:Sly"}, {"sly": sly})
+    configuration = configure(tmp_path, REGULARIZER="sly")
+    outcome = host.run(configuration, digits, tmp_path / "out", environment={"PYTHONPATH": str(site)})
+    assert outcome.status == 1
+    assert outcome.lines(r"studiogan-gsr: sly 1.0")
+    assert len(outcome.lines("Progress:")) == 1
+
+
 def test_a_regularizer_that_stops_acting_stops_the_run(checkout: Checkout, digits: Path, tmp_path: Path) -> None:
     """A checkout that makes itself another optimizer after the hooks attached to the first."""
     clone = tmp_path / "clone"
@@ -628,6 +584,43 @@ def test_two_spawned_ranks_both_regularize_alike(host: Host, digits: Path, tmp_p
     assert proofs[0][1] == proofs[1][1]
     assert proofs[0][1].endswith("the same on all 2 ranks")
     assert outcome.lines("gsr_penalty")
+
+
+@pytest.mark.parametrize("arguments", [(), ("-sync_bn",)], ids=["", "sync_bn"])
+def test_data_parallel_regularizes_once_a_step(
+    arguments: tuple[str, ...], checkout: Checkout, digits: Path, tmp_path: Path
+) -> None:
+    """On the CPU DataParallel wraps the networks and splits nothing; converted batch norms hold for one device."""
+    base = shipped_configuration("CIFAR10_LT/BigGAN-gSR")
+    for ranks in (1, 2):
+        path = configure(tmp_path, base)
+        outcome = Host(checkout).run(path, digits, tmp_path / str(ranks), *arguments * (ranks - 1), ranks=ranks)
+        assert outcome.status == 0, outcome.output
+        penalties = [line.split("gsr_penalty: ")[1].split()[0] for line in outcome.lines("Progress:")]
+        if ranks == 1:
+            alone = penalties
+    assert penalties == alone
+    assert len(outcome.lines("rank 0: gsr: acted in step 1")) == 1
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_data_workers_are_started_in_any_way(
+    method: str, host: Host, digits: Path, tmp_path: Path, make_package: MakePackage
+) -> None:
+    """A plug-in's module is imported before the first worker starts."""
+    started = f"""
+import multiprocessing
+if multiprocessing.parent_process() is None:
+    multiprocessing.set_start_method("{method}", force=True)
+from studiogan_gsr import GroupSpectralRegularizer as Same
+"""
+    site = make_package("started", "studiogan.regularizers", {"same": "started:Same"}, {"started": started})
+    configuration = configure(tmp_path, REGULARIZER="same")
+    environment = {"PYTHONPATH": str(site)}
+    outcome = host.run(configuration, digits, tmp_path / "out", environment=environment, forked=False)
+    assert outcome.status == 0, outcome.output
+    assert outcome.lines("same: acted in step 1")
+    assert len(outcome.lines("Progress:")) == 3
 
 
 @pytest.mark.parametrize(

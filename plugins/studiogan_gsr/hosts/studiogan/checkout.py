@@ -18,7 +18,7 @@ from studiogan_gsr.errors import HostError, reason
 PINNED = "947b35e9835b67860fdce44d337f6d7fee7c8db3"  # 2023-08-06, the last one
 SOURCE = "https://github.com/POSTECH-CVLab/PyTorch-StudioGAN"
 ROOT_VARIABLE = "STUDIOGAN_ROOT"
-_OTHER = "this checkout is too old or changed too much"
+OTHER = "this checkout is too old or changed too much"
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def surface(module: str, path: str, parameters: list[str]) -> tuple[Any, str, Ca
         owner: Any = import_module(module)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module}.".startswith(f"{error.name}."):
-            raise HostError(f"StudioGAN's {module} is missing: {_OTHER}") from error
+            raise HostError(f"StudioGAN's {module} is missing: {OTHER}") from error
         raise HostError(
             f"StudioGAN's {module} needs the package {error.name}, which is not installed: "
             "pip install 'studiogan-gsr[studiogan]' brings all that the pinned commit needs"
@@ -116,12 +116,12 @@ def surface(module: str, path: str, parameters: list[str]) -> tuple[Any, str, Ca
         owner = getattr(owner, parent, None)
     function = getattr(owner, name, None)
     if not callable(function):
-        raise HostError(f"StudioGAN's {module}.{path} is missing: {_OTHER}")
+        raise HostError(f"StudioGAN's {module}.{path} is missing: {OTHER}")
     found = list(inspect.signature(function).parameters)
     if missing := [name for name in parameters if name not in found]:
         raise HostError(
             f"StudioGAN's {module}.{path} has the parameters {', '.join(found)}; the hooks need "
-            f"{', '.join(missing)}: {_OTHER}"
+            f"{', '.join(missing)}: {OTHER}"
         )
     return owner, name, function
 

@@ -31,7 +31,7 @@ from studiogan_gsr.datasets.preprocessing import Prepared, Preprocessing
 from studiogan_gsr.datasets.summary import describe
 from studiogan_gsr.errors import CheckpointError, ConfigurationError, DataError, GSRError, HostError, reason
 from studiogan_gsr.hosts.regularization import Regularization, check_ranks, listed
-from studiogan_gsr.hosts.studiogan.checkout import surface
+from studiogan_gsr.hosts.studiogan.checkout import OTHER, surface
 from studiogan_gsr.hosts.studiogan.configuration import check_size, check_values, check_whole, contradiction
 from studiogan_gsr.registry import find_dataset, find_regularizer, make_dataset
 from studiogan_gsr.settings import (
@@ -87,7 +87,7 @@ def install() -> None:
     if _installed:
         return
     if not isinstance(getattr(import_module("worker"), "LOG_FORMAT", None), str):
-        raise HostError("StudioGAN's worker.LOG_FORMAT is missing: this checkout is too old or changed too much")
+        raise HostError(f"StudioGAN's worker.LOG_FORMAT is missing: {OTHER}")
     hooks = [
         _hook("data_util", "Dataset_.__init__", ["resize_size", "resizer", "hdf5_path"], _make_dataset),
         _hook("config", "Configurations._overwrite_cfgs", ["self", "cfg_file"], _read_configuration),
@@ -127,8 +127,7 @@ def _hook(
     extra = [parameter for parameter in signature.parameters if parameter not in taken]
     if extra and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
         raise HostError(
-            f"StudioGAN's {module}.{path} has the parameters {', '.join(extra)}, which the hooks do not know: "
-            "this checkout is too old or changed too much"
+            f"StudioGAN's {module}.{path} has the parameters {', '.join(extra)}, which the hooks do not know: {OTHER}"
         )
 
     @functools.wraps(function)
@@ -402,7 +401,11 @@ def _load_file(original: Callable[..., Any], optimizer: Any, ckpt_path: str, loa
         ckpt_path = re.sub(r"step=\d+\.pth$", f"step={_run.step_to_load}.pth", ckpt_path)
     with _only_weights():
         result = original(optimizer=optimizer, ckpt_path=ckpt_path, load_opt=load_opt, **rest)
-    if not load_opt or optimizer is not _run.optimizer:
+    if optimizer is not _run.optimizer:
+        return result
+    if not load_opt:
+        if _run.regularization is not None:
+            _say(f"{_run.regularization.name}: fine-tuning: its state in the checkpoint is left, and it starts anew")
         return result
     saved = torch.load(ckpt_path, map_location="cpu", weights_only=True).get(STATE_KEY)
     if _run.regularization is not None:
