@@ -1,0 +1,68 @@
+"""Fréchet distance between Gaussians fitted to features (Heusel et al. 2017, FID), also of few images.
+
+The term Tr (S1 S2)^(1/2) is the sum of the singular values of R1 R2^T, where Ri^T Ri = Si.  A root R has no more
+rows than there are images, so that the distance of a class of 20 images needs no matrix of 2048 x 2048, no square
+root of a singular one, and no offset on its diagonal.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Gaussian:
+    """Mean (d,) and a root (r, d) of the covariance, r <= min(images, d); float64."""
+
+    def __init__(self, mean: Tensor, root: Tensor, count: int) -> None:
+        self.mean, self.root, self.count = mean, root, count
+
+    @classmethod
+    def of(cls, features: Tensor) -> Gaussian:
+        """Fitted to features (N, d), with the unbiased covariance; N is at least 2."""
+        if len(features) <= features.shape[1]:
+            mean = features.double().mean(0)
+            return cls(mean, (features.double() - mean) / (len(features) - 1) ** 0.5, len(features))
+        moments = Moments(features.shape[1], features.device)
+        for block in features.split(8192):  # type: ignore[no-untyped-call]
+            moments.update(block)
+        return moments.gaussian()
+
+    @property
+    def variance(self) -> Tensor:
+        """The trace of the covariance."""
+        return self.root.square().sum()
+
+
+class Moments:
+    """Count, mean and centred second moment of features that come in blocks (Chan et al. 1979); float64."""
+
+    def __init__(self, dimensions: int, device: torch.device | str = "cpu") -> None:
+        self.count = 0
+        self.mean = torch.zeros(dimensions, dtype=torch.float64, device=device)
+        self.scatter = torch.zeros(dimensions, dimensions, dtype=torch.float64, device=device)
+
+    def update(self, features: Tensor) -> None:
+        """Take in features (N, d)."""
+        if not len(features):
+            return
+        block = features.double()
+        mean = block.mean(0)
+        centred = block - mean
+        shift, total = mean - self.mean, self.count + len(block)
+        self.scatter += centred.T @ centred
+        self.scatter += torch.outer(shift, shift) * (self.count * len(block) / total)
+        self.mean = self.mean + shift * (len(block) / total)
+        self.count = total
+
+    def gaussian(self) -> Gaussian:
+        """With the unbiased covariance; count is at least 2."""
+        values, vectors = torch.linalg.eigh(self.scatter / (self.count - 1))
+        return Gaussian(self.mean, values.clamp(min=0).sqrt()[:, None] * vectors.T, self.count)
+
+
+def frechet_distance(one: Gaussian, other: Gaussian) -> float:
+    """The squared distance |m1 - m2|^2 + Tr (S1 + S2 - 2 (S1 S2)^(1/2)), 0 or more."""
+    shared = torch.linalg.svdvals(one.root @ other.root.T).sum()
+    squared = (one.mean - other.mean).square().sum() + one.variance + other.variance - 2 * shared
+    return max(0.0, float(squared))

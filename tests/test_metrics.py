@@ -1,0 +1,125 @@
+"""Distances between sets of features: against torch-fidelity, prdc and definitions, and for their meaning."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prdc import compute_prdc
+from torch import Tensor
+
+from studiogan_gsr.evaluation import manifold
+from studiogan_gsr.evaluation.frechet import Gaussian, Moments, frechet_distance
+from studiogan_gsr.evaluation.kernel import kernel_distance
+from studiogan_gsr.evaluation.manifold import (
+    mean_pairwise_distance,
+    nearest,
+    neighbour_radii,
+    precision_recall_density_coverage,
+)
+
+
+def features(count: int, dimensions: int, scale: float = 1.0, shift: float = 0.0, seed: int = 0) -> Tensor:
+    """Correlated, rectified, as a network's are."""
+    mix = torch.randn(dimensions, dimensions, generator=torch.Generator().manual_seed(99)) / dimensions**0.5
+    noise = torch.randn(count, dimensions, generator=torch.Generator().manual_seed(seed))
+    return (noise @ mix * scale + shift).relu()
+
+
+PAIRS = [
+    (features(900, 64), features(700, 64, 1.2, 0.1, 1)),
+    (features(20, 64), features(700, 64, 0.8, 0.0, 1)),  # fewer images than features
+    (features(9, 64), features(12, 64, 1.0, 0.3, 1)),
+    (features(900, 64) + 300, features(700, 64, 1.2, 0.1, 1) + 300),  # far from the origin
+]
+
+
+@pytest.mark.parametrize(("one", "other"), PAIRS)
+def test_the_frechet_distance_is_torch_fidelitys(one: Tensor, other: Tensor) -> None:
+    fid = pytest.importorskip("torch_fidelity.metric_fid")
+    theirs = fid.fid_statistics_to_metric(
+        *(fid.fid_features_to_statistics(x.double()) for x in (one, other)), verbose=False
+    )["frechet_inception_distance"]
+    assert frechet_distance(Gaussian.of(one), Gaussian.of(other)) == pytest.approx(theirs, rel=1e-5)
+
+
+def test_the_frechet_distance_of_known_gaussians() -> None:
+    """Two diagonal ones: |m1 - m2|^2 + sum (s1 - s2)^2."""
+    mean, one, other = torch.tensor([3.0, 4.0]).double(), torch.tensor([2.0, 5.0]), torch.tensor([1.0, 9.0])
+    found = frechet_distance(
+        Gaussian(mean, torch.diag(one.double()), 9), Gaussian(0 * mean, torch.diag(other.double()), 9)
+    )
+    assert found == pytest.approx(25 + 1 + 16)
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=6).filter(lambda sizes: sum(sizes) > 5))
+@settings(max_examples=30, deadline=None)
+def test_moments_do_not_depend_on_the_blocks(sizes: list[int]) -> None:
+    whole = features(sum(sizes), 5, seed=sum(sizes)) + 100
+    moments = Moments(5)
+    for block in whole.split(sizes):
+        moments.update(block)
+    np.testing.assert_allclose(moments.mean, whole.double().mean(0), rtol=1e-12)
+    np.testing.assert_allclose(moments.scatter / (moments.count - 1), np.cov(whole.double().T), atol=1e-10)
+    gaussian = moments.gaussian()
+    np.testing.assert_allclose(gaussian.root.T @ gaussian.root, np.cov(whole.double().T), atol=1e-10)
+
+
+@pytest.mark.parametrize("pairs", [2**24, 700, 1])
+def test_precision_recall_density_and_coverage_are_prdcs(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifold, "_PAIRS", pairs)
+    for seed, (n, m) in enumerate(((60, 80), (150, 90))):
+        real, fake = features(n, 24, seed=seed), features(m, 24, 1.1, 0.05, seed + 9)
+        for neighbours in (1, 5):
+            theirs = compute_prdc(real.numpy(), fake.numpy(), neighbours)
+            assert precision_recall_density_coverage(real, fake, neighbours) == pytest.approx(theirs, rel=1e-5)
+            radii = neighbour_radii(real, neighbours)
+            assert precision_recall_density_coverage(real, fake, neighbours, radii) == pytest.approx(theirs, rel=1e-5)
+
+
+def test_the_kernel_distance_is_torch_fidelitys_unbiased_estimate() -> None:
+    kid = pytest.importorskip("torch_fidelity.metric_kid")
+    options = {"kid_kernel_poly_degree": 3, "kid_kernel_poly_gamma": None, "kid_kernel_poly_coef0": 1}
+    one, other = features(300, 24), features(300, 24, 1.1, 0.05, 1)
+    pairs = ((one, one), (one, other), (other, other))
+    kernels = (kid.kernel_poly(x.double().numpy(), y.double().numpy(), **options) for x, y in pairs)
+    assert kernel_distance(one, other) == pytest.approx(kid.mmd2(*kernels), rel=1e-5)
+
+
+def test_the_kernel_distance_of_few_images_is_right_on_average_where_a_frechet_distance_is_not() -> None:
+    """Of the same distribution both should be 0: with ten images a side only one is."""
+    draws = [(features(10, 32, seed=2 * i), features(10, 32, seed=2 * i + 1)) for i in range(200)]
+    kernel = np.array([kernel_distance(*draw) for draw in draws])
+    assert abs(kernel.mean()) < 3 * kernel.std() / len(kernel) ** 0.5
+    few = np.mean([frechet_distance(*map(Gaussian.of, draw)) for draw in draws])
+    many = frechet_distance(Gaussian.of(features(20000, 32)), Gaussian.of(features(20000, 32, seed=1)))
+    assert many < 0.02 < 5 < few
+
+
+def test_pairwise_distance_and_nearest_neighbours_are_those_of_all_pairs() -> None:
+    one, other = features(40, 6), features(30, 6, seed=1)
+    pairs = [(one[i] - one[j]).double().norm().item() for i, j in itertools.permutations(range(40), 2)]
+    assert mean_pairwise_distance(one) == pytest.approx(np.mean(pairs), rel=1e-6)
+    assert mean_pairwise_distance(one[:1].expand(7, -1)) == pytest.approx(0, abs=1e-6)
+    index, distance = nearest(other, one)
+    table = torch.cdist(other.double(), one.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    assert index.tolist() == table.argmin(1).tolist()
+    np.testing.assert_allclose(distance, table.min(1).values, rtol=1e-6)
+
+
+def test_the_numbers_mean_what_they_are_read_as() -> None:
+    """A collapsed generator has precision and no recall; a scattered one has the reverse."""
+    real = features(1500, 8)
+    collapsed, scattered = real[:1] + 0.01 * features(1500, 8, seed=1), real * 3
+    same = precision_recall_density_coverage(real, features(1500, 8, seed=2))
+    narrow, wide = (precision_recall_density_coverage(real, fake) for fake in (collapsed, scattered))
+    assert min(same["precision"], same["recall"], same["coverage"]) > 0.8
+    assert 0.85 < same["density"] < 1.15
+    assert narrow["precision"] > 0.9 > 0.1 > narrow["recall"]
+    assert narrow["coverage"] < 0.1
+    assert wide["recall"] > 0.9 > 0.7 > wide["precision"]
+    assert mean_pairwise_distance(collapsed) < 0.1 * mean_pairwise_distance(real) < mean_pairwise_distance(scattered)
