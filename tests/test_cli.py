@@ -320,6 +320,11 @@ def test_a_ranks_error_is_told_like_any_other(
     for last, text, status in (
         ("studiogan_gsr.errors.DataError: DATA.num_classes: found 9", "DATA.num_classes: found 9", 2),
         ("KeyError: 'x'", "the run failed: KeyError: 'x' (at ", 1),
+        (
+            "RuntimeError: CUDA error\nFor debugging: see\n",
+            "the run failed: RuntimeError: CUDA error For debugging: ",
+            1,
+        ),
     ):
         error = RuntimeError(f"-- Process 1 terminated\nTraceback (most recent call last):\n  File ...\n{last}\n")
 

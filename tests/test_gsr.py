@@ -428,3 +428,13 @@ def test_another_number_of_classes_is_refused() -> None:
 def test_the_description_says_what_is_penalised() -> None:
     text = str(GroupSpectralRegularizer(OneHot(10, [16, 24, 16]), CIFAR))
     assert "3 layers, 60 matrices of 4x4 and 4x6, weight 0.5, beta 0.99, power_iterations 4" in text
+
+
+def test_a_subclass_with_options_of_its_own_checks_those_that_it_passes_on() -> None:
+    class Louder(GroupSpectralRegularizer):
+        def __init__(self, generator: nn.Module, class_counts: list[int], volume: int = 1, **options: Any) -> None:
+            super().__init__(generator, class_counts, **options)
+
+    Louder.check_options({"volume": 3, "groups": 2})
+    with pytest.raises(OptionError, match="beta: found 2"):
+        Louder.check_options({"beta": 2})

@@ -15,6 +15,7 @@ import torch
 
 from conftest import MakePackage
 from host import Host, Outcome, configure, refused
+from studiogan_gsr.hosts.studiogan import hooks
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
 from studiogan_gsr.shipped import shipped_configuration
 
@@ -165,6 +166,45 @@ def test_fine_tuning_with_frozen_layers_starts_the_state_anew_and_says_so(
     before, after = trained.checkpoint("D")["state_dict"], outcome.checkpoint("D")["state_dict"]
     frozen = [name for name in before if torch.equal(before[name], after[name]) and "weight_orig" in name]
     assert any(name.startswith("blocks.0.") for name in frozen)
+
+
+def test_adaptive_augmentation_cannot_be_switched_on_where_nothing_was_adapted(
+    trained: Outcome, checkout: Checkout, digits: Path, tmp_path: Path
+) -> None:
+    ada = {"apply_ada": True, "ada_aug_type": "bgc", "ada_initial_augment_p": 0, "ada_target": 0.6}
+    configuration = configure(tmp_path, steps=5, AUG={**ada, "ada_kimg": 500, "ada_interval": 4})
+    folder = shutil.copytree(trained.checkpoint_folder, tmp_path / "checkpoint")
+    outcome = Host(checkout).run(configuration, digits, tmp_path / "out", "-ckpt", str(folder))
+    refused(outcome, "checkpoint: was trained without ADA or APA, and holds no p for them to go on from")
+
+
+@pytest.mark.parametrize(
+    ("files", "loaded", "said"),
+    [
+        ({"G": [2, 4], "D": [2], "G_ema": [2]}, 2, ""),  # killed while step 4 was being saved as the best
+        ({"G": [2, 4], "D": [2, 4], "G_ema": [2, 4]}, 4, ""),  # or before step 2 was removed
+        ({"G": [4], "D": [2]}, None, "no best checkpoint is whole: the last weights are kept"),
+    ],
+)
+def test_the_best_networks_are_of_one_step(
+    files: dict[str, list[int]], loaded: int | None, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for network, steps in files.items():
+        for step in steps:
+            (tmp_path / f"model={network}-best-weights-step={step}.pth").touch()
+    for network in ("G", "D", "G_ema"):
+        (tmp_path / f"model={network}-current-weights-step=6.pth").touch()
+    asked: list[int | None] = []
+
+    def original(**arguments: object) -> int:
+        asked.append(hooks._run.step_to_load)
+        return 0
+
+    found = hooks._load_best(original, ckpt_dir=str(tmp_path), apply_g_ema=True)
+    assert asked == ([] if loaded is None else [loaded])
+    assert found == (6 if loaded is None else 0)
+    assert said in capsys.readouterr().out
+    assert hooks._run.step_to_load is None
 
 
 class Evil:

@@ -136,6 +136,12 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
+def place(error: BaseException) -> str:
+    """The line of code where an error was raised, as file:line; nothing for one that was not raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
+
+
 class Told(NamedTuple):
     """What a user reads of an error, the exit status that it means, and whether it is one of this package's."""
 
@@ -149,14 +155,15 @@ def in_one_line(error: BaseException) -> Told:
     text = " ".join(str(error).split())
     if isinstance(error, GSRError):
         return Told(text, error.exit_status, True)
-    if "Traceback (most recent call last)" in text:  # its last line is the error
-        text = str(error).strip().splitlines()[-1]
+    if "Traceback (most recent call last)" not in text:
+        text = reason(error)
+    else:  # after the indented lines of the last one comes the error, of one line or more
+        last = str(error).rpartition("Traceback (most recent call last)")[2].strip().splitlines()[1:]
+        start = next((i for i, line in enumerate(last) if line[:1].strip()), 0)
+        text = " ".join(" ".join(last[start:]).split())
         name, _, message = text.removeprefix(f"{__name__}.").partition(": ")
         kind = globals().get(name)
         if text.startswith(__name__) and isinstance(kind, type) and issubclass(kind, GSRError):
             return Told(message, kind.exit_status, True)
-    else:
-        text = reason(error)
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    place = f"{os.path.basename(where.filename)}:{where.lineno}"
-    return Told(f"the run failed: {text} (at {place}; --traceback shows the rest)", FAILED, False)
+    where = f"at {place(error)}; " if place(error) else ""
+    return Told(f"the run failed: {text} ({where}--traceback shows the rest)", FAILED, False)

@@ -98,7 +98,7 @@ def _unset(kind: Kind, names: str) -> dict[str, Key]:
 KEYS: dict[str, dict[str, Key]] = {
     "DATA": {
         "name": Key("CIFAR10", NAME),
-        "img_size": Key(32, one_of(4, 8, 16, 32, 64, 128, 256, 512, 1024)),
+        "img_size": Key(32, one_of(8, 16, 32, 64, 128, 256, 512, 1024)),
         "num_classes": Key(10, POSITIVE),
         "img_channels": Key(3, one_of(3)),
     },
@@ -219,7 +219,6 @@ NEEDS = (
     Need({"MODEL.backbone": ("stylegan3",)}, "STYLEGAN.stylegan3_cfg"),
     Need({"STYLEGAN.stylegan3_cfg": ("stylegan3-r",)}, "STYLEGAN.blur_init_sigma"),
     Need({"STYLEGAN.apply_pl_reg": _ON}, "STYLEGAN.pl_weight STYLEGAN.g_reg_interval"),
-    Need({"MODEL.apply_attn": _ON}, "MODEL.attn_g_loc MODEL.attn_d_loc"),
     Need({"MODEL.d_cond_mtd": ("AC", "2C", "D2DCE")}, "LOSS.cond_lambda"),
     Need({"MODEL.d_cond_mtd": ("2C", "D2DCE")}, "MODEL.d_embed_dim LOSS.temperature"),
     Need({"MODEL.d_cond_mtd": ("D2DCE",)}, "LOSS.m_p"),
@@ -276,3 +275,6 @@ def check_together(value: Callable[[str], Any]) -> None:
     """
     if value("OPTIMIZATION.type_") == "SGD" and value("OPTIMIZATION.nesterov") and not value("OPTIMIZATION.momentum"):
         raise ConfigurationError("OPTIMIZATION.momentum", "0", "nesterov: true needs a momentum above 0")
+    places = [value(f"MODEL.attn_{side}_loc") for side in "gd"]
+    if value("MODEL.apply_attn") and places == [None, None]:
+        raise ConfigurationError("MODEL.attn_g_loc", UNSET, f"apply_attn needs a place: {BLOCKS.allowed}")

@@ -19,7 +19,7 @@ from studiogan_gsr.settings import RegularizerSettings
 
 _LISTED_CLASSES = 20
 # Of penalties on two ranks; equal weights on unlike devices differ by rounding.
-_SAME_PENALTY = 1e-3
+_SAME_PENALTY = 1e-5
 
 
 class Regularization:
@@ -87,7 +87,8 @@ class Regularization:
         self._acted, self._idle = steps, 0 if steps > self._acted else self._idle + 1
         if self._idle >= patience:
             span = f"steps {step - self._idle + 1} to {step}" if self._idle > 1 else f"step {step}"
-            raise RegularizerError(f"{self.plugin}: has not acted in {span}; the run is stopped")
+            skipped = ": its optimizer made none, or mixed precision found no finite gradient" * (patience > 1)
+            raise RegularizerError(f"{self.plugin}: has not acted in {span}{skipped}; the run is stopped")
 
     def report(self, step: int) -> dict[str, float]:
         """The scalars after training step `step`; RegularizerError where they or the penalty are not finite."""
@@ -136,7 +137,7 @@ def _same(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
 
 
 def check_ranks(regularization: Regularization | None, step: int) -> int:
-    """See that all ranks are regularized, and alike; every rank calls this after the same step.
+    """See that all ranks are regularized, and alike; every rank calls this after the same step, 0 before the first.
 
     Gives the number of ranks.  RegularizerError, on every rank, where one has no regularizer, another one,
     has acted less often, or has another penalty: weights that are equal on all ranks have equal penalties.
@@ -148,6 +149,7 @@ def check_ranks(regularization: Regularization | None, step: int) -> int:
         steps = regularization.attachment.steps
         # Before the first step, which a GradScaler may skip, ranks need not hold the same weights.
         mine = regularization._terms, steps, regularization.penalty if steps else 0.0
+    when = f"step {step}" if step else "before the first step"
     everyone: list[tuple[str, int, float] | None] = [None] * dist.get_world_size()
     dist.all_gather_object(everyone, mine)
     for rank, other in enumerate(everyone):
@@ -157,15 +159,33 @@ def check_ranks(regularization: Regularization | None, step: int) -> int:
         if first is None or other is None:
             without, those = (0, rank) if first is None else (rank, 0)
             raise RegularizerError(
-                f"step {step}: rank {without} has no regularizer, rank {those} has; the run is stopped: "
+                f"{when}: rank {without} has no regularizer, rank {those} has; the run is stopped: "
                 "is the package, the patch or the configuration another one there?"
             )
-        if first[:2] != other[:2] or not math.isclose(first[2], other[2], rel_tol=_SAME_PENALTY):
+        # A penalty that is not finite is `report`'s to tell.
+        same = math.isclose(first[2], other[2], rel_tol=_SAME_PENALTY) or not math.isfinite(first[2] + other[2])
+        if first[:2] != other[:2] or not same:
             raise RegularizerError(
-                f"step {step}: rank 0 and rank {rank} are not regularized alike: {_differ(first, other)}; "
+                f"{when}: rank 0 and rank {rank} are not regularized alike: {_differ(first, other)}; "
                 "the run is stopped"
             )
     return len(everyone)
+
+
+@torch.no_grad()
+def equalise_ranks(regularization: Regularization | None, generator: nn.Module) -> None:
+    """Before the first step, on every rank: see that all are regularized alike, and give all rank 0's buffers.
+
+    DDP averages the loss's gradients, the penalty's are each rank's own.  They are equal where the penalty reads
+    equal numbers: parameters are, but the vectors of spectral norm, which every rank draws for itself, are not.
+    Once equal, they stay so, as they are made of the weights alone.
+    """
+    if check_ranks(regularization, 0) == 1 or regularization is None:
+        return
+    for buffer in generator.buffers():
+        shared = buffer.contiguous()
+        dist.broadcast(shared, 0)
+        buffer.copy_(shared)
 
 
 def _differ(first: tuple[str, int, float], other: tuple[str, int, float]) -> str:

@@ -11,11 +11,10 @@ L C is in the authors' program, not in the paper's formula; `weight` means somet
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -44,12 +43,12 @@ _RELEASED_FIRST = 10
 class GSROptions:
     """Checked options of `GroupSpectralRegularizer`, which explains them.  Raises OptionError."""
 
-    weight: float
-    beta: float | None
-    power_iterations: int
-    groups: int | str
-    apply_to: Sequence[str]
-    released_bias_update: bool
+    weight: float = 0.5
+    beta: float | None = 0.99
+    power_iterations: int = 4
+    groups: int | str = "square"
+    apply_to: Sequence[str] = SIDES
+    released_bias_update: bool = False
 
     def __post_init__(self) -> None:
         if not _is_number(self.weight) or not 0 <= self.weight < float("inf"):
@@ -142,12 +141,7 @@ class GroupSpectralRegularizer(nn.Module):
     @classmethod
     def check_options(cls, options: Mapping[str, Any]) -> None:
         """Raise OptionError for options that no generator could be regularized with."""
-        defaults = {
-            name: parameter.default
-            for name, parameter in inspect.signature(cls).parameters.items()
-            if parameter.default is not parameter.empty
-        }
-        GSROptions(**(defaults | dict(options)))
+        GSROptions(**{field.name: options[field.name] for field in fields(GSROptions) if field.name in options})
 
     def penalty(self) -> Tensor:
         """The penalty, a scalar with gradient to every parameter behind gains and biases."""

@@ -231,7 +231,7 @@ def _check_together(configuration: Configuration) -> None:
     if model.apply_attn:
         for side, last in (("g", blocks), ("d", blocks + 1)):
             places = getattr(model, f"attn_{side}_loc")
-            if max(places, default=0) > last:
+            if max(places or (), default=0) > last:
                 path = f"MODEL.attn_{side}_loc"
                 raise ConfigurationError(path, str(list(places)), f"at {data.img_size} pixels blocks are 1 to {last}")
     if model.d_cond_mtd in ("2C", "D2DCE") and optimization.batch_size < 2:

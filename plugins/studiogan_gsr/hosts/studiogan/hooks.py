@@ -1,9 +1,9 @@
 """Where the plug-ins meet StudioGAN.
 
 The file that knows StudioGAN's attribute names (the launcher knows its entry, a shim one function
-more).  Each hook wraps one surface, leaves its own
-result alone, and does nothing where a configuration names no plug-in; but for the packer, whose
-place ours takes for every set.  A surface that is missing, or has other parameters, ends the run
+more).  Each hook wraps one surface and leaves its result alone.  Without a plug-in in the configuration nothing
+is attached, and a run's numbers are StudioGAN's; but configurations are checked, data sets packed and checkpoints
+written and read with more care, in every run.  A surface that is missing, or has other parameters, ends the run
 before it starts.
 """
 
@@ -29,8 +29,17 @@ from studiogan_gsr.datasets.pack import check_unindexed, pack
 from studiogan_gsr.datasets.packed import Packed, open_packed, packed_path
 from studiogan_gsr.datasets.preprocessing import Prepared, Preprocessing
 from studiogan_gsr.datasets.summary import describe
-from studiogan_gsr.errors import CheckpointError, ConfigurationError, DataError, GSRError, HostError, reason
-from studiogan_gsr.hosts.regularization import Regularization, check_ranks, listed
+from studiogan_gsr.errors import (
+    CheckpointError,
+    ConfigurationError,
+    DataError,
+    GSRError,
+    HostError,
+    RegularizerError,
+    place,
+    reason,
+)
+from studiogan_gsr.hosts.regularization import Regularization, check_ranks, equalise_ranks, listed
 from studiogan_gsr.hosts.studiogan.checkout import OTHER, surface
 from studiogan_gsr.hosts.studiogan.configuration import check_size, check_values, check_whole, contradiction
 from studiogan_gsr.registry import find_dataset, find_regularizer, make_dataset
@@ -54,6 +63,7 @@ class Run:
     """What the hooks of one process remember.
 
     step_to_load: of the checkpoint that is being loaded.  ranks_checked: whether all ranks have been compared.
+    adaptive: whether the run trains with ADA or APA.
     """
 
     def __init__(self) -> None:
@@ -61,6 +71,7 @@ class Run:
         self.regularization: Regularization | None = None
         self.optimizer: torch.optim.Optimizer | None = None
         self.step_to_load: int | None = None
+        self.adaptive = False
         self.ranks_checked = False
 
 
@@ -100,6 +111,7 @@ def install() -> None:
         ),
         _hook("models.model", "load_generator_discriminator", ["DATA", "MODEL"], _build_networks),
         _hook("config", "Configurations.define_optimizer", ["self", "Gen", "Dis"], _define_optimizer),
+        _hook("models.model", "prepare_parallel_training", ["Gen", "distributed_data_parallel"], _prepare_ranks),
         _hook("data_util", "Dataset_.load_dataset", ["self"], _load_dataset),
         _hook("worker", "WORKER.train_generator", ["self", "current_step"], _train_generator),
         _hook(
@@ -111,6 +123,7 @@ def install() -> None:
         _hook("worker", "WORKER.save", ["self", "step", "is_best"], _save),
         _hook("utils.misc", "save_model", ["model", "when", "step", "ckpt_dir", "states"], _save_model),
         _hook("utils.ckpt", "load_StudioGAN_ckpts", ["ckpt_dir", "load_best", "apply_g_ema"], _load_checkpoint),
+        _hook("utils.ckpt", "load_best_model", ["ckpt_dir", "apply_g_ema"], _load_best),
         _hook("utils.ckpt", "load_ckpt", ["optimizer", "ckpt_path", "load_opt"], _load_file),
     ]
     for owner, name, hooked in hooks:
@@ -137,12 +150,6 @@ def _hook(
         return hook(function, **bound.arguments)
 
     return owner, name, hooked
-
-
-def begin() -> None:
-    """Start a rank with nothing remembered: packing an HDF5 file may have opened the set before."""
-    global _run
-    _run = Run()
 
 
 def _read_configuration(original: Callable[..., None], self: Any, cfg_file: str) -> None:
@@ -173,7 +180,7 @@ def _read_configuration(original: Callable[..., None], self: Any, cfg_file: str)
 
 def _check_compatibility(original: Callable[..., None], self: Any) -> None:
     """Look at the keys together, and name StudioGAN's own refusals as what they are."""
-    check_whole(self.super_cfgs)
+    check_whole(self)
     try:
         original(self)
     except AssertionError as error:
@@ -260,6 +267,7 @@ def _make_hdf5(
         return str(path), False, None
     if found is not None:
         _check_data(dataset, name, DATA)
+    _run.training_set = None  # this one is packed; what is trained on is opened from the file
     data = dataset.data
     prepared = data if isinstance(data, Prepared) else Prepared(data, name, img_size, resizer)
     if path.exists():
@@ -273,8 +281,12 @@ def _build_networks(original: Callable[..., Any], **arguments: Any) -> Any:
     """Name what StudioGAN says while it builds the networks as what it is."""
     try:
         return original(**arguments)
+    except (torch.cuda.OutOfMemoryError, MemoryError, OSError, ImportError):
+        raise
     except Exception as error:
-        raise ConfigurationError("DATA and MODEL", "networks that cannot be built", reason(error)) from error
+        raise ConfigurationError(
+            "DATA and MODEL", "networks that cannot be built", f"{reason(error)} (at {place(error)})"
+        ) from error
 
 
 def _define_optimizer(original: Callable[..., None], self: Any, Gen: Any, Dis: Any) -> None:
@@ -282,6 +294,7 @@ def _define_optimizer(original: Callable[..., None], self: Any, Gen: Any, Dis: A
     original(self, Gen, Dis)
     _run.optimizer = self.OPTIMIZATION.g_optimizer
     settings, name = _settings(self), str(self.DATA.name)
+    _run.adaptive = bool(self.RUN.train and (self.AUG.apply_ada or self.AUG.apply_apa))
     if not self.RUN.train:
         if settings is not None:
             _say(f"no training in this run: {settings.name} is not attached")
@@ -297,12 +310,22 @@ def _define_optimizer(original: Callable[..., None], self: Any, Gen: Any, Dis: A
     _say(_run.regularization.summary)
 
 
+def _prepare_ranks(original: Callable[..., Any], Gen: Any, distributed_data_parallel: bool, **rest: Any) -> Any:
+    """Let all ranks start from one generator, buffers included."""
+    if distributed_data_parallel:
+        equalise_ranks(_run.regularization, Gen)
+    return original(Gen=Gen, distributed_data_parallel=distributed_data_parallel, **rest)
+
+
 def _train_generator(original: Callable[..., Any], self: Any, current_step: int) -> Any:
     """See after every step, on every rank, that the regularizer has acted; and now and then that all ranks agree."""
+    if _run.regularization is None and (settings := _settings(self.cfgs)) is not None:
+        raise RegularizerError(f"{settings.name} is not attached: StudioGAN made its optimizers without the hooks")
     result = original(self, current_step)
     step, regularization, first = current_step + 1, _run.regularization, not _run.ranks_checked
     if regularization is not None:
-        regularization.check_acted(step, _PATIENCE[bool(self.RUN.mixed_precision)])
+        scaled = self.RUN.mixed_precision and not self.is_stylegan  # as StudioGAN chooses
+        regularization.check_acted(step, _PATIENCE[bool(scaled)])
     if first or step % self.RUN.print_freq == 0:
         ranks = check_ranks(regularization, step)
         # With mixed precision the first steps may be skipped, on all ranks alike.
@@ -374,23 +397,41 @@ def _load_checkpoint(
 ) -> Any:
     """Load the newest step that is whole; CheckpointError, by name, where there is none or it cannot be loaded."""
     folder, when = Path(ckpt_dir), "best" if load_best else "current"
-    found = [key for key in _networks(folder) if key[1] == when]
-    steps = {model: {step for name, _, step in found if name == model} for model in ("G", "D", "G_ema")}
-    wanted = ["G", "D", "G_ema"] if apply_g_ema else ["G", "D"]
-    whole = set.intersection(*(steps[model] for model in wanted))
+    steps = _steps(folder, when, apply_g_ema)
+    whole = set.intersection(*steps.values())
     if not whole:
-        there = ", ".join(f"{model} of {sorted(steps[model]) or 'no step'}" for model in wanted)
+        there = ", ".join(f"{model} of {sorted(found) or 'no step'}" for model, found in steps.items())
         raise CheckpointError(f"{folder}: no whole {when} checkpoint: found {there}")
     _run.step_to_load = max(whole)
+    if left := set.union(*steps.values()) - {max(whole)}:
+        _say(f"{folder}: goes on from step {max(whole)}; files of {sorted(left)} are left aside")
     try:
         with _only_weights():
-            return original(ckpt_dir=ckpt_dir, load_best=load_best, apply_g_ema=apply_g_ema, **rest)
+            loaded = original(ckpt_dir=ckpt_dir, load_best=load_best, apply_g_ema=apply_g_ema, **rest)
+        strength = loaded[4]  # after run's name, step, epoch and top-k
+        if _run.adaptive and isinstance(strength, str | None):
+            raise CheckpointError(f"{folder}: was trained without ADA or APA, and holds no p for them to go on from")
+        return loaded
     except GSRError:
         raise
     except Exception as error:
         raise CheckpointError(
             f"{folder}: the {when} checkpoint of step {max(whole)} cannot be loaded: {reason(error)[:300]}"
         ) from error
+    finally:
+        _run.step_to_load = None
+
+
+def _load_best(original: Callable[..., Any], ckpt_dir: str, apply_g_ema: bool, **rest: Any) -> Any:
+    """Load the newest best step that is whole; where files are there and none is, keep the last weights."""
+    steps = _steps(Path(ckpt_dir), "best", apply_g_ema)
+    whole = set.intersection(*steps.values())
+    if not whole and any(steps.values()):
+        _say(f"{ckpt_dir}: no best checkpoint is whole: the last weights are kept")
+        return max(set.intersection(*_steps(Path(ckpt_dir), "current", apply_g_ema).values()), default=0)
+    _run.step_to_load = max(whole, default=None)
+    try:
+        return original(ckpt_dir=ckpt_dir, apply_g_ema=apply_g_ema, **rest)
     finally:
         _run.step_to_load = None
 
@@ -413,6 +454,13 @@ def _load_file(original: Callable[..., Any], optimizer: Any, ckpt_path: str, loa
     elif saved is not None:
         _say(f"the checkpoint holds the state of {saved['name']}, and this run has no regularizer")
     return result
+
+
+def _steps(folder: Path, when: str, averaged: bool) -> dict[str, set[int]]:
+    """Of each network that a checkpoint needs, the steps whose file is there."""
+    found = [(model, step) for model, saved, step in _networks(folder) if saved == when]
+    wanted = ["G", "D", "G_ema"] if averaged else ["G", "D"]
+    return {name: {step for model, step in found if model == name} for name in wanted}
 
 
 def _networks(folder: Path) -> dict[tuple[str, str, int], Path]:

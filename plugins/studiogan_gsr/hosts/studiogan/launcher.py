@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from studiogan_gsr.errors import RequestError
-from studiogan_gsr.hosts.studiogan import hooks, process, shims
+from studiogan_gsr.hosts.studiogan import process, shims
 from studiogan_gsr.hosts.studiogan.checkout import find_checkout, surface
 from studiogan_gsr.hosts.studiogan.cpu import redirect_devices_to_cpu
 from studiogan_gsr.shipped import shipped_configuration
@@ -62,7 +62,6 @@ class RankEntry:
         return RankEntry, (self.setup,)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        hooks.begin()
         return self.load_worker(*args, **kwargs)
 
 

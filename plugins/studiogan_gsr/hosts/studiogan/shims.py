@@ -88,6 +88,7 @@ def _best_checkpoint() -> None:
     parameters = ["ckpt_dir", "Gen", "Dis", "apply_g_ema", "Gen_ema", "ema"]
     ckpt, name, load_best_model = surface("utils.ckpt", "load_best_model", parameters)
 
+    @functools.wraps(load_best_model)
     def load_best_model_if_any(ckpt_dir: str, *args: Any, **kwargs: Any) -> Any:
         prefix = os.path.join(glob.escape(ckpt_dir), "model=G-")
         if glob.glob(prefix + "best-weights-step*.pth"):
@@ -110,6 +111,14 @@ def _integer_betas() -> None:
         define_optimizer(self, Gen, Dis)
 
     setattr(config, name, functools.wraps(define_optimizer)(define_optimizer_of_floats))
+
+
+def _late_penalties() -> None:
+    import torch
+
+    worker, _, _ = surface("worker", "WORKER.log_train_statistics", ["self", "current_step"])
+    for penalty in ("r1_penalty", "pl_reg_loss"):
+        setattr(worker, penalty, torch.zeros(()))
 
 
 def _checkpoint_numbers() -> None:
@@ -154,6 +163,12 @@ SHIMS = (
         "today's Adam refuses betas of which one is written as an integer (StyleGAN3: beta1: 0)",
         "both are made floats",
         _integer_betas,
+    ),
+    Shim(
+        "late-penalties",
+        "a resumed StyleGAN logs its R1 and path-length penalties before the first step in which they are due",
+        "until then they are 0",
+        _late_penalties,
     ),
     Shim(
         "checkpoint-numbers",
