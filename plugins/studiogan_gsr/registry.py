@@ -31,8 +31,11 @@ from studiogan_gsr.errors import (
 
 REGULARIZERS = "studiogan.regularizers"
 DATASETS = "studiogan.datasets"
+BACKBONES = "studiogan.backbones"
 STARTUP = "studiogan.startup"  # called by a patched main.py, not through this file
-GROUPS = (REGULARIZERS, DATASETS, STARTUP)
+GROUPS = (REGULARIZERS, DATASETS, BACKBONES, STARTUP)
+# Where a user writes a plug-in's name.
+_NAMED_BY = {REGULARIZERS: "REGULARIZER", DATASETS: "DATA.name", BACKBONES: "--backbone"}
 # A factory's options, and the parts of a name that give them.
 _PART_OF = {
     "ratio": "ratio (_rho)",
@@ -85,7 +88,7 @@ def load_plugin(group: str, name: str) -> LoadedPlugin:
     found = find_plugins(group)
     plugins = [p for p in found if p.name == name]
     if not plugins:
-        key = "REGULARIZER" if group == REGULARIZERS else "DATA.name"
+        key = _NAMED_BY[group]
         names = [p.name for p in found]
         raise ConfigurationError(
             key, repr(name), f"installed are {', '.join(names) or 'none'}{near_miss(name, names)}"
@@ -242,6 +245,26 @@ def make_dataset(loaded: LoadedPlugin, root: str, split: str, options: Mapping[s
             "they must agree",
         )
     return dataset
+
+
+def find_backbone(name: str) -> LoadedPlugin:
+    """The plug-in of a network for features, by name."""
+    return load_plugin(BACKBONES, name)
+
+
+def make_backbone(loaded: LoadedPlugin, device: Any) -> Any:
+    """Call the factory and check what it gives; WeightsError where weights are missing, else PluginError."""
+    try:
+        backbone = loaded.factory(device)
+    except GSRError:
+        raise
+    except FOREIGN as error:
+        raise PluginError(str(loaded.plugin), f"failed: {reason(error)}") from error
+    missing = [name for name in ("column", "digest") if not isinstance(getattr(backbone, name, None), str)]
+    if missing or not callable(backbone):
+        wanted = ", ".join(missing) or "a call"
+        raise PluginError(str(loaded.plugin), f"gave {type(backbone).__name__}, no backbone: it lacks {wanted}")
+    return backbone
 
 
 def _start(counts: list[int]) -> str:

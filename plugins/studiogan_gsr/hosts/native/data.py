@@ -57,13 +57,8 @@ def open_training_set(name: str, root: str, num_classes: int, size: int, resizer
     """
     found = find_dataset(name)
     packed = packed_path(root, name, size, resizer)
-    dataset: Any
-    if found is None:
-        dataset = _studiogans_own(name, root)
-    elif packed.exists():
-        dataset = open_packed(packed, name, size, resizer)
-    else:
-        dataset = make_dataset(found[0], root, "train", found[1])
+    use_packed = found is not None and packed.exists()
+    dataset = open_packed(packed, name, size, resizer) if use_packed else open_images(name, root, "train")
     prepared = Prepared(dataset, name, size, resizer)
     counts = prepared.class_counts
     if len(counts) != num_classes:
@@ -83,15 +78,24 @@ def open_training_set(name: str, root: str, num_classes: int, size: int, resizer
     return TrainingSet(Pixels(prepared), counts, record, summary)
 
 
-def _studiogans_own(name: str, root: str) -> Any:
+def open_images(name: str, root: str, split: str) -> Any:
+    """The images of a split, "train" or "reference", as they lie there; DataError where they are missing.
+
+    A plug-in's set; StudioGAN's CIFAR10 or CIFAR100, whose reference is the test part; or the image folder
+    `root`/train, whose reference is `root`/valid.
+    """
+    found = find_dataset(name)
+    if found is not None:
+        return make_dataset(found[0], root, split, found[1])
     if name not in ("CIFAR10", "CIFAR100"):
-        layout = f"{name}: {Path(root).resolve()} needs train/, with one folder of images a class"
-        return class_folders(Path(root), "train", layout)
+        part = "train" if split == "train" else "valid"
+        layout = f"{name}: {Path(root).resolve()} needs {part}/, with one folder of images a class"
+        return class_folders(Path(root), part, layout)
     from torchvision import datasets
 
     try:
         Path(root).mkdir(parents=True, exist_ok=True)
-        return getattr(datasets, name)(root=root, train=True, download=True)
+        return getattr(datasets, name)(root=root, train=split == "train", download=True)
     except Exception as error:
         raise DataError(f"{name}: {Path(root).resolve()} needs the CIFAR archive: {reason(error)}") from error
 

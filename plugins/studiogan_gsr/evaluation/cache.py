@@ -1,0 +1,36 @@
+"""Features of reference images, kept under a digest of everything that determines them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from studiogan_gsr.evaluation.features import Sample
+from studiogan_gsr.files import write_atomically
+
+FOLDER = Path.home() / ".cache" / "studiogan-gsr" / "references"
+
+
+def cached(terms: Mapping[str, Any], make: Callable[[], Sample], folder: Path | None = None) -> tuple[Sample, str]:
+    """The sample for these terms, made if it is not kept yet or is damaged; and the digest.
+
+    terms: plain data, everything that determines the sample.
+    """
+    digest = hashlib.sha256(json.dumps(dict(terms), sort_keys=True).encode()).hexdigest()
+    path = (folder or FOLDER) / f"{digest}.pt"
+    try:
+        kept = torch.load(path, map_location="cpu", weights_only=True)
+        return Sample(kept["features"], kept["logits"], kept["labels"]), digest
+    except Exception:  # not there, or half a file of another program: made anew
+        sample = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    torch.save({name: getattr(sample, name) for name in ("features", "logits", "labels")}, buffer)
+    write_atomically(path, buffer.getvalue())
+    return sample, digest

@@ -1,0 +1,71 @@
+"""Images -> features, once for all metrics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from studiogan_gsr.errors import EvaluationError
+from studiogan_gsr.evaluation.backbones import Backbone
+from studiogan_gsr.progress import track
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a backbone makes of images: features (N, d) and logits (N, k) float32, labels (N,) int64; on the CPU.
+
+    seconds: in the network, and for all.
+    """
+
+    features: Tensor
+    logits: Tensor
+    labels: Tensor
+    seconds: tuple[float, float] = (0.0, 0.0)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def of(self, labels: list[int]) -> Sample:
+        """The images of these classes."""
+        chosen = torch.isin(self.labels, torch.tensor(labels, dtype=self.labels.dtype))
+        return Sample(self.features[chosen], self.logits[chosen], self.labels[chosen])
+
+
+@torch.inference_mode()
+def extract(backbone: Backbone, batches: Iterable[tuple[Tensor, Tensor]], total: int, what: str) -> Sample:
+    """Features of uint8 images (B, 3, H, W) with labels (B,), `total` of them in all batches; shows progress.
+
+    Raises EvaluationError where features are not finite.
+    """
+    begun, inside, filled = time.perf_counter(), 0.0, 0
+    features = logits = labels = torch.empty(0)
+    for images, some in _counted(batches, total, what):
+        start = time.perf_counter()
+        found, scores = backbone(images)
+        found, scores = found.cpu(), scores.cpu()  # waits for the device
+        inside += time.perf_counter() - start
+        if not filled:
+            features, logits = (torch.empty(total, x.shape[1]) for x in (found, scores))
+            labels = torch.empty(total, dtype=torch.int64)
+        part = slice(filled, filled + len(found))
+        features[part], logits[part], labels[part] = found, scores, some.cpu()
+        filled += len(found)
+    if filled != total:
+        raise EvaluationError(f"{what}: found {filled} images where {total} were expected")
+    if not bool(features.isfinite().all()):
+        raise EvaluationError(f"{what}: features are not finite")
+    return Sample(features, logits, labels, (inside, time.perf_counter() - begun))
+
+
+def _counted(batches: Iterable[tuple[Tensor, Tensor]], total: int, what: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches, with progress in images."""
+    shown = track(range(total), what, total)
+    for batch in batches:
+        for _ in range(len(batch[1])):
+            next(shown, None)
+        yield batch
+    next(shown, None)

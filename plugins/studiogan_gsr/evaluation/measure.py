@@ -1,0 +1,125 @@
+"""Every metric of generated images, over all, by class, and by how many training images a class has.
+
+Distances between few images mislead: with fewer images than features a Fréchet distance is mostly the sampling
+error of two covariances.  It is given all the same, beside the kernel distance, which is unbiased, and with a note.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from studiogan_gsr.datasets.counts import frequency_thirds, shot_groups
+from studiogan_gsr.evaluation.features import Sample
+from studiogan_gsr.evaluation.frechet import Gaussian, frechet_distance
+from studiogan_gsr.evaluation.kernel import kernel_distance
+from studiogan_gsr.evaluation.manifold import (
+    mean_pairwise_distance,
+    neighbour_radii,
+    precision_recall_density_coverage,
+)
+
+METRICS = ("frechet", "kernel", "inception_score", "precision", "recall", "density", "coverage", "diversity")
+_SPLITS = 10  # of the inception score over all images
+_MOST = 10_000  # images a side in metrics of pairs, where time grows with the square
+
+
+class Reference:
+    """Real images' features, and what metrics need of them, computed once for every set of classes."""
+
+    def __init__(self, sample: Sample, neighbours: int = 5) -> None:
+        self.sample, self.neighbours = sample, neighbours
+        self._known: dict[tuple[int, ...] | None, tuple[Sample, Gaussian | None, Tensor | None, float | None]] = {}
+
+    def of(self, labels: Sequence[int] | None) -> tuple[Sample, Gaussian | None, Tensor | None, float | None]:
+        """Sample, Gaussian, radii and mean pairwise distance of some classes (None: all); None where too few."""
+        key = None if labels is None else tuple(labels)
+        if key not in self._known:
+            sample = self.sample if labels is None else self.sample.of(list(labels))
+            few = _some(sample.features)
+            gaussian = Gaussian.of(sample.features) if len(sample) > 1 else None
+            radii = neighbour_radii(few, self.neighbours) if len(sample) > self.neighbours else None
+            self._known[key] = sample, gaussian, radii, mean_pairwise_distance(few) if len(sample) > 1 else None
+        return self._known[key]
+
+
+def measure(reference: Reference, fake: Sample, class_counts: Sequence[int]) -> dict[str, Any]:
+    """{"all": metrics, "groups": {name: metrics}, "classes": [metrics of class 0, ...]}.
+
+    class_counts: training images of each class, by which groups are made: many, medium and few (Liu et al. 2019:
+    more than 100, fewer than 20 training images), and thirds by frequency: head, middle, tail.
+    A metric that so few images do not give is None.
+    """
+    groups = {**shot_groups(class_counts), **frequency_thirds(class_counts)}
+    return {
+        "all": metrics(reference, fake, None),
+        "groups": {name: metrics(reference, fake, labels) for name, labels in groups.items() if labels},
+        "classes": [metrics(reference, fake, [label]) for label in range(len(class_counts))],
+    }
+
+
+def metrics(reference: Reference, fake: Sample, labels: Sequence[int] | None) -> dict[str, float | None]:
+    """The METRICS of some classes (None: all)."""
+    real, gaussian, radii, real_spread = reference.of(labels)
+    if labels is not None:
+        fake = fake.of(list(labels))
+    found: dict[str, float | None] = dict.fromkeys(METRICS)
+    enough = min(len(real), len(fake))
+    if gaussian is not None and enough > 1:
+        found["frechet"] = frechet_distance(gaussian, Gaussian.of(fake.features))
+    some_real, some_fake = _some(real.features), _some(fake.features)
+    if enough > 1:
+        found["kernel"] = kernel_distance(some_real, some_fake)
+        if real_spread:
+            found["diversity"] = mean_pairwise_distance(some_fake) / real_spread
+    if len(fake):
+        found["inception_score"] = inception_score(fake.logits, _SPLITS if labels is None else 1)
+    if radii is not None and enough > reference.neighbours:
+        found |= precision_recall_density_coverage(some_real, some_fake, reference.neighbours, radii)
+    return found
+
+
+def inception_score(logits: Tensor, splits: int) -> float:
+    """Mean over equal parts of exp E KL(p(y|x) | p(y)) (Salimans et al. 2016), of logits (N, k)."""
+    log_p = logits.double().log_softmax(1)
+    n = len(log_p)
+    scores = []
+    for i in range(min(splits, n)):
+        part = log_p[i * n // splits : (i + 1) * n // splits] if n >= splits else log_p[i : i + 1]
+        p = part.exp()
+        scores.append((p * (part - p.mean(0).log())).sum(1).mean().exp())
+    return float(torch.stack(scores).mean())
+
+
+def _some(features: Tensor) -> Tensor:
+    """At most so many rows, chosen with a fixed seed."""
+    if len(features) <= _MOST:
+        return features
+    order = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))
+    return features[order[:_MOST]]
+
+
+def summarise(repeats: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and deviation (n - 1; None of one repeat) of every number over repeats of `measure`."""
+
+    def over(values: list[dict[str, float | None]]) -> dict[str, dict[str, float | None]]:
+        result = {}
+        for name in METRICS:
+            numbers = [v[name] for v in values]
+            given = [n for n in numbers if n is not None]
+            whole = torch.tensor(given, dtype=torch.float64) if len(given) == len(numbers) else None
+            result[name] = {
+                "mean": None if whole is None else float(whole.mean()),
+                "deviation": None if whole is None or len(whole) < 2 else float(whole.std()),
+            }
+        return result
+
+    first = repeats[0]
+    return {
+        "all": over([r["all"] for r in repeats]),
+        "groups": {name: over([r["groups"][name] for r in repeats]) for name in first["groups"]},
+        "classes": [over([r["classes"][y] for r in repeats]) for y in range(len(first["classes"]))],
+    }

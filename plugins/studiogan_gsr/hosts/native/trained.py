@@ -1,0 +1,134 @@
+"""A trained generator, from a run's folder or a checkpoint's: ours, or StudioGAN's of a backbone that is here."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from studiogan_gsr.errors import CheckpointError, EvaluationError, RequestError
+from studiogan_gsr.hosts.native.checkpoint import check_architecture, checkpoints, network_file, read_file
+from studiogan_gsr.hosts.native.configuration import Configuration, read_configuration
+from studiogan_gsr.hosts.native.networks import make_networks
+from studiogan_gsr.hosts.native.run import configuration_file
+from studiogan_gsr.hosts.native.samples import to_pixels
+from studiogan_gsr.hosts.native.sampling import sample_latents
+from studiogan_gsr.settings import load_configuration
+
+BATCH_NORM = ("batch", "running", "standing")
+_STANDING = 16  # batches that standing statistics are made of
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A generator as it was saved, on the CPU, and what is known of its run.
+
+    averaged: whether it is the averaged one (EMA).  record: run.json's, where the run was ours.
+    """
+
+    generator: nn.Module
+    configuration: Configuration
+    step: int
+    folder: Path
+    averaged: bool
+    record: dict[str, Any]
+    run: Path | None
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What run.json says of the training images; nothing for a run of StudioGAN."""
+        return dict(self.record.get("data", {}))
+
+
+def load_trained(path: Path, config: str | None = None, averaged: bool | None = None) -> Trained:
+    """The newest checkpoint of a run's folder, or the checkpoint in a folder.
+
+    config: a file or shipped name, for a checkpoint without a run of ours.  averaged: None: where there is one.
+    Raises RequestError where there is no checkpoint or no configuration, CheckpointError for a damaged one.
+    """
+    run, folder = _found(path)
+    if config is None and run is None:
+        raise RequestError(f"{path}: a checkpoint without config.yaml beside it; --config names its configuration")
+    source = run / "config.yaml" if config is None and run is not None else configuration_file(str(config))
+    configuration = read_configuration(load_configuration(source))
+    has_average = configuration.MODEL.apply_g_ema
+    if averaged and not has_average:
+        raise RequestError(f"{path}: MODEL.apply_g_ema is false: there is no averaged generator")
+    averaged = has_average if averaged is None else averaged
+    file = network_file(folder, "G_ema" if averaged else "G")
+    state = read_file(file).get("state_dict")
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{file}: not a checkpoint of this host or of StudioGAN")
+    generator, _ = make_networks(configuration, seed=0)
+    check_architecture(generator, state, file)
+    generator.load_state_dict(state)
+    record = json.loads((run / "run.json").read_text()) if run is not None and (run / "run.json").is_file() else {}
+    step = int(file.stem.rpartition("=")[2])
+    return Trained(generator.eval().requires_grad_(False), configuration, step, folder, averaged, record, run)
+
+
+def _found(path: Path) -> tuple[Path | None, Path]:
+    """The run's folder, if it is one of ours, and the checkpoint's."""
+    if list(path.glob("model=G-*.pth")):
+        run = path.parent.parent
+        return (run if (run / "config.yaml").is_file() else None), path
+    saved = checkpoints(path / "checkpoints")
+    if saved:
+        return (path if (path / "config.yaml").is_file() else None), saved[-1][1]
+    theirs = sorted((path / "checkpoints").glob("*/model=G-current*.pth"), key=lambda file: file.stat().st_mtime)
+    if theirs:
+        return None, theirs[-1].parent
+    found = "a folder" if path.is_dir() else "no such folder"
+    raise RequestError(f"{path}: found {found} without checkpoints; name a run's folder or a checkpoint's")
+
+
+def images(
+    trained: Trained, number: int, batch_size: int, seed: int, batch_norm: str, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of uint8 images (B, 3, H, W) and labels (B,), labels uniform over the classes.
+
+    Noise and labels come from a stream of their own.  batch_norm: "batch" (statistics of each batch, as the paper
+    evaluates), "running" (those of training), or "standing" (made anew from 16 batches, then fixed).
+    Raises EvaluationError where an image is not finite.
+    """
+    data, model = trained.configuration.DATA, trained.configuration.MODEL
+    generator = copy.deepcopy(trained.generator).to(device)
+    stream = torch.Generator(device).manual_seed(seed)
+
+    def draw(size: int) -> tuple[Tensor, Tensor]:
+        z, labels = sample_latents(model.z_prior, size, model.z_dim, data.num_classes, stream)
+        return generator(z, labels), labels
+
+    _prepare(generator, batch_norm, lambda: draw(batch_size))
+    made = 0
+    while made < number:
+        # The last batch is as large as the others, because batch norm sees all of it.
+        floats, labels = draw(batch_size)
+        if not bool(floats.isfinite().all()):
+            raise EvaluationError(f"{trained.folder}: the generator gives images that are not finite")
+        left = number - made
+        yield to_pixels(floats[:left]).to(device), labels[:left]
+        made += min(left, batch_size)
+
+
+def _prepare(generator: nn.Module, batch_norm: str, draw: Any) -> None:
+    """Set the batch norms; everything else stays as in evaluation (spectral norm must not move)."""
+    norms = [m for m in generator.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if batch_norm == "running":
+        return
+    for norm in norms:
+        norm.train()
+        if batch_norm == "standing":
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain mean over batches
+    if batch_norm == "standing":
+        with torch.no_grad():
+            for _ in range(_STANDING):
+                draw()
+        generator.eval()
