@@ -155,7 +155,11 @@ def test_the_log_has_a_line_a_print_interval(trained: tuple[Trainer, Path]) -> N
     lines = log_lines(out)
     assert [line["step"] for line in lines] == [1, 3, 6, 7]
     gsr = {"gsr/penalty", "gsr/norm_head", "gsr/norm_middle", "gsr/norm_tail"}
-    assert all(set(line) == {"step", "seconds", "steps_per_second", "d_loss", "g_loss", *gsr} for line in lines)
+    assert all(
+        set(line) == {"step", "seconds", "steps_per_second", "d_loss", "g_loss", "class_norms", *gsr}
+        for line in lines
+    )
+    assert all(len(line["class_norms"]) == 10 for line in lines)
     assert lines[-1]["d_loss"] == trainer.losses["d_loss"].item()
     assert [line["seconds"] for line in lines] == sorted(line["seconds"] for line in lines)
 
@@ -164,7 +168,7 @@ def test_tensorboard_reads_the_same_numbers(trained: tuple[Trainer, Path]) -> No
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     _, out = trained
     read = events.EventAccumulator(str(out / "tensorboard")).Reload()
-    assert set(read.Tags()["scalars"]) == set(log_lines(out)[0]) - {"step"}
+    assert set(read.Tags()["scalars"]) == set(log_lines(out)[0]) - {"step", "class_norms"}
     for name in ("d_loss", "gsr/penalty"):
         shown = [(event.step, event.value) for event in read.Scalars(name)]
         assert shown == [(line["step"], pytest.approx(line[name], rel=1e-6)) for line in log_lines(out)]

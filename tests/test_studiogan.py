@@ -6,6 +6,7 @@ eight channels.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -73,6 +74,13 @@ def test_penalty_and_norms_are_in_the_log_line_of_every_print_interval(trained: 
     assert values[0][0] > values[-1][0] > 0
     (log,) = trained.save.glob("logs/*.log")
     assert log.read_text().count("gsr_penalty") == 4
+    (norms,) = trained.save.glob("statistics/*/class_norms.jsonl")
+    kept = [json.loads(line) for line in norms.read_text().splitlines()]
+    assert [line["step"] for line in kept] == [1, 2, 3, 4]
+    largest = max(kept[-1]["class_norms"])
+    assert largest == pytest.approx(
+        max(float(x) for x in re.findall(number, lines[-1].split("norm_head")[1])), rel=0.02
+    )
 
 
 def test_wandb_gets_the_scalars_and_is_offline_without_a_login(trained: Outcome) -> None:

@@ -183,6 +183,15 @@ def _add_evaluate(commands: Any) -> None:
     evaluate.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda where there is one")
     evaluate.add_argument("--out", metavar="FILE", type=Path, help="default: in the run's evaluations/")
     evaluate.set_defaults(command=_evaluate)
+    spectrum = commands.add_parser(
+        "spectrum",
+        help="spectral norms by layer and class, and which classes explode",
+        description="Of the newest checkpoint of a run, or of the checkpoint in a folder, of either host.",
+    )
+    spectrum.add_argument("path", metavar="RUN|CHECKPOINT", type=Path)
+    spectrum.add_argument("--config", metavar="CONFIG", help="of a checkpoint without a run of ours")
+    spectrum.add_argument("--out", metavar="DIR", type=Path, help="default: spectrum/ in the run's folder")
+    spectrum.set_defaults(command=_spectrum)
 
 
 def _root(parser: argparse.ArgumentParser) -> None:
@@ -238,6 +247,13 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     given = {k: v for k, v in vars(options).items() if k not in ("command", "traceback", "path")}
     evaluate(options.path, Options(**given))
+    return DONE
+
+
+def _spectrum(options: argparse.Namespace) -> int:
+    from studiogan_gsr.hosts.native.spectrum import inspect
+
+    inspect(options.path, options.config, options.out)
     return DONE
 
 

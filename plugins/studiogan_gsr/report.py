@@ -124,6 +124,52 @@ def counts_chart(class_counts: Sequence[int], classes: Sequence[str]) -> bytes:
     return _drawn(figure, "svg")
 
 
+def norms_by_class_chart(
+    norms: Sequence[float],
+    start: Sequence[float],
+    order: Sequence[int],
+    class_counts: Sequence[int] | None,
+    marked: Sequence[int],
+) -> bytes:
+    """Norms now and at the start, class by class in `order`, some of them marked, as SVG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.4))
+    axis = figure.subplots()
+    places = range(len(order))
+    size = 22 if len(order) <= 60 else 8
+    axis.scatter(places, [start[y] for y in order], s=size, color="#b8bdc2", label="untrained")
+    axis.scatter(places, [norms[y] for y in order], s=size, color="#31688e", label="now")
+    ill = [place for place, y in enumerate(order) if y in set(marked)]
+    if ill:
+        axis.scatter(ill, [norms[order[place]] for place in ill], s=size, color="#c0392b", label="explodes")
+    if len(order) <= 20:
+        names = [f"{y}\n{class_counts[y]:,}" if class_counts else str(y) for y in order]
+        axis.set_xticks(list(places), names)
+        axis.set_xlabel("class and its training images" if class_counts else "class")
+    else:
+        axis.set_xlabel("class, by falling number of images" if class_counts else "class")
+    axis.set(ylabel="largest spectral norm", ylim=(0, None))
+    axis.legend(frameon=False)
+    axis.grid(axis="y", alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    return _drawn(figure, "svg")
+
+
+def correlation_chart(panels: Sequence[tuple[str, Any]]) -> bytes:
+    """Square matrices of numbers from 0 to 1 side by side, with titles and one scale, as SVG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * len(panels) + 0.8, 4))
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (title, matrix) in zip(axes, panels, strict=True):
+        drawn = axis.imshow(matrix, vmin=0, vmax=1, cmap="viridis")
+        axis.set(title=title, xlabel="group", ylabel="group")
+    figure.colorbar(drawn, ax=list(axes), shrink=0.8)
+    return _drawn(figure, "svg")
+
+
 def _drawn(figure: Any, kind: str) -> bytes:
     import matplotlib
 

@@ -14,6 +14,7 @@ from torch import nn
 from studiogan_gsr.attachment import Attachment, attach
 from studiogan_gsr.contract import Regularizer
 from studiogan_gsr.errors import FOREIGN, PluginError, RegularizerError, reason
+from studiogan_gsr.evaluation.spectrum import exploding
 from studiogan_gsr.registry import Plugin, find_regularizer, make_regularizer
 from studiogan_gsr.settings import RegularizerSettings
 
@@ -56,6 +57,9 @@ class Regularization:
         self._terms = f"{self.plugin} with {dict(settings.options)}, class counts {listed(class_counts)}"
         # Optimizer steps in which it was seen to act, and training steps since.
         self._acted, self._idle = 0, 0
+        # Norms of the classes when they were first looked at, and the classes that are known to explode.
+        self._start: list[float] | None = None
+        self._exploding: set[int] = set()
 
     @property
     def name(self) -> str:
@@ -97,6 +101,24 @@ class Regularization:
             if not math.isfinite(value):
                 raise RegularizerError(f"{self.plugin}: {key} is {value} at step {step}; the run is stopped")
         return scalars
+
+    def watch(self) -> tuple[list[float] | None, str]:
+        """Each class's largest exact norm, and a line where one has begun to explode; None of a regularizer without.
+
+        Reads weights alone.  To be called at a print interval, first soon after the start.
+        """
+        read = getattr(self.regularizer, "class_norms", None)
+        if not callable(read):
+            return None, ""
+        sides = [norms for layer in read().values() for norms in layer.values()]
+        norms: list[float] = torch.stack(sides).amax(0).tolist()
+        self._start = norms if self._start is None else self._start
+        found = exploding(norms, self._start)
+        new = [label for label in found if label not in self._exploding]
+        self._exploding |= set(new)
+        told = ", ".join(f"{label} ({norms[label]:.3g}, at first {self._start[label]:.3g})" for label in new[:10])
+        more = f" and {len(new) - 10} more" if len(new) > 10 else ""
+        return norms, f"spectral norms explode: class {told}{more}" if new else ""
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint: the plug-in's name and its state."""

@@ -165,7 +165,7 @@ class _Run:
                     now = time.perf_counter()
                     elapsed, rate = elapsed + now - since, (step - before) / (now - since)
                     bar.show(step, rate, numbers, (total - step) / rate)
-                    more = self.on_interval(trainer) if self.on_interval is not None else {}
+                    more = self._class_norms() | (self.on_interval(trainer) if self.on_interval is not None else {})
                     log(step, {"seconds": round(elapsed, 3), "steps_per_second": rate, **numbers, **more})
                     since, before = time.perf_counter(), step
                 stopped = self._agreed(stop.is_set(), step)
@@ -186,6 +186,14 @@ class _Run:
             ranks = check_ranks(regularization, step)
             if first and regularization is not None:
                 self._say(regularization.proof(step, ranks))
+
+    def _class_norms(self) -> dict[str, Any]:
+        """Each class's largest norm, for the log; says so where one has begun to explode."""
+        regularization = self.trainer.regularization
+        norms, told = regularization.watch() if regularization is not None and self.rank == 0 else (None, "")
+        if told:
+            self._say(f"step {self.trainer.steps}: {told}")
+        return {} if norms is None else {"class_norms": [round(norm, 5) for norm in norms]}
 
     def _numbers(self) -> dict[str, float]:
         """The numbers of a print interval; here the run waits for the device."""

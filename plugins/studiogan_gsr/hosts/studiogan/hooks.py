@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import os
 import re
 import shutil
@@ -357,6 +358,14 @@ def _log_train_statistics(
         original(self, current_step, real_cond_loss, gen_acml_loss, dis_acml_loss)
     finally:
         worker.LOG_FORMAT = line
+    norms, told = _run.regularization.watch()
+    if told:
+        _say(f"step {step}: {told}")
+    if norms is not None:
+        folder = Path(self.RUN.save_dir) / "statistics" / self.run_name
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "class_norms.jsonl").open("a") as file:
+            file.write(json.dumps({"step": step, "class_norms": [round(norm, 5) for norm in norms]}) + "\n")
     import wandb
 
     wandb.log({f"{name}/{key}": value for key, value in scalars.items()}, step=step)

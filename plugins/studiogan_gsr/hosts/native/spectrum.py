@@ -1,0 +1,173 @@
+"""`studiogan-gsr spectrum`: a generator's class parameters, and which classes explode."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from studiogan_gsr.evaluation.spectrum import THRESHOLD, Spectrum, exploding, group_correlation, spectrum
+from studiogan_gsr.files import write_atomically
+from studiogan_gsr.hosts.native.configuration import Configuration
+from studiogan_gsr.hosts.native.networks import make_networks
+from studiogan_gsr.hosts.native.sampling import sample_latents
+from studiogan_gsr.hosts.native.trained import Trained, load_trained
+from studiogan_gsr.progress import console
+from studiogan_gsr.report import chart, correlation_chart, norms_by_class_chart, norms_chart, page, table
+
+_PASSES = 30  # forward passes after which spectral norm's own estimates have settled
+_LISTED = 30
+
+
+def inspect(path: Path, config: str | None, out: Path | None) -> dict[str, Any]:
+    """Print norms by class and a verdict, write spectrum.json and index.html; gives what was written.
+
+    Raises RequestError where there is no checkpoint, GeneratorError where the generator is not class-conditional.
+    """
+    trained = load_trained(path, config, averaged=False)
+    groups = _groups(trained.configuration)
+    found = spectrum(trained.generator, groups)
+    start = start_norms(trained.configuration, groups)
+    norms, places = found.largest()
+    counts = trained.data.get("class_counts")
+    classes = len(norms)
+    order = sorted(range(classes), key=lambda y: -counts[y]) if counts else list(range(classes))
+    ill = exploding(norms.tolist(), start)
+    lines = verdict(norms.tolist(), start, ill, counts)
+    result = {
+        "checkpoint": str(trained.folder.resolve()),
+        "step": trained.step,
+        "groups": groups,
+        "training_images": counts,
+        "layers": found.layers,
+        "norms": found.norms.tolist(),
+        "condition_numbers": _plain(found.conditions),
+        "largest": norms.tolist(),
+        "start": start,
+        "threshold": THRESHOLD,
+        "exploding": ill,
+        "verdict": lines,
+    }
+    show = console()
+    show.print(f"{'class':>6}{'images':>9}{'norm':>9}{'at start':>10}  where")
+    for y in order if classes <= _LISTED else [*order[: _LISTED // 2], *order[-_LISTED // 2 :]]:
+        layer, side = places[y]
+        images = "" if counts is None else counts[y]
+        show.print(f"{y:>6}{images:>9}{norms[y]:>9.3f}{start[y]:>10.3f}  {layer} {side}{'  explodes' * (y in ill)}")
+    for line in lines:
+        show.print(line)
+    folder = out or (trained.run or trained.folder) / "spectrum"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "spectrum.json", json.dumps(result) + "\n")
+    write_atomically(folder / "index.html", _page(trained, found, result, order))
+    show.print(f"written to {folder / 'index.html'}")
+    return result
+
+
+def start_norms(configuration: Configuration, groups: int | str) -> list[float]:
+    """Each class's largest norm of a generator that has not been trained."""
+    generator, _ = make_networks(configuration, seed=0)
+    model = configuration.MODEL
+    stream = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for _ in range(_PASSES if model.apply_g_sn else 0):  # in training mode, where spectral norm is estimated
+            z, labels = sample_latents(model.z_prior, 2, model.z_dim, configuration.DATA.num_classes, stream)
+            generator(z, labels)
+    norms: list[float] = spectrum(generator, groups).largest()[0].tolist()
+    return norms
+
+
+def verdict(
+    norms: Sequence[float], start: Sequence[float], ill: Sequence[int], counts: Sequence[int] | None
+) -> list[str]:
+    """What to read in the numbers, in sentences."""
+    middle = float(torch.tensor(norms).median())
+    rule = f"{THRESHOLD} times both the largest before training ({max(start):.3f}) and the median now ({middle:.3f})"
+    if not ill:
+        return [f"No class explodes: no norm is above {rule}."]
+    named = ", ".join(
+        f"{y} ({f'{counts[y]} images, ' if counts else ''}norm {norms[y]:.3f})"
+        for y in sorted(ill, key=lambda y: -norms[y])[:10]
+    )
+    lines = [f"{len(ill)} of {len(norms)} classes explode: {named}{', ...' * (len(ill) > 10)}: above {rule}."]
+    if counts and len(set(counts)) > 1:
+        rare = sum(counts[y] < sorted(counts)[len(counts) // 2] for y in ill)
+        lines.append(f"{rare} of them are in the rarer half of the classes.")
+    return lines
+
+
+def _groups(configuration: Configuration) -> int | str:
+    settings = configuration.regularizer
+    groups = settings.options.get("groups", "square") if settings is not None and settings.name == "gsr" else "square"
+    return groups if isinstance(groups, int) else "square"
+
+
+def _history(trained: Trained) -> tuple[list[int], list[list[float]]]:
+    """Steps and class norms of a run's log, up to the checkpoint's step."""
+    path = None if trained.run is None else trained.run / "log.jsonl"
+    lines = (
+        [json.loads(line) for line in path.read_text().splitlines()] if path is not None and path.is_file() else []
+    )
+    kept = [line for line in lines if "class_norms" in line and line["step"] <= trained.step]
+    return [line["step"] for line in kept], [line["class_norms"] for line in kept]
+
+
+def _page(trained: Trained, found: Spectrum, result: dict[str, Any], order: Sequence[int]) -> str:
+    counts, groups = result["training_images"], result["groups"]
+    norms, places = found.largest()
+    sections = [("", "".join(f"<p>{line}</p>" for line in result["verdict"]))]
+    drawn = norms_by_class_chart(result["largest"], result["start"], order, counts, result["exploding"])
+    caption = "Each class's largest exact spectral norm over layers, gain and bias; grey: of an untrained generator."
+    sections.append(("Norms by class", chart(drawn, caption)))
+    steps, history = _history(trained)
+    if len(steps) > 1 and counts:
+        drawn = norms_chart([("", steps, history)], counts, "svg")
+        sections.append(("Over training", chart(drawn, "The same norms at every print interval of the run.")))
+    ends = [order[0], order[-1]]
+    worst = max(ends, key=lambda y: float(norms[y]))
+    layer, side = places[worst]
+    panels = []
+    for label in ends:
+        matrix = group_correlation(trained.generator, layer, side, label, groups)
+        images = f", {counts[label]} images" if counts else ""
+        panels.append((f"class {label}{images}: mean {_off_diagonal(matrix):.2f}", matrix.abs().numpy()))
+    caption = (
+        f"Absolute correlation of a class's groups with one another, in the {side} of {layer}, where the larger of "
+        "the two classes' norms is; the mean is over different groups. Groups that are alike make a large norm."
+    )
+    sections.append(("Correlation of groups", chart(correlation_chart(panels), caption)))
+    header = ["layer", "side", "largest norm", "class", "median norm", "median condition number"]
+    rows = []
+    for i, name in enumerate(found.layers):
+        for j, which in enumerate(("gain", "bias")):
+            values, conditions = found.norms[i, j], found.conditions[i, j]
+            numbers = [f"{values.median():.3f}", f"{conditions.median():.3g}"]
+            rows.append([name, which, f"{values.max():.3f}", int(values.argmax()), *numbers])
+    sections.append(("Layers", table(header, rows)))
+    note = (
+        f"{result['checkpoint']}, step {result['step']}; exact, by SVD in float64; {groups} groups. A class explodes "
+        f"when its norm is {THRESHOLD} times the largest of any class before training, and the median of all now."
+    )
+    sections.append(("Protocol", f'<p class="note">{note}</p>'))
+    return page(f"Spectrum of {(trained.run or trained.folder).resolve().name}", sections)
+
+
+def _off_diagonal(matrix: Tensor) -> float:
+    n = len(matrix)
+    return float((matrix.abs().sum() - matrix.abs().trace()) / max(1, n * (n - 1)))
+
+
+def _plain(values: Tensor) -> Any:
+    """Nested lists, with null for what is not finite: JSON has no infinity."""
+    listed = values.tolist()
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, list):
+            return [plain(inner) for inner in value]
+        return value if abs(value) != float("inf") and value == value else None
+
+    return plain(listed)

@@ -1,0 +1,177 @@
+"""Norms, condition numbers and correlations of class parameters; the verdict, on recorded runs too."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from generators import OneHot
+from host import Host, configure
+from native_runs import BIGGAN, SNGAN, arguments, one_thread, write
+from studiogan_gsr import GroupSpectralRegularizer, class_conditional_affines
+from studiogan_gsr.cli import main
+from studiogan_gsr.evaluation.spectrum import exploding, group_correlation, spectrum
+from studiogan_gsr.hosts.native.configuration import read_configuration
+from studiogan_gsr.hosts.native.spectrum import start_norms, verdict
+from studiogan_gsr.hosts.regularization import Regularization
+from studiogan_gsr.hosts.studiogan.checkout import Checkout
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+
+
+def test_norms_and_condition_numbers_are_those_of_every_matrix() -> None:
+    torch.manual_seed(0)
+    generator = OneHot(3, [12, 16])
+    found = spectrum(generator)
+    assert found.norms.shape == found.conditions.shape == (2, 2, 3)
+    for i, affine in enumerate(class_conditional_affines(generator)):
+        for j, side in enumerate((affine.gain, affine.bias)):
+            for y in range(3):
+                values = np.linalg.svd(side[y].detach().double().numpy().reshape(found.values[i].shape[-1], -1))[1]
+                assert found.norms[i, j, y].item() == pytest.approx(values[0])
+                assert found.conditions[i, j, y].item() == pytest.approx(values[0] / values[-1])
+    norms, places = found.largest()
+    for y, (layer, side) in enumerate(places):
+        i, j = found.layers.index(layer), ("gain", "bias").index(side)
+        assert found.norms[i, j, y] == norms[y] == found.norms[..., y].max()
+
+
+def test_weights_that_are_not_finite_are_infinite_norms() -> None:
+    generator = OneHot(3, [16])
+    next(generator.parameters()).data.view(-1)[0] = math.nan
+    norms, _ = spectrum(generator).largest()
+    assert norms.isinf().sum() == 1
+    assert exploding(norms.tolist(), [1.0, 1.0, 1.0]) == norms.isinf().nonzero().flatten().tolist()
+
+
+def test_correlations_are_numpys() -> None:
+    torch.manual_seed(1)
+    generator = OneHot(3, [64])
+    (affine,) = class_conditional_affines(generator)
+    matrix = affine.bias[2].detach().double().numpy().reshape(8, 8)
+    found = group_correlation(generator, affine.name, "bias", 2)
+    np.testing.assert_allclose(found, np.corrcoef(matrix), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("norms", "start", "labels"),
+    [
+        ([0.7, 0.7, 0.7], [0.7, 0.7, 0.8], []),
+        ([0.7, 0.7, 1.1], [0.7, 0.7, 0.8], [2]),
+        ([2.0, 2.0, 2.0], [0.7, 0.7, 0.8], []),  # all alike: training as a whole, not a class
+        ([0.6, 0.1, 0.1], [0.7, 0.7, 0.7], []),  # a penalty made the others smaller
+        ([0.6, math.inf, math.nan], [0.7, 0.7, 0.7], [1, 2]),
+    ],
+)
+def test_a_class_explodes_when_it_leaves_both_the_start_and_the_others(
+    norms: list[float], start: list[float], labels: list[int]
+) -> None:
+    assert exploding(norms, start) == labels
+
+
+def test_the_verdict_on_the_recorded_pair_of_runs() -> None:
+    """SNGAN of StudioGAN, 9,000 steps: without gSR two classes grow, the second rarest the most; with it none."""
+    alarms: dict[str, dict[int, int]] = {}
+    for name in ("without", "with"):
+        lines = [json.loads(line) for line in (RESULTS / f"norms-sngan-{name}.jsonl").read_text().splitlines()]
+        first: dict[int, int] = {}
+        for line in lines:
+            for label in exploding(line["norms"], lines[0]["norms"]):
+                first.setdefault(label, line["step"])
+        alarms[name] = first
+    assert alarms["with"] == {}
+    assert [*alarms["without"]] == [8]
+    assert 5000 < alarms["without"][8] < 7000
+
+
+@pytest.mark.parametrize("classes", [10, 100])
+def test_untrained_generators_give_no_alarm(classes: int) -> None:
+    for sections in (SNGAN, BIGGAN):
+        changed = {**sections, "DATA": {"name": "X", "img_size": 32, "num_classes": classes}}
+        start = start_norms(read_configuration(changed), "square")
+        assert len(start) == classes
+        assert exploding(start, start) == []
+        assert verdict(start, start, [], None)[0].startswith("No class explodes")
+
+
+def test_a_run_is_told_once_when_a_class_begins_to_explode() -> None:
+    torch.manual_seed(0)
+    generator = OneHot(4, [16, 16])
+    regularization = object.__new__(Regularization)
+    regularization.regularizer = GroupSpectralRegularizer(generator, [9, 5, 3, 2], weight=0)
+    regularization._start, regularization._exploding = None, set()
+    norms, told = regularization.watch()
+    assert (len(norms or []), told) == (4, "")
+    for parameter in generator.parameters():
+        parameter.data[..., 3] *= 5
+        break
+    _, told = regularization.watch()
+    assert told.startswith("spectral norms explode: class 3 (")
+    assert regularization.watch()[1] == ""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    with one_thread():
+        assert main(arguments(write(folder / "c.yaml", SNGAN), folder / "run")) == 0
+    return folder / "run"
+
+
+def read(run: Path, *more: str, out: Path | None = None) -> dict[str, Any]:
+    assert main(["spectrum", str(run), *(["--out", str(out)] if out else []), *more]) == 0
+    return json.loads(((out or run / "spectrum") / "spectrum.json").read_text())
+
+
+def test_the_command_prints_and_writes_norms_and_a_verdict(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = read(run)
+    assert result["exploding"] == []
+    assert len(result["largest"]) == len(result["start"]) == len(result["training_images"]) == 10
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["class_norms"] == pytest.approx(result["largest"], rel=1e-4)
+    printed = capsys.readouterr().out
+    assert "No class explodes: no norm is above 1.25 times both" in printed
+    page = (run / "spectrum" / "index.html").read_text()
+    for heading in ("Norms by class", "Over training", "Correlation of groups", "Layers", "Protocol"):
+        assert f"<h2>{heading}</h2>" in page
+    assert not re.search(r'(src|href|url)\s*[=(]\s*"?https?:', page)  # needs no network
+
+
+def test_an_exploded_class_is_named(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = shutil.copytree(run, tmp_path / "run")
+    (path,) = (broken / "checkpoints" / "step=4").glob("model=G-*")
+    state = torch.load(path, weights_only=True)
+    name = next(name for name in state["state_dict"] if name.endswith("bn1.gain.weight"))
+    state["state_dict"][name][:, 9] *= 9
+    torch.save(state, path)
+    result = read(broken)
+    assert result["exploding"] == [9]
+    told = capsys.readouterr().out
+    assert "1 of 10 classes explode: 9 (" in told
+    assert "1 of them are in the rarer half" in told
+    assert "  explodes" in told
+
+
+@pytest.mark.host
+def test_a_checkpoint_of_studiogan_is_read_with_its_configuration(
+    checkout: Checkout, digits: Path, tmp_path: Path
+) -> None:
+    configuration = configure(tmp_path)
+    outcome = Host(checkout).run(configuration, digits, tmp_path / "out")
+    assert outcome.status == 0, outcome.output
+    result = read(outcome.save, "--config", str(configuration), out=tmp_path / "spectrum")
+    (norms,) = outcome.save.glob("statistics/*/class_norms.jsonl")
+    line = json.loads(norms.read_text().splitlines()[-1])
+    assert line["step"] == 3
+    assert (
+        np.abs(np.array(line["class_norms"]) - result["largest"]).max() < 0.05
+    )  # of the step before the checkpoint's
+    assert len(result["layers"]) == 6
