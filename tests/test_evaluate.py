@@ -131,14 +131,13 @@ def test_the_averaged_generator_is_measured_where_there_is_one(tmp_path: Path, p
 
 
 @pytest.mark.host
-def test_a_checkpoint_of_studiogan_is_measured_with_its_configuration(
-    checkout: Checkout, digits: Path, tmp_path: Path, pixels: str
-) -> None:
+def test_a_checkpoint_of_studiogan_is_measured(checkout: Checkout, digits: Path, tmp_path: Path, pixels: str) -> None:
     configuration = configure(tmp_path)
     outcome = Host(checkout).run(configuration, digits, tmp_path / "out")
     assert outcome.status == 0, outcome.output
-    for path in (outcome.save, outcome.checkpoint_folder):
-        result = evaluated(path, "--config", str(configuration), "--data", str(digits))
+    by_name = ("--config", str(configuration), "--data", str(digits))
+    for path, options in ((outcome.save, ()), (outcome.checkpoint_folder, ()), (outcome.save, by_name)):
+        result = evaluated(path, *options)
         assert result["protocol"]["data"] == DIGITS["name"]
         assert result["training_images"] == [120, 102, 88, 75, 64, 55, 47, 40, 34, 30]
         assert result["reference_images"] == [4] * 10

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import math
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
@@ -80,7 +81,8 @@ def norms_chart(
     from matplotlib.figure import Figure
 
     order = sorted(range(len(class_counts)), key=lambda label: -class_counts[label])
-    figure = Figure(figsize=(4.6 * len(panels), 3.6))
+    width = 8.0 if len(panels) == 1 else 4.6 * len(panels)
+    figure = Figure(figsize=(width, 3.6))
     axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     for axis, (title, steps, norms) in zip(axes, panels, strict=True):
         for place, label in enumerate(order):
@@ -90,9 +92,11 @@ def norms_chart(
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set(ylabel="largest spectral norm of the class", ylim=(0, None))
-    handles, labels = axes[-1].get_legend_handles_labels()
-    figure.legend(handles, labels, title="training\nimages", loc="center right", frameon=False)
-    figure.tight_layout(rect=(0, 0, 1 - 0.55 / len(panels) / 2, 1))
+    lines = axes[-1].get_lines()
+    shown = [lines[place * (len(lines) - 1) // 9] for place in range(10)] if len(lines) > 10 else list(lines)
+    labels = [str(line.get_label()) for line in shown]
+    figure.legend(shown, labels, title="training\nimages", loc="center right", frameon=False)
+    figure.tight_layout(rect=(0, 0, 1 - 1.27 / width, 1))
     return _drawn(figure, kind)
 
 
@@ -149,8 +153,8 @@ def norms_by_class_chart(
         axis.set_xlabel("class and its training images" if class_counts else "class")
     else:
         axis.set_xlabel("class, by falling number of images" if class_counts else "class")
-    axis.set(ylabel="largest spectral norm", ylim=(0, None))
-    axis.legend(frameon=False)
+    axis.set(ylabel="largest spectral norm", ylim=(0, 1.1 * max(x for x in (*norms, *start) if math.isfinite(x))))
+    axis.legend(frameon=False, loc="lower left", ncols=3)
     axis.grid(axis="y", alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()

@@ -29,7 +29,7 @@ _STANDING = 16  # batches that standing statistics are made of
 class Trained:
     """A generator as it was saved, on the CPU, and what is known of its run.
 
-    averaged: whether it is the averaged one (EMA).  record: run.json's, where the run was ours.
+    averaged: whether it is the averaged one (EMA).  run: the folder with config.yaml and run.json, if there is one.
     """
 
     generator: nn.Module
@@ -42,14 +42,14 @@ class Trained:
 
     @property
     def data(self) -> dict[str, Any]:
-        """What run.json says of the training images; nothing for a run of StudioGAN."""
+        """What run.json says of the training images; nothing of a run of StudioGAN without our hooks."""
         return dict(self.record.get("data", {}))
 
 
 def load_trained(path: Path, config: str | None = None, averaged: bool | None = None) -> Trained:
     """The newest checkpoint of a run's folder, or the checkpoint in a folder.
 
-    config: a file or shipped name, for a checkpoint without a run of ours.  averaged: None: where there is one.
+    config: a file or shipped name, for a checkpoint without records.  averaged: None: where there is one.
     Raises RequestError where there is no checkpoint or no configuration, CheckpointError for a damaged one.
     """
     run, folder = _found(path)
@@ -74,16 +74,18 @@ def load_trained(path: Path, config: str | None = None, averaged: bool | None = 
 
 
 def _found(path: Path) -> tuple[Path | None, Path]:
-    """The run's folder, if it is one of ours, and the checkpoint's."""
+    """The folder with the run's records, if there are any, and the checkpoint's.
+
+    Our runs have them in their own folder, StudioGAN's with our hooks beside the checkpoint.
+    """
     if list(path.glob("model=G-*.pth")):
-        run = path.parent.parent
-        return (run if (run / "config.yaml").is_file() else None), path
+        return next((run for run in (path, path.parent.parent) if (run / "config.yaml").is_file()), None), path
     saved = checkpoints(path / "checkpoints")
     if saved:
         return (path if (path / "config.yaml").is_file() else None), saved[-1][1]
     theirs = sorted((path / "checkpoints").glob("*/model=G-current*.pth"), key=lambda file: file.stat().st_mtime)
     if theirs:
-        return None, theirs[-1].parent
+        return _found(theirs[-1].parent)
     found = "a folder" if path.is_dir() else "no such folder"
     raise RequestError(f"{path}: found {found} without checkpoints; name a run's folder or a checkpoint's")
 

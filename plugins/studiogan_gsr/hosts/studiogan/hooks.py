@@ -40,6 +40,8 @@ from studiogan_gsr.errors import (
     place,
     reason,
 )
+from studiogan_gsr.files import write_atomically
+from studiogan_gsr.hosts.keys import KEYS
 from studiogan_gsr.hosts.regularization import Regularization, check_ranks, equalise_ranks, listed
 from studiogan_gsr.hosts.studiogan.checkout import OTHER, surface
 from studiogan_gsr.hosts.studiogan.configuration import check_size, check_values, check_whole, contradiction
@@ -378,10 +380,30 @@ def _save(original: Callable[..., None], self: Any, step: int, is_best: bool) ->
         shutil.rmtree(left, ignore_errors=True)
     if _run.regularization is not None:
         _run.regularization.report(step)  # what is not finite is never saved
+    _describe(self, folder)
     original(self, step, is_best)
     for (_, when, saved), path in _networks(folder).items():
         if saved != step and (when == "current" or is_best):
             path.unlink()
+
+
+def _describe(self: Any, folder: Path) -> None:
+    """Put beside the checkpoint what it is a checkpoint of, for those who read it later."""
+    sections: dict[str, Any] = {
+        name: {key: vars(self.cfgs.super_cfgs[name])[key] for key in keys if hasattr(self.cfgs.super_cfgs[name], key)}
+        for name, keys in KEYS.items()
+        if name in self.cfgs.super_cfgs
+    }
+    if (settings := _settings(self.cfgs)) is not None:
+        sections[SECTION] = {"name": settings.name, **settings.options}
+    data: dict[str, Any] = {
+        "root": str(Path(self.RUN.data_dir).resolve()),
+        "preprocessing": {"resizer": self.RUN.pre_resizer},
+    }
+    if _run.training_set is not None:
+        data["class_counts"] = _class_counts(_run.training_set)
+    write_atomically(folder / "config.yaml", yaml.safe_dump(sections, sort_keys=False))
+    write_atomically(folder / "run.json", json.dumps({"host": "studiogan", "data": data}) + "\n")
 
 
 def _save_model(
