@@ -192,6 +192,15 @@ def _add_evaluate(commands: Any) -> None:
     spectrum.add_argument("--config", metavar="CONFIG", help="of a checkpoint without a run of ours")
     spectrum.add_argument("--out", metavar="DIR", type=Path, help="default: spectrum/ in the run's folder")
     spectrum.set_defaults(command=_spectrum)
+    report = commands.add_parser(
+        "report",
+        help="one page about a run, or about runs side by side",
+        description="Configurations, losses, norms and metrics of every class, samples of head and tail, nearest "
+        "training images. Metrics are those that `evaluate` has measured.",
+    )
+    report.add_argument("paths", metavar="RUN", type=Path, nargs="+")
+    report.add_argument("--out", metavar="DIR", type=Path, default=Path("gsr-report"), help="default: gsr-report")
+    report.set_defaults(command=_report)
 
 
 def _root(parser: argparse.ArgumentParser) -> None:
@@ -254,6 +263,13 @@ def _spectrum(options: argparse.Namespace) -> int:
     from studiogan_gsr.hosts.native.spectrum import inspect
 
     inspect(options.path, options.config, options.out)
+    return DONE
+
+
+def _report(options: argparse.Namespace) -> int:
+    from studiogan_gsr.hosts.native.compare import report
+
+    report(options.paths, options.out)
     return DONE
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 _STYLE = """
@@ -25,13 +26,22 @@ th, td { padding: .25rem .9rem .25rem 0; text-align: right; border-bottom: 1px s
 th:first-child, td:first-child { text-align: left; }
 th { font-weight: 600; } tr.group th { border-bottom: none; padding-bottom: 0; }
 table.facts th, table.facts td { text-align: left; vertical-align: top; overflow-wrap: anywhere; }
+table.facts th { white-space: nowrap; }
 .note { color: var(--faint); font-size: .9rem; max-width: 46rem; }
 figure { margin: 0; } figure.chart { background: #fff; border-radius: 6px; padding: .5rem; }
 figure.chart svg { width: 100%; height: auto; display: block; }
 .side { display: flex; gap: 1.2rem; flex-wrap: wrap; } .side figure { flex: 1 1 16rem; }
 .side img { width: 100%; image-rendering: pixelated; border-radius: 4px; }
+.wide { overflow-x: auto; } .wide table { font-size: .85rem; white-space: nowrap; }
+.wide th { white-space: normal; vertical-align: bottom; }
+details { margin: .4rem 0; } pre { overflow: auto; max-height: 20rem; font-size: .8rem; border: 1px solid var(--line);
+  padding: .6rem; border-radius: 6px; user-select: all; }
 figcaption { font-size: .9rem; color: var(--faint); margin: .3rem 0; }
 """
+
+
+# Of runs; apart for the colour-blind too.
+_COLORS = ("#31688e", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#666666")
 
 
 def page(title: str, sections: Sequence[tuple[str, str]]) -> str:
@@ -126,6 +136,63 @@ def counts_chart(class_counts: Sequence[int], classes: Sequence[str]) -> bytes:
     axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     return _drawn(figure, "svg")
+
+
+def curves_chart(panels: Sequence[tuple[str, Sequence[int], Mapping[str, Sequence[float]]]], what: str) -> bytes:
+    """Numbers over training, a panel a run, a line a name, as SVG; panels: (title, steps, {name: values})."""
+    from matplotlib.figure import Figure
+
+    width = 8.0 if len(panels) == 1 else 4.6 * len(panels)
+    figure = Figure(figsize=(width, 3.2))
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axis, (title, steps, curves) in zip(axes, panels, strict=True):
+        for color, (name, values) in zip(_COLORS, curves.items(), strict=False):
+            axis.plot(steps, values, lw=1.2, color=color, label=name.replace("_", " "))
+        axis.set(title=title, xlabel="generator step")
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    # The first values are often far from all others.
+    drawn = [v for _, _, curves in panels for values in curves.values() for v in values if math.isfinite(v)]
+    low, high = np.quantile(drawn, [0.02, 0.98]) if drawn else (0, 1)
+    room = 0.15 * (high - low) or 1
+    axes[0].set(ylabel=what, ylim=(low - room, high + room))
+    axes[-1].legend(frameon=False)
+    figure.tight_layout()
+    return _drawn(figure, "svg")
+
+
+def metric_chart(series: Mapping[str, Mapping[str, Sequence[float | None]]], class_counts: Sequence[int]) -> bytes:
+    """Metrics class by class, a panel a metric, points of a colour a run, as SVG; None leaves a gap.
+
+    class_counts: of the classes in the order of the points.
+    """
+    from matplotlib.figure import Figure
+
+    rows = (len(series) + 1) // 2
+    figure = Figure(figsize=(9.2, 2.9 * rows))
+    axes = figure.subplots(rows, 2, squeeze=False)
+    few = len(class_counts) <= 20
+    for axis, (title, runs) in zip(axes.flat, series.items(), strict=False):
+        for color, (name, values) in zip(_COLORS, runs.items(), strict=False):
+            numbers = [math.nan if value is None else value for value in values]
+            style = {"marker": "o", "ms": 4, "lw": 1.2} if few else {"marker": ".", "ms": 3, "lw": 0}
+            axis.plot(range(len(numbers)), numbers, color=color, label=name, **style)
+        if few:
+            names = [f"{count:,}" for count in class_counts]
+            axis.set_xticks(range(len(names)), names, fontsize=8, rotation=45)
+        axis.set(title=title, xlabel="training images" if few else "class, by falling number of images")
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes.flat[len(series) :]:
+        axis.set_visible(False)
+    axes[0, 0].legend(frameon=False)
+    figure.tight_layout()
+    return _drawn(figure, "svg")
+
+
+def copyable(title: str, text: str) -> str:
+    """Text behind a fold, to be copied."""
+    return f"<details><summary>{html.escape(title)}</summary><pre>{html.escape(text)}</pre></details>"
 
 
 def norms_by_class_chart(

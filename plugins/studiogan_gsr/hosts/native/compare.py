@@ -1,0 +1,286 @@
+"""`studiogan-gsr report`: one page about one run or several, side by side; it needs no network."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from studiogan_gsr.datasets.preprocessing import Prepared
+from studiogan_gsr.errors import GSRError, RequestError, reason
+from studiogan_gsr.evaluation.manifold import nearest
+from studiogan_gsr.evaluation.measure import METRICS
+from studiogan_gsr.files import write_atomically
+from studiogan_gsr.hosts.native.data import open_images
+from studiogan_gsr.hosts.native.samples import generate, grid, to_pixels
+from studiogan_gsr.hosts.native.trained import Trained, load_trained
+from studiogan_gsr.progress import console
+from studiogan_gsr.report import chart, copyable, curves_chart, facts, metric_chart, norms_chart, page, picture, table
+
+_CLASSES, _SAMPLES = 5, 10  # rows and columns of a gallery
+_NEIGHBOURS = 6  # samples of a tail class beside their nearest training images
+_ROWS = 40  # of a table; more classes are cut in the middle, and whole in the copies
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a page says of a run.
+
+    log: log.jsonl's lines.  evaluation: the newest of `evaluate`, if there is one.
+    """
+
+    name: str
+    trained: Trained
+    log: list[dict[str, Any]]
+    evaluation: dict[str, Any] | None
+
+    @property
+    def counts(self) -> list[int]:
+        """Training images of each class."""
+        counts = self.trained.data.get("class_counts")
+        return list(counts) if counts else [0] * self.trained.configuration.DATA.num_classes
+
+
+def report(paths: Sequence[Path], out: Path) -> Path:
+    """Write `out`/index.html; gives its path.
+
+    Raises RequestError for runs of different data or without checkpoints.
+    """
+    runs = [_open(path) for path in paths]
+    first = runs[0].trained.configuration.DATA
+    for run in runs[1:]:
+        if (run.trained.configuration.DATA.name, run.counts) != (first.name, runs[0].counts):
+            other = run.trained.configuration.DATA.name
+            raise RequestError(
+                f"{run.name}: was trained on {other}, {runs[0].name} on {first.name}: compare like runs"
+            )
+    order = sorted(range(first.num_classes), key=lambda y: -runs[0].counts[y])
+    sections = [
+        ("", _summary(runs)),
+        ("Configurations", _configurations(runs)),
+        *_curves(runs),
+        *_metrics(runs, order),
+        ("Samples", _samples(runs, order)),
+        *_memory(runs, order),
+    ]
+    out.mkdir(parents=True, exist_ok=True)
+    target = out / "index.html"
+    write_atomically(target, page(" and ".join(run.name for run in runs), sections))
+    console().print(f"written to {target}")
+    return target
+
+
+def _open(path: Path) -> Run:
+    trained = load_trained(path)
+    run = trained.run or trained.folder
+    text = (run / "log.jsonl").read_text() if (run / "log.jsonl").is_file() else ""
+    found = sorted(run.glob("evaluations/*.json"), key=lambda file: file.stat().st_mtime)
+    evaluation = json.loads(found[-1].read_text()) if found else None
+    return Run(path.resolve().name, trained, [json.loads(line) for line in text.splitlines()], evaluation)
+
+
+def _summary(runs: Sequence[Run]) -> str:
+    pairs = []
+    for run in runs:
+        record, configuration = run.trained.record, run.trained.configuration
+        data, regularizer = configuration.DATA, configuration.regularizer
+        acts = "no regularizer"
+        if regularizer is not None:
+            options = ", ".join(f"{key} {value}" for key, value in regularizer.options.items())
+            acts = f"regularizer {regularizer.name}" + f" ({options})" * bool(options)
+        told = [
+            f"step {run.trained.step} of {configuration.OPTIMIZATION.total_steps}",
+            acts,
+            f"{data.name}, {data.img_size} pixels, {data.num_classes} classes",
+            f"{max(run.counts)} to {min(run.counts)} images a class",
+            *(f"{key} {record.get(key, 'unknown')}" for key in ("host", "seed", "device")),
+            f"averaged generator: {'yes' if run.trained.averaged else 'no'}",
+        ]
+        pairs.append((run.name, "; ".join(told)))
+    return facts(pairs)
+
+
+def _configurations(runs: Sequence[Run]) -> str:
+    """Keys that differ between the runs; of one run, all of them."""
+    flat: list[dict[str, Any]] = []
+    for run in runs:
+        sections = run.trained.configuration.sections()
+        flat.append({f"{name}.{key}": value for name, keys in sections.items() for key, value in keys.items()})
+    keys = list(dict.fromkeys(key for values in flat for key in values))
+    differ = [key for key in keys if len(runs) == 1 or len({str(values.get(key)) for values in flat}) > 1]
+    if not differ:
+        return '<p class="note">The runs have one configuration.</p>'
+    rows = [[key, *(values.get(key, "-") for values in flat)] for key in differ]
+    shown = table(["key", *(run.name for run in runs)], rows)
+    note = '<p class="note">Keys that are not shown are the same in all runs.</p>'
+    return shown if len(runs) == 1 else shown + note
+
+
+def _curves(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    sections = []
+    logged = [run for run in runs if len(run.log) > 1]
+    if logged:
+        losses = []
+        for run in logged:
+            curves = {name: [line[name] for line in run.log] for name in ("d_loss", "g_loss")}
+            losses.append((run.name, [line["step"] for line in run.log], curves))
+        caption = "At every print interval, of one batch each; what is outside of most values is cut off."
+        sections.append(("Losses", chart(curves_chart(losses, "loss"), caption)))
+    panels = []
+    for run in logged:
+        lines = [line for line in run.log if "class_norms" in line]
+        if len(lines) > 1:
+            panels.append((run.name, [line["step"] for line in lines], [line["class_norms"] for line in lines]))
+    if panels:
+        caption = "Each class's largest exact spectral norm over layers, gain and bias."
+        sections.append(("Spectral norms by class", chart(norms_chart(panels, runs[0].counts, "svg"), caption)))
+    return sections
+
+
+def _metrics(runs: Sequence[Run], order: Sequence[int]) -> list[tuple[str, str]]:
+    measured = [(run.name, run.evaluation) for run in runs if run.evaluation is not None]
+    if not measured:
+        return [("Metrics", '<p class="note">No run has been measured: <code>studiogan-gsr evaluate RUN</code>.</p>')]
+    first = measured[0][1]
+    column, counts, names = first["column"], first["training_images"], first["class_names"]
+    alike = [(name, result) for name, result in measured if result["column"] == column]
+    titles = {**{name: name.replace("_", " ") for name in METRICS}, "frechet": column, "kernel": "kernel distance"}
+    series = {
+        titles[metric]: {name: [result["classes"][y][metric]["mean"] for y in order] for name, result in alike}
+        for metric in ("kernel", "diversity", "recall", "precision")
+    }
+    rows: list[tuple[str, object, object]] = [("all", "", "all")]
+    rows += [(group, "", group) for group in first["groups"]]
+    rows += [(names[y], counts[y], y) for y in order]
+    header = ["classes", "images", *(f"{titles[metric]}, {name}" for metric in METRICS for name, _ in alike)]
+    cells: list[list[object]] = [
+        [title, images, *(_cell(result, key, metric) for metric in METRICS for _, result in alike)]
+        for title, images, key in rows
+    ]
+    cut: list[list[object]] = [["..."] * len(header)]
+    kept = cells if len(cells) <= _ROWS else [*cells[: _ROWS // 2], *cut, *cells[-_ROWS // 2 :]]
+    notes = [_protocol(name, result) for name, result in alike]
+    other = [(name, result["column"]) for name, result in measured if result["column"] != column]
+    notes += [f"{name} was measured with {theirs}, not {column}, and is left out." for name, theirs in other]
+    notes += [f"{run.name} has not been measured." for run in runs if run.evaluation is None]
+    drawn = metric_chart(series, [counts[y] for y in order])
+    content = (
+        chart(drawn, "Class by class, by falling number of training images. Diversity: 1 is that of real images.")
+        + f'<div class="wide">{table(header, kept)}</div>'
+        + "".join(f'<p class="note">{html.escape(note)}</p>' for note in notes)
+        + copyable("CSV", _csv(header, cells))
+        + copyable("LaTeX", _latex(header, cells))
+    )
+    return [("Metrics", content)]
+
+
+def _cell(result: dict[str, Any], key: object, metric: str) -> str:
+    """Mean and deviation of a metric of all images ("all"), a group (its name) or a class (its label)."""
+    if isinstance(key, int):
+        values = result["classes"][key]
+    else:
+        values = result["all"] if key == "all" else result["groups"].get(key)
+    if values is None or values[metric]["mean"] is None:
+        return "-"
+    mean, deviation = values[metric]["mean"], values[metric]["deviation"]
+    return f"{mean:.4g}" if deviation is None else f"{mean:.4g} ± {deviation:.2g}"
+
+
+def _protocol(name: str, result: dict[str, Any]) -> str:
+    told, reference = result["protocol"], result["protocol"]["reference"]
+    return (
+        f"{name}: step {told['step']}; {told['images']:,} images a repeat, repeats over seeds of noise and labels: "
+        f"{told['repeats']}; {reference['images']:,} {reference['split']} images; {told['backbone']}; "
+        f"batch norm: {told['batch_norm']} statistics, batches of {told['batch_size']}; k = {told['neighbours']}; "
+        f"{told['device']}."
+    )
+
+
+def _csv(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows([header, *rows])
+    return buffer.getvalue()
+
+
+def _latex(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    def line(cells: Sequence[object]) -> str:
+        texts = (str(cell) for cell in cells)
+        for special in ("&", "%", "_", "#"):
+            texts = (text.replace(special, f"\\{special}") for text in list(texts))
+        return " & ".join(text.replace("±", "$\\pm$") for text in texts) + r" \\"
+
+    body = "\n".join(line(row) for row in rows)
+    columns = f"l{'r' * (len(header) - 1)}"
+    return f"\\begin{{tabular}}{{{columns}}}\n\\hline\n{line(header)}\n\\hline\n{body}\n\\hline\n\\end{{tabular}}\n"
+
+
+def _samples(runs: Sequence[Run], order: Sequence[int]) -> str:
+    half = min(_CLASSES, (len(order) + 1) // 2)
+    shown = []
+    for title, labels in (("head", order[:half]), ("tail", order[-half:])):
+        pictures = []
+        for run in runs:
+            sheet = grid(_generated(run, labels, _SAMPLES), _SAMPLES)
+            rows = ", ".join(f"{y} ({run.counts[y]:,})" for y in labels)
+            pictures.append(picture(sheet, f"{run.name}, {title}; a row a class, with its training images: {rows}"))
+        shown.append(f'<div class="side">{"".join(pictures)}</div>')
+    note = f"Noise of seed {_SEED}, the same in all runs; running batch-norm statistics."
+    return "".join(shown) + f'<p class="note">{note}</p>'
+
+
+def _generated(run: Run, labels: Sequence[int], each: int) -> Tensor:
+    model = run.trained.configuration.MODEL
+    wanted = torch.tensor(list(labels)).repeat_interleave(each)
+    return to_pixels(generate(run.trained.generator, wanted, model.z_prior, model.z_dim, _SEED))
+
+
+def _memory(runs: Sequence[Run], order: Sequence[int]) -> list[tuple[str, str]]:
+    """Samples of the rarest classes beside the training images that are nearest to them."""
+    labels = [y for y in order if runs[0].counts[y] > 0][-3:]
+    parts = []
+    for run in runs:
+        data = run.trained.configuration.DATA
+        try:
+            source = open_images(data.name, str(run.trained.data["root"]), "train")
+            resizer = run.trained.data.get("preprocessing", {}).get("resizer", "wo_resize")
+            prepared = Prepared(source, data.name, data.img_size, resizer)
+            pairs = [_pairs(run, prepared, label) for label in labels]
+        except (GSRError, KeyError) as error:
+            told = html.escape(f"{run.name}: no training images: {reason(error)}")
+            parts.append(f'<p class="note">{told}</p>')
+            continue
+        sheet = grid(torch.cat([images for images, _ in pairs]), 2 * _NEIGHBOURS)
+        texts = [text for _, text in pairs]
+        told = "; ".join(
+            f"class {y} ({run.counts[y]:,} images): {text}" for y, text in zip(labels, texts, strict=True)
+        )
+        parts.append(picture(sheet, f"{run.name}: pairs of a sample and its nearest training image. {told}"))
+    note = (
+        "Nearest by the Euclidean distance of pixels in [0, 1], among all training images of the class. A median far "
+        "below that between two training images means that samples are copies."
+    )
+    return [("Nearest training images", f'<div class="side">{"".join(parts)}</div><p class="note">{note}</p>')]
+
+
+def _pairs(run: Run, images: Prepared, label: int) -> tuple[Tensor, str]:
+    """Samples and their neighbours in turn (2 * _NEIGHBOURS, 3, H, W) uint8, and distances in words."""
+    places = [i for i, target in enumerate(images.targets) if target == label]
+    real = torch.from_numpy(np.stack([np.array(images.read(i)[0]) for i in places])).permute(0, 3, 1, 2)
+    fake = _generated(run, [label], _NEIGHBOURS)
+    flat_real, flat_fake = (x.flatten(1).double() / 255 for x in (real, fake))
+    index, distance = nearest(flat_fake, flat_real)
+    told = f"median distance {distance.median():.2f}"
+    if len(places) > 1:
+        between = torch.cdist(flat_real[:500], flat_real[:500]).fill_diagonal_(float("inf")).min(1).values
+        told += f", between training images {between.median():.2f}"
+    return torch.stack([fake, real[index]], 1).flatten(0, 1), told

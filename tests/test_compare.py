@@ -1,0 +1,124 @@
+"""The page about runs side by side."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from conftest import MakePackage
+from host import Host, configure
+from native_runs import PLAIN, SNGAN, arguments, changed, one_thread, write
+from studiogan_gsr.cli import main
+from studiogan_gsr.evaluation import cache
+from studiogan_gsr.evaluation.measure import METRICS
+from studiogan_gsr.hosts.studiogan.checkout import Checkout
+from studiogan_gsr.report import metric_chart, norms_chart
+from test_evaluate import PIXELS
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Four steps of an SNGAN without gSR, and with it."""
+    folder = tmp_path_factory.mktemp("pair")
+    with one_thread():
+        for name, sections in (("plain", PLAIN), ("gsr", SNGAN)):
+            assert main(arguments(write(folder / f"{name}.yaml", sections), folder / name)) == 0
+    return folder / "plain", folder / "gsr"
+
+
+def reported(*runs: Path, out: Path) -> str:
+    with one_thread():
+        assert main(["report", *map(str, runs), "--out", str(out)]) == 0
+    page = (out / "index.html").read_text()
+    assert not re.search(r'(src|href|url)\s*[=(]\s*"?https?:', page)  # needs no network
+    assert page.count("<svg") == page.count("</svg>")
+    return page
+
+
+def headings(page: str) -> list[str]:
+    return re.findall("<h2>(.*?)</h2>", page)
+
+
+def test_a_pair_of_runs_is_shown_side_by_side(
+    pair: tuple[Path, Path], tmp_path: Path, make_package: MakePackage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_package("pixels", "studiogan.backbones", {"pixels": "pixels:Pixels"}, {"pixels": PIXELS})
+    monkeypatch.setattr(cache, "FOLDER", tmp_path / "references")
+    runs = [shutil.copytree(run, tmp_path / run.name) for run in pair]
+    with one_thread():
+        for run in runs:
+            small = ["--images", "96", "--repeats", "2", "--device", "cpu"]
+            assert main(["evaluate", str(run), "--backbone", "pixels", *small]) == 0
+    page = reported(*runs, out=tmp_path / "page")
+    wanted = ["Configurations", "Losses", "Spectral norms by class", "Metrics", "Samples", "Nearest training images"]
+    assert headings(page) == wanted
+    assert "<td>REGULARIZER.weight</td><td>-</td><td>0.5</td>" in page
+    assert "<td>DATA.name</td>" not in page  # the same in both
+    text = html.unescape(re.search("<summary>CSV</summary><pre>(.*?)</pre>", page, re.DOTALL)[1])
+    header, *rows = csv.reader(io.StringIO(text))
+    assert header[:4] == ["classes", "images", "FD-Pixels, plain", "FD-Pixels, gsr"]
+    assert len(header) == 2 + 2 * len(METRICS)
+    assert [row[0] for row in rows] == [
+        "all",
+        "many",
+        "medium",
+        "few",
+        "head",
+        "middle",
+        "tail",
+        *map(str, range(10)),
+    ]
+    result = json.loads((runs[1] / "evaluations" / "step=4-pixels.json").read_text())
+    assert float(rows[0][3].split(" ± ")[0]) == pytest.approx(result["all"]["frechet"]["mean"], rel=1e-3)
+    assert rows[7][1] == str(result["training_images"][0])
+    latex = re.search("<summary>LaTeX</summary><pre>(.*?)</pre>", page, re.DOTALL)[1]
+    assert latex.count("\\\\") == 1 + len(rows)
+    assert page.count("<img ") == 4 + 2
+    assert "class 9 (" in page
+
+
+def test_a_run_that_was_not_measured_says_what_to_do(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    page = reported(pair[0], out=tmp_path / "page")
+    assert "No run has been measured: <code>studiogan-gsr evaluate RUN</code>" in page
+    assert "<td>DATA.name</td><td>Digits_LT_rho50</td>" in page  # of one run, every key
+    assert "Spectral norms by class" not in headings(page)
+
+
+def test_runs_on_different_data_are_not_compared(
+    pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write(tmp_path / "c.yaml", changed(PLAIN, DATA={"name": "Digits_LT_rho10"}))
+    with one_thread():
+        assert main(arguments(other, tmp_path / "other", "--steps", "1")) == 0
+    capsys.readouterr()
+    assert main(["report", str(pair[0]), str(tmp_path / "other"), "--out", str(tmp_path / "page")]) == 2
+    assert "other: was trained on Digits_LT_rho10, plain on Digits_LT_rho50: compare like" in capsys.readouterr().err
+    assert not (tmp_path / "page").exists()
+
+
+@pytest.mark.host
+def test_a_run_of_studiogan_is_reported_without_a_log(checkout: Checkout, digits: Path, tmp_path: Path) -> None:
+    outcome = Host(checkout).run(configure(tmp_path), digits, tmp_path / "out")
+    assert outcome.status == 0, outcome.output
+    page = reported(outcome.save, out=tmp_path / "page")
+    assert "host studiogan" in page
+    assert "Losses" not in headings(page)
+    assert "Nearest training images" in headings(page)
+
+
+@pytest.mark.parametrize("classes", [1, 10, 100, 1010])
+def test_charts_take_any_number_of_classes(classes: int) -> None:
+    counts = [1 + 5000 // (label + 1) for label in range(classes)]
+    some = [None if label % 7 == 3 else label / classes for label in range(classes)]
+    drawn = metric_chart({"recall": {"a": some, "b": some}, "one": {"a": some}, "two": {"a": some}}, counts)
+    assert b"</svg>" in drawn
+    norms = norms_chart([("run", [1, 2], [[0.1] * classes, [0.2] * classes])], counts, "svg").decode()
+    legend = norms[norms.index('id="legend_1"') :]
+    assert legend.count("<text") - 2 == min(classes, 10)  # beside its title of two lines
