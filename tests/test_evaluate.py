@@ -10,18 +10,20 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from conftest import MakePackage
 from host import DIGITS, Host, configure
-from native_runs import BIGGAN, SNGAN, arguments, changed, one_thread, write
+from native_runs import BIGGAN, PLAIN, SNGAN, arguments, changed, one_thread, write
 from studiogan_gsr.cli import main
 from studiogan_gsr.errors import EvaluationError, PluginError, WeightsError
 from studiogan_gsr.evaluation import backbones, cache
+from studiogan_gsr.evaluation import measure as measuring
 from studiogan_gsr.evaluation.backbones import EffNetLite0, Inception, downloaded, sha256
 from studiogan_gsr.evaluation.cache import cached
 from studiogan_gsr.evaluation.features import Sample, extract
-from studiogan_gsr.evaluation.measure import METRICS, Reference, inception_score, measure, summarise
+from studiogan_gsr.evaluation.measure import METRICS, Reference, inception_score, measure, metrics, summarise
 from studiogan_gsr.hosts.native.trained import images, load_trained
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
 from studiogan_gsr.registry import find_backbone, make_backbone
@@ -107,9 +109,14 @@ def test_the_same_seeds_give_the_same_numbers_and_others_do_not(run: Path, pixel
         assert evaluated(run, *option)["all"] != first["all"]
 
 
-def test_the_training_images_are_nearer_to_themselves_than_to_anything(run: Path, pixels: str) -> None:
+def test_the_training_images_may_be_the_reference_and_no_result_overwrites_another(run: Path, pixels: str) -> None:
     result = evaluated(run, "--split", "train")
     assert result["reference_images"] == result["training_images"]
+    small = ["evaluate", str(run), "--backbone", "pixels", "--images", "8", "--repeats", "1", "--device", "cpu"]
+    with one_thread():
+        for options in ([], ["--split", "train"], ["--batch-norm", "running"], []):
+            assert main([*small, *options]) == 0
+    assert len(list(run.glob("evaluations/step=4-pixels-*.json"))) == 3
 
 
 def test_batch_norm_sees_the_whole_last_batch_and_the_generator_is_left_alone(run: Path) -> None:
@@ -126,8 +133,41 @@ def test_batch_norm_sees_the_whole_last_batch_and_the_generator_is_left_alone(ru
 def test_the_averaged_generator_is_measured_where_there_is_one(tmp_path: Path, pixels: str) -> None:
     with one_thread():
         assert main(arguments(write(tmp_path / "c.yaml", BIGGAN), tmp_path / "run")) == 0
-    assert evaluated(tmp_path / "run")["protocol"]["averaged_generator"]
-    assert not evaluated(tmp_path / "run", "--no-ema")["protocol"]["averaged_generator"]
+    averaged, plain = evaluated(tmp_path / "run"), evaluated(tmp_path / "run", "--no-ema")
+    assert averaged["protocol"]["averaged_generator"]
+    assert not plain["protocol"]["averaged_generator"]
+    assert averaged["all"] != plain["all"]
+    folder = tmp_path / "run" / "checkpoints" / "step=4"
+    for name, ema in (("G", False), ("G_ema", True)):
+        (path,) = folder.glob(f"model={name}-*")
+        state = torch.load(path, weights_only=True)["state_dict"]
+        found = load_trained(tmp_path / "run", averaged=ema).generator.state_dict()
+        assert all(torch.equal(found[key], value) for key, value in state.items())
+
+
+def test_of_a_killed_save_the_newest_whole_step_is_read(tmp_path: Path) -> None:
+    with one_thread():
+        assert main(arguments(write(tmp_path / "c.yaml", BIGGAN), tmp_path / "run")) == 0
+    folder = shutil.copytree(tmp_path / "run" / "checkpoints" / "step=4", tmp_path / "saves")
+    for network in ("G", "D", "G_ema"):
+        (path,) = folder.glob(f"model={network}-*")
+        for step in (9000, 10000) if network == "G_ema" else (9000, 10000, 11000):
+            shutil.copy(path, folder / f"model={network}-current-weights-step={step}.pth")
+    for averaged in (True, False):
+        assert load_trained(folder, str(tmp_path / "run" / "config.yaml"), averaged).step == 10000
+
+
+def test_images_without_classes_are_measured_as_a_whole(
+    tmp_path: Path, pixels: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sections = changed(PLAIN, MODEL={"g_cond_mtd": "W/O", "d_cond_mtd": "W/O"})
+    with one_thread():
+        assert main(arguments(write(tmp_path / "c.yaml", sections), tmp_path / "run")) == 0
+    result = evaluated(tmp_path / "run")
+    assert "images have no classes" in capsys.readouterr().out
+    assert result["groups"] == {}
+    assert result["classes"][0]["kernel"]["mean"] is None
+    assert result["all"]["kernel"]["mean"] is not None
 
 
 @pytest.mark.host
@@ -166,7 +206,7 @@ def test_what_cannot_be_measured_is_told_in_one_line(
 def test_a_generator_that_gives_nan_is_named(
     run: Path, pixels: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    broken = shutil.copytree(run, tmp_path / "run")
+    broken = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("evaluations"))
     (path,) = (broken / "checkpoints" / "step=4").glob("model=G-*")
     state = torch.load(path, weights_only=True)
     state["state_dict"]["linear0.bias"].fill_(math.nan)
@@ -195,6 +235,10 @@ def test_images_in_both_parts_or_not_those_of_the_run_are_refused(
     assert told == "studiogan-gsr: My_Digits: 1 reference images are training images, too"
     again.unlink()
     again.write_bytes(kept)
+    (data / "valid" / "3").rename(data / "valid" / "zz")
+    told = error_of(capsys, str(tmp_path / "run"), *options)
+    assert "found the class 3 to train on where the reference has 4" in told
+    (data / "valid" / "zz").rename(data / "valid" / "3")
     chosen.rename(chosen.with_name("renamed.png"))
     told = error_of(capsys, str(tmp_path / "run"), *options)
     assert "found other training images than the run was trained on" in told
@@ -237,6 +281,49 @@ def test_nan_features_and_wrong_numbers_of_images_are_refused() -> None:
         extract(broken, batches(4, 2), 4, "reference")  # type: ignore[arg-type]
     with pytest.raises(EvaluationError, match="found 4 images where 5"):
         extract(lambda images: (images.float().mean((2, 3)),) * 2, batches(4, 2), 5, "some")  # type: ignore[arg-type]
+
+
+def test_a_changed_reference_image_is_seen_again(
+    digits: Path, tmp_path: Path, pixels: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the same name and size in bytes."""
+    data = tmp_path / "data"
+    for source in digits.rglob("*.png"):
+        target = (data / source.relative_to(digits)).with_suffix(".bmp")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(source).save(target)
+    argv = arguments(write(tmp_path / "c.yaml", changed(SNGAN, DATA={"name": "My_Digits"})), tmp_path / "run")
+    argv[argv.index("unused")] = str(data)
+    with one_thread():
+        assert main(argv) == 0
+    first = evaluated(tmp_path / "run")
+    for path in (data / "valid").rglob("*.bmp"):
+        Image.eval(Image.open(path), lambda value: 255 - value).save(path)
+    second = evaluated(tmp_path / "run")
+    assert first["protocol"]["reference"]["cache"] != second["protocol"]["reference"]["cache"]
+    assert first["all"]["frechet"] != second["all"]["frechet"]
+
+
+def test_a_run_on_a_packed_file_is_measured_without_its_images(digits: Path, tmp_path: Path, pixels: str) -> None:
+    data = shutil.copytree(digits, tmp_path / "data")
+    assert main(["data", "prepare", "Folder_LT_rho4", "--data", str(data), "--workers", "1"]) == 0
+    argv = arguments(write(tmp_path / "c.yaml", changed(SNGAN, DATA={"name": "Folder_LT_rho4"})), tmp_path / "run")
+    argv[argv.index("unused")] = str(data)
+    with one_thread():
+        assert main(argv) == 0
+    shutil.rmtree(data / "train")
+    (data / "train").mkdir()
+    result = evaluated(tmp_path / "run", "--split", "train")
+    assert result["training_images"] == [120, 102, 88, 75, 64, 55, 47, 40, 34, 30]
+
+
+def test_of_many_images_so_many_are_compared_in_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = metrics(Reference(sample(300, 3)), sample(240, 3, seed=1), None)
+    monkeypatch.setattr(measuring, "MOST", 100)
+    few = metrics(Reference(sample(300, 3)), sample(240, 3, seed=1), None)
+    assert few["frechet"] == whole["frechet"]
+    assert few["inception_score"] == whole["inception_score"]
+    assert all(few[name] != whole[name] for name in ("kernel", "recall", "coverage", "diversity"))
 
 
 def test_reference_features_are_made_once_for_equal_terms_alone(tmp_path: Path) -> None:
@@ -328,7 +415,7 @@ def test_without_inception_the_wheels_network_measures_and_says_so(
         assert main(["evaluate", str(run), *small]) == 0
     printed = capsys.readouterr().out
     assert "measuring with effnetlite0, whose distances are no FID" in printed
-    assert (run / "evaluations" / "step=4-effnetlite0.json").is_file()
+    assert list((run / "evaluations").glob("step=4-effnetlite0-*.json"))
 
 
 def test_a_strangers_object_that_is_no_backbone_is_refused(make_package: MakePackage) -> None:

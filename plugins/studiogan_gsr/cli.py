@@ -179,6 +179,7 @@ def _add_evaluate(commands: Any) -> None:
     average = evaluate.add_mutually_exclusive_group()
     average.add_argument("--ema", action="store_const", const=True, dest="averaged", help="the averaged generator")
     average.add_argument("--no-ema", action="store_const", const=False, dest="averaged")
+    evaluate.add_argument("--resizer", choices=RESIZERS, help="of the reference; default: the run's")
     evaluate.add_argument("--neighbours", type=_positive, default=5, help="k of precision and recall (5)")
     evaluate.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda where there is one")
     evaluate.add_argument("--out", metavar="FILE", type=Path, help="default: in the run's evaluations/")

@@ -56,7 +56,7 @@ def extract(backbone: Backbone, batches: Iterable[tuple[Tensor, Tensor]], total:
         filled += len(found)
     if filled != total:
         raise EvaluationError(f"{what}: found {filled} images where {total} were expected")
-    if not bool(features.isfinite().all()):
+    if not bool(features.isfinite().all()) or not bool(logits.isfinite().all()):
         raise EvaluationError(f"{what}: features are not finite")
     return Sample(features, logits, labels, (inside, time.perf_counter() - begun))
 

@@ -24,7 +24,9 @@ from studiogan_gsr.evaluation.manifold import (
 
 METRICS = ("frechet", "kernel", "inception_score", "precision", "recall", "density", "coverage", "diversity")
 _SPLITS = 10  # of the inception score over all images
-_MOST = 10_000  # images a side in metrics of pairs, where time grows with the square
+# Images a side in metrics of pairs (all but Frechet distance and inception score), where time grows with the square;
+# of more, so many are chosen with a fixed seed.
+MOST = 10_000
 
 
 class Reference:
@@ -46,13 +48,18 @@ class Reference:
         return self._known[key]
 
 
-def measure(reference: Reference, fake: Sample, class_counts: Sequence[int]) -> dict[str, Any]:
+def measure(
+    reference: Reference, fake: Sample, class_counts: Sequence[int], conditional: bool = True
+) -> dict[str, Any]:
     """{"all": metrics, "groups": {name: metrics}, "classes": [metrics of class 0, ...]}.
 
     class_counts: training images of each class, by which groups are made: many, medium and few (Liu et al. 2019:
     more than 100, fewer than 20 training images), and thirds by frequency: head, middle, tail.
-    A metric that so few images do not give is None.
+    A metric that so few images do not give is None; so are all of classes where images have none (conditional).
     """
+    if not conditional:
+        none = [dict.fromkeys(METRICS) for _ in class_counts]
+        return {"all": metrics(reference, fake, None), "groups": {}, "classes": none}
     groups = {**shot_groups(class_counts), **frequency_thirds(class_counts)}
     return {
         "all": metrics(reference, fake, None),
@@ -96,10 +103,10 @@ def inception_score(logits: Tensor, splits: int) -> float:
 
 def _some(features: Tensor) -> Tensor:
     """At most so many rows, chosen with a fixed seed."""
-    if len(features) <= _MOST:
+    if len(features) <= MOST:
         return features
     order = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))
-    return features[order[:_MOST]]
+    return features[order[:MOST]]
 
 
 def summarise(repeats: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -79,6 +79,7 @@ class Regularization:
 
     def proof(self, step: int, ranks: int) -> str:
         """That it acts, in a line, after the first step."""
+        self.watch()  # the norms that later ones are compared with
         alike = f", the same on all {ranks} ranks" if ranks > 1 else ""
         return f"{self.name}: acted in step {step}, penalty {self.penalty:.4g}{alike}"
 
@@ -105,7 +106,7 @@ class Regularization:
     def watch(self) -> tuple[list[float] | None, str]:
         """Each class's largest exact norm, and a line where one has begun to explode; None of a regularizer without.
 
-        Reads weights alone.  To be called at a print interval, first soon after the start.
+        Reads weights alone.  To be called at a print interval; the first look is after the first step.
         """
         read = getattr(self.regularizer, "class_norms", None)
         if not callable(read):
@@ -122,7 +123,8 @@ class Regularization:
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint: the plug-in's name and its state."""
-        return {"name": self.name, "state": self.regularizer.state_dict()}
+        watched = {"start": self._start, "exploding": sorted(self._exploding)}
+        return {"name": self.name, "state": self.regularizer.state_dict(), "watched": watched}
 
     def restore(self, saved: dict[str, Any] | None, source: str) -> str:
         """Take the state back from a checkpoint, if it holds one; says in a line what was done."""
@@ -137,6 +139,8 @@ class Regularization:
                 raise PluginError(
                     str(self.plugin), f"load_state_dict() failed on {source}: {reason(error)}"
                 ) from error
+        watched = saved.get("watched", {})
+        self._start, self._exploding = watched.get("start"), set(watched.get("exploding", ()))
         told = "; ".join(" ".join(str(warning.message).split()) for warning in caught)
         return f"{self.name}: {told or 'state restored from the checkpoint'}"
 

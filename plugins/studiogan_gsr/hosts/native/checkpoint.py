@@ -184,11 +184,17 @@ def load_checkpoint(trainer: Trainer, folder: Path) -> Restored:
 def network_file(folder: Path, name: str) -> Path:
     """The file of a network ("G", "D", "G_ema") in a checkpoint's folder, StudioGAN's or ours."""
     for when in ("current", "best"):
-        found = sorted(folder.glob(f"model={name}-{when}-weights-step=*.pth"))
+        found = {step_of(path): path for path in folder.glob(f"model={name}-{when}-weights-step=*.pth")}
         if found:
-            return found[-1]
+            return found[max(found)]
     there = sorted(path.name for path in folder.iterdir())[:5] if folder.is_dir() else "no such folder"
     raise CheckpointError(f"{folder}: no file model={name}-current-weights-step=*.pth; found {there or 'nothing'}")
+
+
+def step_of(path: Path) -> int:
+    """The step in the name of a network's file; -1 where there is none."""
+    number = path.stem.rpartition("=")[2]
+    return int(number) if number.isdecimal() else -1
 
 
 def read_file(path: Path) -> dict[str, Any]:

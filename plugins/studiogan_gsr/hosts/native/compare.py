@@ -36,7 +36,7 @@ _SEED = 0
 class Run:
     """What a page says of a run.
 
-    log: log.jsonl's lines.  evaluation: the newest of `evaluate`, if there is one.
+    log: its lines.  evaluation: the newest of `evaluate`, if there is one.
     """
 
     name: str
@@ -83,10 +83,9 @@ def report(paths: Sequence[Path], out: Path) -> Path:
 def _open(path: Path) -> Run:
     trained = load_trained(path)
     run = trained.run or trained.folder
-    text = (run / "log.jsonl").read_text() if (run / "log.jsonl").is_file() else ""
     found = sorted(run.glob("evaluations/*.json"), key=lambda file: file.stat().st_mtime)
     evaluation = json.loads(found[-1].read_text()) if found else None
-    return Run(path.resolve().name, trained, [json.loads(line) for line in text.splitlines()], evaluation)
+    return Run(path.resolve().name, trained, trained.log, evaluation)
 
 
 def _summary(runs: Sequence[Run]) -> str:
@@ -129,9 +128,9 @@ def _configurations(runs: Sequence[Run]) -> str:
 def _curves(runs: Sequence[Run]) -> list[tuple[str, str]]:
     sections = []
     logged = [run for run in runs if len(run.log) > 1]
-    if logged:
+    if with_losses := [run for run in logged if "d_loss" in run.log[0]]:
         losses = []
-        for run in logged:
+        for run in with_losses:
             curves = {name: [line[name] for line in run.log] for name in ("d_loss", "g_loss")}
             losses.append((run.name, [line["step"] for line in run.log], curves))
         caption = "At every print interval, of one batch each; what is outside of most values is cut off."

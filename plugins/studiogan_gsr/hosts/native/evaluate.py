@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from importlib.metadata import version
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from studiogan_gsr.datasets.identity import content_digests, digest, identities
+from studiogan_gsr.datasets.identity import content_digests, digest, file_of, identities, source_of
+from studiogan_gsr.datasets.packed import open_packed
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import DataError, RequestError, WeightsError
 from studiogan_gsr.evaluation.backbones import Backbone
 from studiogan_gsr.evaluation.cache import cached
 from studiogan_gsr.evaluation.features import extract
-from studiogan_gsr.evaluation.measure import METRICS, Reference, measure, summarise
+from studiogan_gsr.evaluation.measure import METRICS, MOST, Reference, measure, summarise
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.hosts.native.data import open_images
 from studiogan_gsr.hosts.native.trained import BATCH_NORM, Trained, images, load_trained
@@ -38,7 +41,7 @@ class Options:
 
     data: None: where the run says.  backbone: None: inception, or effnetlite0 where that cannot be had.
     batch_size: of generation, which batch norm sees; None: OPTIMIZATION.batch_size.  seed: of the first repeat.
-    averaged: None: the averaged generator where there is one.
+    averaged: None: the averaged generator where there is one.  resizer: of the reference; None: the run's.
     """
 
     config: str | None = None
@@ -51,6 +54,7 @@ class Options:
     batch_size: int | None = None
     batch_norm: str = "batch"
     averaged: bool | None = None
+    resizer: str | None = None
     neighbours: int = 5
     device: str | None = None
     out: Path | None = None
@@ -67,12 +71,15 @@ def evaluate(path: Path, options: Options) -> dict[str, Any]:
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     show = console()
     name, backbone = _backbone(options.backbone, device)
-    dataset, train_counts = _reference_images(trained, options)
+    dataset, train_counts = _real_images(trained, options)
     terms = _terms(dataset, backbone, options.split)
     reference, key = cached(terms, lambda: extract(backbone, _read(dataset, device), len(dataset), "reference"))
     empty = [c for c, n in zip(dataset.classes, dataset.class_counts, strict=True) if n == 0]
     if empty:
         show.print(f"no reference images of {len(empty)} classes ({', '.join(empty[:5])}...): they have no metrics")
+    conditional = trained.configuration.MODEL.g_cond_mtd != "W/O"
+    if not conditional:
+        show.print("MODEL.g_cond_mtd is W/O: images have no classes, and only all of them are measured")
     known = Reference(reference, options.neighbours)
     batch_size = options.batch_size or trained.configuration.OPTIMIZATION.batch_size
     repeats, seconds = [], np.zeros(2)
@@ -80,7 +87,7 @@ def evaluate(path: Path, options: Options) -> dict[str, Any]:
         made = images(trained, options.images, batch_size, options.seed + repeat, options.batch_norm, device)
         fake = extract(backbone, made, options.images, f"repeat {repeat + 1} of {options.repeats}")
         seconds += fake.seconds
-        repeats.append(measure(known, fake, train_counts))
+        repeats.append(measure(known, fake, train_counts, conditional))
     protocol = {
         "step": trained.step,
         "checkpoint": str(trained.folder.resolve()),
@@ -90,6 +97,7 @@ def evaluate(path: Path, options: Options) -> dict[str, Any]:
         "backbone_digest": backbone.digest,
         "reference": {"split": options.split, "images": len(reference), "cache": key, **terms["images"]},
         "images": options.images,
+        "images_in_pairs": f"at most {MOST:,} a side, chosen with seed 0: all but FD and IS",
         "labels": "drawn uniformly over the classes",
         "repeats": options.repeats,
         "repeats_are_over": "seeds of noise and labels, of one checkpoint; not training seeds",
@@ -112,7 +120,7 @@ def evaluate(path: Path, options: Options) -> dict[str, Any]:
         "features": reference.features.shape[1],
         **summarise(repeats),
     }
-    target = options.out or _place(trained, name)
+    target = options.out or _place(trained, protocol)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(target, json.dumps(result, indent=1) + "\n")
     for line in _table(result):
@@ -132,27 +140,35 @@ def _backbone(name: str | None, device: torch.device) -> tuple[str, Backbone]:
         return OFFLINE, make_backbone(find_backbone(OFFLINE), device)
 
 
-def _reference_images(trained: Trained, options: Options) -> tuple[Prepared, list[int]]:
-    """Reference images as the run prepared its own, and the training images of each class."""
-    data = trained.configuration.DATA
-    root = options.data or trained.data.get("root")
+def _real_images(trained: Trained, options: Options) -> tuple[Prepared, list[int]]:
+    """Reference images, prepared as the run prepared its own, and the training images of each class."""
+    data, known = trained.configuration.DATA, trained.data
+    root = options.data or known.get("root")
     if root is None:
         raise RequestError("--data is needed: nothing beside the checkpoint says where the images are")
-    resizer = trained.data.get("preprocessing", {}).get("resizer", "wo_resize")
-    train = open_images(data.name, root, "train")
-    reference = train if options.split == "train" else open_images(data.name, root, "reference")
-    prepared = Prepared(reference, data.name, data.img_size, resizer)
-    counts = Prepared(train, data.name, data.img_size, resizer).class_counts
-    if not len(counts) == len(prepared.class_counts) == data.num_classes:
-        raise DataError(
-            f"{data.name}: found {len(counts)} classes to train on, {len(prepared.class_counts)} in the reference; "
-            f"DATA.num_classes is {data.num_classes}"
-        )
-    if "images_sha256" in trained.data and digest(train) != trained.data["images_sha256"]:
+    resizer = options.resizer or known.get("preprocessing", {}).get("resizer", "wo_resize")
+    packed = None if options.data or not known.get("packed") else Path(known["packed"])
+    if packed is not None and packed.is_file():  # may hold fewer images than the folder, or be all there is
+        train = open_packed(packed, data.name, data.img_size, resizer)
+    else:
+        train = open_images(data.name, root, "train")
+    if "images_sha256" in known and digest(train) != known["images_sha256"]:
         raise DataError(f"{root}: found other training images than the run was trained on; --data names their folder")
-    if options.split != "train" and (shared := _files(train) & _files(reference)):
+    trained_on = Prepared(train, data.name, data.img_size, resizer)
+    if options.split == "train":
+        return trained_on, trained_on.class_counts
+    reference = open_images(data.name, root, "reference")
+    prepared = Prepared(reference, data.name, data.img_size, resizer)
+    for one, other in zip_longest(trained_on.classes, prepared.classes):
+        if one != other:
+            raise DataError(f"{data.name}: found the class {one} to train on where the reference has {other}")
+    if len(prepared.classes) != data.num_classes:
+        raise DataError(
+            f"DATA.num_classes: found {data.num_classes}; {data.name} has {len(prepared.classes)} classes"
+        )
+    if shared := _files(train) & _files(reference):
         raise DataError(f"{data.name}: {len(shared)} reference images are training images, too")
-    return prepared, counts
+    return prepared, trained_on.class_counts
 
 
 def _files(dataset: Any) -> set[Any]:
@@ -165,11 +181,22 @@ def _terms(dataset: Prepared, backbone: Backbone, split: str) -> dict[str, Any]:
     images = {
         "name": dataset.name,
         "names_sha256": names,
-        "content_sha256": content_digests(dataset.dataset, names)[0],
+        "content_sha256": _content(dataset, names),
         "size": dataset.size,
         "preprocessing": dataset.preprocessing.record(),
     }
     return {"backbone": backbone.digest, "split": split, "images": images}
+
+
+def _content(dataset: Prepared, names: str) -> str:
+    """A digest that changes when an image does: of files' sizes and times, or, of sets without files, of pixels."""
+    source, _ = source_of(dataset.dataset, 0)
+    if file_of(dataset.dataset, 0) is not None or callable(getattr(source, "stamp", None)):
+        return content_digests(dataset.dataset, names)[1]
+    total = hashlib.sha256()
+    for i in range(len(dataset)):
+        total.update(dataset.read(i)[0].tobytes())
+    return total.hexdigest()
 
 
 def _read(dataset: Prepared, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
@@ -179,9 +206,24 @@ def _read(dataset: Prepared, device: torch.device) -> Iterator[tuple[Tensor, Ten
         yield torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device), torch.tensor([label for _, label in read])
 
 
-def _place(trained: Trained, backbone: str) -> Path:
+# What a result's name carries a digest of, so that two protocols do not overwrite one another.
+_TERMS = (
+    "averaged_generator",
+    "backbone_digest",
+    "reference",
+    "images",
+    "repeats",
+    "seeds",
+    "batch_size",
+    "batch_norm",
+)
+
+
+def _place(trained: Trained, protocol: dict[str, Any]) -> Path:
+    terms = {name: protocol[name] for name in (*_TERMS, "neighbours")}
+    key = hashlib.sha256(json.dumps(terms, sort_keys=True).encode()).hexdigest()[:8]
     folder = trained.folder if trained.run is None else trained.run / "evaluations"
-    return folder / f"step={trained.step}-{backbone}.json"
+    return folder / f"step={trained.step}-{protocol['backbone']}-{key}.json"
 
 
 def _table(result: dict[str, Any]) -> list[str]:
@@ -193,7 +235,7 @@ def _table(result: dict[str, Any]) -> list[str]:
     rows = [("all", None, result["all"])]
     rows += [(name, None, values) for name, values in result["groups"].items()]
     counts = result["training_images"]
-    if len(counts) <= 20:
+    if len(counts) <= 20 and result["groups"]:
         order = sorted(range(len(counts)), key=lambda y: -counts[y])
         rows += [(result["class_names"][y], counts[y], result["classes"][y]) for y in order]
     lines = ["".join([f"{'':16}{'images':>8}", *(f"{title:>16}" for title in columns.values())])]
@@ -206,6 +248,10 @@ def _table(result: dict[str, Any]) -> list[str]:
             cells.append(f"{text if deviation is None or mean is None else f'{text} ± {deviation * scale:.2g}':>16}")
         lines.append("".join(cells))
     lines.append(f"{kernel} times 1000. Diversity: mean distance of two images of a set, over that of real ones.")
+    if max(result["protocol"]["images"], sum(result["reference_images"])) > MOST:
+        lines.append(
+            f"Of more than {MOST:,} images, so many are compared in pairs (all but the first and third column)."
+        )
     few = min(n for n in result["reference_images"] if n) if any(result["reference_images"]) else 0
     if few < result["features"]:
         lines.append(

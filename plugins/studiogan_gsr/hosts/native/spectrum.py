@@ -44,9 +44,9 @@ def inspect(path: Path, config: str | None, out: Path | None) -> dict[str, Any]:
         "groups": groups,
         "training_images": counts,
         "layers": found.layers,
-        "norms": found.norms.tolist(),
+        "norms": _plain(found.norms),
         "condition_numbers": _plain(found.conditions),
-        "largest": norms.tolist(),
+        "largest": _plain(norms),
         "start": start,
         "threshold": THRESHOLD,
         "exploding": ill,
@@ -68,9 +68,9 @@ def inspect(path: Path, config: str | None, out: Path | None) -> dict[str, Any]:
     return result
 
 
-def start_norms(configuration: Configuration, groups: int | str) -> list[float]:
+def start_norms(configuration: Configuration, groups: int | str, seed: int = 0) -> list[float]:
     """Each class's largest norm of a generator that has not been trained."""
-    generator, _ = make_networks(configuration, seed=0)
+    generator, _ = make_networks(configuration, seed)
     model = configuration.MODEL
     stream = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -106,26 +106,17 @@ def _groups(configuration: Configuration) -> int | str:
     return groups if isinstance(groups, int) else "square"
 
 
-def _history(trained: Trained) -> tuple[list[int], list[list[float]]]:
-    """Steps and class norms of a run's log, up to the checkpoint's step."""
-    path = None if trained.run is None else trained.run / "log.jsonl"
-    lines = (
-        [json.loads(line) for line in path.read_text().splitlines()] if path is not None and path.is_file() else []
-    )
-    kept = [line for line in lines if "class_norms" in line and line["step"] <= trained.step]
-    return [line["step"] for line in kept], [line["class_norms"] for line in kept]
-
-
 def _page(trained: Trained, found: Spectrum, result: dict[str, Any], order: Sequence[int]) -> str:
     counts, groups = result["training_images"], result["groups"]
     norms, places = found.largest()
     sections = [("", "".join(f"<p>{line}</p>" for line in result["verdict"]))]
-    drawn = norms_by_class_chart(result["largest"], result["start"], order, counts, result["exploding"])
+    drawn = norms_by_class_chart(norms.tolist(), result["start"], order, counts, result["exploding"])
     caption = "Each class's largest exact spectral norm over layers, gain and bias; grey: of an untrained generator."
     sections.append(("Norms by class", chart(drawn, caption)))
-    steps, history = _history(trained)
-    if len(steps) > 1 and counts:
-        drawn = norms_chart([("", steps, history)], counts, "svg")
+    lines = [line for line in trained.log if "class_norms" in line]
+    if len(lines) > 1 and counts:
+        panel = ("", [line["step"] for line in lines], [line["class_norms"] for line in lines])
+        drawn = norms_chart([panel], counts, "svg")
         sections.append(("Over training", chart(drawn, "The same norms at every print interval of the run.")))
     ends = [order[0], order[-1]]
     worst = max(ends, key=lambda y: float(norms[y]))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from studiogan_gsr.errors import CheckpointError, EvaluationError, RequestError
-from studiogan_gsr.hosts.native.checkpoint import check_architecture, checkpoints, network_file, read_file
+from studiogan_gsr.hosts.native.checkpoint import check_architecture, checkpoints, network_file, read_file, step_of
 from studiogan_gsr.hosts.native.configuration import Configuration, read_configuration
 from studiogan_gsr.hosts.native.networks import make_networks
 from studiogan_gsr.hosts.native.run import configuration_file
@@ -45,6 +45,14 @@ class Trained:
         """What run.json says of the training images; nothing of a run of StudioGAN without our hooks."""
         return dict(self.record.get("data", {}))
 
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """The lines of the run's log, ours or what the hooks wrote beside StudioGAN's, up to this step."""
+        path = self.folder.parent.parent / "statistics" / self.folder.name / "class_norms.jsonl"
+        if self.run is not None and (self.run / "log.jsonl").is_file():
+            path = self.run / "log.jsonl"
+        return [line for line in log_lines(path) if line["step"] <= self.step]
+
 
 def load_trained(path: Path, config: str | None = None, averaged: bool | None = None) -> Trained:
     """The newest checkpoint of a run's folder, or the checkpoint in a folder.
@@ -61,7 +69,7 @@ def load_trained(path: Path, config: str | None = None, averaged: bool | None = 
     if averaged and not has_average:
         raise RequestError(f"{path}: MODEL.apply_g_ema is false: there is no averaged generator")
     averaged = has_average if averaged is None else averaged
-    file = network_file(folder, "G_ema" if averaged else "G")
+    file = _whole(folder, "G_ema" if averaged else "G", has_average)
     state = read_file(file).get("state_dict")
     if not isinstance(state, dict):
         raise CheckpointError(f"{file}: not a checkpoint of this host or of StudioGAN")
@@ -69,8 +77,31 @@ def load_trained(path: Path, config: str | None = None, averaged: bool | None = 
     check_architecture(generator, state, file)
     generator.load_state_dict(state)
     record = json.loads((run / "run.json").read_text()) if run is not None and (run / "run.json").is_file() else {}
-    step = int(file.stem.rpartition("=")[2])
-    return Trained(generator.eval().requires_grad_(False), configuration, step, folder, averaged, record, run)
+    generator.eval().requires_grad_(False)
+    return Trained(generator, configuration, step_of(file), folder, averaged, record, run)
+
+
+def _whole(folder: Path, network: str, has_average: bool) -> Path:
+    """A network's file of the newest step whose generators are all there: a killed save leaves some of them."""
+    network_file(folder, network)  # its error, where there is none at all
+    names = ["G", "G_ema"] if has_average else ["G"]
+    for when in ("current", "best"):
+        files = {n: {step_of(p): p for p in folder.glob(f"model={n}-{when}-weights-step=*.pth")} for n in names}
+        if steps := set.intersection(*(set(found) for found in files.values())):
+            return files[network][max(steps)]
+    raise CheckpointError(f"{folder}: no step has all of {', '.join(names)}")
+
+
+def log_lines(path: Path) -> list[dict[str, Any]]:
+    """A log's JSON lines by step, the last of each; without one that was cut off when the run was killed."""
+    lines: dict[int, dict[str, Any]] = {}
+    for text in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            line = json.loads(text)
+            lines[int(line["step"])] = line
+        except (ValueError, KeyError, TypeError):
+            continue
+    return [lines[step] for step in sorted(lines)]
 
 
 def _found(path: Path) -> tuple[Path | None, Path]:

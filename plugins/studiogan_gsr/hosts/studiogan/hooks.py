@@ -396,6 +396,8 @@ def _describe(self: Any, folder: Path) -> None:
     }
     if (settings := _settings(self.cfgs)) is not None:
         sections[SECTION] = {"name": settings.name, **settings.options}
+    if self.RUN.distributed_data_parallel:  # StudioGAN has divided it
+        sections["OPTIMIZATION"]["batch_size"] *= self.OPTIMIZATION.world_size
     data: dict[str, Any] = {
         "root": str(Path(self.RUN.data_dir).resolve()),
         "preprocessing": {"resizer": self.RUN.pre_resizer},
