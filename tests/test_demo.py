@@ -55,13 +55,18 @@ def test_the_page_shows_norms_samples_and_tables(out: Path) -> None:
         assert word in shown
 
 
-def test_a_second_demo_replaces_the_first_but_never_other_files(
+def test_a_second_demo_replaces_one_that_was_not_done_and_nothing_else(
     out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "thesis.tex").write_text("x")
     assert main(["demo", "--steps", "2", "--out", str(tmp_path)]) == WRONG_REQUEST
     assert "found other files there" in capsys.readouterr().err
     assert (tmp_path / "thesis.tex").read_text() == "x"
+    done = (out / "demo.json").read_text()
+    assert main(["demo", "--steps", "2", "--out", str(out)]) == WRONG_REQUEST
+    assert "found a demo that is done" in capsys.readouterr().err
+    assert (out / "demo.json").read_text() == done
+    (out / "demo.json").write_text(json.dumps({"state": "training"}))
     assert main(["demo", "--steps", "2", "--out", str(out)]) == DONE
     assert json.loads((out / "demo.json").read_text())["runs"][0]["steps"] == [1, 2]
 

@@ -67,11 +67,13 @@ class Twin:
 
 
 def demo(out: Path, steps: int | None = None, seed: int = 0) -> None:
-    """Train both, print a table, write `out`/index.html and demo.json; replaces what an earlier demo left there."""
+    """Train both, print a table, write `out`/index.html and demo.json; replaces a demo that was not done."""
     marker = out / "demo.json"
     if out.exists() and any(out.iterdir()):
         if not marker.is_file():
             raise RequestError(f"--out {out}: found other files there; name an empty or new folder")
+        if json.loads(marker.read_text())["state"] == "done":
+            raise RequestError(f"--out {out}: found a demo that is done; name an empty or new folder, or remove it")
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(marker, json.dumps({"state": "training"}))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from studiogan_gsr.errors import ConfigurationError, number_hint
+from studiogan_gsr.errors import ConfigurationError, near_miss, number_hint
 
 UNSET = "N/A"
 
@@ -72,14 +72,20 @@ class Key(NamedTuple):
 
     def check(self, path: str, value: Any, more: str = "") -> None:
         """Raise ConfigurationError for a value of a YAML file that is not allowed; more: ends the message."""
+        if not self.takes(value):
+            choices = self.kind.allowed.removeprefix("one of ").split(", ")
+            meant = near_miss(value, choices) if isinstance(value, str) and len(choices) > 1 else ""
+            allowed = f"allowed: {self.allowed}{number_hint(value)}{more or meant}"
+            raise ConfigurationError(path, repr(value), allowed)
+
+    def takes(self, value: Any) -> bool:
+        """Whether a value, as a YAML file has it, is allowed."""
         if given(value) is None and self.default is None:
-            return
+            return True
         try:
-            accepted = self.kind.accepts(given(value))
+            return self.kind.accepts(given(value))
         except TypeError:  # a list or mapping where a plain value is wanted
-            accepted = False
-        if not accepted:
-            raise ConfigurationError(path, repr(value), f"allowed: {self.allowed}{number_hint(value)}{more}")
+            return False
 
 
 def given(value: Any) -> Any:
@@ -258,14 +264,19 @@ def check_needs(value: Callable[[str], Any]) -> None:
         found = value(path)
         return found is not None if values is GIVEN else found in values
 
-    for when, keys in NEEDS:
-        if all(holds(path, values) for path, values in when.items()):
-            for key in keys.split():
-                section, name = key.split(".")
-                if value(key) in (None, "W/O"):
-                    allowed = KEYS[section][name].kind.allowed
-                    because = " with ".join(f"{path}: {value(path)}" for path in when)
-                    raise ConfigurationError(key, str(value(key) or UNSET), f"{because} needs {allowed}")
+    def needed(key: str) -> str:
+        section, name = key.split(".")
+        return KEYS[section][name].kind.allowed
+
+    for when, _ in NEEDS:
+        if not all(holds(path, values) for path, values in when.items()):
+            continue
+        keys = [key for other, more in NEEDS if other == when for key in more.split()]
+        if missing := [key for key in keys if value(key) in (None, "W/O")]:
+            because = " with ".join(f"{path}: {value(path)}" for path in when)
+            rest = "".join(f", and {key}: {needed(key)}" for key in missing[1:])
+            found = str(value(missing[0]) or UNSET)
+            raise ConfigurationError(missing[0], found, f"{because} needs {needed(missing[0])}{rest}")
 
 
 def check_together(value: Callable[[str], Any]) -> None:

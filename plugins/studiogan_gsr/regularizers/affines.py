@@ -352,6 +352,8 @@ def _nothing_found(generator: nn.Module) -> str:
             kinds[type(module).__name__] += 1
     styles = any(hasattr(module, "embed") and hasattr(module, "fc0") for module in generator.modules())
     hint = "; a StyleGAN's mapping network can be penalised with apply_to: [mapping] (experimental)" if styles else ""
+    if getattr(generator, "g_cond_mtd", None) == "W/O":
+        hint = "; MODEL.g_cond_mtd is W/O: cBN makes such layers"
     found = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items())) or "no normalisation layer at all"
     return (
         f"{type(generator).__name__} has no class-conditional normalisation layer; looked for children "

@@ -17,6 +17,7 @@ from studiogan_gsr.hosts.keys import KEYS, POSITIVE, Key, Kind, check_needs, che
 from studiogan_gsr.settings import SECTION, RegularizerSettings, check_data_name, regularizer_settings
 
 ELSEWHERE = "the native host does not have this; `studiogan-gsr studiogan run` does"
+ELSEWHERE_TOO = "; StudioGAN has more: `studiogan-gsr studiogan run`"
 # Blocks of a generator by image size; StudioGAN's also has 256 and 512.
 GENERATOR_BLOCKS = {32: 3, 64: 4, 128: 5}
 
@@ -185,8 +186,7 @@ def read_configuration(sections: Mapping[str, Any]) -> Configuration:
         for key, value in values.items():
             path = f"{name}.{key}"
             if key in supported:
-                narrower = supported[key].kind is not studiogans[key].kind
-                supported[key].check(path, value, _MORE if narrower else "")
+                supported[key].check(path, value, ELSEWHERE_TOO if studiogans[key].takes(value) else "")
                 found[key] = tuple(value) if isinstance(given(value), list) else given(value)
             elif key not in studiogans:
                 allowed = f"{name} has no such key{near_miss(str(key), studiogans)}"
@@ -201,9 +201,6 @@ def read_configuration(sections: Mapping[str, Any]) -> Configuration:
     check_together(partial(_value, configuration))
     _check_together(configuration)
     return configuration
-
-
-_MORE = "; StudioGAN has more: `studiogan-gsr studiogan run`"
 
 
 def _is_default(key: Key, value: Any) -> bool:

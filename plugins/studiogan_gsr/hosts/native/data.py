@@ -25,11 +25,11 @@ from studiogan_gsr.datasets.folder import class_folders
 from studiogan_gsr.datasets.packed import Packed, open_packed, packed_path
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.datasets.summary import describe
-from studiogan_gsr.errors import DataError, reason
+from studiogan_gsr.errors import DataError, near_miss, reason
 from studiogan_gsr.hosts.regularization import listed
 from studiogan_gsr.machine import cores
 from studiogan_gsr.progress import track
-from studiogan_gsr.registry import find_dataset, make_dataset
+from studiogan_gsr.registry import DATASETS, find_dataset, find_plugins, make_dataset
 
 # Sets that take more than this share of the free memory are streamed.
 _SHARE_OF_MEMORY = 0.3
@@ -89,7 +89,9 @@ def open_images(name: str, root: str, split: str) -> Any:
         return make_dataset(found[0], root, split, found[1])
     if name not in ("CIFAR10", "CIFAR100"):
         part = "train" if split == "train" else "valid"
-        layout = f"{name}: {Path(root).resolve()} needs {part}/, with one folder of images a class"
+        known = [plugin.name for plugin in find_plugins(DATASETS)]
+        folder = f"no plug-in's data set{near_miss(name, known)}; so an image folder, and {Path(root).resolve()}"
+        layout = f"{name}: {folder} needs {part}/, with one folder of images a class"
         return class_folders(Path(root), part, layout)
     from torchvision import datasets
 

@@ -136,7 +136,7 @@ def _backbone(name: str | None, device: torch.device) -> tuple[str, Backbone]:
     try:
         return DEFAULT, make_backbone(find_backbone(DEFAULT), device)
     except WeightsError as error:
-        console().print(f"{error}; measuring with {OFFLINE}, whose distances are no FID")
+        console().print(f"measuring with {OFFLINE}, whose distances are no FID: {error}")
         return OFFLINE, make_backbone(find_backbone(OFFLINE), device)
 
 
@@ -238,7 +238,7 @@ def _table(result: dict[str, Any]) -> list[str]:
     if len(counts) <= 20 and result["groups"]:
         order = sorted(range(len(counts)), key=lambda y: -counts[y])
         rows += [(result["class_names"][y], counts[y], result["classes"][y]) for y in order]
-    lines = ["".join([f"{'':16}{'images':>8}", *(f"{title:>16}" for title in columns.values())])]
+    lines = ["".join([f"{'':16}{'training':>8}", *(f"{title:>16}" for title in columns.values())])]
     for name, count, values in rows:
         cells = [f"{name[:15]:16}{'' if count is None else count:>8}"]
         for key in columns:
@@ -248,6 +248,14 @@ def _table(result: dict[str, Any]) -> list[str]:
             cells.append(f"{text if deviation is None or mean is None else f'{text} ± {deviation * scale:.2g}':>16}")
         lines.append("".join(cells))
     lines.append(f"{kernel} times 1000. Diversity: mean distance of two images of a set, over that of real ones.")
+    if result["groups"]:
+        lines.append(
+            "Many: over 100 training images; few: under 20; head, middle, tail: thirds of the classes by them."
+        )
+    if result["protocol"]["images"] < 10 * len(counts) * result["protocol"]["neighbours"]:
+        lines.append(
+            f"{result['protocol']['images']} images are too few to read numbers of a class; 50,000 are usual."
+        )
     if max(result["protocol"]["images"], sum(result["reference_images"])) > MOST:
         lines.append(
             f"Of more than {MOST:,} images, so many are compared in pairs (all but the first and third column)."
