@@ -17,7 +17,7 @@ from conftest import MakePackage
 from host import DIGITS, Host, configure
 from native_runs import BIGGAN, PLAIN, SNGAN, arguments, changed, one_thread, write
 from studiogan_gsr.cli import main
-from studiogan_gsr.errors import EvaluationError, PluginError, WeightsError
+from studiogan_gsr.errors import CheckpointError, EvaluationError, PluginError, WeightsError
 from studiogan_gsr.evaluation import backbones, cache
 from studiogan_gsr.evaluation import measure as measuring
 from studiogan_gsr.evaluation.backbones import EffNetLite0, Inception, downloaded, sha256
@@ -153,8 +153,15 @@ def test_of_a_killed_save_the_newest_whole_step_is_read(tmp_path: Path) -> None:
         (path,) = folder.glob(f"model={network}-*")
         for step in (9000, 10000) if network == "G_ema" else (9000, 10000, 11000):
             shutil.copy(path, folder / f"model={network}-current-weights-step={step}.pth")
+    configuration = str(tmp_path / "run" / "config.yaml")
     for averaged in (True, False):
-        assert load_trained(folder, str(tmp_path / "run" / "config.yaml"), averaged).step == 10000
+        assert load_trained(folder, configuration, averaged).step == 10000
+    with pytest.raises(CheckpointError, match="no best checkpoint has all of G, G_ema"):
+        load_trained(folder, configuration, best=True)
+    for network in ("G", "G_ema"):
+        path = folder / f"model={network}-current-weights-step=9000.pth"
+        shutil.copy(path, folder / f"model={network}-best-weights-step=9000.pth")
+    assert load_trained(folder, configuration, best=True).step == 9000
 
 
 def test_images_without_classes_are_measured_as_a_whole(
@@ -192,7 +199,8 @@ def test_what_cannot_be_measured_is_told_in_one_line(
     run: Path, pixels: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "without checkpoints" in error_of(capsys, str(tmp_path))
-    assert "no such folder" in error_of(capsys, str(tmp_path / "none"))
+    assert "none: found no such folder; name a run's" in error_of(capsys, str(tmp_path / "none"))
+    assert f"a checkpoint's: {run.name} in it" in error_of(capsys, str(run.parent))
     assert "did you mean pixels?" in error_of(capsys, str(run), "--backbone", "pixel")
     alone = shutil.copytree(run / "checkpoints" / "step=4", tmp_path / "alone")
     assert "--config names its configuration" in error_of(capsys, str(alone), "--backbone", "pixels")

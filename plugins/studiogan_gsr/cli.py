@@ -181,6 +181,7 @@ def _add_evaluate(commands: Any) -> None:
     average = evaluate.add_mutually_exclusive_group()
     average.add_argument("--ema", action="store_const", const=True, dest="averaged", help="the averaged generator")
     average.add_argument("--no-ema", action="store_const", const=False, dest="averaged")
+    evaluate.add_argument("--best", action="store_true", help="StudioGAN's best checkpoint, in place of the last")
     evaluate.add_argument("--resizer", choices=RESIZERS, help="of the reference; default: the run's")
     evaluate.add_argument("--neighbours", type=_positive, default=5, help="k of precision and recall (5)")
     evaluate.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda where there is one")
@@ -369,7 +370,10 @@ def _doctor(options: argparse.Namespace) -> int:
 
     table = Table("what", "found", "remedy")
     findings = diagnose(options.root)
-    for finding in findings:
+    problems = [finding for finding in findings if finding.remedy != OK]
+    for finding in [*problems, *(finding for finding in findings if finding.remedy == OK)]:
         table.add_row(finding.what, finding.found, finding.remedy)
     _show(table)
-    return DONE if all(finding.remedy == OK for finding in findings) else FAILED
+    if problems:
+        print(f"{len(problems)} to mend, above all others: {', '.join(finding.what for finding in problems)}")
+    return FAILED if problems else DONE

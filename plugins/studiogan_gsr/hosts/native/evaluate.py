@@ -41,7 +41,8 @@ class Options:
 
     data: None: where the run says.  backbone: None: inception, or effnetlite0 where that cannot be had.
     batch_size: of generation, which batch norm sees; None: OPTIMIZATION.batch_size.  seed: of the first repeat.
-    averaged: None: the averaged generator where there is one.  resizer: of the reference; None: the run's.
+    averaged: None: the averaged generator where there is one.
+    best: StudioGAN's best checkpoint, in place of the last.  resizer: of the reference; None: the run's.
     """
 
     config: str | None = None
@@ -54,6 +55,7 @@ class Options:
     batch_size: int | None = None
     batch_norm: str = "batch"
     averaged: bool | None = None
+    best: bool = False
     resizer: str | None = None
     neighbours: int = 5
     device: str | None = None
@@ -67,7 +69,7 @@ def evaluate(path: Path, options: Options) -> dict[str, Any]:
     """
     if options.batch_norm not in BATCH_NORM:
         raise RequestError(f"--batch-norm: found {options.batch_norm}; allowed: {', '.join(BATCH_NORM)}")
-    trained = load_trained(path, options.config, options.averaged)
+    trained = load_trained(path, options.config, options.averaged, options.best)
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     show = console()
     name, backbone = _backbone(options.backbone, device)
@@ -91,6 +93,7 @@ def evaluate(path: Path, options: Options) -> dict[str, Any]:
     protocol = {
         "step": trained.step,
         "checkpoint": str(trained.folder.resolve()),
+        "checkpoint_rule": "best, by the metrics that StudioGAN trained with" if options.best else "last",
         "data": trained.configuration.DATA.name,
         "averaged_generator": trained.averaged,
         "backbone": name,
@@ -208,6 +211,7 @@ def _read(dataset: Prepared, device: torch.device) -> Iterator[tuple[Tensor, Ten
 
 # What a result's name carries a digest of, so that two protocols do not overwrite one another.
 _TERMS = (
+    "checkpoint_rule",
     "averaged_generator",
     "backbone_digest",
     "reference",

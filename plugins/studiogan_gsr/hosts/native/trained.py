@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from studiogan_gsr.errors import CheckpointError, EvaluationError, RequestError
-from studiogan_gsr.hosts.native.checkpoint import check_architecture, checkpoints, network_file, read_file, step_of
+from studiogan_gsr.hosts.native.checkpoint import check_architecture, checkpoints, read_file, step_of
 from studiogan_gsr.hosts.native.configuration import Configuration, read_configuration
 from studiogan_gsr.hosts.native.networks import make_networks
 from studiogan_gsr.hosts.native.run import configuration_file
@@ -54,10 +54,11 @@ class Trained:
         return [line for line in log_lines(path) if line["step"] <= self.step]
 
 
-def load_trained(path: Path, config: str | None = None, averaged: bool | None = None) -> Trained:
+def load_trained(path: Path, config: str | None = None, averaged: bool | None = None, best: bool = False) -> Trained:
     """The newest checkpoint of a run's folder, or the checkpoint in a folder.
 
     config: a file or shipped name, for a checkpoint without records.  averaged: None: where there is one.
+    best: StudioGAN's best checkpoint, by the metrics that it trained with, in place of the last.
     Raises RequestError where there is no checkpoint or no configuration, CheckpointError for a damaged one.
     """
     run, folder = _found(path)
@@ -69,7 +70,7 @@ def load_trained(path: Path, config: str | None = None, averaged: bool | None = 
     if averaged and not has_average:
         raise RequestError(f"{path}: MODEL.apply_g_ema is false: there is no averaged generator")
     averaged = has_average if averaged is None else averaged
-    file = _whole(folder, "G_ema" if averaged else "G", has_average)
+    file = _whole(folder, "G_ema" if averaged else "G", has_average, "best" if best else "current")
     state = read_file(file).get("state_dict")
     if not isinstance(state, dict):
         raise CheckpointError(f"{file}: not a checkpoint of this host or of StudioGAN")
@@ -81,15 +82,14 @@ def load_trained(path: Path, config: str | None = None, averaged: bool | None = 
     return Trained(generator, configuration, step_of(file), folder, averaged, record, run)
 
 
-def _whole(folder: Path, network: str, has_average: bool) -> Path:
+def _whole(folder: Path, network: str, has_average: bool, when: str) -> Path:
     """A network's file of the newest step whose generators are all there: a killed save leaves some of them."""
-    network_file(folder, network)  # its error, where there is none at all
     names = ["G", "G_ema"] if has_average else ["G"]
-    for when in ("current", "best"):
-        files = {n: {step_of(p): p for p in folder.glob(f"model={n}-{when}-weights-step=*.pth")} for n in names}
-        if steps := set.intersection(*(set(found) for found in files.values())):
-            return files[network][max(steps)]
-    raise CheckpointError(f"{folder}: no step has all of {', '.join(names)}")
+    files = {n: {step_of(p): p for p in folder.glob(f"model={n}-{when}-weights-step=*.pth")} for n in names}
+    steps = set.intersection(*(set(found) for found in files.values()))
+    if not steps:
+        raise CheckpointError(f"{folder}: no {when} checkpoint has all of {', '.join(names)}")
+    return files[network][max(steps)]
 
 
 def log_lines(path: Path) -> list[dict[str, Any]]:
@@ -117,8 +117,10 @@ def _found(path: Path) -> tuple[Path | None, Path]:
     theirs = sorted((path / "checkpoints").glob("*/model=G-current*.pth"), key=lambda file: file.stat().st_mtime)
     if theirs:
         return _found(theirs[-1].parent)
-    found = "a folder" if path.is_dir() else "no such folder"
-    raise RequestError(f"{path}: found {found} without checkpoints; name a run's folder or a checkpoint's")
+    found = "a folder without checkpoints" if path.is_dir() else "no such folder"
+    inside = [child.parent.name for child in sorted(path.glob("*/checkpoints"))]
+    hint = f": {', '.join(inside[:5])} in it" if inside else ""
+    raise RequestError(f"{path}: found {found}; name a run's folder or a checkpoint's{hint}")
 
 
 def images(

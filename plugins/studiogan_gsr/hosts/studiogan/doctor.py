@@ -41,8 +41,10 @@ def _packages() -> list[Finding]:
     from packaging.requirements import Requirement
 
     findings = [Finding(_DISTRIBUTION, metadata.version(_DISTRIBUTION))]
-    for line in metadata.requires(_DISTRIBUTION) or []:
+    for line in dict.fromkeys(metadata.requires(_DISTRIBUTION) or []):
         requirement = Requirement(line)
+        if requirement.name in {finding.what for finding in findings}:  # an extra asks for it, too
+            continue
         extra = "studiogan" if requirement.marker else ""
         if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
             continue
