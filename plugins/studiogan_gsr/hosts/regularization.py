@@ -122,9 +122,11 @@ class Regularization:
         return norms, f"spectral norms explode: class {told}{more}" if new else ""
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint: the plug-in's name and its state."""
-        watched = {"start": self._start, "exploding": sorted(self._exploding)}
-        return {"name": self.name, "state": self.regularizer.state_dict(), "watched": watched}
+        """For a checkpoint: the plug-in's name, its state, and what `watch` compares with."""
+        state = {"name": self.name, "state": self.regularizer.state_dict()}
+        if self._start is not None:
+            state["watched"] = {"start": self._start, "exploding": sorted(self._exploding)}
+        return state
 
     def restore(self, saved: dict[str, Any] | None, source: str) -> str:
         """Take the state back from a checkpoint, if it holds one; says in a line what was done."""
