@@ -413,6 +413,10 @@ class Counting(GroupSpectralRegularizer):
             "    def penalty(self): return next(self.generator.parameters()).sum().to('meta')",
             r"bad 1.0 .* bad = bad:Bad: penalty\(\) gave a tensor on meta; the parameters are on cpu",
         ),
+        (
+            "    def class_norms(self): return [1.0]",
+            r"bad 1.0 .* bad = bad:Bad: class_norms\(\) failed: AttributeError",
+        ),
         ("    def state_dict(self): return {'a': self}", r"bad 1.0 .* bad = bad:Bad: state_dict\(\) cannot be saved"),
     ],
 )

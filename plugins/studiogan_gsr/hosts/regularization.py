@@ -50,6 +50,7 @@ class Regularization:
         except RegularizerError as error:
             raise PluginError(*str(error).split(": ", 1)) from error
         self.scalars()
+        self._class_norms()
         self._check_state()
         summary = " ".join(str(self.regularizer).split())
         package = f"{self.plugin.package} {self.plugin.version}"
@@ -108,11 +109,9 @@ class Regularization:
 
         Reads weights alone.  To be called at a print interval; the first look is after the first step.
         """
-        read = getattr(self.regularizer, "class_norms", None)
-        if not callable(read):
+        norms = self._class_norms()
+        if norms is None:
             return None, ""
-        sides = [norms for layer in read().values() for norms in layer.values()]
-        norms: list[float] = torch.stack(sides).amax(0).tolist()
         self._start = norms if self._start is None else self._start
         found = exploding(norms, self._start)
         new = [label for label in found if label not in self._exploding]
@@ -120,6 +119,17 @@ class Regularization:
         told = ", ".join(f"{label} ({norms[label]:.3g}, at first {self._start[label]:.3g})" for label in new[:10])
         more = f" and {len(new) - 10} more" if len(new) > 10 else ""
         return norms, f"spectral norms explode: class {told}{more}" if new else ""
+
+    def _class_norms(self) -> list[float] | None:
+        """Of each class the largest of what `class_norms()` gives; PluginError where that is no norms."""
+        read = getattr(self.regularizer, "class_norms", None)
+        if not callable(read):
+            return None
+        try:
+            sides = [norms for layer in read().values() for norms in layer.values()]
+            return [float(norm) for norm in torch.stack(sides).amax(0)]
+        except FOREIGN as error:
+            raise PluginError(str(self.plugin), f"class_norms() failed: {reason(error)}") from error
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint: the plug-in's name, its state, and what `watch` compares with."""
