@@ -11,11 +11,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from native_runs import PLAIN, SNGAN, arguments, one_thread, write
 from studiogan_gsr.cli import main
 from studiogan_gsr.errors import GSRError
+from studiogan_gsr.evaluation import cache
 from studiogan_gsr.hosts.studiogan.checkout import Checkout, find_checkout
 
 MakePackage = Callable[..., Path]
+# A backbone of another package, without weights.
+PIXELS = """
+import torch, torch.nn.functional as F
+class Pixels:
+    column, digest = "FD-Pixels", "means of 8 x 8 pixels"
+    def __init__(self, device):
+        self.calls = 0
+    def __call__(self, images):
+        self.calls += 1
+        features = F.adaptive_avg_pool2d(images.float() / 255, 4).flatten(1)
+        return features, features[:, :10]
+"""
 
 
 @pytest.fixture
@@ -36,6 +50,24 @@ def make_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakePackage
         return folder
 
     return make
+
+
+@pytest.fixture
+def pixels(make_package: MakePackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A backbone of another package, and a cache of its own."""
+    make_package("pixels", "studiogan.backbones", {"pixels": "pixels:Pixels"}, {"pixels": PIXELS})
+    monkeypatch.setattr(cache, "FOLDER", tmp_path / "references")
+    return "pixels"
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Four steps of an SNGAN without gSR, and with it; to be copied by those who write there."""
+    folder = tmp_path_factory.mktemp("pair")
+    with one_thread():
+        for name, sections in (("plain", PLAIN), ("gsr", SNGAN)):
+            assert main(arguments(write(folder / f"{name}.yaml", sections), folder / name)) == 0
+    return folder / "plain", folder / "gsr"
 
 
 @pytest.fixture(scope="session")

@@ -200,6 +200,12 @@ def command_with_impatient_workers(argv: list[str]) -> int:
     return main(argv)
 
 
+def command_with(path: Path, argv: list[str]) -> int:
+    """The command with packages of a folder."""
+    sys.path.insert(0, str(path))
+    return main(argv)
+
+
 def command_that_dies(argv: list[str], at: int) -> int:
     """The command, killed at its `at`-th flush of a file to disk."""
     flush, flushed = os.fsync, 0

@@ -16,6 +16,7 @@ from torch import Tensor
 from conftest import MakePackage
 from host import DIGITS, Host, configure
 from native_runs import BIGGAN, PLAIN, SNGAN, arguments, changed, one_thread, write
+from studiogan_gsr.analysis.trained import load_trained
 from studiogan_gsr.cli import main
 from studiogan_gsr.errors import CheckpointError, EvaluationError, PluginError, WeightsError
 from studiogan_gsr.evaluation import backbones, cache
@@ -24,39 +25,17 @@ from studiogan_gsr.evaluation.backbones import EffNetLite0, Inception, downloade
 from studiogan_gsr.evaluation.cache import cached
 from studiogan_gsr.evaluation.features import Sample, extract
 from studiogan_gsr.evaluation.measure import METRICS, Reference, inception_score, measure, metrics, summarise
-from studiogan_gsr.hosts.native.trained import images, load_trained
+from studiogan_gsr.hosts.native.generation import generated
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
 from studiogan_gsr.registry import find_backbone, make_backbone
 
 CPU = torch.device("cpu")
-PIXELS = """
-import torch, torch.nn.functional as F
-class Pixels:
-    column, digest = "FD-Pixels", "means of 8 x 8 pixels"
-    def __init__(self, device):
-        self.calls = 0
-    def __call__(self, images):
-        self.calls += 1
-        features = F.adaptive_avg_pool2d(images.float() / 255, 4).flatten(1)
-        return features, features[:, :10]
-"""
-
-
-@pytest.fixture
-def pixels(make_package: MakePackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A backbone of another package, and a cache of its own."""
-    make_package("pixels", "studiogan.backbones", {"pixels": "pixels:Pixels"}, {"pixels": PIXELS})
-    monkeypatch.setattr(cache, "FOLDER", tmp_path / "references")
-    return "pixels"
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four steps of an SNGAN."""
-    folder = tmp_path_factory.mktemp("run")
-    with one_thread():
-        assert main(arguments(write(folder / "c.yaml", SNGAN), folder / "run")) == 0
-    return folder / "run"
+def run(pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four steps of an SNGAN with gSR."""
+    return shutil.copytree(pair[1], tmp_path_factory.mktemp("run") / "run")
 
 
 def evaluated(run: Path, *options: str) -> dict[str, Any]:
@@ -123,8 +102,10 @@ def test_batch_norm_sees_the_whole_last_batch_and_the_generator_is_left_alone(ru
     trained = load_trained(run)
     before = {name: tensor.clone() for name, tensor in trained.generator.state_dict().items()}
     for mode in ("batch", "running", "standing"):
-        made = torch.cat([some for some, _ in images(trained, 13, 8, 3, mode, CPU)])
-        whole = torch.cat([some for some, _ in images(trained, 16, 8, 3, mode, CPU)])
+        made, whole = (
+            torch.cat([some for some, _ in generated(trained.generator, trained.configuration, n, 8, 3, mode, CPU)])
+            for n in (13, 16)
+        )
         assert made.shape == (13, 3, 32, 32)
         assert torch.equal(made, whole[:13])
     assert all(torch.equal(before[name], tensor) for name, tensor in trained.generator.state_dict().items())

@@ -15,12 +15,12 @@ import torch
 
 from generators import OneHot
 from host import Host, configure
-from native_runs import BIGGAN, SNGAN, arguments, one_thread, write
+from native_runs import BIGGAN, SNGAN
 from studiogan_gsr import GroupSpectralRegularizer, class_conditional_affines
+from studiogan_gsr.analysis.spectrum import start_norms
 from studiogan_gsr.cli import main
 from studiogan_gsr.evaluation.spectrum import exploding, group_correlation, spectrum
 from studiogan_gsr.hosts.native.configuration import read_configuration
-from studiogan_gsr.hosts.native.spectrum import start_norms
 from studiogan_gsr.hosts.regularization import Regularization
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
 
@@ -122,11 +122,8 @@ def test_a_run_is_told_once_when_a_class_begins_to_explode() -> None:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    with one_thread():
-        assert main(arguments(write(folder / "c.yaml", SNGAN), folder / "run")) == 0
-    return folder / "run"
+def run(pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shutil.copytree(pair[1], tmp_path_factory.mktemp("run") / "run")
 
 
 def read(run: Path, *more: str, out: Path | None = None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from studiogan_gsr.errors import DONE, FAILED, in_one_line
+from studiogan_gsr.errors import DONE, FAILED, RequestError, in_one_line
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -119,6 +119,21 @@ def _add_train(commands: Any) -> None:
     train.add_argument(
         "--stream", action="store_true", help="read images while training, even where all fit in memory"
     )
+    selection = train.add_argument_group("measuring while training; the best checkpoint is kept beside the last ones")
+    selection.add_argument(
+        "--evaluate",
+        type=_positive,
+        nargs="?",
+        const=10_000,
+        metavar="IMAGES",
+        help="generate so many (10,000) wherever a checkpoint is saved, and measure their Frechet distance",
+    )
+    selection.add_argument(
+        "--select-on",
+        choices=["validation", "reference"],
+        help="half of the reference, so that the other tells what the best is worth (default); or all, as the paper",
+    )
+    selection.add_argument("--backbone", metavar="NAME", help="default: inception, else effnetlite0, from a wheel")
     speed = train.add_argument_group("speed, none of which changes what is computed but for rounding")
     speed.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="default: float32")
     speed.add_argument("--no-channels-last", action="store_true")
@@ -170,7 +185,12 @@ def _add_evaluate(commands: Any) -> None:
     evaluate.add_argument("--images", type=_positive, default=50_000, help="generated a repeat (50,000)")
     evaluate.add_argument("--repeats", type=_positive, default=3, help="with seeds of their own (3)")
     evaluate.add_argument("--seed", type=_count, default=0, help="of the first repeat")
-    evaluate.add_argument("--split", choices=["train", "reference"], default="reference")
+    evaluate.add_argument(
+        "--split",
+        choices=["reference", "validation", "test", "train"],
+        help="real images: the reference, a half of it, or the training images; default: the reference, or its half "
+        "test where the best was chosen on the other",
+    )
     evaluate.add_argument("--batch-size", type=_positive, help="of generation; default: OPTIMIZATION.batch_size")
     evaluate.add_argument(
         "--batch-norm",
@@ -181,7 +201,7 @@ def _add_evaluate(commands: Any) -> None:
     average = evaluate.add_mutually_exclusive_group()
     average.add_argument("--ema", action="store_const", const=True, dest="averaged", help="the averaged generator")
     average.add_argument("--no-ema", action="store_const", const=False, dest="averaged")
-    evaluate.add_argument("--best", action="store_true", help="StudioGAN's best checkpoint, in place of the last")
+    evaluate.add_argument("--best", action="store_true", help="the best while training, in place of the last")
     evaluate.add_argument("--resizer", choices=RESIZERS, help="of the reference; default: the run's")
     evaluate.add_argument("--neighbours", type=_positive, default=5, help="k of precision and recall (5)")
     evaluate.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda where there is one")
@@ -233,6 +253,8 @@ def _train(options: argparse.Namespace) -> int:
     from studiogan_gsr.hosts.native.run import Options, train
     from studiogan_gsr.hosts.native.training import Speed
 
+    if options.evaluate is None and (options.select_on or options.backbone):
+        raise RequestError(f"{'--select-on' if options.select_on else '--backbone'} needs --evaluate")
     speed = Speed(options.precision, not options.no_channels_last, not options.no_fold, not options.no_fused)
     train(
         options.configuration,
@@ -250,6 +272,9 @@ def _train(options: argparse.Namespace) -> int:
             print_freq=options.print_freq,
             save_freq=options.save_freq,
             speed=speed,
+            evaluate=options.evaluate,
+            select_on=options.select_on or "validation",
+            backbone=options.backbone,
         ),
     )
     if os.environ.get("RANK", "0") == "0":
@@ -259,7 +284,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from studiogan_gsr.hosts.native.evaluate import Options, evaluate
+    from studiogan_gsr.analysis.evaluate import Options, evaluate
 
     given = {k: v for k, v in vars(options).items() if k not in ("command", "traceback", "path")}
     evaluate(options.path, Options(**given))
@@ -267,14 +292,14 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _spectrum(options: argparse.Namespace) -> int:
-    from studiogan_gsr.hosts.native.spectrum import inspect
+    from studiogan_gsr.analysis.spectrum import inspect
 
     inspect(options.path, options.config, options.out)
     return DONE
 
 
 def _report(options: argparse.Namespace) -> int:
-    from studiogan_gsr.hosts.native.compare import report
+    from studiogan_gsr.analysis.report import report
 
     report(options.paths, options.out)
     return DONE

@@ -1,9 +1,11 @@
-"""Writing files so that a reader never sees half of one."""
+"""Files that a reader never sees half of, and logs of JSON lines, which a killed run may leave half of one in."""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -18,3 +20,22 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def lines_by_step(path: Path) -> list[dict[str, Any]]:
+    """A file's JSON lines by their "step", the last of each; without one that was cut off."""
+    lines: dict[int, dict[str, Any]] = {}
+    for text in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            line = json.loads(text)
+            lines[int(line["step"])] = line
+        except (ValueError, KeyError, TypeError):
+            continue
+    return [lines[step] for step in sorted(lines)]
+
+
+def forget_after(path: Path, step: int) -> None:
+    """Take lines after a step back, to which a run returned."""
+    if path.is_file():
+        kept = [line for line in lines_by_step(path) if line["step"] <= step]
+        write_atomically(path, "".join(f"{json.dumps(line)}\n" for line in kept))

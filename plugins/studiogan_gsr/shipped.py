@@ -21,6 +21,11 @@ def shipped_configurations() -> list[str]:
     return sorted(str(path.relative_to(folder).with_suffix("").as_posix()) for path in folder.glob("*/*.yaml"))
 
 
+def configuration_file(name: str | Path) -> Path:
+    """A path as it is, or the file of a shipped configuration."""
+    return Path(name) if Path(name).is_file() else shipped_configuration(str(name))
+
+
 def shipped_configuration(name: str) -> Path:
     """The file of a shipped configuration; ConfigurationError for an unknown name."""
     names = shipped_configurations()

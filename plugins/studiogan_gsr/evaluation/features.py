@@ -31,8 +31,20 @@ class Sample:
 
     def of(self, labels: list[int]) -> Sample:
         """The images of these classes."""
-        chosen = torch.isin(self.labels, torch.tensor(labels, dtype=self.labels.dtype))
+        return self.rows(torch.isin(self.labels, torch.tensor(labels, dtype=self.labels.dtype)))
+
+    def rows(self, chosen: Tensor) -> Sample:
+        """The images at these places, or where this is true."""
         return Sample(self.features[chosen], self.logits[chosen], self.labels[chosen])
+
+    def halves(self) -> tuple[Sample, Sample]:
+        """Two parts that share no image: half of each class, rounded down, and the rest; always the same choice."""
+        first = torch.zeros(len(self), dtype=torch.bool)
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))
+        for label in self.labels.unique():  # type: ignore[no-untyped-call]
+            places = order[self.labels[order] == label]
+            first[places[: len(places) // 2]] = True
+        return self.rows(first), self.rows(~first)
 
 
 @torch.inference_mode()

@@ -7,6 +7,7 @@ error of two covariances.  It is given all the same, beside the kernel distance,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -29,22 +30,39 @@ _SPLITS = 10  # of the inception score over all images
 MOST = 10_000
 
 
+class _Real:
+    """Some classes' real images, and what metrics need of them, computed when they are first asked for."""
+
+    def __init__(self, sample: Sample, neighbours: int) -> None:
+        self.sample, self.neighbours = sample, neighbours
+        self.some = _some(sample.features)
+
+    @cached_property
+    def gaussian(self) -> Gaussian:
+        return Gaussian.of(self.sample.features)
+
+    @cached_property
+    def radii(self) -> Tensor:
+        return neighbour_radii(self.some, self.neighbours)
+
+    @cached_property
+    def spread(self) -> float:
+        return mean_pairwise_distance(self.some)
+
+
 class Reference:
-    """Real images' features, and what metrics need of them, computed once for every set of classes."""
+    """Real images' features; what metrics need of any set of classes is computed once."""
 
     def __init__(self, sample: Sample, neighbours: int = 5) -> None:
         self.sample, self.neighbours = sample, neighbours
-        self._known: dict[tuple[int, ...] | None, tuple[Sample, Gaussian | None, Tensor | None, float | None]] = {}
+        self._known: dict[tuple[int, ...] | None, _Real] = {}
 
-    def of(self, labels: Sequence[int] | None) -> tuple[Sample, Gaussian | None, Tensor | None, float | None]:
-        """Sample, Gaussian, radii and mean pairwise distance of some classes (None: all); None where too few."""
+    def of(self, labels: Sequence[int] | None) -> _Real:
+        """Of some classes; None: of all."""
         key = None if labels is None else tuple(labels)
         if key not in self._known:
             sample = self.sample if labels is None else self.sample.of(list(labels))
-            few = _some(sample.features)
-            gaussian = Gaussian.of(sample.features) if len(sample) > 1 else None
-            radii = neighbour_radii(few, self.neighbours) if len(sample) > self.neighbours else None
-            self._known[key] = sample, gaussian, radii, mean_pairwise_distance(few) if len(sample) > 1 else None
+            self._known[key] = _Real(sample, self.neighbours)
         return self._known[key]
 
 
@@ -53,39 +71,47 @@ def measure(
 ) -> dict[str, Any]:
     """{"all": metrics, "groups": {name: metrics}, "classes": [metrics of class 0, ...]}.
 
-    class_counts: training images of each class, by which groups are made: many, medium and few (Liu et al. 2019:
-    more than 100, fewer than 20 training images), and thirds by frequency: head, middle, tail.
+    class_counts: training images of each class, by which `groups` are made.
     A metric that so few images do not give is None; so are all of classes where images have none (conditional).
     """
     if not conditional:
         none = [dict.fromkeys(METRICS) for _ in class_counts]
         return {"all": metrics(reference, fake, None), "groups": {}, "classes": none}
-    groups = {**shot_groups(class_counts), **frequency_thirds(class_counts)}
     return {
         "all": metrics(reference, fake, None),
-        "groups": {name: metrics(reference, fake, labels) for name, labels in groups.items() if labels},
+        "groups": {name: metrics(reference, fake, labels) for name, labels in groups(class_counts).items()},
         "classes": [metrics(reference, fake, [label]) for label in range(len(class_counts))],
     }
 
 
-def metrics(reference: Reference, fake: Sample, labels: Sequence[int] | None) -> dict[str, float | None]:
-    """The METRICS of some classes (None: all)."""
-    real, gaussian, radii, real_spread = reference.of(labels)
+def groups(class_counts: Sequence[int]) -> dict[str, list[int]]:
+    """Names and labels of the groups that are not empty, by training images a class.
+
+    many, medium and few (Liu et al. 2019: more than 100, fewer than 20), and thirds: head, middle, tail.
+    """
+    found = {**shot_groups(class_counts), **frequency_thirds(class_counts)}
+    return {name: labels for name, labels in found.items() if labels}
+
+
+def metrics(
+    reference: Reference, fake: Sample, labels: Sequence[int] | None, names: Sequence[str] = METRICS
+) -> dict[str, float | None]:
+    """The METRICS of these names, of some classes (None: all)."""
+    real = reference.of(labels)
     if labels is not None:
         fake = fake.of(list(labels))
-    found: dict[str, float | None] = dict.fromkeys(METRICS)
-    enough = min(len(real), len(fake))
-    if gaussian is not None and enough > 1:
-        found["frechet"] = frechet_distance(gaussian, Gaussian.of(fake.features))
-    some_real, some_fake = _some(real.features), _some(fake.features)
-    if enough > 1:
-        found["kernel"] = kernel_distance(some_real, some_fake)
-        if real_spread:
-            found["diversity"] = mean_pairwise_distance(some_fake) / real_spread
-    if len(fake):
+    found: dict[str, float | None] = dict.fromkeys(names)
+    enough, some = min(len(real.sample), len(fake)), _some(fake.features)
+    if "frechet" in found and enough > 1:
+        found["frechet"] = frechet_distance(real.gaussian, Gaussian.of(fake.features))
+    if "inception_score" in found and len(fake):
         found["inception_score"] = inception_score(fake.logits, _SPLITS if labels is None else 1)
-    if radii is not None and enough > reference.neighbours:
-        found |= precision_recall_density_coverage(some_real, some_fake, reference.neighbours, radii)
+    if "kernel" in found and enough > 1:
+        found["kernel"] = kernel_distance(real.some, some)
+    if "diversity" in found and enough > 1 and real.spread:
+        found["diversity"] = mean_pairwise_distance(some) / real.spread
+    if "precision" in found and enough > reference.neighbours:
+        found |= precision_recall_density_coverage(real.some, some, reference.neighbours, real.radii)
     return found
 
 

@@ -39,8 +39,10 @@ def checkpoints(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(match[1]), path) for match, path in found if match)
 
 
-def save_checkpoint(trainer: Trainer, folder: Path, run_name: str, seed: int, elapsed: float, drawn: int) -> Path:
-    """Write all files, then give the folder its name; older ones but one are removed after that.
+def save_checkpoint(
+    trainer: Trainer, folder: Path, run_name: str, seed: int, elapsed: float, drawn: int, best: int | None = None
+) -> Path:
+    """Write all files, then give the folder its name; older ones but one, and that of step `best`, are removed.
 
     In data-parallel training every rank calls this, and rank 0 writes.  TrainingError where it cannot
     be written; what was there before is then untouched.
@@ -72,8 +74,9 @@ def save_checkpoint(trainer: Trainer, folder: Path, run_name: str, seed: int, el
         raise TrainingError(
             f"the checkpoint of step {trainer.steps} cannot be written to {folder}: {reason(cause)}; {last}"
         ) from error
-    for _, path in checkpoints(folder)[:-_KEPT]:
-        shutil.rmtree(path, ignore_errors=True)
+    for step, path in checkpoints(folder)[:-_KEPT]:
+        if step != best:
+            shutil.rmtree(path, ignore_errors=True)
     return target
 
 

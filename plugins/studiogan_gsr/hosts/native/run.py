@@ -5,6 +5,7 @@ run.json         versions, seed, device, speed switches, plug-ins, data and its 
 log.jsonl        one line a print interval
 tensorboard/     the same numbers as events
 samples/         grids, one row a class
+selection.jsonl  one line an evaluation while training, where it was asked for: see selection.py
 checkpoints/     see checkpoint.py
 """
 
@@ -19,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -30,22 +31,26 @@ import torch.distributed as dist
 import yaml
 
 from studiogan_gsr.errors import RequestError, TrainingError, reason
-from studiogan_gsr.files import write_atomically
+from studiogan_gsr.files import forget_after, write_atomically
 from studiogan_gsr.hosts.native.checkpoint import Restored, checkpoints, load_checkpoint, save_checkpoint
 from studiogan_gsr.hosts.native.configuration import Configuration, read_configuration
 from studiogan_gsr.hosts.native.data import ImageStream, load_images, mixed, open_training_set
 from studiogan_gsr.hosts.native.progress import TrainingProgress
+from studiogan_gsr.hosts.native.reference import open_reference
 from studiogan_gsr.hosts.native.samples import save_grid
+from studiogan_gsr.hosts.native.selection import FILE as SELECTION
+from studiogan_gsr.hosts.native.selection import Selection, best, evaluations
 from studiogan_gsr.hosts.native.training import Speed, Trainer
 from studiogan_gsr.hosts.regularization import check_ranks
 from studiogan_gsr.progress import console
 from studiogan_gsr.registry import find_regularizer
 from studiogan_gsr.settings import load_configuration
-from studiogan_gsr.shipped import shipped_configuration
+from studiogan_gsr.shipped import configuration_file
 
 OnInterval = Callable[[Trainer], dict[str, Any]]
 # Streams of random numbers of a run beside the networks' and the noise: each its own.
-_ORDER, _SAMPLES = 1, 2
+_ORDER, _SAMPLES, _SELECTION = 1, 2, 3
+_EVALUATION = timedelta(hours=12)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +60,8 @@ class Options:
     steps: in place of OPTIMIZATION.total_steps.  resume: from the newest checkpoint in `out`, or from
     `checkpoint`.  in_memory: None: where the images fit.  print_freq, save_freq: in steps.
     lines: at most so many lines of progress off a terminal; None: one a print interval.
+    evaluate: generate so many images wherever a checkpoint is saved, measure them with `backbone` (None: inception,
+    or effnetlite0 where that cannot be had) on `select_on`, and keep the best checkpoint, too.
     """
 
     data: str
@@ -72,6 +79,9 @@ class Options:
     speed: Speed = dataclasses.field(default_factory=Speed)
     label: str = "training"
     lines: int | None = None
+    evaluate: int | None = None
+    select_on: str = "validation"
+    backbone: str | None = None
 
 
 def train(name: str | Path | dict[str, Any], options: Options, on_interval: OnInterval | None = None) -> Trainer:
@@ -90,17 +100,12 @@ def train(name: str | Path | dict[str, Any], options: Options, on_interval: OnIn
         configuration = dataclasses.replace(configuration, OPTIMIZATION=optimization)
     if configuration.regularizer is not None:
         find_regularizer(configuration.regularizer.name, configuration.regularizer.options)
-    with _ranks(options.device) as (rank, ranks, device):
+    with _ranks(options) as (rank, ranks, device):
         if configuration.OPTIMIZATION.batch_size % ranks:
             size = configuration.OPTIMIZATION.batch_size
             raise RequestError(f"OPTIMIZATION.batch_size: found {size}; allowed: a multiple of the {ranks} ranks")
         with _memory_explained(configuration, device):
             return _Run(configuration, options, rank, ranks, device, on_interval).train()
-
-
-def configuration_file(name: str | Path) -> Path:
-    """A path as it is, or the file of a shipped configuration."""
-    return Path(name) if Path(name).is_file() else shipped_configuration(str(name))
 
 
 class _Run:
@@ -132,13 +137,14 @@ class _Run:
         # A batch that no machine holds ends the run here: a step would take minutes over it first.
         torch.empty(optimization.batch_size // ranks, 3, data.img_size, data.img_size, device=device)
         self.restored = self._restore()
+        self.selection = self._selection() if options.evaluate is not None and rank == 0 else None
         order, flip, drawn = mixed(options.seed, _ORDER), configuration.PRE.apply_rflip, self.restored.drawn
         self.stream = ImageStream(images, len(pixels), optimization.batch_size, flip, order, rank, ranks, drawn)
         self.trainer.batches = self.stream
 
     def train(self) -> Trainer:
         trainer, options, total = self.trainer, self.options, self.configuration.OPTIMIZATION.total_steps
-        if trainer.steps >= total:
+        if trainer.steps >= total and not self._owes_evaluation():
             self._say(f"nothing to do: the checkpoint is of step {trainer.steps}, the run ends at {total}")
             return trainer
         if self.rank == 0:
@@ -151,6 +157,8 @@ class _Run:
             self._log() as log,
             TrainingProgress(options.label, total, trainer.steps, 0 if self.quiet else options.lines) as bar,
         ):
+            if self._owes_evaluation():  # of a run that was ended while it evaluated
+                self._evaluate(stop, bar)
             since, before = time.perf_counter(), trainer.steps
             begun = before
             elapsed = self.restored.elapsed
@@ -158,9 +166,8 @@ class _Run:
                 trainer.step()
                 bar.advance()
                 step = trainer.steps
-                last = step == total
                 self._check_regularization(step, first=step == begun + 1)
-                if step % options.print_freq == 0 or last or step == 1:
+                if step % options.print_freq == 0 or step == total or step == 1:
                     numbers = self._numbers()
                     now = time.perf_counter()
                     elapsed, rate = elapsed + now - since, (step - before) / (now - since)
@@ -168,14 +175,53 @@ class _Run:
                     more = self._class_norms() | (self.on_interval(trainer) if self.on_interval is not None else {})
                     log(step, {"seconds": round(elapsed, 3), "steps_per_second": rate, **numbers, **more})
                     since, before = time.perf_counter(), step
+                if self._saves(step):
+                    since += self._evaluate(stop, bar)
                 stopped = self._agreed(stop.is_set(), step)
-                if step % options.save_freq == 0 or last or stopped:
+                if self._saves(step) or stopped:
                     path = self._save(elapsed + time.perf_counter() - since)
-                    if stopped and not last:
+                    if stopped and (step < total or self._owes_evaluation()):
                         raise TrainingError(
                             f"stopped after step {step} of {total}, saved in {path}; --resume goes on"
                         )
         return trainer
+
+    def _saves(self, step: int) -> bool:
+        return step % self.options.save_freq == 0 or step == self.configuration.OPTIMIZATION.total_steps
+
+    # Evaluation while training.
+
+    def _selection(self) -> Selection:
+        """Raises before the first step where images or backbone cannot be had."""
+        options = self.options
+        assert options.evaluate is not None
+        if options.evaluate < 2:
+            raise RequestError(f"--evaluate: found {options.evaluate}; allowed: an integer, 2 or more")
+        reference = open_reference(self.data.pixels.images, options.data, options.resizer)
+        seed = mixed(options.seed, _SELECTION)
+        how = (options.evaluate, options.select_on, options.backbone, seed)
+        return Selection(self.out, self.trainer, self.counts, reference, *how)
+
+    def _owes_evaluation(self) -> bool:
+        """Whether the checkpoint of this step is one to be measured, and has not been."""
+        step = self.trainer.steps
+        saved = any(step == there for there, _ in checkpoints(self.out / "checkpoints"))
+        measured = any(step == line["step"] for line in evaluations(self.out))
+        return self.selection is not None and saved and self._saves(step) and not measured
+
+    def _evaluate(self, stop: threading.Event, bar: TrainingProgress) -> float:
+        """Measure the generator where that was asked for; gives the seconds that it took."""
+        begun = time.perf_counter()
+        if self.selection is not None and not stop.is_set():
+            self._check_finite()
+            with bar.paused():
+                line = self.selection.measure(stop.is_set)
+            if line is not None:
+                self._say(self.selection.told(line))
+                scalars = {f"evaluation/{name}": line["all"][name] for name in line["all"]}
+                scalars |= {f"evaluation/{name}/frechet": of["frechet"] for name, of in line["groups"].items()}
+                self._plot(line["step"], scalars)
+        return time.perf_counter() - begun
 
     def _check_regularization(self, step: int, first: bool) -> None:
         """See after every step that the regularizer has acted, and now and then that all ranks agree."""
@@ -211,20 +257,27 @@ class _Run:
 
     def _save(self, elapsed: float) -> Path:
         trainer, model = self.trainer, self.configuration.MODEL
-        self._numbers()  # never save what is not finite
+        self._check_finite()
+        if self.rank == 0:  # before the checkpoint, so that a run that dies between makes it again
+            generator = trainer.averaged or trainer.generator
+            picture = self.out / "samples" / f"step={trainer.steps:06}.png"
+            seed = mixed(self.options.seed, _SAMPLES)
+            save_grid(generator, self.counts, model.z_prior, model.z_dim, seed, picture)
+        chosen = best(self.out)
+        kept = None if chosen is None else chosen["step"]
+        folder, name = self.out / "checkpoints", self.out.resolve().name
+        return save_checkpoint(trainer, folder, name, self.options.seed, elapsed, self.stream.drawn, kept)
+
+    def _check_finite(self) -> None:
+        """Never save or measure what is not finite."""
+        trainer = self.trainer
+        self._numbers()
         saved = [*trainer.generator.state_dict().values(), *trainer.discriminator.state_dict().values()]
         for optimizer in (trainer.g_optimizer, trainer.d_optimizer):
             saved += [moment for state in optimizer.state.values() for moment in state.values()]
         moving = [t for t in saved if isinstance(t, torch.Tensor) and t.is_floating_point() and t.ndim]
         if not bool(torch.stack(torch._foreach_norm(moving, float("inf"))).isfinite().all()):
             raise self._not_finite(f"a weight or its moments are NaN or Inf at step {trainer.steps}")
-        if self.rank == 0:  # before the checkpoint, so that a run that dies between makes it again
-            generator = trainer.averaged or trainer.generator
-            picture = self.out / "samples" / f"step={trainer.steps:06}.png"
-            seed = mixed(self.options.seed, _SAMPLES)
-            save_grid(generator, self.counts, model.z_prior, model.z_dim, seed, picture)
-        name = self.out.resolve().name
-        return save_checkpoint(trainer, self.out / "checkpoints", name, self.options.seed, elapsed, self.stream.drawn)
 
     def _not_finite(self, what: str) -> TrainingError:
         remedy = "a lower learning rate, --precision float32 or another seed may help"
@@ -356,31 +409,26 @@ class _Run:
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
         path, start = self.out / "log.jsonl", self.trainer.steps
-        if path.is_file():
-            lines = [line for line in path.read_text().splitlines() if _step_of(line) <= start]
-            write_atomically(path, "".join(f"{line}\n" for line in lines))
+        forget_after(path, start)
+        forget_after(self.out / SELECTION, start)
         with path.open("a") as file, SummaryWriter(str(self.out / "tensorboard"), purge_step=start + 1) as events:
 
-            def log(step: int, numbers: dict[str, Any]) -> None:
-                file.write(json.dumps({"step": step, **numbers}) + "\n")
-                file.flush()
+            def plot(step: int, numbers: dict[str, Any]) -> None:
                 for name, value in numbers.items():
                     if isinstance(value, int | float):
                         events.add_scalar(name, value, step)
 
+            def log(step: int, numbers: dict[str, Any]) -> None:
+                file.write(json.dumps({"step": step, **numbers}) + "\n")
+                file.flush()
+                plot(step, numbers)
+
+            self._plot = plot
             yield log
 
     def _say(self, line: str) -> None:
         if not self.quiet:
             self.console.print(line)
-
-
-def _step_of(line: str) -> float:
-    """The step of a log line; infinite for one that was cut off."""
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")
 
 
 def _plugin_record(trainer: Trainer) -> dict[str, Any] | None:
@@ -414,8 +462,9 @@ def _stop_on_signals() -> Iterator[threading.Event]:
 
 
 @contextmanager
-def _ranks(device: str | None) -> Iterator[tuple[int, int, torch.device]]:
+def _ranks(options: Options) -> Iterator[tuple[int, int, torch.device]]:
     """Rank, number of ranks and device of this process; joins the others where torchrun started it."""
+    device = options.device
     if device == "cuda" and not torch.cuda.is_available():
         raise RequestError("--device cuda: found no CUDA device; --device cpu trains on the CPU")
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -428,7 +477,8 @@ def _ranks(device: str | None) -> Iterator[tuple[int, int, torch.device]]:
     local = int(os.environ["LOCAL_RANK"])
     if kind == "cuda":
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+    patience = _EVALUATION if options.evaluate else None  # rank 0 evaluates, the others wait
+    dist.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=patience)
     try:
         yield dist.get_rank(), ranks, torch.device(f"cuda:{local}" if kind == "cuda" else kind)
     finally:

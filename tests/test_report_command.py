@@ -12,25 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from conftest import MakePackage
 from host import Host, configure
-from native_runs import PLAIN, SNGAN, arguments, changed, one_thread, write
+from native_runs import PLAIN, arguments, changed, one_thread, write
 from studiogan_gsr.cli import main
-from studiogan_gsr.evaluation import cache
 from studiogan_gsr.evaluation.measure import METRICS
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
 from studiogan_gsr.report import metric_chart, norms_chart
-from test_evaluate import PIXELS
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Four steps of an SNGAN without gSR, and with it."""
-    folder = tmp_path_factory.mktemp("pair")
-    with one_thread():
-        for name, sections in (("plain", PLAIN), ("gsr", SNGAN)):
-            assert main(arguments(write(folder / f"{name}.yaml", sections), folder / name)) == 0
-    return folder / "plain", folder / "gsr"
 
 
 def reported(*runs: Path, out: Path) -> str:
@@ -46,16 +33,12 @@ def headings(page: str) -> list[str]:
     return re.findall("<h2>(.*?)</h2>", page)
 
 
-def test_a_pair_of_runs_is_shown_side_by_side(
-    pair: tuple[Path, Path], tmp_path: Path, make_package: MakePackage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make_package("pixels", "studiogan.backbones", {"pixels": "pixels:Pixels"}, {"pixels": PIXELS})
-    monkeypatch.setattr(cache, "FOLDER", tmp_path / "references")
+def test_a_pair_of_runs_is_shown_side_by_side(pair: tuple[Path, Path], tmp_path: Path, pixels: str) -> None:
     runs = [shutil.copytree(run, tmp_path / run.name) for run in pair]
     with one_thread():
         for run in runs:
             small = ["--images", "96", "--repeats", "2", "--device", "cpu"]
-            assert main(["evaluate", str(run), "--backbone", "pixels", *small]) == 0
+            assert main(["evaluate", str(run), "--backbone", pixels, *small]) == 0
     page = reported(*runs, out=tmp_path / "page")
     wanted = ["Configurations", "Losses", "Spectral norms by class", "Metrics", "Samples", "Nearest training images"]
     assert headings(page) == wanted

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from studiogan_gsr.analysis.trained import Trained, load_trained
 from studiogan_gsr.evaluation.spectrum import THRESHOLD, Spectrum, exploding, group_correlation, spectrum
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.hosts.native.configuration import Configuration
 from studiogan_gsr.hosts.native.networks import make_networks
 from studiogan_gsr.hosts.native.sampling import sample_latents
-from studiogan_gsr.hosts.native.trained import Trained, load_trained
 from studiogan_gsr.progress import console
 from studiogan_gsr.report import chart, correlation_chart, norms_by_class_chart, norms_chart, page, table
 

@@ -1,0 +1,67 @@
+"""Generated images to measure: from a stream of noise of their own, with a choice of batch-norm statistics."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from studiogan_gsr.errors import EvaluationError
+from studiogan_gsr.hosts.native.configuration import Configuration
+from studiogan_gsr.hosts.native.samples import to_pixels
+from studiogan_gsr.hosts.native.sampling import sample_latents
+
+BATCH_NORM = ("batch", "running", "standing")
+_STANDING = 16  # batches that standing statistics are made of
+
+
+@torch.no_grad()
+def generated(
+    generator: nn.Module,
+    configuration: Configuration,
+    number: int,
+    batch_size: int,
+    seed: int,
+    batch_norm: str,
+    device: torch.device,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of uint8 images (B, 3, H, W) and labels (B,), `number` in all, labels uniform over the classes.
+
+    The generator is left as it is.  batch_norm: "batch" (statistics of each batch, as the paper evaluates),
+    "running" (those of training), or "standing" (made anew from 16 batches, then fixed).
+    Raises EvaluationError where an image is not finite.
+    """
+    data, model = configuration.DATA, configuration.MODEL
+    generator = copy.deepcopy(generator).to(device).eval()
+    stream = torch.Generator(device).manual_seed(seed)
+
+    def draw() -> tuple[Tensor, Tensor]:
+        z, labels = sample_latents(model.z_prior, batch_size, model.z_dim, data.num_classes, stream)
+        return generator(z, labels), labels
+
+    _prepare(generator, batch_norm, draw)
+    for made in range(0, number, batch_size):
+        # The last batch is as large as the others, because batch norm sees all of it.
+        images, labels = draw()
+        if not bool(images.isfinite().all()):
+            raise EvaluationError("the generator gives images that are not finite")
+        left = number - made
+        yield to_pixels(images[:left]).to(device), labels[:left]
+
+
+def _prepare(generator: nn.Module, batch_norm: str, draw: Callable[[], object]) -> None:
+    """Set the batch norms; everything else stays as in evaluation (spectral norm must not move)."""
+    norms = [m for m in generator.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if batch_norm == "running":
+        return
+    for norm in norms:
+        norm.train()
+        if batch_norm == "standing":
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain mean over batches
+    if batch_norm == "standing":
+        for _ in range(_STANDING):
+            draw()
+        generator.eval()

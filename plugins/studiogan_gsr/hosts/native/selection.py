@@ -1,0 +1,139 @@
+"""Measuring while training, and which checkpoint is the best by that.
+
+A line of `selection.jsonl` in the run's folder is one evaluation, with the rule that it was made by.  The best is
+the one of the lowest Fréchet distance over all images.  By default it is measured against one half of the
+reference, so that the other half can tell what the best is worth; the paper's program chooses on the reference that
+it reports, which is `select_on: reference`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from studiogan_gsr.datasets.preprocessing import Prepared
+from studiogan_gsr.errors import RequestError
+from studiogan_gsr.evaluation.features import extract
+from studiogan_gsr.evaluation.measure import Reference, groups, metrics
+from studiogan_gsr.files import lines_by_step
+from studiogan_gsr.hosts.native.generation import generated
+from studiogan_gsr.hosts.native.reference import choose_backbone, measure_real
+from studiogan_gsr.hosts.native.training import Trainer
+
+SELECT_ON = ("validation", "reference")
+IMAGES = 10_000  # the paper's, while training
+FILE = "selection.jsonl"
+_METRICS = ("frechet", "inception_score")  # what costs little beside the images
+
+
+class _Interrupted(Exception):
+    pass
+
+
+class Selection:
+    """Evaluations of a run, each added to its file.
+
+    Raises WeightsError, DataError for a reference that has no halves, and RequestError where the run in `folder` was
+    measured by another rule before.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        trainer: Trainer,
+        class_counts: list[int],
+        reference: Prepared,
+        images: int,
+        select_on: str,
+        backbone: str | None,
+        seed: int,
+    ) -> None:
+        self.path, self.trainer, self.counts, self.seed = folder / FILE, trainer, class_counts, seed
+        name, self.backbone = choose_backbone(backbone, trainer.device)
+        real = measure_real(reference, select_on, self.backbone, trainer.device)
+        self.reference = Reference(real.sample)
+        optimization = trainer.configuration.OPTIMIZATION
+        self.rule: dict[str, Any] = {
+            "best": f"lowest {self.backbone.column} of all images",
+            "select_on": select_on,
+            "reference": real.record,
+            "backbone": name,
+            "backbone_digest": self.backbone.digest,
+            "images": images,
+            "seed": seed,
+            "batch_size": optimization.batch_size,
+            "batch_norm": "batch",
+            "averaged_generator": trainer.averaged is not None,
+        }
+        for line in evaluations(folder):
+            for key, now in self.rule.items():
+                if line["rule"].get(key) != now:
+                    before = line["rule"].get(key)
+                    raise RequestError(
+                        f"--evaluate: the run in {folder} was measured with {key} {_short(before)}, now it is "
+                        f"{_short(now)}; one run's checkpoints are chosen by one rule"
+                    )
+
+    def measure(self, interrupted: Callable[[], bool]) -> dict[str, Any] | None:
+        """Measure the generator as it is and write a line, which is given; None where it was interrupted."""
+        trainer, images = self.trainer, self.rule["images"]
+        begun, what = time.perf_counter(), f"evaluating step {trainer.steps}"
+        generator = trainer.averaged or trainer.generator
+        made = generated(
+            generator, trainer.configuration, images, self.rule["batch_size"], self.seed, "batch", trainer.device
+        )
+        try:
+            fake = extract(self.backbone, _until(interrupted, made), images, what)
+        except _Interrupted:
+            return None
+        found = groups(self.counts) if trainer.configuration.MODEL.g_cond_mtd != "W/O" else {}
+        line = {
+            "step": trainer.steps,
+            "all": metrics(self.reference, fake, None, _METRICS),
+            "groups": {name: metrics(self.reference, fake, labels, _METRICS) for name, labels in found.items()},
+            "seconds": round(time.perf_counter() - begun, 3),
+            "rule": self.rule,
+        }
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        return line
+
+    def told(self, line: dict[str, Any]) -> str:
+        """An evaluation in words."""
+        distance, column = line["all"]["frechet"], self.backbone.column
+        chosen = best(self.path.parent)
+        assert chosen is not None
+        which = "the best so far" if chosen["step"] == line["step"] else f"the best is step {chosen['step']}"
+        tail = line["groups"].get("tail")
+        more = f" ({tail['frechet']:.4g} in the tail)" if tail and tail["frechet"] is not None else ""
+        return f"step {line['step']}: {column} {distance:.4g}{more} on {self.rule['select_on']}: {which}"
+
+
+def evaluations(run: Path) -> list[dict[str, Any]]:
+    """A run's evaluations while it trained, by step; without one that was cut off when the run was killed."""
+    return lines_by_step(run / FILE)
+
+
+def best(run: Path, until: int | None = None) -> dict[str, Any] | None:
+    """The evaluation of the lowest Fréchet distance up to a step, the earliest of equals; None: there is none."""
+    lines = [line for line in evaluations(run) if until is None or line["step"] <= until]
+    return min(lines, key=lambda line: float(line["all"]["frechet"]), default=None)
+
+
+def _until(
+    interrupted: Callable[[], bool], batches: Iterable[tuple[Tensor, Tensor]]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    for batch in batches:
+        if interrupted():
+            raise _Interrupted
+        yield batch
+
+
+def _short(value: Any) -> str:
+    text = f"{value['images']} images, digest {value['cache'][:12]}" if isinstance(value, dict) else str(value)
+    return text if len(text) < 60 else f"{text[:57]}..."

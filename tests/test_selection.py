@@ -1,0 +1,290 @@
+"""Measuring while training: what is measured, which checkpoint stays, and what is said of it later."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import PIXELS, MakePackage
+from native_runs import (
+    BIGGAN,
+    PLAIN,
+    SNGAN,
+    arguments,
+    changed,
+    command_with,
+    difference,
+    end_ranks,
+    files,
+    losses,
+    one_thread,
+    start,
+    start_ranks,
+    write,
+)
+from studiogan_gsr.cli import main
+from studiogan_gsr.evaluation.features import Sample
+from studiogan_gsr.evaluation.frechet import Gaussian, frechet_distance
+from studiogan_gsr.hosts.native import selection
+from studiogan_gsr.hosts.native.checkpoint import checkpoints
+from studiogan_gsr.hosts.native.selection import best, evaluations
+
+MEASURED = ("--evaluate", "40", "--backbone", "pixels")
+
+
+def trained(folder: Path, *more: str, sections: dict[str, Any] = SNGAN, status: int = 0) -> Path:
+    with one_thread():
+        assert main(arguments(write(folder / "c.yaml", sections), folder / "run", *more)) == status
+    return folder / "run"
+
+
+def error_of(capsys: pytest.CaptureFixture[str], folder: Path, *more: str, sections: dict[str, Any] = SNGAN) -> str:
+    capsys.readouterr()
+    trained(folder, *more, sections=sections, status=2)
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def measured(run: Path, *options: str) -> dict[str, Any]:
+    out = run.parent / "result.json"
+    argv = ["evaluate", str(run), "--backbone", "pixels", "--images", "96", "--device", "cpu", "--out", str(out)]
+    with one_thread():
+        assert main([*argv, *options]) == 0
+    return json.loads(out.read_text())
+
+
+@pytest.fixture
+def distances(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Fréchet distances that evaluations are to find, in turn."""
+    wanted: list[float] = []
+
+    def metrics(reference: Any, fake: Any, labels: Any, names: Any) -> dict[str, float]:
+        return {"frechet": wanted[0] if labels is not None else wanted.pop(0), "inception_score": 1.0}
+
+    monkeypatch.setattr(selection, "metrics", metrics)
+    monkeypatch.setattr(selection, "groups", lambda counts: {})
+    return wanted
+
+
+# ------------------------------------------------------------------ what is measured
+
+
+def test_evaluations_say_by_which_rule_and_change_nothing_of_the_training(
+    pair: tuple[Path, Path], tmp_path: Path, pixels: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained(tmp_path, *MEASURED)
+    lines = evaluations(run)
+    assert [line["step"] for line in lines] == [2, 4]
+    rule = lines[0]["rule"]
+    assert rule == lines[1]["rule"]
+    assert (rule["best"], rule["select_on"], rule["images"]) == ("lowest FD-Pixels of all images", "validation", 40)
+    assert (rule["reference"]["split"], rule["reference"]["images"]) == ("validation", 200)
+    assert (rule["batch_norm"], rule["batch_size"], rule["averaged_generator"]) == ("batch", 8, False)
+    for line in lines:
+        assert line["all"]["frechet"] > 0
+        assert set(line["groups"]) == {"many", "medium", "few", "head", "middle", "tail"}
+        assert line["groups"]["tail"]["frechet"] > 0
+    printed = capsys.readouterr().out
+    assert f"step 2: FD-Pixels {lines[0]['all']['frechet']:.4g}" in printed
+    assert "in the tail) on validation: the best so far" in printed
+    assert losses(run) == losses(pair[1])
+    assert not difference(files(run / "checkpoints" / "step=4"), files(pair[1] / "checkpoints" / "step=4"))
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "tensorboard")).Reload()
+    shown = [(event.step, pytest.approx(event.value)) for event in events.Scalars("evaluation/frechet")]
+    assert shown == [(line["step"], line["all"]["frechet"]) for line in lines]
+
+
+def test_what_is_measured_is_what_evaluate_measures(tmp_path: Path, pixels: str) -> None:
+    """The averaged generator, of the same images; and the best is measured on the other half of the reference."""
+    run = trained(tmp_path, *MEASURED, sections=BIGGAN)
+    (line,) = (line for line in evaluations(run) if line["step"] == 4)
+    assert line["rule"]["averaged_generator"]
+    seed = ("--seed", str(line["rule"]["seed"]), "--images", "40", "--repeats", "1")
+    found = measured(run, *seed, "--split", "validation")
+    assert found["all"]["frechet"]["mean"] == pytest.approx(line["all"]["frechet"], rel=1e-5)
+    assert found["groups"]["tail"]["frechet"]["mean"] == pytest.approx(line["groups"]["tail"]["frechet"], rel=1e-5)
+    assert measured(run, *seed)["all"] != found["all"] != measured(run, *seed, "--split", "test")["all"]
+
+
+def test_images_without_classes_have_no_groups(tmp_path: Path, pixels: str) -> None:
+    sections = changed(PLAIN, MODEL={"g_cond_mtd": "W/O", "d_cond_mtd": "W/O"})
+    assert evaluations(trained(tmp_path, *MEASURED, sections=sections))[0]["groups"] == {}
+
+
+def test_the_halves_of_a_reference_are_of_all_classes_and_share_no_image() -> None:
+    labels = torch.arange(50) % 7
+    labels[-1] = 7  # a class of one image
+    sample = Sample(torch.arange(50.0)[:, None], torch.zeros(50, 1), labels)
+    one, other = sample.halves()
+    assert sorted(torch.cat([one.features, other.features]).flatten().tolist()) == list(range(50))
+    for label in range(8):
+        count = int((labels == label).sum())
+        assert [int((half.labels == label).sum()) for half in (one, other)] == [count // 2, count - count // 2]
+    assert torch.equal(sample.halves()[0].features, one.features)
+    assert one.features.flatten().tolist() != sorted(range(50), key=lambda i: i % 7)[: len(one)]
+
+
+def test_halves_of_one_distribution_are_near_one_another() -> None:
+    stream = torch.Generator().manual_seed(0)
+    features = torch.randn(4000, 5, generator=stream)
+    halves = Sample(features, features, torch.arange(4000) % 10).halves()
+    one, other = (Gaussian.of(half.features) for half in halves)
+    assert frechet_distance(one, other) < 0.01
+    assert np.isclose(len(halves[0]), len(halves[1]))
+
+
+# ------------------------------------------------------------------ which checkpoint stays
+
+
+def test_the_best_stays_beside_the_last_and_is_measured_on_what_did_not_choose_it(
+    tmp_path: Path, pixels: str, distances: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    distances += [5.0, 3.0, 4.0, 3.0, 9.0]
+    run = trained(tmp_path, *MEASURED, "--steps", "10")
+    assert [step for step, _ in checkpoints(run / "checkpoints")] == [4, 8, 10]  # of equals, the first
+    assert "step 10: FD-Pixels 9 on validation: the best is step 4" in capsys.readouterr().out
+    found, last = measured(run, "--best"), measured(run)
+    protocol = found["protocol"]
+    assert (protocol["step"], last["protocol"]["step"]) == (4, 10)
+    assert (protocol["reference"]["split"], protocol["reference"]["images"]) == ("test", 200)
+    assert last["protocol"]["reference"]["split"] == "reference"
+    assert found["reference_images"] == [20] * 10
+    told = "best: lowest FD-Pixels of all images among evaluations while training, 40 generated images against 200 of"
+    assert protocol["checkpoint_rule"] == f"{told} validation"
+    assert protocol["selection"] == evaluations(run)[0]["rule"]
+    assert last["protocol"]["checkpoint_rule"] == "last"
+    for split, warning in (
+        ("reference", "chosen on half of the images that it is measured on here"),
+        ("validation", "chosen on the images that it is measured on here"),
+        ("train", "validation"),
+    ):
+        rule = measured(run, "--best", "--split", split)["protocol"]["checkpoint_rule"]
+        assert rule.endswith(warning)
+
+
+def test_the_papers_rule_chooses_on_what_it_reports_and_says_so(tmp_path: Path, pixels: str) -> None:
+    run = trained(tmp_path, *MEASURED, "--select-on", "reference")
+    assert evaluations(run)[0]["rule"]["reference"]["images"] == 400
+    protocol = measured(run, "--best")["protocol"]
+    assert protocol["reference"]["split"] == "reference"
+    assert protocol["checkpoint_rule"].endswith("of reference; chosen on the images that it is measured on here")
+    rule = measured(run, "--best", "--split", "test")["protocol"]["checkpoint_rule"]
+    assert rule.endswith("chosen on these images and others")
+
+
+def test_a_run_that_goes_on_without_evaluations_keeps_the_best_of_before(
+    tmp_path: Path, pixels: str, distances: list[float]
+) -> None:
+    distances += [1.0, 2.0]
+    run = trained(tmp_path, *MEASURED)
+    trained(tmp_path, "--resume", "--steps", "12")
+    assert [step for step, _ in checkpoints(run / "checkpoints")] == [2, 10, 12]
+    assert measured(run, "--best")["protocol"]["step"] == 2
+
+
+def test_a_best_that_is_gone_and_runs_without_evaluations_are_told(
+    tmp_path: Path, pixels: str, distances: list[float], pair: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    distances += [1.0, 2.0]
+    run = trained(tmp_path, *MEASURED)
+    shutil.rmtree(run / "checkpoints" / "step=2")
+    capsys.readouterr()
+    for path, told in (
+        (run, "the best checkpoint, of step 2, is not there any more"),
+        (pair[1], "`train --evaluate`"),
+    ):
+        assert main(["evaluate", str(path), "--best", "--backbone", pixels]) == 2
+        assert told in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------ ends and restarts
+
+
+def test_a_run_that_went_back_forgets_what_came_after(
+    tmp_path: Path, pixels: str, distances: list[float], pair: tuple[Path, Path]
+) -> None:
+    """As a run does that is killed between an evaluation and its checkpoint."""
+    distances += [5.0, 1.0, 4.0, 3.0]
+    run = trained(tmp_path, *MEASURED, "--steps", "4")
+    shutil.rmtree(run / "checkpoints" / "step=4")
+    with (run / "selection.jsonl").open("a") as file:
+        file.write('{"step": 6, "al')
+    assert best(run, 2)["step"] == measured(run, "--best")["protocol"]["step"] == 2  # type: ignore[index]
+    trained(tmp_path, *MEASURED, "--resume", "--steps", "6")
+    assert [(line["step"], line["all"]["frechet"]) for line in evaluations(run)] == [(2, 5.0), (4, 4.0), (6, 3.0)]
+    assert (run / "selection.jsonl").read_text().count("\n") == 3
+
+
+@pytest.mark.parametrize("steps", [4, 8])
+def test_a_signal_does_not_wait_for_an_evaluation_which_is_made_up_for(
+    steps: int, tmp_path: Path, make_package: MakePackage, pixels: str
+) -> None:
+    """In the last step, too."""
+    slow = PIXELS.replace("        self.calls += 1\n", "        import time; time.sleep(0.2)\n")
+    site = make_package("slow", "studiogan.backbones", {"slow": "slow:Pixels"}, {"slow": slow})
+    out = tmp_path / "run"
+    argv = arguments(write(tmp_path / "c.yaml", SNGAN), out, "--steps", str(steps), "--evaluate", "400")
+    argv[argv.index("--save-freq") + 1] = "4"
+    child = start(tmp_path, command_with, site, [*argv, "--backbone", "slow"])
+    child.wait_for_step(out, 4)
+    os.kill(child.pid, signal.SIGTERM)
+    assert child.end() == 1, child.output
+    assert f"stopped after step 4 of {steps}" in child.output
+    assert not evaluations(out)
+    with one_thread():
+        assert main([*argv, "--backbone", "slow", "--resume"]) == 0
+        assert main([*argv, "--backbone", "slow", "--resume"]) == 0  # nothing to do
+    assert [line["step"] for line in evaluations(out)] == list(range(4, steps + 1, 4))
+
+
+def test_with_two_ranks_the_first_measures(tmp_path: Path, make_package: MakePackage, pixels: str) -> None:
+    site = make_package("other", "studiogan.backbones", {"other": "other:Pixels"}, {"other": PIXELS})
+    argv = arguments(write(tmp_path / "c.yaml", SNGAN), tmp_path / "run", "--evaluate", "40", "--backbone", "other")
+    ranks = start_ranks(tmp_path, 2, command_with, [(site, argv)] * 2)
+    assert end_ranks(ranks) == [0, 0], "".join(child.output for child in ranks)
+    assert (tmp_path / "run" / "selection.jsonl").read_text().count("\n") == 2
+    assert "the best" not in ranks[1].output
+
+
+# ------------------------------------------------------------------ what is refused
+
+
+def test_one_run_has_one_rule(tmp_path: Path, pixels: str, capsys: pytest.CaptureFixture[str]) -> None:
+    trained(tmp_path, *MEASURED)
+    more = ("--resume", "--steps", "6", "--backbone", "pixels", "--evaluate")
+    told = error_of(capsys, tmp_path, *more, "41")
+    assert told.endswith("was measured with images 40, now it is 41; one run's checkpoints are chosen by one rule")
+    told = error_of(capsys, tmp_path, *more, "40", "--select-on", "reference")
+    assert "was measured with select_on validation, now it is reference" in told
+    trained(tmp_path, *more, "40")
+
+
+def test_what_cannot_be_measured_is_refused_before_the_first_step(
+    tmp_path: Path, pixels: str, digits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert error_of(capsys, tmp_path, "--select-on", "reference").endswith("--select-on needs --evaluate")
+    assert error_of(capsys, tmp_path, "--backbone", "pixels").endswith("--backbone needs --evaluate")
+    assert "allowed: an integer, 2 or more" in error_of(capsys, tmp_path, "--evaluate", "1")
+    assert "did you mean pixels?" in error_of(capsys, tmp_path, "--evaluate", "9", "--backbone", "pixel")
+    data = shutil.copytree(digits, tmp_path / "data")
+    for folder in (data / "valid").iterdir():
+        for path in sorted(folder.iterdir())[1:]:
+            path.unlink()
+    sections = changed(SNGAN, DATA={"name": "My_Digits"})
+    argv = arguments(write(tmp_path / "c.yaml", sections), tmp_path / "run", *MEASURED)
+    argv[argv.index("unused")] = str(data)
+    with one_thread():
+        assert main(argv) == 2
+        assert "a reference of 10 images has no half to choose the best on" in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()
+        assert main([*argv, "--select-on", "reference"]) == 0
