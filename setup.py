@@ -65,10 +65,12 @@ setup(
         "torchvision>=0.19",
     ],
     extras_require={
+        "lpips": ["lpips"],
         "studiogan": STUDIOGAN,
         "test": [
             "build",
             "hypothesis",
+            "lpips",
             "mypy",
             "pytest",
             "pytest-xdist",

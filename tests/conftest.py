@@ -14,7 +14,7 @@ from PIL import Image
 from native_runs import PLAIN, SNGAN, arguments, one_thread, write
 from studiogan_gsr.cli import main
 from studiogan_gsr.errors import GSRError
-from studiogan_gsr.evaluation import cache
+from studiogan_gsr.evaluation import cache, perceptual
 from studiogan_gsr.hosts.studiogan.checkout import Checkout, find_checkout
 
 MakePackage = Callable[..., Path]
@@ -54,9 +54,10 @@ def make_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakePackage
 
 @pytest.fixture
 def pixels(make_package: MakePackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A backbone of another package, and a cache of its own."""
+    """A backbone of another package, a cache of its own, and no LPIPS, whose weights would be downloaded."""
     make_package("pixels", "studiogan.backbones", {"pixels": "pixels:Pixels"}, {"pixels": PIXELS})
     monkeypatch.setattr(cache, "FOLDER", tmp_path / "references")
+    monkeypatch.setattr(perceptual, "find_spec", lambda name: None)
     return "pixels"
 
 

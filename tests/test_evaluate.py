@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,12 @@ from studiogan_gsr.cli import main
 from studiogan_gsr.errors import CheckpointError, EvaluationError, PluginError, WeightsError
 from studiogan_gsr.evaluation import backbones, cache
 from studiogan_gsr.evaluation import measure as measuring
+from studiogan_gsr.evaluation import perceptual as perceptual_module
 from studiogan_gsr.evaluation.backbones import EffNetLite0, Inception, downloaded, sha256
 from studiogan_gsr.evaluation.cache import cached
 from studiogan_gsr.evaluation.features import Sample, extract
 from studiogan_gsr.evaluation.measure import METRICS, Reference, inception_score, measure, metrics, summarise
+from studiogan_gsr.evaluation.perceptual import Album, Perceptual
 from studiogan_gsr.hosts.native.generation import generated
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
 from studiogan_gsr.registry import find_backbone, make_backbone
@@ -405,6 +409,78 @@ def test_without_inception_the_wheels_network_measures_and_says_so(
     printed = capsys.readouterr().out
     assert "measuring with effnetlite0, whose distances are no FID" in printed
     assert list((run / "evaluations").glob("step=4-effnetlite0-*.json"))
+
+
+# ------------------------------------------------------------------ LPIPS
+
+
+@pytest.fixture
+def alexnet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AlexNet without its weights, which cannot be had everywhere."""
+    networks = pytest.importorskip("lpips").pretrained_networks
+    torch.manual_seed(0)
+    network = networks.tv.alexnet()
+    monkeypatch.setattr(networks.tv, "alexnet", lambda pretrained: network)
+    monkeypatch.setattr(perceptual_module, "find_spec", find_spec)
+
+
+def test_lpips_is_the_packages_over_all_pairs_of_a_class(alexnet: None) -> None:
+    perceptual = Perceptual(CPU)
+    stream = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (24, 3, 32, 32), dtype=torch.uint8, generator=stream)
+    labels = [0, 1, 2, 2] * 6
+    album = Album(4)
+    passed = list(album.watching((images[i : i + 5], torch.tensor(labels[i : i + 5])) for i in range(0, 24, 5)))
+    assert torch.equal(torch.cat([some for some, _ in passed]), images)
+    with one_thread():
+        found = perceptual.by_class(album)
+        some = images[1::4].float() / 127.5 - 1
+        pairs = [(a, b) for i, a in enumerate(some) for b in some[i + 1 :]]
+        theirs = [float(perceptual.network(a[None], b[None])) for a, b in pairs]
+    assert found[1] == pytest.approx(sum(theirs) / len(theirs), rel=1e-5)
+    assert found[3] is None
+    assert perceptual.mean_distance(images[:1].expand(3, -1, -1, -1)) == pytest.approx(0, abs=1e-6)
+    assert len(list(album)[2]) == 12
+    album.keep(images, [2] * 24)
+    assert len(list(album)[2]) == 20
+
+
+def test_lpips_of_classes_and_groups_is_in_the_result(
+    run: Path, pixels: str, alexnet: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = evaluated(run, "--repeats", "2")
+    assert result["protocol"]["lpips"]["network"] == "alex"
+    of_classes = [values["lpips"]["mean"] for values in result["classes"]]
+    assert all(value > 0 for value in of_classes)
+    assert result["all"]["lpips"]["mean"] == pytest.approx(sum(of_classes) / 10)
+    assert result["groups"]["tail"]["lpips"]["mean"] == pytest.approx(sum(of_classes[-3:]) / 3)
+    assert result["all"]["lpips"]["deviation"] > 0
+    assert len(result["lpips_of_real_images"]) == 10
+    printed = capsys.readouterr().out
+    assert re.search(r"diversity +lpips\n", printed)
+    assert re.search(r"LPIPS: of two images of a class, AlexNet; .*Real ones: 0\.\d+\.", printed)
+    without = evaluated(run, "--repeats", "2", "--no-lpips")
+    assert without["protocol"]["lpips"] is None
+    assert "lpips" not in without["all"]
+    assert without["all"]["frechet"] == result["all"]["frechet"]
+
+
+def test_where_lpips_cannot_be_had_it_is_left_out_or_refused_if_asked_for(
+    run: Path, pixels: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nowhere(pretrained: bool) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(pytest.importorskip("lpips").pretrained_networks.tv, "alexnet", nowhere)
+    monkeypatch.setattr(perceptual_module, "find_spec", find_spec)
+    small = ("--backbone", "pixels", "--images", "8", "--repeats", "1")
+    assert "alexnet-owt-7be5be79.pth" in error_of(capsys, str(run), *small, "--lpips")
+    assert evaluated(run)["protocol"]["lpips"] is None
+    assert "measuring without LPIPS: LPIPS needs torchvision's AlexNet" in capsys.readouterr().out
+    monkeypatch.setattr(perceptual_module, "find_spec", lambda name: None)
+    assert "LPIPS needs the package lpips: pip install lpips" in error_of(capsys, str(run), *small, "--lpips")
+    assert "lpips" not in evaluated(run)["all"]
+    assert "LPIPS" not in capsys.readouterr().out
 
 
 def test_a_strangers_object_that_is_no_backbone_is_refused(make_package: MakePackage) -> None:

@@ -233,7 +233,7 @@ def test_a_signal_does_not_wait_for_an_evaluation_which_is_made_up_for(
     slow = PIXELS.replace("        self.calls += 1\n", "        import time; time.sleep(0.2)\n")
     site = make_package("slow", "studiogan.backbones", {"slow": "slow:Pixels"}, {"slow": slow})
     out = tmp_path / "run"
-    argv = arguments(write(tmp_path / "c.yaml", SNGAN), out, "--steps", str(steps), "--evaluate", "400")
+    argv = arguments(write(tmp_path / "c.yaml", SNGAN), out, "--steps", str(steps), "--evaluate", "80")
     argv[argv.index("--save-freq") + 1] = "4"
     child = start(tmp_path, command_with, site, [*argv, "--backbone", "slow"])
     child.wait_for_step(out, 4)

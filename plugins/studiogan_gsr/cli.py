@@ -204,6 +204,11 @@ def _add_evaluate(commands: Any) -> None:
     evaluate.add_argument("--best", action="store_true", help="the best while training, in place of the last")
     evaluate.add_argument("--resizer", choices=RESIZERS, help="of the reference; default: the run's")
     evaluate.add_argument("--neighbours", type=_positive, default=5, help="k of precision and recall (5)")
+    evaluate.add_argument(
+        "--lpips",
+        action=argparse.BooleanOptionalAction,
+        help="within classes, by the package lpips; default: where it is installed and its weights can be had",
+    )
     evaluate.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda where there is one")
     evaluate.add_argument("--out", metavar="FILE", type=Path, help="default: in the run's evaluations/")
     evaluate.set_defaults(command=_evaluate)

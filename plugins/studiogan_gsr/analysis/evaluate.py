@@ -17,13 +17,15 @@ from studiogan_gsr.analysis.trained import Trained, load_trained
 from studiogan_gsr.datasets.identity import digest
 from studiogan_gsr.datasets.packed import open_packed
 from studiogan_gsr.datasets.preprocessing import Prepared
-from studiogan_gsr.errors import DataError, EvaluationError, RequestError
+from studiogan_gsr.errors import DataError, EvaluationError, RequestError, WeightsError
 from studiogan_gsr.evaluation.features import extract
-from studiogan_gsr.evaluation.measure import METRICS, MOST, Reference, measure, summarise
+from studiogan_gsr.evaluation.measure import MOST, Reference, groups, measure, summarise
+from studiogan_gsr.evaluation.perceptual import Album, Perceptual, installed
+from studiogan_gsr.evaluation.perceptual import add_to as add_lpips
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.hosts.native.data import open_images
 from studiogan_gsr.hosts.native.generation import BATCH_NORM, generated
-from studiogan_gsr.hosts.native.reference import choose_backbone, measure_real, open_reference
+from studiogan_gsr.hosts.native.reference import choose_backbone, measure_real, open_reference, some_of_each_class
 from studiogan_gsr.progress import console
 
 
@@ -36,7 +38,7 @@ class Options:
     averaged: None: the averaged generator where there is one.
     best: the best checkpoint while training, in place of the last.
     split: None: the reference, or its half that the best was not chosen on.
-    resizer: of the reference; None: the run's.
+    resizer: of the reference; None: the run's.  lpips: None: where the package and its weights can be had.
     """
 
     config: str | None = None
@@ -52,6 +54,7 @@ class Options:
     best: bool = False
     resizer: str | None = None
     neighbours: int = 5
+    lpips: bool | None = None
     device: str | None = None
     out: Path | None = None
 
@@ -77,6 +80,7 @@ def evaluate(path: Path, options: Options) -> dict[str, Any]:
     conditional = trained.configuration.MODEL.g_cond_mtd != "W/O"
     if not conditional:
         show.print("MODEL.g_cond_mtd is W/O: images have no classes, and only all of them are measured")
+    perceptual = _perceptual(options.lpips, device) if conditional else None
     reference = Reference(real.sample, options.neighbours)
     batch_size = options.batch_size or trained.configuration.OPTIMIZATION.batch_size
     repeats, seconds = [], np.zeros(2)
@@ -85,12 +89,15 @@ def evaluate(path: Path, options: Options) -> dict[str, Any]:
         made = generated(
             trained.generator, trained.configuration, options.images, batch_size, seed, options.batch_norm, device
         )
+        album = Album(len(train_counts))
         try:
-            fake = extract(backbone, made, options.images, what)
+            fake = extract(backbone, album.watching(made) if perceptual else made, options.images, what)
         except EvaluationError as error:
             raise EvaluationError(f"{trained.folder}: {error}") from error
         seconds += fake.seconds
         repeats.append(measure(reference, fake, train_counts, conditional))
+        if perceptual is not None:
+            add_lpips(repeats[-1], perceptual.by_class(album), groups(train_counts))
     protocol = {
         "step": trained.step,
         "checkpoint": str(trained.folder.resolve()),
@@ -110,6 +117,7 @@ def evaluate(path: Path, options: Options) -> dict[str, Any]:
         "batch_size": batch_size,
         "batch_norm": options.batch_norm,
         "neighbours": options.neighbours,
+        "lpips": None if perceptual is None else perceptual.record,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
         "network_share_of_time": round(float(seconds[0] / max(seconds[1], 1e-9)), 3),
         "images_per_second": round(options.images * options.repeats / max(float(seconds[1]), 1e-9), 1),
@@ -125,6 +133,8 @@ def evaluate(path: Path, options: Options) -> dict[str, Any]:
         "features": real.sample.features.shape[1],
         **summarise(repeats),
     }
+    if perceptual is not None:
+        result["lpips_of_real_images"] = perceptual.by_class(some_of_each_class(dataset))
     target = options.out or _place(trained, protocol)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(target, json.dumps(result, indent=1) + "\n")
@@ -132,6 +142,19 @@ def evaluate(path: Path, options: Options) -> dict[str, Any]:
         show.print(line)
     show.print(f"written to {target}")
     return result
+
+
+def _perceptual(wanted: bool | None, device: torch.device) -> Perceptual | None:
+    """The network of LPIPS; None where it is not wanted, or may be left out and cannot be had."""
+    if wanted is False or (wanted is None and not installed()):
+        return None
+    try:
+        return Perceptual(device)
+    except WeightsError as error:
+        if wanted:
+            raise
+        console().print(f"measuring without LPIPS: {error}")
+        return None
 
 
 def _real_images(trained: Trained, options: Options, split: str) -> tuple[Prepared, list[int]]:
@@ -195,11 +218,13 @@ _TERMS = (
     "seeds",
     "batch_size",
     "batch_norm",
+    "neighbours",
+    "lpips",
 )
 
 
 def _place(trained: Trained, protocol: dict[str, Any]) -> Path:
-    terms = {name: protocol[name] for name in (*_TERMS, "neighbours")}
+    terms = {name: protocol[name] for name in _TERMS}
     key = hashlib.sha256(json.dumps(terms, sort_keys=True).encode()).hexdigest()[:8]
     folder = trained.folder if trained.run is None else trained.run / "evaluations"
     return folder / f"step={trained.step}-{protocol['backbone']}-{key}.json"
@@ -210,7 +235,7 @@ def _table(result: dict[str, Any]) -> list[str]:
     network = result["column"].removeprefix("FD")
     kernel, score = ("KID", "IS") if network == "FID" else (f"KD{network}", f"IS{network}")
     columns = {"frechet": result["column"], "kernel": kernel, "inception_score": score, "precision": "precision"}
-    columns |= {name: name for name in METRICS if name not in columns}
+    columns |= {name: name for name in result["all"] if name not in columns}
     rows = [("all", None, result["all"])]
     rows += [(name, None, values) for name, values in result["groups"].items()]
     counts = result["training_images"]
@@ -227,6 +252,12 @@ def _table(result: dict[str, Any]) -> list[str]:
             cells.append(f"{text if deviation is None or mean is None else f'{text} ± {deviation * scale:.2g}':>16}")
         lines.append("".join(cells))
     lines.append(f"{kernel} times 1000. Diversity: mean distance of two images of a set, over that of real ones.")
+    if "lpips_of_real_images" in result:
+        of_real = [value for value in result["lpips_of_real_images"] if value is not None]
+        lines.append(
+            f"LPIPS: of two images of a class, AlexNet; a group's is the mean over its classes. Real ones: "
+            f"{sum(of_real) / max(1, len(of_real)):.4g}."
+        )
     if result["groups"]:
         lines.append(
             "Many: over 100 training images; few: under 20; head, middle, tail: thirds of the classes by them."

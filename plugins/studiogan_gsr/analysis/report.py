@@ -153,7 +153,9 @@ def _metrics(runs: Sequence[Run], order: Sequence[int]) -> list[tuple[str, str]]
     first = measured[0][1]
     column, counts, names = first["column"], first["training_images"], first["class_names"]
     alike = [(name, result) for name, result in measured if result["column"] == column]
-    titles = {**{name: name.replace("_", " ") for name in METRICS}, "frechet": column, "kernel": "kernel distance"}
+    metrics = [*METRICS, *["lpips"] * any("lpips" in result["all"] for _, result in alike)]
+    titles = {**{name: name.replace("_", " ") for name in metrics}, "frechet": column, "kernel": "kernel distance"}
+    titles["lpips"] = "LPIPS"
     series = {
         titles[metric]: {name: [result["classes"][y][metric]["mean"] for y in order] for name, result in alike}
         for metric in ("kernel", "diversity", "recall", "precision")
@@ -161,9 +163,9 @@ def _metrics(runs: Sequence[Run], order: Sequence[int]) -> list[tuple[str, str]]
     rows: list[tuple[str, object, object]] = [("all", "", "all")]
     rows += [(group, "", group) for group in first["groups"]]
     rows += [(names[y], counts[y], y) for y in order]
-    header = ["classes", "images", *(f"{titles[metric]}, {name}" for metric in METRICS for name, _ in alike)]
+    header = ["classes", "images", *(f"{titles[metric]}, {name}" for metric in metrics for name, _ in alike)]
     cells: list[list[object]] = [
-        [title, images, *(_cell(result, key, metric) for metric in METRICS for _, result in alike)]
+        [title, images, *(_cell(result, key, metric) for metric in metrics for _, result in alike)]
         for title, images, key in rows
     ]
     cut: list[list[object]] = [["..."] * len(header)]
@@ -189,7 +191,7 @@ def _cell(result: dict[str, Any], key: object, metric: str) -> str:
         values = result["classes"][key]
     else:
         values = result["all"] if key == "all" else result["groups"].get(key)
-    if values is None or values[metric]["mean"] is None:
+    if values is None or values.get(metric, {}).get("mean") is None:
         return "-"
     mean, deviation = values[metric]["mean"], values[metric]["deviation"]
     return f"{mean:.4g}" if deviation is None else f"{mean:.4g} ± {deviation:.2g}"

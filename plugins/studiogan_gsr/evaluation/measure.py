@@ -140,7 +140,7 @@ def summarise(repeats: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
     def over(values: list[dict[str, float | None]]) -> dict[str, dict[str, float | None]]:
         result = {}
-        for name in METRICS:
+        for name in values[0]:
             numbers = [v[name] for v in values]
             given = [n for n in numbers if n is not None]
             whole = torch.tensor(given, dtype=torch.float64) if len(given) == len(numbers) else None

@@ -18,6 +18,7 @@ from studiogan_gsr.errors import DataError, WeightsError
 from studiogan_gsr.evaluation.backbones import Backbone
 from studiogan_gsr.evaluation.cache import cached
 from studiogan_gsr.evaluation.features import Sample, extract
+from studiogan_gsr.evaluation.perceptual import Album
 from studiogan_gsr.hosts.native.data import open_images
 from studiogan_gsr.progress import console
 from studiogan_gsr.registry import find_backbone, make_backbone
@@ -83,6 +84,16 @@ def measure_real(dataset: Prepared, split: str, backbone: Backbone, device: torc
         if len(validation) < 2:
             raise DataError(f"{dataset.name}: a reference of {len(dataset)} images has no half to choose the best on")
     return Real(sample, dataset, key, {"split": split, "images": len(sample), "cache": key, **terms["images"]})
+
+
+def some_of_each_class(dataset: Prepared) -> Album:
+    """The same choice every time."""
+    album = Album(len(dataset.classes))
+    for i in torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0)).tolist():
+        if album.wants(dataset.targets[i]):
+            pixels, label = dataset.read(i)
+            album.keep(torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None], [label])
+    return album
 
 
 def _files(dataset: Any) -> set[Any]:
