@@ -156,6 +156,15 @@ class Host:
                 status = process.wait()
         return Outcome(status, output.read_text(errors="replace"), save, self.way)
 
+    def command(self, *arguments: str | Path, folder: Path, environment: dict[str, str] | None = None) -> Outcome:
+        """Another command of ours where StudioGAN's modules have been imported."""
+        given = {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", **(environment or {})}
+        output = folder / "command.txt"
+        request = {"way": "launched", "arguments": [*map(str, arguments)], "environment": given}
+        request |= {"folder": str(folder), "output": str(output)}
+        status = _forking_host(self.usual_source).run(request, lambda process: None, 300)
+        return Outcome(status, output.read_text(errors="replace"), folder)
+
     @property
     def usual_source(self) -> Path:
         """Of the modules to fork from: a patch changes main.py alone, which a fork runs from this checkout."""

@@ -21,6 +21,7 @@ from studiogan_gsr.analysis.spectrum import start_norms
 from studiogan_gsr.cli import main
 from studiogan_gsr.evaluation.spectrum import exploding, group_correlation, spectrum
 from studiogan_gsr.hosts.native.configuration import read_configuration
+from studiogan_gsr.hosts.native.networks import make_networks
 from studiogan_gsr.hosts.regularization import Regularization
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
 
@@ -97,10 +98,10 @@ def test_untrained_generators_give_no_alarm(classes: int) -> None:
     for sections in (SNGAN, BIGGAN):
         changed = {**sections, "DATA": {"name": "X", "img_size": 32, "num_classes": classes}}
         configuration = read_configuration(changed)
-        start = start_norms(configuration, "square")
+        start = start_norms(make_networks(configuration, 0)[0], configuration, "square")
         assert len(start) == classes
         for seed in range(1, 6):
-            other = start_norms(configuration, "square", seed)
+            other = start_norms(make_networks(configuration, seed)[0], configuration, "square")
             assert other != start
             assert exploding(other, start) == []
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 
@@ -26,6 +26,26 @@ class RegularizerSettings:
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Configured(Protocol):
+    """What measuring reads of a configuration, of either host: sections whose attributes are StudioGAN's keys."""
+
+    @property
+    def DATA(self) -> Any: ...
+
+    @property
+    def MODEL(self) -> Any: ...
+
+    @property
+    def OPTIMIZATION(self) -> Any: ...
+
+    @property
+    def regularizer(self) -> RegularizerSettings | None: ...
+
+    def sections(self) -> dict[str, Any]:
+        """As a YAML file has them."""
+        ...
 
 
 def load_configuration(path: str | Path) -> dict[str, dict[str, Any] | Any]:

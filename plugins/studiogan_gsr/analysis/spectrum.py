@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from studiogan_gsr.analysis.trained import Trained, load_trained
 from studiogan_gsr.evaluation.spectrum import THRESHOLD, Spectrum, exploding, group_correlation, spectrum
 from studiogan_gsr.files import write_atomically
-from studiogan_gsr.hosts.native.configuration import Configuration
-from studiogan_gsr.hosts.native.networks import make_networks
 from studiogan_gsr.hosts.native.sampling import sample_latents
 from studiogan_gsr.progress import console
+from studiogan_gsr.regularizers.mapping import MAPPING
 from studiogan_gsr.report import chart, correlation_chart, norms_by_class_chart, norms_chart, page, table
+from studiogan_gsr.settings import Configured
 
 _PASSES = 30  # forward passes after which spectral norm's own estimates have settled
 _LISTED = 30
@@ -31,13 +31,17 @@ def inspect(path: Path, config: str | None, out: Path | None) -> dict[str, Any]:
     trained = load_trained(path, config, averaged=False)
     groups = _groups(trained.configuration)
     found = spectrum(trained.generator, groups)
-    start = start_norms(trained.configuration, groups)
+    start = start_norms(trained.untrained(0), trained.configuration, groups)
     norms, places = found.largest()
     counts = trained.data.get("class_counts")
     classes = len(norms)
     order = sorted(range(classes), key=lambda y: -counts[y]) if counts else list(range(classes))
     ill = exploding(norms.tolist(), start)
     lines = verdict(norms.tolist(), start, ill, counts)
+    if MAPPING in found.sides:
+        lines.append(
+            "These are norms of the mapping network's w; the threshold was set on batch norm, and is untried here."
+        )
     result = {
         "checkpoint": str(trained.folder.resolve()),
         "step": trained.step,
@@ -68,9 +72,8 @@ def inspect(path: Path, config: str | None, out: Path | None) -> dict[str, Any]:
     return result
 
 
-def start_norms(configuration: Configuration, groups: int | str, seed: int = 0) -> list[float]:
-    """Each class's largest norm of a generator that has not been trained."""
-    generator, _ = make_networks(configuration, seed)
+def start_norms(generator: nn.Module, configuration: Configured, groups: int | str) -> list[float]:
+    """Each class's largest norm of a generator of this configuration that has not been trained."""
     model = configuration.MODEL
     stream = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -100,7 +103,7 @@ def verdict(
     return lines
 
 
-def _groups(configuration: Configuration) -> int | str:
+def _groups(configuration: Configured) -> int | str:
     settings = configuration.regularizer
     groups = settings.options.get("groups", "square") if settings is not None and settings.name == "gsr" else "square"
     return groups if isinstance(groups, int) else "square"
@@ -134,7 +137,7 @@ def _page(trained: Trained, found: Spectrum, result: dict[str, Any], order: Sequ
     header = ["layer", "side", "largest norm", "class", "median norm", "median condition number"]
     rows = []
     for i, name in enumerate(found.layers):
-        for j, which in enumerate(("gain", "bias")):
+        for j, which in enumerate(found.sides):
             values, conditions = found.norms[i, j], found.conditions[i, j]
             numbers = [f"{values.median():.3f}", f"{conditions.median():.3g}"]
             rows.append([name, which, f"{values.max():.3f}", int(values.argmax()), *numbers])

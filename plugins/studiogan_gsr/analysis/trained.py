@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from studiogan_gsr.errors import CheckpointError, RequestError
+from studiogan_gsr.errors import CheckpointError, ConfigurationError, RequestError
 from studiogan_gsr.files import lines_by_step
 from studiogan_gsr.hosts.native.checkpoint import check_architecture, checkpoints, read_file, step_of
-from studiogan_gsr.hosts.native.configuration import Configuration, read_configuration
+from studiogan_gsr.hosts.native.configuration import ELSEWHERE, ELSEWHERE_TOO, read_configuration
 from studiogan_gsr.hosts.native.networks import make_networks
 from studiogan_gsr.hosts.native.selection import best as best_evaluation
-from studiogan_gsr.settings import load_configuration
+from studiogan_gsr.hosts.studiogan.generators import read_studiogan_configuration, studiogan_generator
+from studiogan_gsr.regularizers.affines import unwrapped
+from studiogan_gsr.settings import Configured, load_configuration
 from studiogan_gsr.shipped import configuration_file
 
 
@@ -24,16 +28,18 @@ class Trained:
     """A generator as it was saved, on the CPU, and what is known of its run.
 
     averaged: whether it is the averaged one (EMA).  run: the folder with config.yaml and run.json, if there is one.
-    chosen: the evaluation while training, of this host, that made it the best.
+    untrained: gives a new generator of the same configuration by a seed.
+    chosen: the evaluation while training, of the native host, that made it the best.
     """
 
     generator: nn.Module
-    configuration: Configuration
+    configuration: Configured
     step: int
     folder: Path
     averaged: bool
     record: dict[str, Any]
     run: Path | None
+    untrained: Callable[[int], nn.Module]
     chosen: dict[str, Any] | None = None
 
     @property
@@ -64,7 +70,7 @@ def load_trained(path: Path, config: str | None = None, averaged: bool | None = 
     if config is None and run is None:
         raise RequestError(f"{path}: a checkpoint without config.yaml beside it; --config names its configuration")
     source = run / "config.yaml" if config is None and run is not None else configuration_file(str(config))
-    configuration = read_configuration(load_configuration(source))
+    configuration, untrained = _read(load_configuration(source))
     has_average = configuration.MODEL.apply_g_ema
     if averaged and not has_average:
         raise RequestError(f"{path}: MODEL.apply_g_ema is false: there is no averaged generator")
@@ -73,12 +79,24 @@ def load_trained(path: Path, config: str | None = None, averaged: bool | None = 
     state = read_file(file).get("state_dict")
     if not isinstance(state, dict):
         raise CheckpointError(f"{file}: not a checkpoint of this host or of StudioGAN")
-    generator, _ = make_networks(configuration, seed=0)
-    check_architecture(generator, state, file)
-    generator.load_state_dict(state)
+    generator = untrained(0)
+    inner = unwrapped(generator)
+    check_architecture(inner, state, file)
+    inner.load_state_dict(state)
     record = json.loads((run / "run.json").read_text()) if run is not None and (run / "run.json").is_file() else {}
     generator.eval().requires_grad_(False)
-    return Trained(generator, configuration, step_of(file), folder, averaged, record, run, chosen)
+    return Trained(generator, configuration, step_of(file), folder, averaged, record, run, untrained, chosen)
+
+
+def _read(sections: Mapping[str, Any]) -> tuple[Configured, Callable[[int], nn.Module]]:
+    """A configuration, and what makes its generator: the native host, or, of what that has not, a checkout."""
+    try:
+        configuration = read_configuration(sections)
+    except ConfigurationError as error:
+        if not error.allowed.endswith((ELSEWHERE, ELSEWHERE_TOO)):
+            raise
+        return read_studiogan_configuration(sections), partial(studiogan_generator, sections)
+    return configuration, lambda seed: make_networks(configuration, seed)[0]
 
 
 def _chosen(run: Path) -> dict[str, Any] | None:

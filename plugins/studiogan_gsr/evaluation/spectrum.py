@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from studiogan_gsr.errors import GeneratorError
 from studiogan_gsr.regularizers.affines import class_conditional_affines
+from studiogan_gsr.regularizers.mapping import find_mapping_networks, is_class_mapping
 from studiogan_gsr.regularizers.spectral import group_shape
 
-SIDES = ("gain", "bias")
 # A class explodes when its norm is this many times the largest of any class before training, and the median of all
 # classes now.  The largest, because it depends on width and number of classes: 1.05 times the median in an SNGAN of
 # 64 channels and 10 classes, 1.28 times in a BigGAN of 96 channels and 1,010.
@@ -22,10 +23,12 @@ THRESHOLD = 1.25
 class Spectrum:
     """Exact singular values of every matrix; float64.
 
-    layers: names.  values: per layer the singular values (sides, classes, ranks), falling, of gain and bias.
+    layers: names.  sides: gain and bias; of a StyleGAN its one layer, "mapping", has one side of that name.
+    values: per layer the singular values (sides, classes, ranks), falling.
     """
 
     layers: list[str]
+    sides: tuple[str, ...]
     values: list[Tensor]
 
     @property
@@ -42,7 +45,9 @@ class Spectrum:
         """Of each class the largest norm, (classes,), and the (layer, side) that has it."""
         flat = self.norms.flatten(0, 1)
         norms, places = flat.max(0)
-        return norms, [(self.layers[place // 2], SIDES[place % 2]) for place in places.tolist()]
+        return norms, [
+            (self.layers[place // len(self.sides)], self.sides[place % len(self.sides)]) for place in places.tolist()
+        ]
 
 
 @torch.no_grad()
@@ -51,14 +56,25 @@ def spectrum(generator: nn.Module, groups: int | str = "square") -> Spectrum:
 
     groups: as in `group_shape`.  Raises GeneratorError where it has no class-conditional layer that can be read.
     """
-    layers, values = [], []
-    for affine in class_conditional_affines(generator):
-        layers.append(affine.name)
-        matrices = _matrices(torch.stack([affine.gain, affine.bias]), groups)
+    values, vectors = [], class_vectors(generator)
+    for sides in vectors.values():
+        matrices = _matrices(torch.stack(list(sides.values())), groups)
         finite = matrices.isfinite().all(-1).all(-1)
         found = torch.linalg.svdvals(torch.where(finite[..., None, None], matrices, 0.0))
         values.append(torch.where(finite[..., None], found, torch.inf))
-    return Spectrum(layers, values)
+    return Spectrum(list(vectors), tuple(sides), values)
+
+
+def class_vectors(generator: nn.Module) -> dict[str, dict[str, Tensor]]:
+    """{layer: {side: (classes, channels)}} of class-conditional normalisation layers, or of a StyleGAN's mapping."""
+    try:
+        affines = class_conditional_affines(generator)
+    except GeneratorError:
+        if not any(is_class_mapping(module) for module in generator.modules()):
+            raise
+        mappings = find_mapping_networks(generator)
+        return {layer.name: dict(layer.custom()) for layer in mappings if layer.custom is not None}
+    return {affine.name: {"gain": affine.gain, "bias": affine.bias} for affine in affines}
 
 
 @torch.no_grad()
@@ -66,8 +82,7 @@ def group_correlation(
     generator: nn.Module, layer: str, side: str, label: int, groups: int | str = "square"
 ) -> Tensor:
     """Pearson correlation of a class's groups with one another, (n_g, n_g) float64; 0 where a group is constant."""
-    (affine,) = [affine for affine in class_conditional_affines(generator) if affine.name == layer]
-    matrix = _matrices(getattr(affine, side)[label], groups)
+    matrix = _matrices(class_vectors(generator)[layer][side][label], groups)
     centred = matrix - matrix.mean(1, keepdim=True)
     lengths = centred.norm(dim=1, keepdim=True)
     unit = torch.where(lengths > 0, centred / lengths.clamp(min=1e-300), 0.0)

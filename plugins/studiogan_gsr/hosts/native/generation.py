@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from studiogan_gsr.errors import EvaluationError
-from studiogan_gsr.hosts.native.configuration import Configuration
 from studiogan_gsr.hosts.native.samples import to_pixels
 from studiogan_gsr.hosts.native.sampling import sample_latents
+from studiogan_gsr.settings import Configured
 
 BATCH_NORM = ("batch", "running", "standing")
 _STANDING = 16  # batches that standing statistics are made of
@@ -20,7 +20,7 @@ _STANDING = 16  # batches that standing statistics are made of
 @torch.no_grad()
 def generated(
     generator: nn.Module,
-    configuration: Configuration,
+    configuration: Configured,
     number: int,
     batch_size: int,
     seed: int,

@@ -1,0 +1,113 @@
+"""Generators that only StudioGAN has, built by a checkout's own program and called as the native host's are.
+
+They are built on the CPU, without hooks, in this process; nothing of StudioGAN's training runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import yaml
+from torch import Tensor, nn
+
+from studiogan_gsr.errors import ConfigurationError, HostError, reason
+from studiogan_gsr.hosts.keys import KEYS, given
+from studiogan_gsr.hosts.studiogan import shims
+from studiogan_gsr.hosts.studiogan.checkout import find_checkout, surface
+from studiogan_gsr.settings import SECTION, RegularizerSettings, check_data_name, check_keys, regularizer_settings
+
+_PARAMETERS = ["DATA", "OPTIMIZATION", "MODEL", "STYLEGAN", "MODULES", "RUN", "device", "logger"]
+
+
+@dataclass(frozen=True)
+class StudioGANConfiguration:
+    """What measuring reads of a configuration, every key of StudioGAN given or at its default."""
+
+    DATA: SimpleNamespace
+    MODEL: SimpleNamespace
+    OPTIMIZATION: SimpleNamespace
+    regularizer: RegularizerSettings | None
+    given: Mapping[str, Any]
+
+    def sections(self) -> dict[str, Any]:
+        """As the YAML file has them."""
+        return dict(self.given)
+
+
+class StudioGANGenerator(nn.Module):
+    """A generator of StudioGAN: (z, labels) -> images in [-1, 1].
+
+    classes: of a StyleGAN, which takes one-hot labels and draws noise in its layers; here that follows from z.
+    """
+
+    def __init__(self, generator: nn.Module, classes: int | None) -> None:
+        super().__init__()
+        self._orig_mod, self.classes = generator, classes  # the name that readers of a generator look inside
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        if self.classes is None:
+            return self._orig_mod(z, labels, eval=not self.training)  # type: ignore[no-any-return]
+        devices = [z.device] if z.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(int(z.double().abs().sum().item() * 2**20))
+            return self._orig_mod(z, F.one_hot(labels, self.classes))  # type: ignore[no-any-return]
+
+
+def read_studiogan_configuration(sections: Mapping[str, Any]) -> StudioGANConfiguration:
+    """The sections of a YAML file with StudioGAN's defaults.
+
+    Raises ConfigurationError for sections and keys that StudioGAN has not, and for generators that draw more than
+    noise and a label: InfoGAN's and latent optimisation.
+    """
+    known = {name: SimpleNamespace(**dict.fromkeys(keys)) for name, keys in KEYS.items()}
+    check_keys({name: values for name, values in sections.items() if name != SECTION}, known)
+    made = {
+        name: SimpleNamespace(
+            **{key: given(sections.get(name, {}).get(key, known.default)) for key, known in keys.items()}
+        )
+        for name, keys in KEYS.items()
+    }
+    if made["MODEL"].info_type is not None or made["LOSS"].apply_lo:
+        path = "MODEL.info_type" if made["MODEL"].info_type is not None else "LOSS.apply_lo"
+        raise ConfigurationError(path, "a generator of more than noise and a label", "it cannot be measured here")
+    check_data_name(made["DATA"].name)
+    return StudioGANConfiguration(
+        made["DATA"], made["MODEL"], made["OPTIMIZATION"], regularizer_settings(sections), sections
+    )
+
+
+def studiogan_generator(sections: Mapping[str, Any], seed: int) -> StudioGANGenerator:
+    """A new generator of this configuration, by the checkout in its usual place; no random generator is moved.
+
+    Raises HostError where there is no checkout, or where it cannot build the generator.
+    """
+    source = str(find_checkout().source)
+    sys.dont_write_bytecode = True  # a checkout stays as it is
+    if source not in sys.path:
+        sys.path.insert(0, source)
+    shims.apply_shims((), early=True)
+    config, _, _ = surface("config", "Configurations", ["cfg_file"])
+    _, _, build = surface("models.model", "load_generator_discriminator", _PARAMETERS)
+    try:
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file, torch.random.fork_rng(devices=[]):
+            yaml.safe_dump({name: values for name, values in sections.items() if name != SECTION}, file)
+            file.flush()
+            torch.manual_seed(seed)
+            cfgs = config.Configurations(file.name)
+            run = SimpleNamespace(mixed_precision=False)
+            known = {"RUN": run, "device": "cpu", "logger": None}
+            rest = {name: getattr(cfgs, name) for name in _PARAMETERS if name not in known}
+            with contextlib.redirect_stdout(None):  # it tells of its averaged generator
+                generator = build(**known, **rest)[0]
+    except Exception as error:
+        raise HostError(f"StudioGAN cannot build this configuration's generator: {reason(error)}") from error
+    stylegan = str(cfgs.MODEL.backbone).startswith("stylegan")
+    return StudioGANGenerator(generator, cfgs.DATA.num_classes if stylegan else None)
