@@ -5,6 +5,7 @@
     python benchmarks/speed.py hosts --data DIR CONFIG [CONFIG ...]
                                                   steps of StudioGAN and of the native host
     python benchmarks/speed.py packing --data DIR packing the image folder DIR/train into an HDF5 file
+    python benchmarks/speed.py evaluation         where an evaluation's time goes, and PRDC beside the package prdc
 
 All that is compared is measured in one run, in turns, and reported as a ratio of medians.
 """
@@ -308,6 +309,96 @@ def packer(name: str, folder: str, size: int, resizer: str, workers: int) -> dic
     return found | {"pixels": digest.hexdigest()}
 
 
+def evaluation(images: int, measured: int, real: int, classes: int, device: str) -> None:
+    """Seconds of an evaluation of so many images of a full-width SNGAN at 32 pixels.
+
+    The network is of Inception's size with random weights, which its speed does not depend on.  Images are timed on
+    `measured` of them and reckoned up; metrics are timed on features of the full number.
+    """
+    from torchvision.models import inception_v3
+
+    from studiogan_gsr.evaluation.features import Sample, extract
+    from studiogan_gsr.evaluation.measure import METRICS, Reference, measure, metrics
+    from studiogan_gsr.hosts.native.configuration import read_configuration
+    from studiogan_gsr.hosts.native.generation import generated
+    from studiogan_gsr.hosts.native.networks import make_networks
+    from studiogan_gsr.settings import load_configuration
+    from studiogan_gsr.shipped import shipped_configuration
+
+    configuration = read_configuration(load_configuration(shipped_configuration("CIFAR10_LT/SNGAN-gSR")))
+    network = inception_v3(weights=None, init_weights=False, aux_logits=False).to(device).eval()
+    pooled: list[Tensor] = []
+    network.avgpool.register_forward_hook(lambda module, given, maps: pooled.append(maps.flatten(1)))
+
+    def backbone(images: Tensor) -> tuple[Tensor, Tensor]:
+        larger = nn.functional.interpolate(images.float() / 127.5 - 1, (299, 299), mode="bilinear")
+        logits = network(larger)
+        return pooled.pop(), logits
+
+    generator, _ = make_networks(configuration, 0)
+    made = generated(generator, configuration, measured, 64, 0, "batch", torch.device(device))
+    inside, whole = extract(backbone, made, measured, "images").seconds  # type: ignore[arg-type]
+    scale = images / measured
+    name = torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    print(f"{name}; {images:,} images, {measured:,} of them made and timed; {real:,} real ones; {classes} classes")
+    print(f"| part | seconds |\n|---|---|\n| network ({measured / inside:.1f} images/s) | {inside * scale:.1f} |")
+    print(f"| generating, quantising, copying | {(whole - inside) * scale:.1f} |", flush=True)
+
+    def features(number: int, seed: int) -> Sample:
+        stream = torch.Generator().manual_seed(seed)
+        values = torch.randn(number, 2048, generator=stream) * torch.linspace(1, 0.01, 2048)
+        return Sample(values, torch.randn(number, 1008, generator=stream), torch.arange(number) % classes)
+
+    where = torch.device(device)
+    reference, fake = Reference(features(real, 0).to(where)), features(images, 1).to(where)
+    total = 0.0
+    for metric in METRICS:
+        if metric not in ("recall", "density", "coverage"):  # they come with precision
+            start = time.perf_counter()
+            metrics(reference, fake, None, [metric])
+            total += time.perf_counter() - start
+            called = "precision, recall, density, coverage" if metric == "precision" else metric.replace("_", " ")
+            print(f"| {called}, all images | {time.perf_counter() - start:.1f} |", flush=True)
+    start = time.perf_counter()
+    measure(reference, fake, [5000 >> y * 10 // classes for y in range(classes)])
+    everything = time.perf_counter() - start
+    print(f"| all metrics: all images, groups, every class | {everything:.1f} |")
+    share, both = (seconds * scale / (whole * scale + everything) for seconds in (inside, whole))
+    print(f"share of the network: {share:.1%}; with the generator's: {both:.1%}", flush=True)
+    side = min(images, real, 10_000)
+    found = {}
+    for name in ("ours", "prdc"):
+        command = [sys.executable, __file__, "prdc", name, str(side)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            sys.exit(f"{name}: {done.stderr[-2000:]}")
+        found[name] = json.loads(done.stdout.splitlines()[-1])
+        print(f"PRDC of {side:,} x {side:,}, {name}: {found[name]['seconds']:.1f} s, {found[name]['mb']:.0f} MB more")
+    print(f"prdc takes {found['prdc']['seconds'] / found['ours']['seconds']:.1f} times as long")
+
+
+def prdc_of(name: str, number: int) -> dict[str, float]:
+    """One PRDC in this process: seconds, and the peak of memory over what was there before."""
+    from prdc import compute_prdc
+
+    from studiogan_gsr.evaluation.manifold import precision_recall_density_coverage
+
+    real, fake = (torch.randn(number, 2048, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+
+    def peak() -> float:
+        status = Path("/proc/self/status").read_text()  # getrusage knows the parent's peak, too
+        return float(status.partition("VmHWM:")[2].split()[0]) / 1e3
+
+    before = peak()
+    start = time.perf_counter()
+    if name == "ours":
+        precision_recall_density_coverage(real, fake)
+    else:
+        compute_prdc(real.numpy(), fake.numpy(), 5)
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, "mb": peak() - before}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -328,6 +419,13 @@ def main() -> None:
     packed.add_argument("--resizer", default="wo_resize")
     packed.add_argument("--workers", type=int, default=os.cpu_count())
     packed.add_argument("--turns", type=int, default=3)
+    evaluated = commands.add_parser("evaluation")
+    evaluated.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    for flag, default in (("--images", 50_000), ("--measured", 512), ("--real", 10_000), ("--classes", 10)):
+        evaluated.add_argument(flag, type=int, default=default)
+    one_prdc = commands.add_parser("prdc", help="one of them, in this process")
+    one_prdc.add_argument("name")
+    one_prdc.add_argument("number", type=int)
     one_packer = commands.add_parser("packer", help="one of them, in this process")
     for text in ("name", "folder"):
         one_packer.add_argument(text)
@@ -345,6 +443,10 @@ def main() -> None:
         hosts(options.configurations, options.data, options.steps, options.turns)
     elif options.command == "packing":
         packing(options.data, options.size, options.resizer, options.workers, options.turns)
+    elif options.command == "evaluation":
+        evaluation(options.images, options.measured, options.real, options.classes, options.device)
+    elif options.command == "prdc":
+        print(json.dumps(prdc_of(options.name, options.number)))
     elif options.command == "packer":
         print(json.dumps(packer(options.name, options.folder, options.size, options.resizer, options.workers)))
     elif options.command == "contestant":

@@ -81,7 +81,7 @@ def evaluate(path: Path, options: Options) -> dict[str, Any]:
     if not conditional:
         show.print("MODEL.g_cond_mtd is W/O: images have no classes, and only all of them are measured")
     perceptual = _perceptual(options.lpips, device) if conditional else None
-    reference = Reference(real.sample, options.neighbours)
+    reference = Reference(real.sample.to(device), options.neighbours)
     batch_size = options.batch_size or trained.configuration.OPTIMIZATION.batch_size
     repeats, seconds = [], np.zeros(2)
     for repeat in range(options.repeats):
@@ -95,7 +95,7 @@ def evaluate(path: Path, options: Options) -> dict[str, Any]:
         except EvaluationError as error:
             raise EvaluationError(f"{trained.folder}: {error}") from error
         seconds += fake.seconds
-        repeats.append(measure(reference, fake, train_counts, conditional))
+        repeats.append(measure(reference, fake.to(device), train_counts, conditional))
         if perceptual is not None:
             add_lpips(repeats[-1], perceptual.by_class(album), groups(train_counts))
     protocol = {

@@ -16,7 +16,7 @@ from studiogan_gsr.progress import track
 
 @dataclass(frozen=True)
 class Sample:
-    """What a backbone makes of images: features (N, d) and logits (N, k) float32, labels (N,) int64; on the CPU.
+    """What a backbone makes of images: features (N, d) and logits (N, k) float32, labels (N,) int64; on one device.
 
     seconds: in the network, and for all.
     """
@@ -31,11 +31,15 @@ class Sample:
 
     def of(self, labels: list[int]) -> Sample:
         """The images of these classes."""
-        return self.rows(torch.isin(self.labels, torch.tensor(labels, dtype=self.labels.dtype)))
+        return self.rows(torch.isin(self.labels, torch.tensor(labels, device=self.labels.device)))
 
     def rows(self, chosen: Tensor) -> Sample:
         """The images at these places, or where this is true."""
         return Sample(self.features[chosen], self.logits[chosen], self.labels[chosen])
+
+    def to(self, device: torch.device) -> Sample:
+        """On another device, where metrics are then computed."""
+        return Sample(self.features.to(device), self.logits.to(device), self.labels.to(device), self.seconds)
 
     def halves(self) -> tuple[Sample, Sample]:
         """Two parts that share no image: half of each class, rounded down, and the rest; always the same choice."""
@@ -49,7 +53,9 @@ class Sample:
 
 @torch.inference_mode()
 def extract(backbone: Backbone, batches: Iterable[tuple[Tensor, Tensor]], total: int, what: str) -> Sample:
-    """Features of uint8 images (B, 3, H, W) with labels (B,), `total` of them in all batches; shows progress.
+    """Features of uint8 images (B, 3, H, W) with labels (B,), `total` of them in all batches; on the CPU.
+
+    Shows progress.
 
     Raises EvaluationError where features are not finite.
     """

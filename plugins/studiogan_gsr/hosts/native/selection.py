@@ -56,7 +56,7 @@ class Selection:
         self.path, self.trainer, self.counts, self.seed = folder / FILE, trainer, class_counts, seed
         name, self.backbone = choose_backbone(backbone, trainer.device)
         real = measure_real(reference, select_on, self.backbone, trainer.device)
-        self.reference = Reference(real.sample)
+        self.reference = Reference(real.sample.to(trainer.device))
         optimization = trainer.configuration.OPTIMIZATION
         self.rule: dict[str, Any] = {
             "best": f"lowest {self.backbone.column} of all images",
@@ -88,7 +88,7 @@ class Selection:
             generator, trainer.configuration, images, self.rule["batch_size"], self.seed, "batch", trainer.device
         )
         try:
-            fake = extract(self.backbone, _until(interrupted, made), images, what)
+            fake = extract(self.backbone, _until(interrupted, made), images, what).to(trainer.device)
         except _Interrupted:
             return None
         found = groups(self.counts) if trainer.configuration.MODEL.g_cond_mtd != "W/O" else {}
