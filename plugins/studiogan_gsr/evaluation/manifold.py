@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-_PAIRS = 2**24  # of distances at a time: 128 MiB
+_PAIRS = 2**20  # of distances at a time: 8 MiB
 
 
 def distances(rows: Tensor, columns: Tensor) -> Iterator[tuple[int, Tensor]]:
@@ -19,7 +19,7 @@ def distances(rows: Tensor, columns: Tensor) -> Iterator[tuple[int, Tensor]]:
     Products in float64: of features of length 30, float32 loses distances below 0.02.
     """
     others = columns.double()
-    lengths = others.square().sum(1)
+    lengths = torch.linalg.vector_norm(others, dim=1).square()
     size = max(1, _PAIRS // max(1, len(others)))
     for first in range(0, len(rows), size):
         block = rows[first : first + size].double()
@@ -28,8 +28,11 @@ def distances(rows: Tensor, columns: Tensor) -> Iterator[tuple[int, Tensor]]:
 
 def neighbour_radii(features: Tensor, neighbours: int) -> Tensor:
     """Squared distance (N,) of each point to its k-th nearest other point."""
-    radii = [squared.kthvalue(neighbours + 1, dim=1).values for _, squared in distances(features, features)]
-    return torch.cat(radii)
+    radii = torch.empty(len(features), dtype=torch.float64, device=features.device)
+    for first, squared in distances(features, features):
+        nearest = squared.topk(neighbours + 1, dim=1, largest=False).values
+        radii[first : first + len(squared)] = nearest[:, -1]
+    return radii
 
 
 def precision_recall_density_coverage(
