@@ -16,6 +16,7 @@ from host import Host, configure
 from native_runs import PLAIN, arguments, changed, one_thread, write
 from studiogan_gsr.cli import main
 from studiogan_gsr.evaluation.measure import METRICS
+from studiogan_gsr.hosts.native.selection import best
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
 from studiogan_gsr.report import metric_chart, norms_chart
 
@@ -72,6 +73,45 @@ def test_a_run_that_was_not_measured_says_what_to_do(pair: tuple[Path, Path], tm
     assert "No run has been measured: <code>studiogan-gsr evaluate RUN</code>" in page
     assert "<td>DATA.name</td><td>Digits_LT_rho50</td>" in page  # of one run, every key
     assert "Spectral norms by class" not in headings(page)
+
+
+def test_runs_are_compared_by_a_protocol_that_they_have_in_common(
+    pair: tuple[Path, Path], tmp_path: Path, pixels: str
+) -> None:
+    runs = [shutil.copytree(run, tmp_path / run.name) for run in pair]
+
+    def evaluated(run: Path, *options: str) -> None:
+        with one_thread():
+            argv = ["evaluate", str(run), "--backbone", pixels, "--repeats", "1", "--device", "cpu"]
+            assert main([*argv, *options]) == 0
+
+    warning = "measured in different ways, and their numbers cannot be compared"
+    evaluated(runs[0], "--images", "40")
+    evaluated(runs[1], "--images", "48")
+    assert warning in reported(*runs, out=tmp_path / "page")
+    evaluated(runs[0], "--images", "48", "--split", "test")
+    assert warning in reported(*runs, out=tmp_path / "page")
+    evaluated(runs[1], "--images", "40")
+    evaluated(runs[1], "--images", "56")
+    page = reported(*runs, out=tmp_path / "page")
+    assert warning not in page
+    assert page.count("(last); 40 images a repeat") == 2
+
+
+def test_runs_that_were_measured_while_training_show_how_it_went(tmp_path: Path, pixels: str) -> None:
+    runs = []
+    for name, images in (("one", "24"), ("other", "24"), ("odd", "32")):
+        more = ("--evaluate", images, "--backbone", pixels)
+        with one_thread():
+            assert main(arguments(write(tmp_path / "c.yaml", SNGAN), tmp_path / name, *more)) == 0
+        runs.append(tmp_path / name)
+    page = reported(*runs, out=tmp_path / "page")
+    assert "FD-Pixels while training" in headings(page)
+    assert "24 images an evaluation, against 200 of validation" in page
+    chosen = best(runs[0])
+    assert chosen is not None
+    assert f"one: the best is step {chosen['step']}, {chosen['all']['frechet']:.4g}." in page
+    assert "odd was measured by another rule while it trained, and is left out." in page
 
 
 def test_runs_on_different_data_are_not_compared(

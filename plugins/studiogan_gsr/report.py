@@ -185,8 +185,9 @@ def metric_chart(series: Mapping[str, Mapping[str, Sequence[float | None]]], cla
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes.flat[len(series) :]:
         axis.set_visible(False)
-    axes[0, 0].legend(frameon=False)
-    figure.tight_layout()
+    lines, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(lines, names, loc="upper center", ncols=len(names), frameon=False)
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.3 / figure.get_figheight()))
     return _drawn(figure, "svg")
 
 

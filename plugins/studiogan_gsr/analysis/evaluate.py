@@ -242,15 +242,19 @@ def _table(result: dict[str, Any]) -> list[str]:
     if len(counts) <= 20 and result["groups"]:
         order = sorted(range(len(counts)), key=lambda y: -counts[y])
         rows += [(result["class_names"][y], counts[y], result["classes"][y]) for y in order]
-    lines = ["".join([f"{'':16}{'training':>8}", *(f"{title:>16}" for title in columns.values())])]
+    cells = [["", "training", *columns.values()]]
     for name, count, values in rows:
-        cells = [f"{name[:15]:16}{'' if count is None else count:>8}"]
+        cells.append([name[:15], "" if count is None else str(count)])
         for key in columns:
             mean, deviation = values[key]["mean"], values[key]["deviation"]
             scale = 1000 if key == "kernel" else 1
             text = "-" if mean is None else f"{mean * scale:.4g}"
-            cells.append(f"{text if deviation is None or mean is None else f'{text} ± {deviation * scale:.2g}':>16}")
-        lines.append("".join(cells))
+            cells[-1].append(text if deviation is None or mean is None else f"{text} ± {deviation * scale:.2g}")
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(text.rjust(w) for text, w in zip(row[1:], widths[1:], strict=True))])
+        for row in cells
+    ]
     lines.append(f"{kernel} times 1000. Diversity: mean distance of two images of a set, over that of real ones.")
     if "lpips_of_real_images" in result:
         of_real = [value for value in result["lpips_of_real_images"] if value is not None]

@@ -23,6 +23,7 @@ from studiogan_gsr.evaluation.measure import METRICS
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.hosts.native.data import open_images
 from studiogan_gsr.hosts.native.samples import generate, grid, to_pixels
+from studiogan_gsr.hosts.native.selection import evaluations
 from studiogan_gsr.progress import console
 from studiogan_gsr.report import chart, copyable, curves_chart, facts, metric_chart, norms_chart, page, picture, table
 
@@ -36,13 +37,13 @@ _SEED = 0
 class Run:
     """What a page says of a run.
 
-    log: its lines.  evaluation: the newest of `evaluate`, if there is one.
+    log: its lines.  evaluations: of `evaluate`, oldest first.
     """
 
     name: str
     trained: Trained
     log: list[dict[str, Any]]
-    evaluation: dict[str, Any] | None
+    evaluations: list[dict[str, Any]]
 
     @property
     def counts(self) -> list[int]:
@@ -69,6 +70,7 @@ def report(paths: Sequence[Path], out: Path) -> Path:
         ("", _summary(runs)),
         ("Configurations", _configurations(runs)),
         *_curves(runs),
+        *_while_training(runs),
         *_metrics(runs, order),
         ("Samples", _samples(runs, order)),
         *_memory(runs, order),
@@ -83,9 +85,9 @@ def report(paths: Sequence[Path], out: Path) -> Path:
 def _open(path: Path) -> Run:
     trained = load_trained(path)
     run = trained.run or trained.folder
-    found = sorted(run.glob("evaluations/*.json"), key=lambda file: file.stat().st_mtime)
-    evaluation = json.loads(found[-1].read_text()) if found else None
-    return Run(path.resolve().name, trained, trained.log, evaluation)
+    found = [json.loads(file.read_text()) for file in run.glob("evaluations/*.json")]
+    found.sort(key=lambda result: str(result["protocol"]["time"]))
+    return Run(path.resolve().name, trained, trained.log, found)
 
 
 def _summary(runs: Sequence[Run]) -> str:
@@ -146,8 +148,40 @@ def _curves(runs: Sequence[Run]) -> list[tuple[str, str]]:
     return sections
 
 
+def _while_training(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """Fréchet distances of runs that were measured while they trained, by one rule."""
+    measured = []
+    for run in runs:
+        lines = [] if run.trained.run is None else evaluations(run.trained.run)
+        if lines:
+            measured.append((run.name, lines))
+    if not measured:
+        return []
+    rule = measured[0][1][0]["rule"]
+    panels, notes = [], []
+    for name, lines in measured:
+        if any(lines[0]["rule"][key] != rule[key] for key in rule if key != "seed"):
+            notes.append(f"{name} was measured by another rule while it trained, and is left out.")
+            continue
+        curves = {"all": [line["all"]["frechet"] for line in lines]}
+        for group in ("head", "tail"):
+            if all(line["groups"].get(group, {}).get("frechet") is not None for line in lines):
+                curves[group] = [line["groups"][group]["frechet"] for line in lines]
+        panels.append((name, [line["step"] for line in lines], curves))
+        chosen = min(lines, key=lambda line: float(line["all"]["frechet"]))
+        notes.append(f"{name}: the best is step {chosen['step']}, {chosen['all']['frechet']:.4g}.")
+    column = rule["best"].removeprefix("lowest ").removesuffix(" of all images")
+    caption = (
+        f"{rule['images']:,} images an evaluation, against {rule['reference']['images']:,} of {rule['select_on']}; "
+        "of a group only those of its classes, and distances of fewer images are larger. What is outside of most "
+        "values is cut off."
+    )
+    told = "".join(f'<p class="note">{html.escape(note)}</p>' for note in notes)
+    return [(f"{column} while training", chart(curves_chart(panels, column), caption) + told)]
+
+
 def _metrics(runs: Sequence[Run], order: Sequence[int]) -> list[tuple[str, str]]:
-    measured = [(run.name, run.evaluation) for run in runs if run.evaluation is not None]
+    measured = _comparable([run for run in runs if run.evaluations])
     if not measured:
         return [("Metrics", '<p class="note">No run has been measured: <code>studiogan-gsr evaluate RUN</code>.</p>')]
     first = measured[0][1]
@@ -159,6 +193,7 @@ def _metrics(runs: Sequence[Run], order: Sequence[int]) -> list[tuple[str, str]]
     series = {
         titles[metric]: {name: [result["classes"][y][metric]["mean"] for y in order] for name, result in alike}
         for metric in ("kernel", "diversity", "recall", "precision")
+        if any(values[metric]["mean"] is not None for _, result in alike for values in result["classes"])
     }
     rows: list[tuple[str, object, object]] = [("all", "", "all")]
     rows += [(group, "", group) for group in first["groups"]]
@@ -173,16 +208,38 @@ def _metrics(runs: Sequence[Run], order: Sequence[int]) -> list[tuple[str, str]]
     notes = [_protocol(name, result) for name, result in alike]
     other = [(name, result["column"]) for name, result in measured if result["column"] != column]
     notes += [f"{name} was measured with {theirs}, not {column}, and is left out." for name, theirs in other]
-    notes += [f"{run.name} has not been measured." for run in runs if run.evaluation is None]
-    drawn = metric_chart(series, [counts[y] for y in order])
+    notes += [f"{run.name} has not been measured." for run in runs if not run.evaluations]
+    if len({_how(result) for _, result in alike}) > 1:
+        notes.insert(0, "The runs were measured in different ways, and their numbers cannot be compared:")
+    caption = "Class by class, by falling number of training images. Diversity: 1 is that of real images."
     content = (
-        chart(drawn, "Class by class, by falling number of training images. Diversity: 1 is that of real images.")
+        (chart(metric_chart(series, [counts[y] for y in order]), caption) if series else "")
         + f'<div class="wide">{table(header, kept)}</div>'
         + "".join(f'<p class="note">{html.escape(note)}</p>' for note in notes)
         + copyable("CSV", _csv(header, cells))
         + copyable("LaTeX", _latex(header, cells))
     )
     return [("Metrics", content)]
+
+
+def _comparable(runs: Sequence[Run]) -> list[tuple[str, dict[str, Any]]]:
+    """Of each run, the newest evaluation by the newest protocol that all have in common; else its newest."""
+    if not runs:
+        return []
+    shared = set.intersection(*({_how(result) for result in run.evaluations} for run in runs))
+    common = [_how(result) for result in runs[0].evaluations if _how(result) in shared]
+    return [
+        (run.name, [result for result in run.evaluations if not common or _how(result) == common[-1]][-1])
+        for run in runs
+    ]
+
+
+def _how(result: dict[str, Any]) -> str:
+    """What two evaluations must have in common to be compared."""
+    told = result["protocol"]
+    keys = ("checkpoint_rule", "backbone_digest", "images", "repeats", "batch_norm", "neighbours")
+    reference = [told["reference"][key] for key in ("split", "cache")]
+    return json.dumps([*(told[key] for key in keys), *reference])
 
 
 def _cell(result: dict[str, Any], key: object, metric: str) -> str:
@@ -200,10 +257,10 @@ def _cell(result: dict[str, Any], key: object, metric: str) -> str:
 def _protocol(name: str, result: dict[str, Any]) -> str:
     told, reference = result["protocol"], result["protocol"]["reference"]
     return (
-        f"{name}: step {told['step']}; {told['images']:,} images a repeat, repeats over seeds of noise and labels: "
-        f"{told['repeats']}; {reference['images']:,} {reference['split']} images; {told['backbone']}; "
-        f"batch norm: {told['batch_norm']} statistics, batches of {told['batch_size']}; k = {told['neighbours']}; "
-        f"{told['device']}."
+        f"{name}: step {told['step']} ({told['checkpoint_rule']}); {told['images']:,} images a repeat, repeats over "
+        f"seeds of noise and labels: {told['repeats']}; {reference['images']:,} images of {reference['split']}; "
+        f"{told['backbone']}; batch norm: {told['batch_norm']} statistics, batches of {told['batch_size']}; "
+        f"k = {told['neighbours']}; {told['device']}."
     )
 
 
