@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from host import Host, configure
-from native_runs import PLAIN, arguments, changed, one_thread, write
+from native_runs import PLAIN, SNGAN, arguments, changed, one_thread, write
 from studiogan_gsr.cli import main
 from studiogan_gsr.evaluation.measure import METRICS
 from studiogan_gsr.hosts.native.selection import best
