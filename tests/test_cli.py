@@ -78,6 +78,21 @@ def test_doctor_mentions_every_shim_and_misses_the_checkout(
     assert "no PyTorch-StudioGAN at" in out
 
 
+def test_doctor_tells_of_the_fid_networks_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUDIOGAN_GSR_WEIGHTS", str(tmp_path))
+    path = tmp_path / doctor.INCEPTION_URL.rpartition("/")[2]
+
+    def found() -> doctor.Finding:
+        return next(finding for finding in doctor.diagnose(str(tmp_path)) if finding.what == "FID's weights")
+
+    assert found().remedy == doctor.OK
+    assert f"`evaluate` downloads {doctor.INCEPTION_URL} to {path}" in found().found
+    path.write_bytes(b"cut off")
+    assert found().remedy == f"damaged: rm '{path}'"
+    monkeypatch.setattr(doctor, "INCEPTION_SHA256", doctor.sha256(path)[:8])
+    assert found() == doctor.Finding("FID's weights", str(path))
+
+
 def test_doctor_knows_a_remedy_for_a_broken_plugin(make_package: MakePackage, tmp_path: Path) -> None:
     make_package("stranger", REGULARIZERS, {"ridge": "stranger_ridge:Ridge"}, {"stranger_ridge": "raise OSError"})
     findings = {finding.what: finding for finding in doctor.diagnose(str(tmp_path))}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from studiogan_gsr.errors import GSRError
+from studiogan_gsr.evaluation.backbones import INCEPTION_SHA256, INCEPTION_URL, sha256, weights_folder
 from studiogan_gsr.hosts.studiogan.checkout import PINNED, find_checkout
 from studiogan_gsr.hosts.studiogan.patching import series, state_of
 from studiogan_gsr.hosts.studiogan.shims import SHIMS
@@ -26,11 +27,12 @@ class Finding:
 
 
 def diagnose(root: str | None = None) -> list[Finding]:
-    """Versions, checkout, device, plug-ins and shims, each with its remedy."""
+    """Versions, device, weights, checkout, plug-ins and shims, each with its remedy."""
     return [
         Finding("python", platform.python_version()),
         *_packages(),
         _device(),
+        _weights(),
         *_checkout(root),
         *_plugins(),
         *(Finding(f"shim {shim.name}", f"{shim.breaks}: {shim.mends}") for shim in SHIMS),
@@ -66,6 +68,15 @@ def _device() -> Finding:
     if torch.cuda.is_available():
         return Finding("device", torch.cuda.get_device_name())
     return Finding("device", "no CUDA: StudioGAN runs on the CPU, slowly")
+
+
+def _weights() -> Finding:
+    """Of the FID network, which `evaluate` downloads."""
+    path = weights_folder() / INCEPTION_URL.rpartition("/")[2]
+    if not path.is_file():
+        return Finding("FID's weights", f"not here yet; `evaluate` downloads {INCEPTION_URL} to {path}")
+    right = sha256(path).startswith(INCEPTION_SHA256)
+    return Finding("FID's weights", str(path), OK if right else f"damaged: rm '{path}'")
 
 
 def _checkout(root: str | None) -> list[Finding]:
