@@ -200,10 +200,10 @@ def command_with_impatient_workers(argv: list[str]) -> int:
     return main(argv)
 
 
-def command_with(path: Path, argv: list[str]) -> int:
-    """The command with packages of a folder."""
+def command_with(path: Path, argv: list[str], dies_at: int | None = None) -> int:
+    """The command with packages of a folder; killed as `command_that_dies`."""
     sys.path.insert(0, str(path))
-    return main(argv)
+    return main(argv) if dies_at is None else command_that_dies(argv, dies_at)
 
 
 def command_that_dies(argv: list[str], at: int) -> int:

@@ -247,6 +247,35 @@ def test_a_signal_does_not_wait_for_an_evaluation_which_is_made_up_for(
     assert [line["step"] for line in evaluations(out)] == list(range(4, steps + 1, 4))
 
 
+def test_killed_at_its_writes_a_run_has_the_evaluations_and_the_best_of_the_uninterrupted_one(
+    tmp_path: Path, make_package: MakePackage, pixels: str
+) -> None:
+    site = make_package("other", "studiogan.backbones", {"other": "other:Pixels"}, {"other": PIXELS})
+    configuration = write(tmp_path / "c.yaml", SNGAN)
+
+    def argv(out: Path, *more: str) -> list[str]:
+        return arguments(configuration, out, "--steps", "8", "--evaluate", "40", "--backbone", "other", *more)
+
+    def left(out: Path) -> tuple[list[dict[str, Any]], list[int]]:
+        lines = [{k: v for k, v in line.items() if k != "seconds"} for line in evaluations(out)]
+        return lines, [step for step, _ in checkpoints(out / "checkpoints")]
+
+    with one_thread():
+        assert main(argv(tmp_path / "whole")) == 0
+    wanted = left(tmp_path / "whole")
+    assert len(wanted[0]) == 4
+    deaths = 0
+    for at in range(2, 24, 3):
+        out = tmp_path / str(at)
+        child = start(tmp_path, command_with, site, argv(out), at)
+        if child.end() == -signal.SIGKILL:
+            deaths += 1
+            with one_thread():
+                assert main(argv(out, "--resume")) == 0
+        assert left(out) == wanted, at
+    assert deaths >= 5
+
+
 def test_with_two_ranks_the_first_measures(tmp_path: Path, make_package: MakePackage, pixels: str) -> None:
     site = make_package("other", "studiogan.backbones", {"other": "other:Pixels"}, {"other": PIXELS})
     argv = arguments(write(tmp_path / "c.yaml", SNGAN), tmp_path / "run", "--evaluate", "40", "--backbone", "other")
