@@ -20,6 +20,7 @@ from host import DIGITS, Host, configure
 from native_runs import BIGGAN, PLAIN, SNGAN, arguments, changed, one_thread, write
 from studiogan_gsr.analysis.trained import load_trained
 from studiogan_gsr.cli import main
+from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import CheckpointError, EvaluationError, PluginError, WeightsError
 from studiogan_gsr.evaluation import backbones, cache
 from studiogan_gsr.evaluation import measure as measuring
@@ -29,7 +30,9 @@ from studiogan_gsr.evaluation.cache import cached
 from studiogan_gsr.evaluation.features import Sample, extract
 from studiogan_gsr.evaluation.measure import METRICS, Reference, inception_score, measure, metrics, summarise
 from studiogan_gsr.evaluation.perceptual import Album, Perceptual
+from studiogan_gsr.hosts.native.data import open_images
 from studiogan_gsr.hosts.native.generation import generated
+from studiogan_gsr.hosts.native.reference import choose_backbone, measure_real, open_reference
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
 from studiogan_gsr.registry import find_backbone, make_backbone
 
@@ -274,6 +277,24 @@ def test_nan_features_and_wrong_numbers_of_images_are_refused() -> None:
         extract(broken, batches(4, 2), 4, "reference")  # type: ignore[arg-type]
     with pytest.raises(EvaluationError, match="found 4 images where 5"):
         extract(lambda images: (images.float().mean((2, 3)),) * 2, batches(4, 2), 5, "some")  # type: ignore[arg-type]
+
+
+def test_variants_of_one_set_share_their_reference_and_not_their_training_images(pixels: str) -> None:
+    _, backbone = choose_backbone(pixels, CPU)
+    keys, calls = [], []
+    for name in ("Digits_LT_rho50", "Digits_LT_rho10"):
+        trained_on = Prepared(open_images(name, "unused", "train"), name, 32)
+        for dataset, split in (
+            (open_reference(trained_on, "unused", "wo_resize"), "reference"),
+            (trained_on, "train"),
+        ):
+            real = measure_real(dataset, split, backbone, CPU)
+            assert real.record["name"] == name
+            keys.append(real.key)
+            calls.append(backbone.calls)  # type: ignore[attr-defined]
+    assert keys[0] == keys[2]
+    assert len(set(keys)) == 3
+    assert calls[0] < calls[1] == calls[2] < calls[3]
 
 
 def test_a_changed_reference_image_is_seen_again(

@@ -83,7 +83,8 @@ def measure_real(dataset: Prepared, split: str, backbone: Backbone, device: torc
         sample = validation if split == "validation" else test
         if len(validation) < 2:
             raise DataError(f"{dataset.name}: a reference of {len(dataset)} images has no half to choose the best on")
-    return Real(sample, dataset, key, {"split": split, "images": len(sample), "cache": key, **terms["images"]})
+    record = {"split": split, "images": len(sample), "name": dataset.name, "cache": key, **terms["images"]}
+    return Real(sample, dataset, key, record)
 
 
 def some_of_each_class(dataset: Prepared) -> Album:
@@ -102,9 +103,9 @@ def _files(dataset: Any) -> set[Any]:
 
 
 def _terms(dataset: Prepared, backbone: Backbone, split: str) -> dict[str, Any]:
+    """All that determines features; not the data set's name: variants of another ratio share their reference."""
     names = digest(dataset.dataset)
     images = {
-        "name": dataset.name,
         "names_sha256": names,
         "content_sha256": _content(dataset, names),
         "size": dataset.size,
