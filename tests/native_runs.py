@@ -30,6 +30,7 @@ import yaml
 from torch.utils.data._utils import worker
 
 from studiogan_gsr.cli import main
+from studiogan_gsr.evaluation import cache as cache_of_features
 from studiogan_gsr.hosts.native import checkpoint
 from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.native.losses import LeCam, conditional_loss, discriminator_loss
@@ -201,8 +202,9 @@ def command_with_impatient_workers(argv: list[str]) -> int:
 
 
 def command_with(path: Path, argv: list[str], dies_at: int | None = None) -> int:
-    """The command with packages of a folder; killed as `command_that_dies`."""
+    """The command with packages of a folder, and a cache beside it; killed as `command_that_dies`."""
     sys.path.insert(0, str(path))
+    cache_of_features.FOLDER = path.parent / "references"
     return main(argv) if dies_at is None else command_that_dies(argv, dies_at)
 
 

@@ -314,7 +314,7 @@ def test_a_changed_reference_image_is_seen_again(
     for path in (data / "valid").rglob("*.bmp"):
         Image.eval(Image.open(path), lambda value: 255 - value).save(path)
     second = evaluated(tmp_path / "run")
-    assert first["protocol"]["reference"]["cache"] != second["protocol"]["reference"]["cache"]
+    assert first["protocol"]["reference_cache"] != second["protocol"]["reference_cache"]
     assert first["all"]["frechet"] != second["all"]["frechet"]
 
 

@@ -6,10 +6,10 @@ import json
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -38,6 +38,11 @@ from studiogan_gsr.hosts.native.checkpoint import checkpoints
 from studiogan_gsr.hosts.native.selection import best, evaluations
 
 MEASURED = ("--evaluate", "40", "--backbone", "pixels")
+# Takes its time for generated images, and says so.
+SLOW = PIXELS.replace(
+    "        self.calls += 1\n",
+    "        if len(images) == 8:\n            import time; print('evaluating', flush=True); time.sleep(0.1)\n",
+)
 
 
 def trained(folder: Path, *more: str, sections: dict[str, Any] = SNGAN, status: int = 0) -> Path:
@@ -126,21 +131,20 @@ def test_the_halves_of_a_reference_are_of_all_classes_and_share_no_image() -> No
     labels[-1] = 7  # a class of one image
     sample = Sample(torch.arange(50.0)[:, None], torch.zeros(50, 1), labels)
     one, other = sample.halves()
-    assert sorted(torch.cat([one.features, other.features]).flatten().tolist()) == list(range(50))
+    assert sorted([*one.tolist(), *other.tolist()]) == list(range(50))
     for label in range(8):
         count = int((labels == label).sum())
-        assert [int((half.labels == label).sum()) for half in (one, other)] == [count // 2, count - count // 2]
-    assert torch.equal(sample.halves()[0].features, one.features)
-    assert one.features.flatten().tolist() != sorted(range(50), key=lambda i: i % 7)[: len(one)]
+        assert [int((labels[half] == label).sum()) for half in (one, other)] == [count // 2, count - count // 2]
+    assert torch.equal(sample.halves()[0], one)
+    of_first_class = (labels == 0).nonzero().flatten()
+    assert not torch.equal(one[labels[one] == 0], of_first_class[: len(of_first_class) // 2])  # not those in front
 
 
 def test_halves_of_one_distribution_are_near_one_another() -> None:
     stream = torch.Generator().manual_seed(0)
     features = torch.randn(4000, 5, generator=stream)
-    halves = Sample(features, features, torch.arange(4000) % 10).halves()
-    one, other = (Gaussian.of(half.features) for half in halves)
-    assert frechet_distance(one, other) < 0.01
-    assert np.isclose(len(halves[0]), len(halves[1]))
+    one, other = Sample(features, features, torch.arange(4000) % 10).halves()
+    assert frechet_distance(Gaussian.of(features[one]), Gaussian.of(features[other])) < 0.01
 
 
 # ------------------------------------------------------------------ which checkpoint stays
@@ -163,6 +167,13 @@ def test_the_best_stays_beside_the_last_and_is_measured_on_what_did_not_choose_i
     assert protocol["checkpoint_rule"] == f"{told} validation"
     assert protocol["selection"] == evaluations(run)[0]["rule"]
     assert last["protocol"]["checkpoint_rule"] == "last"
+    by_name = measured(run / "checkpoints" / "step=4")  # the same, found by its folder
+    assert (by_name["protocol"]["checkpoint_rule"], by_name["all"]) == (protocol["checkpoint_rule"], found["all"])
+    by_name = measured(run / "checkpoints" / "step=8")["protocol"]
+    assert (by_name["checkpoint_rule"], by_name["selection"]) == ("step 8, by name; not the last of its run", None)
+    assert measured(run / "checkpoints" / "step=10")["protocol"]["checkpoint_rule"] == "last"
+    assert main(["evaluate", str(run / "checkpoints" / "step=4"), "--best", "--backbone", pixels]) == 2
+    assert f"name its run's folder, {run}" in capsys.readouterr().err
     for split, warning in (
         ("reference", "chosen on half of the images that it is measured on here"),
         ("validation", "chosen on the images that it is measured on here"),
@@ -213,7 +224,6 @@ def test_a_best_that_is_gone_and_runs_without_evaluations_are_told(
 def test_a_run_that_went_back_forgets_what_came_after(
     tmp_path: Path, pixels: str, distances: list[float], pair: tuple[Path, Path]
 ) -> None:
-    """As a run does that is killed between an evaluation and its checkpoint."""
     distances += [5.0, 1.0, 4.0, 3.0]
     run = trained(tmp_path, *MEASURED, "--steps", "4")
     shutil.rmtree(run / "checkpoints" / "step=4")
@@ -225,25 +235,73 @@ def test_a_run_that_went_back_forgets_what_came_after(
     assert (run / "selection.jsonl").read_text().count("\n") == 3
 
 
+@pytest.mark.parametrize("sections", [changed(PLAIN, MODEL={"apply_g_sn": True}), BIGGAN], ids=["plain", "EMA"])
+def test_a_generator_with_spectral_norm_is_measured_and_trains_on_alike(
+    sections: dict[str, Any], tmp_path: Path, pixels: str
+) -> None:
+    (tmp_path / "without").mkdir()
+    run, other = trained(tmp_path, *MEASURED, sections=sections), trained(tmp_path / "without", sections=sections)
+    assert len(evaluations(run)) == 2
+    assert losses(run) == losses(other)
+    assert not difference(files(run / "checkpoints" / "step=4"), files(other / "checkpoints" / "step=4"))
+
+
+def test_an_evaluation_that_fails_loses_no_step(
+    tmp_path: Path, pixels: str, distances: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    distances += [3.0]  # and none for step 4
+    run = trained(tmp_path, *MEASURED, "--steps", "8", status=1)
+    told = capsys.readouterr().err
+    assert "evaluating step 4 failed: " in told
+    assert "step=4; --resume tries again, or goes on without --evaluate" in told
+    assert [step for step, _ in checkpoints(run / "checkpoints")] == [2, 4]
+    distances += [2.0, 1.0, 4.0]
+    trained(tmp_path, *MEASURED, "--steps", "8", "--resume")
+    assert [(line["step"], line["all"]["frechet"]) for line in evaluations(run)] == [(2, 3), (4, 2), (6, 1), (8, 4)]
+    assert [step for step, _ in checkpoints(run / "checkpoints")] == [6, 8]
+
+
+@pytest.mark.parametrize(
+    "line", ['{"step": 3}', '{"step": Infinity}', '{"step": 3, "all": {"frechet": null}, "rule": {}}', "\udcff", "[]"]
+)
+def test_lines_that_are_no_evaluations_are_passed_over(
+    line: str, tmp_path: Path, pixels: str, distances: list[float]
+) -> None:
+    distances += [1.0, 2.0, 3.0]
+    run = trained(tmp_path, *MEASURED)
+    with (run / "selection.jsonl").open("ab") as file:
+        file.write(line.encode(errors="surrogateescape") + b"\n")
+    assert measured(run, "--best")["protocol"]["step"] == 2
+    trained(tmp_path, *MEASURED, "--resume", "--steps", "6")
+    with one_thread():
+        assert main(["report", str(run), "--out", str(tmp_path / "page")]) == 0
+
+
 @pytest.mark.parametrize("steps", [4, 8])
 def test_a_signal_does_not_wait_for_an_evaluation_which_is_made_up_for(
     steps: int, tmp_path: Path, make_package: MakePackage, pixels: str
 ) -> None:
     """In the last step, too."""
-    slow = PIXELS.replace("        self.calls += 1\n", "        import time; time.sleep(0.2)\n")
-    site = make_package("slow", "studiogan.backbones", {"slow": "slow:Pixels"}, {"slow": slow})
+    site = make_package("slow", "studiogan.backbones", {"slow": "slow:Pixels"}, {"slow": SLOW})
     out = tmp_path / "run"
     argv = arguments(write(tmp_path / "c.yaml", SNGAN), out, "--steps", str(steps), "--evaluate", "80")
     argv[argv.index("--save-freq") + 1] = "4"
-    child = start(tmp_path, command_with, site, [*argv, "--backbone", "slow"])
-    child.wait_for_step(out, 4)
-    os.kill(child.pid, signal.SIGTERM)
-    assert child.end() == 1, child.output
-    assert f"stopped after step 4 of {steps}" in child.output
-    assert not evaluations(out)
+    argv += ["--backbone", "slow"]
+
+    def ended_while_evaluating(*more: str) -> None:
+        child = start(tmp_path, command_with, site, [*argv, *more])
+        while child.process.is_alive() and "evaluating" not in child.output:
+            time.sleep(0.01)
+        os.kill(child.pid, signal.SIGTERM)
+        assert child.end() == 1, child.output
+        assert f"stopped after step 4 of {steps}, saved in {out}/checkpoints/step=4; --resume goes on" in child.output
+        assert not evaluations(out)
+
+    ended_while_evaluating()
+    ended_while_evaluating("--resume")
     with one_thread():
-        assert main([*argv, "--backbone", "slow", "--resume"]) == 0
-        assert main([*argv, "--backbone", "slow", "--resume"]) == 0  # nothing to do
+        assert main([*argv, "--resume"]) == 0
+        assert main([*argv, "--resume"]) == 0  # nothing to do
     assert [line["step"] for line in evaluations(out)] == list(range(4, steps + 1, 4))
 
 
@@ -276,13 +334,33 @@ def test_killed_at_its_writes_a_run_has_the_evaluations_and_the_best_of_the_unin
     assert deaths >= 5
 
 
-def test_with_two_ranks_the_first_measures(tmp_path: Path, make_package: MakePackage, pixels: str) -> None:
-    site = make_package("other", "studiogan.backbones", {"other": "other:Pixels"}, {"other": PIXELS})
-    argv = arguments(write(tmp_path / "c.yaml", SNGAN), tmp_path / "run", "--evaluate", "40", "--backbone", "other")
-    ranks = start_ranks(tmp_path, 2, command_with, [(site, argv)] * 2)
-    assert end_ranks(ranks) == [0, 0], "".join(child.output for child in ranks)
-    assert (tmp_path / "run" / "selection.jsonl").read_text().count("\n") == 2
-    assert "the best" not in ranks[1].output
+def test_with_two_ranks_the_first_measures_and_both_train_on_alike(
+    tmp_path: Path, make_package: MakePackage, pixels: str
+) -> None:
+    """A signal while it measures ends both, and what it was to measure is made up for."""
+    site = make_package("slow", "studiogan.backbones", {"slow": "slow:Pixels"}, {"slow": SLOW})
+    configuration, out = write(tmp_path / "c.yaml", SNGAN), tmp_path / "run"
+
+    def both(*more: str, signalled: bool = False) -> list[int]:
+        argv = arguments(configuration, out, "--print-freq", "3", "--steps", "4", *more)
+        ranks = start_ranks(tmp_path, 2, command_with, [(site, argv)] * 2)
+        while signalled and "evaluating" not in ranks[0].output and ranks[0].process.is_alive():
+            time.sleep(0.01)
+        if signalled:
+            os.kill(ranks[0].pid, signal.SIGTERM)
+        return end_ranks(ranks)
+
+    evaluating = ("--evaluate", "80", "--backbone", "slow")
+    assert both(*evaluating, signalled=True) == [1, 1]
+    assert [step for step, _ in checkpoints(out / "checkpoints")] == [2]
+    assert not evaluations(out)
+    assert both(*evaluating, "--resume") == [0, 0]
+    assert [line["step"] for line in evaluations(out)] == [2, 4]
+    assert both(*evaluating, "--resume") == [0, 0]  # nothing to do
+    out = tmp_path / "without"
+    assert both() == [0, 0]
+    last = "checkpoints/step=4"
+    assert not difference(files(tmp_path / "run" / last), files(out / last))
 
 
 # ------------------------------------------------------------------ what is refused
@@ -314,6 +392,9 @@ def test_what_cannot_be_measured_is_refused_before_the_first_step(
     argv[argv.index("unused")] = str(data)
     with one_thread():
         assert main(argv) == 2
-        assert "a reference of 10 images has no half to choose the best on" in capsys.readouterr().err
+        assert (
+            "My_Digits: 0 of 10 images are of validation, too few; halves need two images of a class"
+            in capsys.readouterr().err
+        )
         assert not (tmp_path / "run").exists()
         assert main([*argv, "--select-on", "reference"]) == 0

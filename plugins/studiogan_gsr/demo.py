@@ -137,7 +137,7 @@ def _train(out: Path, title: str, regularizer: dict[str, Any] | None, steps: int
     trainer = train(sections, options, watch)
     labels = torch.arange(10).repeat_interleave(_SAMPLES_PER_CLASS)
     model = trainer.configuration.MODEL
-    samples = to_pixels(generate(trainer.generator, labels, model.z_prior, model.z_dim, seed))
+    samples = to_pixels(generate(trainer.generator, labels, model.z_prior, model.z_dim, seed)).cpu()
     by_class = samples.view(10, _SAMPLES_PER_CLASS, 3, _SIZE, _SIZE)
     reference = _real("reference")
     real = _pixels(reference)

@@ -25,11 +25,11 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 def lines_by_step(path: Path) -> list[dict[str, Any]]:
     """A file's JSON lines by their "step", the last of each; without one that was cut off."""
     lines: dict[int, dict[str, Any]] = {}
-    for text in path.read_text().splitlines() if path.is_file() else []:
+    for text in path.read_text(errors="replace").splitlines() if path.is_file() else []:
         try:
             line = json.loads(text)
             lines[int(line["step"])] = line
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             continue
     return [lines[step] for step in sorted(lines)]
 

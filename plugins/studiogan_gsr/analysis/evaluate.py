@@ -25,7 +25,7 @@ from studiogan_gsr.evaluation.perceptual import add_to as add_lpips
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.hosts.native.data import open_images
 from studiogan_gsr.hosts.native.generation import BATCH_NORM, generated
-from studiogan_gsr.hosts.native.reference import choose_backbone, measure_real, open_reference, some_of_each_class
+from studiogan_gsr.hosts.native.reference import choose_backbone, measure_real, open_reference
 from studiogan_gsr.progress import console
 
 
@@ -81,6 +81,7 @@ def evaluate(path: Path, options: Options) -> dict[str, Any]:
     if not conditional:
         show.print("MODEL.g_cond_mtd is W/O: images have no classes, and only all of them are measured")
     perceptual = _perceptual(options.lpips, device) if conditional else None
+    lpips_of_real = [] if perceptual is None else perceptual.by_class(real.album())
     reference = Reference(real.sample.to(device), options.neighbours)
     batch_size = options.batch_size or trained.configuration.OPTIMIZATION.batch_size
     repeats, seconds = [], np.zeros(2)
@@ -101,15 +102,16 @@ def evaluate(path: Path, options: Options) -> dict[str, Any]:
     protocol = {
         "step": trained.step,
         "checkpoint": str(trained.folder.resolve()),
-        "checkpoint_rule": _checkpoint_rule(trained, options, split),
+        "checkpoint_rule": _checkpoint_rule(trained, split),
         "selection": None if trained.chosen is None else trained.chosen["rule"],
         "data": trained.configuration.DATA.name,
         "averaged_generator": trained.averaged,
         "backbone": name,
         "backbone_digest": backbone.digest,
         "reference": real.record,
+        "reference_cache": real.key,
         "images": options.images,
-        "images_in_pairs": f"at most {MOST:,} a side, chosen with seed 0: all but FD and IS",
+        "images_in_pairs": f"at most {MOST:,} a side, chosen with seed 0: kernel, precision to coverage, diversity",
         "labels": "drawn uniformly over the classes",
         "repeats": options.repeats,
         "repeats_are_over": "seeds of noise and labels, of one checkpoint; not training seeds",
@@ -134,7 +136,7 @@ def evaluate(path: Path, options: Options) -> dict[str, Any]:
         **summarise(repeats),
     }
     if perceptual is not None:
-        result["lpips_of_real_images"] = perceptual.by_class(some_of_each_class(dataset))
+        result["lpips_of_real_images"] = lpips_of_real
     target = options.out or _place(trained, protocol)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(target, json.dumps(result, indent=1) + "\n")
@@ -186,10 +188,10 @@ def _default_split(trained: Trained) -> str:
     return "test" if chosen_on_half else "reference"
 
 
-def _checkpoint_rule(trained: Trained, options: Options, split: str) -> str:
+def _checkpoint_rule(trained: Trained, split: str) -> str:
     """How the checkpoint was chosen, and on what of the images that it is measured on."""
-    if not options.best:
-        return "last"
+    if trained.rule != "best":
+        return "last" if trained.rule == "last" else f"step {trained.step}, by name; not the last of its run"
     if trained.chosen is None:
         return "best, by the metrics that StudioGAN trained with"
     rule = trained.chosen["rule"]
@@ -207,7 +209,7 @@ def _checkpoint_rule(trained: Trained, options: Options, split: str) -> str:
     return told
 
 
-# What a result's name carries a digest of, so that two protocols do not overwrite one another.
+# What makes a protocol; a result's name carries a digest of it, so that two do not overwrite one another.
 _TERMS = (
     "checkpoint_rule",
     "averaged_generator",
@@ -223,9 +225,13 @@ _TERMS = (
 )
 
 
+def terms_of(protocol: dict[str, Any]) -> str:
+    """What two evaluations must have in common for their numbers to be compared, as one text."""
+    return json.dumps({name: protocol.get(name) for name in _TERMS}, sort_keys=True)
+
+
 def _place(trained: Trained, protocol: dict[str, Any]) -> Path:
-    terms = {name: protocol[name] for name in _TERMS}
-    key = hashlib.sha256(json.dumps(terms, sort_keys=True).encode()).hexdigest()[:8]
+    key = hashlib.sha256(terms_of(protocol).encode()).hexdigest()[:8]
     folder = trained.folder if trained.run is None else trained.run / "evaluations"
     return folder / f"step={trained.step}-{protocol['backbone']}-{key}.json"
 
@@ -272,7 +278,7 @@ def _table(result: dict[str, Any]) -> list[str]:
         )
     if max(result["protocol"]["images"], sum(result["reference_images"])) > MOST:
         lines.append(
-            f"Of more than {MOST:,} images, so many are compared in pairs (all but the first and third column)."
+            f"Of more than {MOST:,} images, so many are compared in pairs ({kernel}, precision to diversity)."
         )
     few = min(n for n in result["reference_images"] if n) if any(result["reference_images"]) else 0
     if few < result["features"]:

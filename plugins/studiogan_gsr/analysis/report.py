@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from studiogan_gsr.analysis.evaluate import terms_of
 from studiogan_gsr.analysis.trained import Trained, load_trained
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import GSRError, RequestError, reason
@@ -153,6 +154,7 @@ def _while_training(runs: Sequence[Run]) -> list[tuple[str, str]]:
     measured = []
     for run in runs:
         lines = [] if run.trained.run is None else evaluations(run.trained.run)
+        lines = [line for line in lines if line["step"] <= run.trained.step]
         if lines:
             measured.append((run.name, lines))
     if not measured:
@@ -209,7 +211,7 @@ def _metrics(runs: Sequence[Run], order: Sequence[int]) -> list[tuple[str, str]]
     other = [(name, result["column"]) for name, result in measured if result["column"] != column]
     notes += [f"{name} was measured with {theirs}, not {column}, and is left out." for name, theirs in other]
     notes += [f"{run.name} has not been measured." for run in runs if not run.evaluations]
-    if len({_how(result) for _, result in alike}) > 1:
+    if len({terms_of(result["protocol"]) for _, result in alike}) > 1:
         notes.insert(0, "The runs were measured in different ways, and their numbers cannot be compared:")
     caption = "Class by class, by falling number of training images. Diversity: 1 is that of real images."
     content = (
@@ -223,23 +225,26 @@ def _metrics(runs: Sequence[Run], order: Sequence[int]) -> list[tuple[str, str]]
 
 
 def _comparable(runs: Sequence[Run]) -> list[tuple[str, dict[str, Any]]]:
-    """Of each run, the newest evaluation by the newest protocol that all have in common; else its newest."""
+    """Of each run, the newest evaluation by the newest protocol that all have in common; else its newest.
+
+    Runs that were measured in other columns only are no hindrance.
+    """
     if not runs:
         return []
-    shared = set.intersection(*({_how(result) for result in run.evaluations} for run in runs))
-    common = [_how(result) for result in runs[0].evaluations if _how(result) in shared]
-    return [
-        (run.name, [result for result in run.evaluations if not common or _how(result) == common[-1]][-1])
-        for run in runs
-    ]
+    column = runs[0].evaluations[-1]["column"]
+    shared = None
+    for run in runs:
+        terms = {terms_of(result["protocol"]) for result in run.evaluations if result["column"] == column}
+        if terms:
+            shared = terms if shared is None else shared & terms
 
+    def newest(run: Run) -> dict[str, Any]:
+        common = [result for result in run.evaluations if terms_of(result["protocol"]) in (shared or ())]
+        order = [terms_of(result["protocol"]) for result in runs[0].evaluations]
+        common.sort(key=lambda result: order.index(terms_of(result["protocol"])))
+        return (common or run.evaluations)[-1]
 
-def _how(result: dict[str, Any]) -> str:
-    """What two evaluations must have in common to be compared."""
-    told = result["protocol"]
-    keys = ("checkpoint_rule", "backbone_digest", "images", "repeats", "batch_norm", "neighbours")
-    reference = [told["reference"][key] for key in ("split", "cache")]
-    return json.dumps([*(told[key] for key in keys), *reference])
+    return [(run.name, newest(run)) for run in runs]
 
 
 def _cell(result: dict[str, Any], key: object, metric: str) -> str:
@@ -260,7 +265,8 @@ def _protocol(name: str, result: dict[str, Any]) -> str:
         f"{name}: step {told['step']} ({told['checkpoint_rule']}); {told['images']:,} images a repeat, repeats over "
         f"seeds of noise and labels: {told['repeats']}; {reference['images']:,} images of {reference['split']}; "
         f"{told['backbone']}; batch norm: {told['batch_norm']} statistics, batches of {told['batch_size']}; "
-        f"k = {told['neighbours']}; {told['device']}."
+        f"k = {told['neighbours']}; averaged generator: {'yes' if told['averaged_generator'] else 'no'}; seeds "
+        f"{', '.join(map(str, told['seeds']))}; {told['device']}."
     )
 
 

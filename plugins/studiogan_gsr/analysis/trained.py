@@ -29,6 +29,7 @@ class Trained:
 
     averaged: whether it is the averaged one (EMA).  run: the folder with config.yaml and run.json, if there is one.
     untrained: gives a new generator of the same configuration by a seed.
+    rule: "last"; "best"; or "named": by its folder, another than these two.
     chosen: the evaluation while training, of the native host, that made it the best.
     """
 
@@ -40,7 +41,8 @@ class Trained:
     record: dict[str, Any]
     run: Path | None
     untrained: Callable[[int], nn.Module]
-    chosen: dict[str, Any] | None = None
+    rule: str
+    chosen: dict[str, Any] | None
 
     @property
     def data(self) -> dict[str, Any]:
@@ -64,9 +66,20 @@ def load_trained(path: Path, config: str | None = None, averaged: bool | None = 
     Raises RequestError where there is no checkpoint or no configuration, CheckpointError for a damaged one.
     """
     run, folder = _found(path)
-    chosen = _chosen(path) if best else None
-    if chosen is not None:
-        folder = path / "checkpoints" / f"step={chosen['step']}"
+    rule, chosen = "best" if best else "last", None
+    if run is not None and run != folder:  # of the native host
+        saved = dict(checkpoints(run / "checkpoints"))
+        # A run that is killed may have measured a step that it did not save.
+        line = best_evaluation(run, max(saved)) if saved else None
+        if best and line is not None:
+            if folder == path:
+                raise RequestError(f"--best: found a checkpoint, {path}; name its run's folder, {run}")
+            if line["step"] not in saved:
+                raise CheckpointError(f"{run}: the best checkpoint, of step {line['step']}, is not there any more")
+            folder, chosen = saved[line["step"]], line
+        elif folder.name != f"step={max(saved, default=0)}":
+            found_best = line is not None and folder.name == f"step={line['step']}"
+            rule, chosen = ("best", line) if found_best else ("named", None)
     if config is None and run is None:
         raise RequestError(f"{path}: a checkpoint without config.yaml beside it; --config names its configuration")
     source = run / "config.yaml" if config is None and run is not None else configuration_file(str(config))
@@ -85,7 +98,7 @@ def load_trained(path: Path, config: str | None = None, averaged: bool | None = 
     inner.load_state_dict(state)
     record = json.loads((run / "run.json").read_text()) if run is not None and (run / "run.json").is_file() else {}
     generator.eval().requires_grad_(False)
-    return Trained(generator, configuration, step_of(file), folder, averaged, record, run, untrained, chosen)
+    return Trained(generator, configuration, step_of(file), folder, averaged, record, run, untrained, rule, chosen)
 
 
 def _read(sections: Mapping[str, Any]) -> tuple[Configured, Callable[[int], nn.Module]]:
@@ -97,16 +110,6 @@ def _read(sections: Mapping[str, Any]) -> tuple[Configured, Callable[[int], nn.M
             raise
         return read_studiogan_configuration(sections), partial(studiogan_generator, sections)
     return configuration, lambda seed: make_networks(configuration, seed)[0]
-
-
-def _chosen(run: Path) -> dict[str, Any] | None:
-    """The evaluation that makes a checkpoint of a run of this host the best; None where it was not measured."""
-    saved = [step for step, _ in checkpoints(run / "checkpoints")]
-    # A run that is killed may have measured a step that it did not save.
-    chosen = best_evaluation(run, max(saved)) if saved else None
-    if chosen is not None and chosen["step"] not in saved:
-        raise CheckpointError(f"{run}: the best checkpoint, of step {chosen['step']}, is not there any more")
-    return chosen
 
 
 def _whole(folder: Path, network: str, has_average: bool, when: str) -> Path:

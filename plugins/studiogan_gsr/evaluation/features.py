@@ -41,14 +41,14 @@ class Sample:
         """On another device, where metrics are then computed."""
         return Sample(self.features.to(device), self.logits.to(device), self.labels.to(device), self.seconds)
 
-    def halves(self) -> tuple[Sample, Sample]:
-        """Two parts that share no image: half of each class, rounded down, and the rest; always the same choice."""
+    def halves(self) -> tuple[Tensor, Tensor]:
+        """Places of two parts that share no image: half of each class, rounded down, and the rest."""
         first = torch.zeros(len(self), dtype=torch.bool)
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))
         for label in self.labels.unique():  # type: ignore[no-untyped-call]
             places = order[self.labels[order] == label]
             first[places[: len(places) // 2]] = True
-        return self.rows(first), self.rows(~first)
+        return first.nonzero().flatten(), (~first).nonzero().flatten()
 
 
 @torch.inference_mode()

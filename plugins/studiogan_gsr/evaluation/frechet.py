@@ -7,8 +7,12 @@ root of a singular one, and no offset on its diagonal.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+
+from studiogan_gsr.errors import EvaluationError
 
 
 class Gaussian:
@@ -66,7 +70,13 @@ class Moments:
 
 
 def frechet_distance(one: Gaussian, other: Gaussian) -> float:
-    """The squared distance |m1 - m2|^2 + Tr (S1 + S2 - 2 (S1 S2)^(1/2)), 0 or more."""
+    """The squared distance |m1 - m2|^2 + Tr (S1 + S2 - 2 (S1 S2)^(1/2)), 0 or more.
+
+    Raises EvaluationError where it is not finite.
+    """
     shared = torch.linalg.svdvals((one.root @ other.root.T).cpu()).sum()  # one large matrix is no work for a GPU
     squared = (one.mean - other.mean).square().sum() + one.variance + other.variance
-    return max(0.0, float(squared) - 2 * float(shared))
+    distance = float(squared) - 2 * float(shared)
+    if not math.isfinite(distance):
+        raise EvaluationError("a Frechet distance is not finite: the features are too large")
+    return max(0.0, distance)

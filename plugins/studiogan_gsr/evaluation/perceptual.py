@@ -81,7 +81,7 @@ class Album:
         """Images that are still wanted."""
         for image, label in zip(images, labels, strict=True):
             if self.wants(label):
-                self._kept[label].append(image.cpu())
+                self._kept[label].append(image.cpu().clone())  # not a view that keeps its batch
 
     def __iter__(self) -> Iterator[Tensor]:
         return (torch.stack(some) if some else torch.empty(0) for some in self._kept)

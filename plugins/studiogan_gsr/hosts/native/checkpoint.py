@@ -74,10 +74,15 @@ def save_checkpoint(
         raise TrainingError(
             f"the checkpoint of step {trainer.steps} cannot be written to {folder}: {reason(cause)}; {last}"
         ) from error
+    remove_old(folder, best)
+    return target
+
+
+def remove_old(folder: Path, best: int | None) -> None:
+    """All but the newest two, and that of step `best`."""
     for step, path in checkpoints(folder)[:-_KEPT]:
         if step != best:
             shutil.rmtree(path, ignore_errors=True)
-    return target
 
 
 def _states(trainer: Trainer, run_name: str, seed: int) -> dict[str, dict[str, Any]]:

@@ -27,19 +27,19 @@ def generated(
     batch_norm: str,
     device: torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of uint8 images (B, 3, H, W) and labels (B,), `number` in all, labels uniform over the classes.
+    """Batches of uint8 images (B, 3, H, W) on the device and labels (B,), `number` in all, uniform over the classes.
 
     The generator is left as it is.  batch_norm: "batch" (statistics of each batch, as the paper evaluates),
     "running" (those of training), or "standing" (made anew from 16 batches, then fixed).
     Raises EvaluationError where an image is not finite.
     """
     data, model = configuration.DATA, configuration.MODEL
-    generator = copy.deepcopy(generator).to(device).eval()
-    stream = torch.Generator(device).manual_seed(seed)
+    generator = _copy(generator).to(device).eval()
+    stream = torch.Generator().manual_seed(seed)  # on the CPU: the same images on every device, but for rounding
 
     def draw() -> tuple[Tensor, Tensor]:
         z, labels = sample_latents(model.z_prior, batch_size, model.z_dim, data.num_classes, stream)
-        return generator(z, labels), labels
+        return generator(z.to(device), labels.to(device)), labels
 
     _prepare(generator, batch_norm, draw)
     for made in range(0, number, batch_size):
@@ -48,7 +48,13 @@ def generated(
         if not bool(images.isfinite().all()):
             raise EvaluationError("the generator gives images that are not finite")
         left = number - made
-        yield to_pixels(images[:left]).to(device), labels[:left]
+        yield to_pixels(images[:left]), labels[:left]
+
+
+def _copy(generator: nn.Module) -> nn.Module:
+    """Spectral norm leaves the last forward pass's weights behind, which deepcopy refuses while they have a graph."""
+    left = [value for module in generator.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    return copy.deepcopy(generator, {id(value): value.detach() for value in left if not value.is_leaf})
 
 
 def _prepare(generator: nn.Module, batch_norm: str, draw: Callable[[], object]) -> None:

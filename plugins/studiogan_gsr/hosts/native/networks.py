@@ -233,6 +233,6 @@ def make_networks(configuration: Configuration, seed: int, folded: bool = True) 
     """Both networks, on the CPU, equal to StudioGAN's at the same seed; no random generator is moved."""
     data, model = configuration.DATA, configuration.MODEL
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         generator = Generator(data.img_size, data.num_classes, model, folded)
         return generator, Discriminator(data.img_size, data.num_classes, model, folded)

@@ -32,15 +32,26 @@ _READ = 64  # images at a time
 
 @dataclass(frozen=True)
 class Real:
-    """Features of real images, and for a record: what they were made of.
+    """Features of real images, and what they were made of.
 
-    key: digest of all that determines the features of the whole reference (or training part).
+    places: theirs in the data set.  key: of the cache.  record: which images they are, alike for copies of them.
     """
 
     sample: Sample
     dataset: Prepared
+    places: Tensor
     key: str
     record: dict[str, Any]
+
+    def album(self) -> Album:
+        """Some of each class, the same choice every time."""
+        album = Album(len(self.dataset.classes))
+        for i in torch.randperm(len(self.places), generator=torch.Generator().manual_seed(0)).tolist():
+            place = int(self.places[i])
+            if album.wants(self.dataset.targets[place]):
+                pixels, label = self.dataset.read(place)
+                album.keep(torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None], [label])
+        return album
 
 
 def choose_backbone(name: str | None, device: torch.device) -> tuple[str, Backbone]:
@@ -73,28 +84,23 @@ def measure_real(dataset: Prepared, split: str, backbone: Backbone, device: torc
     """Features of a split, from the cache where they were measured before.
 
     dataset: the training images for "train", else those of the whole reference.
-    Raises DataError where a half is asked for and no class has two images.
+    Raises DataError where there are fewer than two images.
     """
     whole = "train" if split == "train" else "reference"
-    terms = _terms(dataset, backbone, whole)
+    names = digest(dataset.dataset)
+    content, times = _content(dataset, names)
+    images = {"names_sha256": names, "size": dataset.size, "preprocessing": dataset.preprocessing.record()}
+    # Not the data set's name: variants of another ratio share their reference.
+    terms = {"backbone": backbone.digest, "split": whole, "images": {**images, "content_sha256": times}}
     sample, key = cached(terms, lambda: extract(backbone, _read(dataset, device), len(dataset), whole))
+    places = torch.arange(len(sample))
     if split in ("validation", "test"):
-        validation, test = sample.halves()
-        sample = validation if split == "validation" else test
-        if len(validation) < 2:
-            raise DataError(f"{dataset.name}: a reference of {len(dataset)} images has no half to choose the best on")
-    record = {"split": split, "images": len(sample), "name": dataset.name, "cache": key, **terms["images"]}
-    return Real(sample, dataset, key, record)
-
-
-def some_of_each_class(dataset: Prepared) -> Album:
-    """The same choice every time."""
-    album = Album(len(dataset.classes))
-    for i in torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0)).tolist():
-        if album.wants(dataset.targets[i]):
-            pixels, label = dataset.read(i)
-            album.keep(torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None], [label])
-    return album
+        places = sample.halves()[split == "test"]
+    if len(places) < 2:
+        hint = "; halves need two images of a class" if split in ("validation", "test") else ""
+        raise DataError(f"{dataset.name}: {len(places)} of {len(dataset)} images are of {split}, too few{hint}")
+    record = {"split": split, "images": len(places), "name": dataset.name, **images, "content_sha256": content}
+    return Real(sample.rows(places), dataset, places, key, record)
 
 
 def _files(dataset: Any) -> set[Any]:
@@ -102,27 +108,18 @@ def _files(dataset: Any) -> set[Any]:
     return {identity for identity in identities(dataset) if isinstance(identity, tuple)}
 
 
-def _terms(dataset: Prepared, backbone: Backbone, split: str) -> dict[str, Any]:
-    """All that determines features; not the data set's name: variants of another ratio share their reference."""
-    names = digest(dataset.dataset)
-    images = {
-        "names_sha256": names,
-        "content_sha256": _content(dataset, names),
-        "size": dataset.size,
-        "preprocessing": dataset.preprocessing.record(),
-    }
-    return {"backbone": backbone.digest, "split": split, "images": images}
+def _content(dataset: Prepared, names: str) -> tuple[str, str]:
+    """Digests of the images, beside their names: one alike for copies, and one that sees every change.
 
-
-def _content(dataset: Prepared, names: str) -> str:
-    """A digest that changes when an image does: of files' sizes and times, or, of sets without files, of pixels."""
+    Of files' sizes, and of their times, too; of sets without files, of pixels.
+    """
     source, _ = source_of(dataset.dataset, 0)
     if file_of(dataset.dataset, 0) is not None or callable(getattr(source, "stamp", None)):
-        return content_digests(dataset.dataset, names)[1]
+        return content_digests(dataset.dataset, names)
     total = hashlib.sha256()
     for i in range(len(dataset)):
         total.update(dataset.read(i)[0].tobytes())
-    return total.hexdigest()
+    return total.hexdigest(), total.hexdigest()
 
 
 def _read(dataset: Prepared, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:

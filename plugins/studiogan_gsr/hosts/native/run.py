@@ -30,9 +30,9 @@ import torch
 import torch.distributed as dist
 import yaml
 
-from studiogan_gsr.errors import RequestError, TrainingError, reason
+from studiogan_gsr.errors import FOREIGN, GSRError, RequestError, TrainingError, reason
 from studiogan_gsr.files import forget_after, write_atomically
-from studiogan_gsr.hosts.native.checkpoint import Restored, checkpoints, load_checkpoint, save_checkpoint
+from studiogan_gsr.hosts.native.checkpoint import Restored, checkpoints, load_checkpoint, remove_old, save_checkpoint
 from studiogan_gsr.hosts.native.configuration import Configuration, read_configuration
 from studiogan_gsr.hosts.native.data import ImageStream, load_images, mixed, open_training_set
 from studiogan_gsr.hosts.native.progress import TrainingProgress
@@ -50,7 +50,7 @@ from studiogan_gsr.shipped import configuration_file
 OnInterval = Callable[[Trainer], dict[str, Any]]
 # Streams of random numbers of a run beside the networks' and the noise: each its own.
 _ORDER, _SAMPLES, _SELECTION = 1, 2, 3
-_EVALUATION = timedelta(hours=12)
+_EVALUATION = timedelta(days=7)  # at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +100,7 @@ def train(name: str | Path | dict[str, Any], options: Options, on_interval: OnIn
         configuration = dataclasses.replace(configuration, OPTIMIZATION=optimization)
     if configuration.regularizer is not None:
         find_regularizer(configuration.regularizer.name, configuration.regularizer.options)
-    with _ranks(options) as (rank, ranks, device):
+    with _ranks(options.device) as (rank, ranks, device):
         if configuration.OPTIMIZATION.batch_size % ranks:
             size = configuration.OPTIMIZATION.batch_size
             raise RequestError(f"OPTIMIZATION.batch_size: found {size}; allowed: a multiple of the {ranks} ranks")
@@ -137,6 +137,9 @@ class _Run:
         # A batch that no machine holds ends the run here: a step would take minutes over it first.
         torch.empty(optimization.batch_size // ranks, 3, data.img_size, data.img_size, device=device)
         self.restored = self._restore()
+        # While rank 0 evaluates, the others wait as long as it takes.
+        patient = ranks > 1 and options.evaluate is not None
+        self.waiting: Any = dist.new_group(backend="gloo", timeout=_EVALUATION) if patient else None
         self.selection = self._selection() if options.evaluate is not None and rank == 0 else None
         order, flip, drawn = mixed(options.seed, _ORDER), configuration.PRE.apply_rflip, self.restored.drawn
         self.stream = ImageStream(images, len(pixels), optimization.batch_size, flip, order, rank, ranks, drawn)
@@ -144,7 +147,8 @@ class _Run:
 
     def train(self) -> Trainer:
         trainer, options, total = self.trainer, self.options, self.configuration.OPTIMIZATION.total_steps
-        if trainer.steps >= total and not self._owes_evaluation():
+        owes = options.evaluate is not None and self._agreed(self._owes_evaluation())
+        if trainer.steps >= total and not owes:
             self._say(f"nothing to do: the checkpoint is of step {trainer.steps}, the run ends at {total}")
             return trainer
         if self.rank == 0:
@@ -157,8 +161,10 @@ class _Run:
             self._log() as log,
             TrainingProgress(options.label, total, trainer.steps, 0 if self.quiet else options.lines) as bar,
         ):
-            if self._owes_evaluation():  # of a run that was ended while it evaluated
+            if owes:  # of a run that was ended before it had evaluated
                 self._evaluate(stop, bar)
+                if self._agreed(stop.is_set() and (trainer.steps < total or self._owes_evaluation())):
+                    raise self._stopped()
             since, before = time.perf_counter(), trainer.steps
             begun = before
             elapsed = self.restored.elapsed
@@ -175,16 +181,23 @@ class _Run:
                     more = self._class_norms() | (self.on_interval(trainer) if self.on_interval is not None else {})
                     log(step, {"seconds": round(elapsed, 3), "steps_per_second": rate, **numbers, **more})
                     since, before = time.perf_counter(), step
-                if self._saves(step):
+                saves = self._saves(step)
+                # To ask the other ranks waits for the device.
+                asks = self.ranks == 1 or saves or step % options.print_freq == 0
+                stopped = asks and self._agreed(stop.is_set())
+                if saves or stopped:
+                    self._save(elapsed + time.perf_counter() - since)
+                if saves and options.evaluate is not None and not stopped:
                     since += self._evaluate(stop, bar)
-                stopped = self._agreed(stop.is_set(), step)
-                if self._saves(step) or stopped:
-                    path = self._save(elapsed + time.perf_counter() - since)
-                    if stopped and (step < total or self._owes_evaluation()):
-                        raise TrainingError(
-                            f"stopped after step {step} of {total}, saved in {path}; --resume goes on"
-                        )
+                    stopped = self._agreed(stop.is_set())
+                if stopped and (step < total or self._owes_evaluation()):
+                    raise self._stopped()
         return trainer
+
+    def _stopped(self) -> TrainingError:
+        step, total = self.trainer.steps, self.configuration.OPTIMIZATION.total_steps
+        saved = self.out / "checkpoints" / f"step={step}"
+        return TrainingError(f"stopped after step {step} of {total}, saved in {saved}; --resume goes on")
 
     def _saves(self, step: int) -> bool:
         return step % self.options.save_freq == 0 or step == self.configuration.OPTIMIZATION.total_steps
@@ -210,18 +223,30 @@ class _Run:
         return self.selection is not None and saved and self._saves(step) and not measured
 
     def _evaluate(self, stop: threading.Event, bar: TrainingProgress) -> float:
-        """Measure the generator where that was asked for; gives the seconds that it took."""
-        begun = time.perf_counter()
-        if self.selection is not None and not stop.is_set():
-            self._check_finite()
+        """Measure the generator that was saved, and keep it if it is the best; gives the seconds that it took."""
+        begun, step = time.perf_counter(), self.trainer.steps
+        if self.selection is None or stop.is_set():
+            return 0.0
+        try:
             with bar.paused():
                 line = self.selection.measure(stop.is_set)
-            if line is not None:
-                self._say(self.selection.told(line))
-                scalars = {f"evaluation/{name}": line["all"][name] for name in line["all"]}
-                scalars |= {f"evaluation/{name}/frechet": of["frechet"] for name, of in line["groups"].items()}
-                self._plot(line["step"], scalars)
+        except FOREIGN as error:
+            cause = str(error) if isinstance(error, GSRError) else reason(error)
+            raise TrainingError(
+                f"evaluating step {step} failed: {cause}; {self._last_good()}; --resume tries again, or goes on "
+                "without --evaluate"
+            ) from error
+        if line is not None:
+            self._say(self.selection.told(line))
+            remove_old(self.out / "checkpoints", self._best())
+            scalars = {f"evaluation/{name}": value for name, value in line["all"].items()}
+            scalars |= {f"evaluation/{name}/frechet": of["frechet"] for name, of in line["groups"].items()}
+            self._plot(step, scalars)
         return time.perf_counter() - begun
+
+    def _best(self) -> int | None:
+        chosen = best(self.out)
+        return None if chosen is None else int(chosen["step"])
 
     def _check_regularization(self, step: int, first: bool) -> None:
         """See after every step that the regularizer has acted, and now and then that all ranks agree."""
@@ -255,7 +280,7 @@ class _Run:
             numbers |= {f"{regularizer.name}/{key}": value for key, value in regularizer.report(step).items()}
         return numbers
 
-    def _save(self, elapsed: float) -> Path:
+    def _save(self, elapsed: float) -> None:
         trainer, model = self.trainer, self.configuration.MODEL
         self._check_finite()
         if self.rank == 0:  # before the checkpoint, so that a run that dies between makes it again
@@ -263,13 +288,11 @@ class _Run:
             picture = self.out / "samples" / f"step={trainer.steps:06}.png"
             seed = mixed(self.options.seed, _SAMPLES)
             save_grid(generator, self.counts, model.z_prior, model.z_dim, seed, picture)
-        chosen = best(self.out)
-        kept = None if chosen is None else chosen["step"]
         folder, name = self.out / "checkpoints", self.out.resolve().name
-        return save_checkpoint(trainer, folder, name, self.options.seed, elapsed, self.stream.drawn, kept)
+        save_checkpoint(trainer, folder, name, self.options.seed, elapsed, self.stream.drawn, self._best())
 
     def _check_finite(self) -> None:
-        """Never save or measure what is not finite."""
+        """Never save what is not finite."""
         trainer = self.trainer
         self._numbers()
         saved = [*trainer.generator.state_dict().values(), *trainer.discriminator.state_dict().values()]
@@ -287,14 +310,12 @@ class _Run:
         found = checkpoints(self.out / "checkpoints")
         return f"the last good checkpoint is {found[-1][1]}" if found else "there is no checkpoint yet"
 
-    def _agreed(self, stop: bool, step: int) -> bool:
-        """Whether any rank was told to stop.  To ask each other waits for the device: only at print intervals."""
+    def _agreed(self, mine: bool) -> bool:
+        """Whether it is so for any rank; all are asked, and wait for one that evaluates."""
         if self.ranks == 1:
-            return stop
-        if step % self.options.print_freq:
-            return False
-        told = torch.tensor(float(stop), device=self.device)
-        dist.all_reduce(told)
+            return mine
+        told = torch.tensor(float(mine), device="cpu" if self.waiting else self.device)
+        dist.all_reduce(told, group=self.waiting)
         return bool(told.item())
 
     # The folder.
@@ -462,9 +483,8 @@ def _stop_on_signals() -> Iterator[threading.Event]:
 
 
 @contextmanager
-def _ranks(options: Options) -> Iterator[tuple[int, int, torch.device]]:
+def _ranks(device: str | None) -> Iterator[tuple[int, int, torch.device]]:
     """Rank, number of ranks and device of this process; joins the others where torchrun started it."""
-    device = options.device
     if device == "cuda" and not torch.cuda.is_available():
         raise RequestError("--device cuda: found no CUDA device; --device cpu trains on the CPU")
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -477,8 +497,7 @@ def _ranks(options: Options) -> Iterator[tuple[int, int, torch.device]]:
     local = int(os.environ["LOCAL_RANK"])
     if kind == "cuda":
         torch.cuda.set_device(local)
-    patience = _EVALUATION if options.evaluate else None  # rank 0 evaluates, the others wait
-    dist.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=patience)
+    dist.init_process_group("nccl" if kind == "cuda" else "gloo")
     try:
         yield dist.get_rank(), ranks, torch.device(f"cuda:{local}" if kind == "cuda" else kind)
     finally:

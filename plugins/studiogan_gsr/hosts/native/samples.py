@@ -44,14 +44,14 @@ def generate(
 
 def to_pixels(images: Tensor) -> Tensor:
     """Float [-1, 1] -> uint8, as StudioGAN quantises."""
-    return ((images + 1) / 2 * 255 + 0.5).clamp(0, 255).to(torch.uint8).cpu()
+    return ((images + 1) / 2 * 255 + 0.5).clamp(0, 255).to(torch.uint8)
 
 
 def grid(images: Tensor, columns: int) -> Image.Image:
     """uint8 (N, 3, H, W), N a multiple of `columns`, as one picture, row by row, a pixel apart."""
     n, channels, height, width = images.shape
     cells = torch.full((n, channels, height + 1, width + 1), 255, dtype=torch.uint8)
-    cells[:, :, :-1, :-1] = images
+    cells[:, :, :-1, :-1] = images.cpu()
     rows = cells.view(n // columns, columns, channels, height + 1, width + 1)
     picture = rows.permute(0, 3, 1, 4, 2).reshape(n // columns * (height + 1), columns * (width + 1), channels)
     return Image.fromarray(picture[:-1, :-1].contiguous().numpy())

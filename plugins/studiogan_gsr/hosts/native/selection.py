@@ -21,6 +21,7 @@ from studiogan_gsr.errors import RequestError
 from studiogan_gsr.evaluation.features import extract
 from studiogan_gsr.evaluation.measure import Reference, groups, metrics
 from studiogan_gsr.files import lines_by_step
+from studiogan_gsr.hosts.keys import is_number
 from studiogan_gsr.hosts.native.generation import generated
 from studiogan_gsr.hosts.native.reference import choose_backbone, measure_real
 from studiogan_gsr.hosts.native.training import Trainer
@@ -36,8 +37,9 @@ class _Interrupted(Exception):
 
 
 class Selection:
-    """Evaluations of a run, each added to its file.
+    """Evaluations of a run, each added to its file; those of a run that goes on with the noise of before.
 
+    seed: of a new run's noise.
     Raises WeightsError, DataError for a reference that has no halves, and RequestError where the run in `folder` was
     measured by another rule before.
     """
@@ -53,7 +55,8 @@ class Selection:
         backbone: str | None,
         seed: int,
     ) -> None:
-        self.path, self.trainer, self.counts, self.seed = folder / FILE, trainer, class_counts, seed
+        self.path, self.trainer, self.counts = folder / FILE, trainer, class_counts
+        before = evaluations(folder)
         name, self.backbone = choose_backbone(backbone, trainer.device)
         real = measure_real(reference, select_on, self.backbone, trainer.device)
         self.reference = Reference(real.sample.to(trainer.device))
@@ -65,27 +68,26 @@ class Selection:
             "backbone": name,
             "backbone_digest": self.backbone.digest,
             "images": images,
-            "seed": seed,
+            "seed": before[0]["rule"].get("seed", seed) if before else seed,
             "batch_size": optimization.batch_size,
             "batch_norm": "batch",
             "averaged_generator": trainer.averaged is not None,
         }
-        for line in evaluations(folder):
+        for line in before:
             for key, now in self.rule.items():
-                if line["rule"].get(key) != now:
-                    before = line["rule"].get(key)
+                if (then := line["rule"].get(key)) != now:
                     raise RequestError(
-                        f"--evaluate: the run in {folder} was measured with {key} {_short(before)}, now it is "
+                        f"--evaluate: the run in {folder} was measured with {key} {_short(then)}, now it is "
                         f"{_short(now)}; one run's checkpoints are chosen by one rule"
                     )
 
     def measure(self, interrupted: Callable[[], bool]) -> dict[str, Any] | None:
         """Measure the generator as it is and write a line, which is given; None where it was interrupted."""
-        trainer, images = self.trainer, self.rule["images"]
+        trainer, rule = self.trainer, self.rule
         begun, what = time.perf_counter(), f"evaluating step {trainer.steps}"
-        generator = trainer.averaged or trainer.generator
+        generator, images, how = trainer.averaged or trainer.generator, rule["images"], rule["batch_norm"]
         made = generated(
-            generator, trainer.configuration, images, self.rule["batch_size"], self.seed, "batch", trainer.device
+            generator, trainer.configuration, images, rule["batch_size"], rule["seed"], how, trainer.device
         )
         try:
             fake = extract(self.backbone, _until(interrupted, made), images, what).to(trainer.device)
@@ -115,14 +117,19 @@ class Selection:
 
 
 def evaluations(run: Path) -> list[dict[str, Any]]:
-    """A run's evaluations while it trained, by step; without one that was cut off when the run was killed."""
-    return lines_by_step(run / FILE)
+    """A run's evaluations while it trained, by step; without a line that was cut off or is none."""
+    return [line for line in lines_by_step(run / FILE) if _is_evaluation(line)]
 
 
 def best(run: Path, until: int | None = None) -> dict[str, Any] | None:
     """The evaluation of the lowest Fréchet distance up to a step, the earliest of equals; None: there is none."""
     lines = [line for line in evaluations(run) if until is None or line["step"] <= until]
     return min(lines, key=lambda line: float(line["all"]["frechet"]), default=None)
+
+
+def _is_evaluation(line: dict[str, Any]) -> bool:
+    every, rule = line.get("all"), line.get("rule")
+    return isinstance(every, dict) and isinstance(rule, dict) and is_number(every.get("frechet"))
 
 
 def _until(
@@ -135,5 +142,7 @@ def _until(
 
 
 def _short(value: Any) -> str:
-    text = f"{value['images']} images, digest {value['cache'][:12]}" if isinstance(value, dict) else str(value)
+    if isinstance(value, dict):
+        value = f"{value.get('images')} images, digest {str(value.get('content_sha256'))[:12]}"
+    text = str(value)
     return text if len(text) < 60 else f"{text[:57]}..."

@@ -55,9 +55,9 @@ class StudioGANGenerator(nn.Module):
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         if self.classes is None:
             return self._orig_mod(z, labels, eval=not self.training)  # type: ignore[no-any-return]
-        devices = [z.device] if z.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(int(z.double().abs().sum().item() * 2**20))
+        seed = int(z.double().cpu().abs().sum().item() * 2**20)
+        with torch.random.fork_rng():  # of the CPU and of all devices, which are all seeded
+            torch.manual_seed(seed)
             return self._orig_mod(z, F.one_hot(labels, self.classes))  # type: ignore[no-any-return]
 
 
@@ -100,7 +100,7 @@ def studiogan_generator(sections: Mapping[str, Any], seed: int) -> StudioGANGene
         with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file, torch.random.fork_rng(devices=[]):
             yaml.safe_dump({name: values for name, values in sections.items() if name != SECTION}, file)
             file.flush()
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             cfgs = config.Configurations(file.name)
             run = SimpleNamespace(mixed_precision=False)
             known = {"RUN": run, "device": "cpu", "logger": None}
