@@ -39,9 +39,7 @@ def inspect(path: Path, config: str | None, out: Path | None) -> dict[str, Any]:
     ill = exploding(norms.tolist(), start)
     lines = verdict(norms.tolist(), start, ill, counts)
     if MAPPING in found.sides:
-        lines.append(
-            "These are norms of the mapping network's w; the threshold was set on batch norm, and is untried here."
-        )
+        lines.append("Norms of the mapping network's w: the threshold was set on batch norm, and is untried here.")
     result = {
         "checkpoint": str(trained.folder.resolve()),
         "step": trained.step,
