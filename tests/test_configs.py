@@ -7,28 +7,42 @@ from typing import Any
 import pytest
 import yaml
 
+from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.registry import find_dataset, find_regularizer
 from studiogan_gsr.settings import load_configuration, regularizer_settings
 from studiogan_gsr.shipped import shipped_configuration, shipped_configurations
 
 PLAIN = [name for name in shipped_configurations() if not name.endswith("-gSR")]
 
-# Key by key, what the authors' configurations say for CIFAR-10.
+# Key by key, what the authors' configurations say: gSR's weight and beta, LeCam's weight, the optimizers and widths.
+_COLUMNS = "data size classes weight beta lecam batch d_lr g_lr beta1 beta2 d_steps steps z channels ema"
+_PAPER = """
+CIFAR10_LT/SNGAN        CIFAR10_LT_rho100 32 10  0.5  0.999 0.3   64 2e-4 2e-4 0.5 0.9   5 120000 128 64 0
+CIFAR10_LT/BigGAN       CIFAR10_LT_rho100 32 10  0.5  0.99  0.1   64 2e-4 2e-4 0.5 0.999 5 120000  80 96 1000
+LSUN_LT/SNGAN           LSUN_LT_rho100    64 5   0.5  0.999 0.3   64 2e-4 2e-4 0.5 0.9   5 120000 128 64 0
+LSUN_LT/BigGAN          LSUN_LT_rho100    64 5   0.5  0.99  0.3   64 2e-4 2e-4 0.5 0.9   5 200000 120 80 1000
+LSUN_LT/SNGAN128        LSUN_LT_rho1000  128 5   0.5  0.999 1.0   64 2e-4 2e-4 0.5 0.9   5 120000 128 64 20000
+LSUN_LT/BigGAN128       LSUN_LT_rho1000  128 5   0.01 0.99  0.5   64 4e-4 1e-4 0.5 0.9   5 120000 120 80 1000
+iNaturalist2019/BigGAN  iNaturalist2019   64 1010 0.01 0.999 0.01 256 2e-4 2e-4 0.0 0.999 2 200000 100 80 20000
+"""
 PAPER: dict[str, dict[str, Any]] = {
-    "SNGAN": {"backbone": "resnet", "beta2": 0.9, "z_dim": 128, "conv_dim": 64, "lecam_lambda": 0.3, "beta": 0.999},
-    "BigGAN": {
-        "backbone": "big_resnet",
-        "beta2": 0.999,
-        "z_dim": 80,
-        "conv_dim": 96,
-        "lecam_lambda": 0.1,
-        "beta": 0.99,
-    },
+    line.split()[0]: dict(
+        zip(_COLUMNS.split(), line.split()[1:2] + [float(x) for x in line.split()[2:]], strict=True)
+    )
+    for line in _PAPER.strip().splitlines()
 }
+NAMES = {"CIFAR10_LT": "CIFAR-10-LT", "LSUN_LT": "LSUN-LT", "iNaturalist2019": "iNaturalist-2019"}
 
 
-def test_every_model_has_every_augmentation_with_and_without_gsr() -> None:
-    assert len(PLAIN) == 9
+def paper(name: str) -> dict[str, Any]:
+    """Of a configuration; the paper has no ContraGAN, whose networks and optimizers are its BigGAN's."""
+    return PAPER[name.split("-")[0].replace("ContraGAN", "BigGAN")]
+
+
+def test_every_model_is_there_with_and_without_gsr() -> None:
+    models = {f"CIFAR10_LT/{model}{extra}" for model in ("SNGAN", "BigGAN", "ContraGAN") for extra in ("", "-ADA")}
+    models |= {f"{model}-DiffAug-LeCam" for model in (*PAPER, "CIFAR10_LT/ContraGAN")}
+    assert set(PLAIN) == models
     assert sorted(f"{name}-gSR" for name in PLAIN) == sorted(set(shipped_configurations()) - set(PLAIN))
 
 
@@ -43,36 +57,44 @@ def test_a_pair_differs_in_the_regularizer_alone(name: str) -> None:
 
 @pytest.mark.parametrize("name", shipped_configurations())
 def test_settings_are_the_papers(name: str) -> None:
-    sections = load_configuration(shipped_configuration(name))
-    model, loss, optimization = (sections[s] for s in ("MODEL", "LOSS", "OPTIMIZATION"))
-    family = name.split("/")[1].split("-")[0]
-    paper = PAPER["BigGAN" if family == "ContraGAN" else family]
-    assert model["backbone"] == paper["backbone"]
-    assert (model["z_dim"], model["g_conv_dim"], model["d_conv_dim"]) == (paper["z_dim"], *2 * [paper["conv_dim"]])
+    sections, wanted = load_configuration(shipped_configuration(name)), paper(name)
+    data, model, loss, optimization = (sections[s] for s in ("DATA", "MODEL", "LOSS", "OPTIMIZATION"))
+    assert list(data.values()) == [wanted["data"], wanted["size"], wanted["classes"]]
+    big = "BigGAN" in name or "ContraGAN" in name
+    assert model["backbone"] == ("big_resnet" if big else "resnet")
+    assert (model["z_dim"], model["g_conv_dim"], model["d_conv_dim"]) == (wanted["z"], *2 * [wanted["channels"]])
+    assert model.get("apply_g_sn", False) == big
+    if big:
+        place = 2 if wanted["size"] == 32 else 3
+        assert (model["attn_g_loc"], model["attn_d_loc"], model["g_shared_dim"]) == ([place], [1], 128)
+    average = {key: model.get(key) for key in ("apply_g_ema", "g_ema_decay", "g_ema_start")}
+    assert [*average.values()] == ([True, 0.9999, wanted["ema"]] if wanted["ema"] else [None] * 3)
     assert optimization == {
-        "type_": "Adam", "batch_size": 64, "g_lr": 0.0002, "d_lr": 0.0002, "beta1": 0.5, "beta2": paper["beta2"],
-        "d_updates_per_step": 5, "total_steps": 120000,
+        "type_": "Adam", "batch_size": wanted["batch"], "g_lr": wanted["g_lr"], "d_lr": wanted["d_lr"],
+        "beta1": wanted["beta1"], "beta2": wanted["beta2"], "d_updates_per_step": wanted["d_steps"],
+        "total_steps": wanted["steps"],
     }  # fmt: skip
     assert loss["adv_loss"] == "hinge"
     if "LeCam" in name:
         assert loss["apply_lecam"]
-        assert (loss["lecam_lambda"], loss["lecam_ema_decay"]) == (paper["lecam_lambda"], 0.99)
+        assert (loss["lecam_lambda"], loss["lecam_ema_decay"]) == (wanted["lecam"], 0.99)
         assert sections["AUG"] == {"apply_diffaug": True, "diffaug_type": "diffaug"}
     if name.endswith("-gSR"):
         settings = regularizer_settings(sections)
         assert settings is not None
         find_regularizer(settings.name, settings.options)
-        assert settings.options == {"weight": 0.5, "beta": paper["beta"]}
-    found = find_dataset(sections["DATA"]["name"])
-    assert found is not None
-    assert found[1] == {"ratio": 100}
+        assert settings.options == {"weight": wanted["weight"], "beta": wanted["beta"]}
+    assert find_dataset(data["name"]) is not None
+    read_configuration(sections)  # by the native host, too
 
 
 @pytest.mark.parametrize("name", shipped_configurations())
 def test_the_header_names_data_paper_and_cost(name: str) -> None:
-    text = shipped_configuration(name).read_text()
+    text, wanted = shipped_configuration(name).read_text(), paper(name)
     header = text[: text.index("DATA:")]
     assert all(line.startswith("#") for line in header.splitlines())
-    for word in ("CIFAR-10-LT, imbalance ratio 100", "Paper", "Cost: 120k steps"):
+    ratio = wanted["data"].rpartition("rho")[2]
+    data = NAMES[name.split("/")[0]] + (f", imbalance ratio {ratio}" if "rho" in wanted["data"] else "")
+    for word in (data, "Paper", f"Cost: {int(wanted['steps']) // 1000}k steps"):
         assert word in header
-    assert yaml.safe_load(text)["DATA"]["num_classes"] == 10
+    assert yaml.safe_load(text)["DATA"]["num_classes"] == wanted["classes"]
