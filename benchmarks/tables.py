@@ -1,0 +1,204 @@
+"""`tables.yaml`, read and checked: rows with their configurations, protocols, seeds and published values."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from studiogan_gsr.errors import ConfigurationError, OptionError, near_miss
+from studiogan_gsr.hosts.keys import COUNT, POSITIVE, Kind, is_number, one_of
+from studiogan_gsr.hosts.native.configuration import read_configuration
+from studiogan_gsr.hosts.native.generation import BATCH_NORM
+from studiogan_gsr.hosts.native.selection import SELECT_ON
+from studiogan_gsr.registry import find_regularizer
+from studiogan_gsr.settings import load_configuration
+from studiogan_gsr.shipped import shipped_configuration
+
+FILE = Path(__file__).with_name("tables.yaml")
+METRICS = ("fid", "is", "fid_few")
+
+
+@dataclass(frozen=True)
+class Published:
+    """A value as somebody else published it: with its deviation, or the margin that it was read with."""
+
+    value: float
+    source: str
+    deviation: float | None = None
+    margin: float | None = None
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a row is measured: while training every so many steps, and the best and the last checkpoint at the end."""
+
+    name: str
+    every: int
+    images_while_training: int
+    select_on: str
+    images: int
+    repeats: int
+    batch_norm: str
+    neighbours: int
+    backbone: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table; without sections it is context, and is not run."""
+
+    table: str
+    name: str
+    sections: Mapping[str, Any] | None
+    configuration: str | None
+    seeds: tuple[int, ...]
+    protocol: Protocol | None
+    baseline: str | None
+    published: Mapping[str, Published]
+    note: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows that belong together."""
+
+    name: str
+    title: str
+    rows: Mapping[str, Row]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The whole file.  version: rises when a row's meaning changes.  sources: what published values were read in."""
+
+    version: int
+    sources: Mapping[str, str]
+    tables: Mapping[str, Table]
+
+
+def read_tables(path: Path = FILE) -> Tables:
+    """Raises ConfigurationError that names the table, the row and the key."""
+    content = load_configuration(path)
+    _known(content, ("version", "sources", "protocols", "tables"), "")
+    version, sources = content.get("version"), _mapping(content.get("sources"), "sources")
+    if not POSITIVE.accepts(version):
+        raise ConfigurationError("version", repr(version), POSITIVE.allowed)
+    protocols = {name: _protocol(name, value) for name, value in _mapping(content["protocols"], "protocols").items()}
+    tables = {}
+    for name, given in _mapping(content.get("tables"), "tables").items():
+        _known(given, ("title", "protocol", "seeds", "rows"), f"tables.{name}")
+        rows = {}
+        for title, values in _mapping(given.get("rows"), f"tables.{name}.rows").items():
+            rows[title] = _row(name, title, values, given, protocols, sources)
+        for row in rows.values():
+            if row.baseline is not None and row.baseline not in rows:
+                path_of = f"tables.{name}.rows.{row.name}.baseline"
+                raise ConfigurationError(path_of, row.baseline, f"no row of the table{near_miss(row.baseline, rows)}")
+        tables[name] = Table(name, str(given.get("title", "")), rows)
+    return Tables(version, sources, tables)
+
+
+def overlaid(sections: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration's sections with some keys replaced."""
+    made = copy.deepcopy(dict(sections))
+    for name, values in overrides.items():
+        made[name] = {**made.get(name, {}), **values}
+    return made
+
+
+_PROTOCOL: dict[str, Kind] = {
+    "every": POSITIVE,
+    "images_while_training": POSITIVE,
+    "select_on": one_of(*SELECT_ON),
+    "images": POSITIVE,
+    "repeats": POSITIVE,
+    "batch_norm": one_of(*BATCH_NORM),
+    "neighbours": POSITIVE,
+    "backbone": Kind("a backbone's name", lambda value: isinstance(value, str) and bool(value)),
+}
+_NUMBER = Kind("a number", is_number)
+
+
+def _protocol(name: str, given: Any) -> Protocol:
+    path = f"protocols.{name}"
+    _known(given, _PROTOCOL, path)
+    for key, kind in _PROTOCOL.items():
+        if key not in given or not kind.accepts(given[key]):
+            raise ConfigurationError(f"{path}.{key}", repr(given.get(key, "nothing")), f"allowed: {kind.allowed}")
+    return Protocol(name, **given)
+
+
+def _row(
+    table: str,
+    name: str,
+    given: Any,
+    of_table: Mapping[str, Any],
+    protocols: Mapping[str, Protocol],
+    sources: Mapping[str, Any],
+) -> Row:
+    path = f"tables.{table}.rows.{name}"
+    _known(given, ("configuration", "overrides", "seeds", "protocol", "baseline", "published", "note"), path)
+    published = {}
+    for metric, value in _mapping(given.get("published", {}), f"{path}.published").items():
+        where = f"{path}.published.{metric}"
+        if metric not in METRICS:
+            raise ConfigurationError(where, "an unknown metric", f"allowed: {', '.join(METRICS)}")
+        _known(value, [field.name for field in fields(Published)], where)
+        if value.get("source") not in sources:
+            raise ConfigurationError(f"{where}.source", repr(value.get("source")), f"allowed: {', '.join(sources)}")
+        for key in ("value", "deviation", "margin"):
+            if not is_number(value.get(key, 0 if key != "value" else None)):
+                raise ConfigurationError(f"{where}.{key}", repr(value.get(key)), f"allowed: {_NUMBER.allowed}")
+        published[metric] = Published(**value)
+    configuration = given.get("configuration")
+    if configuration is None:
+        for key in ("overrides", "seeds", "protocol"):
+            if key in given:
+                raise ConfigurationError(f"{path}.{key}", "a key of a row that is run", "it needs configuration")
+        return Row(table, name, None, None, (), None, given.get("baseline"), published, str(given.get("note", "")))
+    seeds, protocol = (given.get(key, of_table.get(key)) for key in ("seeds", "protocol"))
+    if not isinstance(seeds, list) or not seeds or len(set(seeds)) < len(seeds) or not all(map(COUNT.accepts, seeds)):
+        raise ConfigurationError(f"{path}.seeds", repr(seeds), "allowed: a list of different integers, 0 or more")
+    if protocol not in protocols:
+        raise ConfigurationError(f"{path}.protocol", repr(protocol), f"allowed: {', '.join(protocols)}")
+    sections = _at(path, lambda: _sections(str(configuration), given.get("overrides", {})))
+    rest = (given.get("baseline"), published, str(given.get("note", "")))
+    return Row(table, name, sections, configuration, tuple(seeds), protocols[protocol], *rest)
+
+
+def _sections(configuration: str, overrides: Any) -> dict[str, Any]:
+    """A row's whole configuration, which the native host would take, with a regularizer that takes its options."""
+    overrides = _mapping(overrides, "overrides")
+    for name, values in overrides.items():
+        _mapping(values, f"overrides.{name}")
+    sections = overlaid(load_configuration(shipped_configuration(configuration)), overrides)
+    settings = read_configuration(sections).regularizer
+    if settings is not None:
+        find_regularizer(settings.name, settings.options)
+    return sections
+
+
+def _at(path: str, read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Errors of what is read, with the row that they are of."""
+    try:
+        return read()
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error.path}", error.found, error.allowed) from error
+    except OptionError as error:
+        raise ConfigurationError(f"{path}: {error.option}", repr(error.found), f"allowed: {error.allowed}") from error
+
+
+def _mapping(value: Any, path: str) -> dict[str, Any]:
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise ConfigurationError(path, repr(value)[:60], "a mapping of names is wanted")
+    return value
+
+
+def _known(given: Any, keys: Any, path: str) -> None:
+    for key in _mapping(given, path or "the file"):
+        if key not in keys:
+            where = f"{path}.{key}" if path else key
+            raise ConfigurationError(where, "an unknown key", f"allowed: {', '.join(keys)}{near_miss(key, keys)}")

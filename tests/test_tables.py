@@ -1,0 +1,113 @@
+"""The paper's tables as data."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+from tables import FILE, METRICS, overlaid, read_tables
+
+from studiogan_gsr.errors import ConfigurationError
+
+TABLES = read_tables()
+
+
+def test_every_table_that_the_paper_has_and_those_that_go_beyond_it_are_there() -> None:
+    assert set(TABLES.tables) == {
+        "lecam-diffaug", "cifar10-lt", "lsun-lt", "ada", "inaturalist-2019", "lsun-128", "contragan", "ablation",
+        "later-work",
+    }  # fmt: skip
+    for name in ("cifar10-lt", "lsun-lt"):
+        run = [row.sections for row in TABLES.tables[name].rows.values() if row.sections is not None]
+        kinds = [(s["DATA"]["name"].rpartition("_rho")[2], s["MODEL"]["backbone"]) for s in run]
+        assert set(kinds) == {(ratio, backbone) for ratio in ("100", "1000") for backbone in ("resnet", "big_resnet")}
+        assert len(kinds) == 8
+
+
+def test_published_values_are_those_that_were_read() -> None:
+    rows = TABLES.tables["lecam-diffaug"].rows.values()
+    assert [row.published["fid"].value for row in rows] == [31.73, 27.85, 30.62, 18.58]
+    assert [row.published["is"].value for row in rows] == [7.18, 7.09, 6.80, 7.80]
+    unread = ("lsun-lt", "ada", "inaturalist-2019", "lsun-128", "contragan", "ablation")
+    assert not any(row.published for name in unread for row in TABLES.tables[name].rows.values())
+    assert not any(row.published for row in TABLES.tables["cifar10-lt"].rows.values() if "1000" in row.name)
+    assert all(row.sections is None for row in TABLES.tables["later-work"].rows.values())
+    for table in TABLES.tables.values():
+        for row in table.rows.values():
+            assert set(row.published) <= set(METRICS)
+
+
+def test_a_row_and_its_baseline_differ_in_the_regularizer_alone() -> None:
+    compared = 0
+    for table in TABLES.tables.values():
+        for row in table.rows.values():
+            if row.baseline is None or row.sections is None:
+                continue
+            other = table.rows[row.baseline]
+            assert other.sections is not None
+            without = [{k: v for k, v in r.sections.items() if k != "REGULARIZER"} for r in (row, other)]  # type: ignore[union-attr]
+            assert without[0] == without[1], (table.name, row.name)
+            assert row.sections != other.sections
+            assert (row.protocol, row.seeds) == (other.protocol, other.seeds)
+            compared += 1
+    assert compared > 20
+
+
+def test_the_papers_protocol_is_the_papers() -> None:
+    protocol = TABLES.tables["cifar10-lt"].rows["SNGAN, ratio 100"].protocol
+    assert protocol is not None
+    assert (protocol.every, protocol.images_while_training, protocol.select_on) == (2000, 10_000, "reference")
+    assert (protocol.images, protocol.repeats, protocol.batch_norm, protocol.neighbours) == (50_000, 3, "batch", 5)
+
+
+def test_an_override_replaces_keys_and_leaves_the_shipped_one_alone() -> None:
+    sections = {"DATA": {"name": "a", "img_size": 32}}
+    assert overlaid(sections, {"DATA": {"name": "b"}, "LOSS": {"x": 1}}) == {
+        "DATA": {"name": "b", "img_size": 32}, "LOSS": {"x": 1},
+    }  # fmt: skip
+    assert sections == {"DATA": {"name": "a", "img_size": 32}}
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "told"),
+    [
+        ("tables.ada.rows.SNGAN + ADA.configuration", "CIFAR10_LT/SNGAN-AD", "did you mean CIFAR10_LT/SNGAN-ADA"),
+        ("tables.ada.rows.SNGAN + ADA.baseline", "SNGAN + AD", "no row of the table; did you mean SNGAN + ADA"),
+        (
+            "tables.ada.rows.SNGAN + ADA.overrides",
+            {"MODEL": {"z_dimm": 3}},
+            "MODEL has no such key; did you mean z_dim",
+        ),
+        ("tables.ada.rows.SNGAN + ADA.overrides", {"MODEL": 3}, "a mapping of names"),
+        ("tables.ada.rows.SNGAN + ADA + gSR.overrides", {"REGULARIZER": {"weight": -1}}, "weight"),
+        ("tables.ada.rows.SNGAN + ADA.seed", [1], "did you mean seeds"),
+        ("tables.ada.rows.SNGAN + ADA.seeds", [1, 1], "different integers"),
+        ("tables.ada.rows.SNGAN + ADA.published", {"fid": {"value": 3.0, "source": "memory"}}, "allowed: poster"),
+        ("tables.ada.rows.SNGAN + ADA.published", {"fid": {"value": "low", "source": "poster"}}, "a number"),
+        ("tables.ada.rows.SNGAN + ADA.published", {"kid": {"value": 1, "source": "poster"}}, "an unknown metric"),
+        ("tables.ada.protocol", "papers", "allowed: paper, validation"),
+        ("tables.later-work.rows.StyleGAN2-ADA, CIFAR10-LT.seeds", [0], "it needs configuration"),
+        ("protocols.paper.select_on", "test", "one of validation, reference"),
+        ("protocols.paper.images", 0, "a positive integer"),
+        ("version", "1", "a positive integer"),
+        ("table", {}, "did you mean tables"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_place(place: str, value: Any, told: str, tmp_path: Path) -> None:
+    content = yaml.safe_load(FILE.read_text())
+    inner, keys = content, place.split(".")
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    path = tmp_path / "tables.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    with pytest.raises(ConfigurationError, match=re.escape(told)) as caught:
+        read_tables(path)
+    assert keys[-1].rstrip("s") in str(caught.value) or keys[-2] in str(caught.value)
