@@ -12,7 +12,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
-from tables import FILE, METRICS, overlaid, read_tables
+from paper_tables import FILE, METRICS, overlaid, read_tables
 
 from studiogan_gsr.errors import ConfigurationError
 

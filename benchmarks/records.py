@@ -1,0 +1,162 @@
+"""Records: one JSON file a run, written by the run itself when it is done, and refused where it proves too little.
+
+A run is a configuration, a seed, a host and a protocol; its `key` is a digest of these, so that a record is found
+by what it is of, and a table that shares a run with another finds it done.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from studiogan_gsr.errors import GSRError, reason
+from studiogan_gsr.files import write_atomically
+from studiogan_gsr.settings import regularizer_settings
+
+VERSION = 1
+HOSTS = ("native", "studiogan")
+WHICH = ("last", "best")
+FOLDER = Path(__file__).with_name("results") / "records"
+
+
+class RecordError(GSRError):
+    """A record is damaged, of another run, or proves too little."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a run was, and what came of it.
+
+    version: of this format.  key: see `key_of`.  title: for people.
+    host: with commit and patch of a checkout.  sections, seed, protocol: what the key is made of.
+    data: digests and class counts.  steps: trained.  ranks: of each, its device and packages and how often its
+    regularizer acted.  penalties: (step, penalty) at print intervals; none without a regularizer.
+    hours: of training and evaluation.  results: of `studiogan-gsr evaluate`, of the last and the best checkpoint.
+    git: the commit of this repository, and whether files differed from it.
+    """
+
+    version: int
+    key: str
+    title: str
+    host: dict[str, Any]
+    sections: dict[str, Any]
+    seed: int
+    protocol: dict[str, Any]
+    data: dict[str, Any]
+    steps: int
+    ranks: list[dict[str, Any]]
+    penalties: list[tuple[int, float]]
+    hours: dict[str, float]
+    results: dict[str, dict[str, Any]]
+    git: dict[str, Any]
+    time: str
+
+    def check(self) -> None:
+        """RecordError where it does not prove what a table would say of it."""
+        if self.version != VERSION:
+            raise RecordError(f"{self.key}: found format {self.version}; this program reads {VERSION}")
+        made = key_of(str(self.host.get("name")), self.sections, self.seed, self.protocol)
+        if made != self.key:
+            raise RecordError(f"{self.key}: its configuration, seed and protocol are of another run, {made}")
+        total = self.sections["OPTIMIZATION"]["total_steps"]
+        if self.steps != total:
+            raise RecordError(f"{self.key}: trained {self.steps} of {total} steps")
+        self._check_regularizer()
+        for which in WHICH:
+            self._check_result(which)
+        if not all(isinstance(hours, int | float) and hours >= 0 for hours in self.hours.values()):
+            raise RecordError(f"{self.key}: hours are {self.hours}")
+
+    def _check_regularizer(self) -> None:
+        settings = regularizer_settings(self.sections)
+        if not self.ranks:
+            raise RecordError(f"{self.key}: no rank has reported")
+        if settings is None:
+            if self.penalties or any(rank.get("regularizer") for rank in self.ranks):
+                raise RecordError(f"{self.key}: has a regularizer, and its configuration has none")
+            return
+        for number, rank in enumerate(self.ranks):
+            if not str(rank.get("regularizer", "")).startswith(f"{settings.name} of "):
+                raise RecordError(f"{self.key}: rank {number} reports no {settings.name}")
+            acted, steps = rank.get("acted"), rank.get("generator_steps")
+            if not isinstance(acted, int) or acted != steps:
+                raise RecordError(f"{self.key}: {settings.name} acted in {acted} of {steps} steps of rank {number}")
+        steps, penalties = [step for step, _ in self.penalties], [penalty for _, penalty in self.penalties]
+        watches = settings.options.get("weight") == 0  # no penalty
+        if not steps or steps != sorted(set(steps)) or steps[0] != 1 or steps[-1] != self.steps:
+            raise RecordError(f"{self.key}: {settings.name}'s penalties are not of the first to the last step")
+        if not all(math.isfinite(penalty) and (watches or penalty > 0) for penalty in penalties):
+            raise RecordError(f"{self.key}: {settings.name}'s penalties are not all above zero: it has not acted")
+
+    def _check_result(self, which: str) -> None:
+        result = self.results.get(which)
+        if not isinstance(result, dict):
+            raise RecordError(f"{self.key}: the {which} checkpoint has not been measured")
+        distance = result.get("all", {}).get("frechet", {}).get("mean")
+        if not isinstance(distance, float) or not math.isfinite(distance):
+            raise RecordError(f"{self.key}: the {which} checkpoint's distance is {distance}")
+        told = result["protocol"]
+        for key in ("images", "repeats", "batch_norm", "neighbours"):
+            if told[key] != self.protocol[key]:
+                found, wanted = told[key], self.protocol[key]
+                raise RecordError(f"{self.key}: the {which} checkpoint was measured with {key} {found}, not {wanted}")
+        if not told["checkpoint_rule"].startswith(which):
+            raise RecordError(f"{self.key}: the {which} checkpoint was chosen as {told['checkpoint_rule']}")
+
+
+def key_of(host: str, sections: Mapping[str, Any], seed: int, protocol: Mapping[str, Any]) -> str:
+    """Twelve digits that tell runs apart."""
+    what = json.dumps([host, sections, seed, dict(protocol)], sort_keys=True)
+    return hashlib.sha256(what.encode()).hexdigest()[:12]
+
+
+def path_of(key: str, folder: Path) -> Path:
+    """Where a run's record is, or will be."""
+    return folder / f"{key}.json"
+
+
+def write(record: Record, folder: Path) -> Path:
+    """Checked first; whole or not there."""
+    record.check()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = path_of(record.key, folder)
+    write_atomically(path, json.dumps(dataclasses.asdict(record), indent=1) + "\n")
+    return path
+
+
+def read(path: Path) -> Record:
+    """RecordError, with its path, where it is damaged or proves too little."""
+    try:
+        content = json.loads(path.read_text())
+        names = [field.name for field in dataclasses.fields(Record)]
+        if set(content) != set(names):
+            odd = ", ".join(sorted(set(content) ^ set(names)))
+            raise RecordError(f"found other fields than a record's: {odd}")
+        record = Record(**{**content, "penalties": [(int(step), float(p)) for step, p in content["penalties"]]})
+        record.check()
+    except RecordError as error:
+        raise RecordError(f"{path}: {error}") from error
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RecordError(f"{path}: damaged: {reason(error)}") from error
+    return record
+
+
+def git_state(folder: Path) -> dict[str, Any]:
+    """The commit that a folder is at, and whether tracked files differ; None where git cannot tell."""
+
+    def ask(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+        except OSError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    status = ask("status", "--porcelain", "--untracked-files=no")
+    return {"commit": ask("rev-parse", "HEAD"), "changed": None if status is None else bool(status)}

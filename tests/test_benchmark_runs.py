@@ -1,0 +1,237 @@
+"""Runs of tables and their records, on digits and with tiny networks."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+import records
+import run as runs
+from paper_tables import read_tables
+from records import Record, RecordError
+
+from conftest import PIXELS, MakePackage
+from native_runs import one_thread
+
+TINY = {
+    "DATA": {"name": "Digits_LT_rho50"},
+    "MODEL": {"z_dim": 8, "g_conv_dim": 8, "d_conv_dim": 4},
+    "OPTIMIZATION": {"batch_size": 8, "d_updates_per_step": 1, "total_steps": 4},
+}
+PROTOCOL = {
+    "every": 2, "images_while_training": 40, "select_on": "validation", "images": 48, "repeats": 2,
+    "batch_norm": "batch", "neighbours": 3, "backbone": "pixels",
+}  # fmt: skip
+
+
+def write_tables(path: Path, **protocol: Any) -> Path:
+    """A table of an SNGAN with and without gSR, and of one whose data are not there."""
+    rows = {
+        "plain": {"configuration": "CIFAR10_LT/SNGAN", "overrides": TINY},
+        "gsr": {"configuration": "CIFAR10_LT/SNGAN-gSR", "overrides": TINY, "baseline": "plain"},
+        "lost": {
+            "configuration": "CIFAR10_LT/SNGAN",
+            "overrides": {**TINY, "DATA": {"name": "Folder_LT_rho3"}},
+        },
+    }
+    table = {"title": "tiny", "protocol": "tiny", "seeds": [5], "rows": rows}
+    content = {"version": 1, "sources": {}, "protocols": {"tiny": PROTOCOL | protocol}, "tables": {"tiny": table}}
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def planned(folder: Path, *names: str, **protocol: Any) -> list[runs.Run]:
+    rows = read_tables(write_tables(folder / "tables.yaml", **protocol)).tables["tiny"].rows
+    made = runs.planned([rows[name] for name in names], None, str(folder), folder / "runs", folder / "records")
+    return [dataclasses.replace(run, device="cpu") for run in made]
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Of a run with gSR, as its file has it."""
+    folder = tmp_path_factory.mktemp("record")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        info = folder / "pixels-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pixels\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text("[studiogan.backbones]\npixels = pixels:Pixels\n")
+        (folder / "pixels.py").write_text(PIXELS)
+        patch.setattr("studiogan_gsr.evaluation.cache.FOLDER", folder / "references")
+        patch.setattr("studiogan_gsr.evaluation.perceptual.find_spec", lambda name: None)
+        (run,) = planned(folder, "gsr")
+        with one_thread():
+            path = runs.perform(run)
+        patch.delitem(sys.modules, "pixels")
+    return json.loads(path.read_text())
+
+
+def test_a_record_holds_all_that_made_a_run(record: dict[str, Any]) -> None:
+    assert record["title"] == "tiny: gsr, seed 5"
+    assert record["data"]["class_counts"] == [134, 86, 56, 36, 23, 15, 9, 6, 4, 2]
+    assert len(record["data"]["images_sha256"]) == 64
+    assert not {"root", "packed"} & set(record["data"])
+    (rank,) = record["ranks"]
+    assert rank["regularizer"].startswith("gsr of studiogan-gsr ")
+    assert (rank["acted"], rank["generator_steps"]) == (4, 4)
+    assert "torch" in rank["packages"]
+    assert [step for step, _ in record["penalties"]] == [1, 4]
+    assert set(record["results"]) == {"last", "best"}
+    assert record["results"]["last"]["protocol"]["checkpoint_rule"] == "last"
+    assert record["results"]["best"]["protocol"]["checkpoint_rule"].startswith("best: lowest FD-Pixels")
+    for result in record["results"].values():  # neither on what chose the best
+        assert result["protocol"]["reference"]["split"] == "test"
+    assert len(record["git"]["commit"]) == 40
+    assert record["hours"]["training"] > 0
+
+
+def _set(*places: Any) -> Callable[[dict[str, Any]], None]:
+    *keys, value = places
+
+    def change(content: dict[str, Any]) -> None:
+        for key in keys[:-1]:
+            content = content[key]
+        content[keys[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (_set("seed", 6), "are of another run"),
+        (_set("sections", "REGULARIZER", "weight", 0.4), "are of another run"),
+        (_set("steps", 3), "trained 3 of 4 steps"),
+        (_set("penalties", []), "penalties are not of the first to the last step"),
+        (_set("penalties", [[1, 0.2]]), "penalties are not of the first to the last step"),
+        (_set("penalties", [[2, 0.2], [4, 0.2]]), "penalties are not of the first to the last step"),
+        (_set("penalties", [[1, 0.2], [4, 0.0]]), "it has not acted"),
+        (_set("penalties", [[1, float("nan")], [4, 0.1]]), "it has not acted"),
+        (_set("ranks", []), "no rank has reported"),
+        (_set("ranks", 0, "regularizer", None), "rank 0 reports no gsr"),
+        (_set("ranks", 0, "acted", 3), "acted in 3 of 4 steps of rank 0"),
+        (_set("results", "best", None), "the best checkpoint has not been measured"),
+        (_set("results", "last", "all", "frechet", "mean", None), "the last checkpoint's distance is None"),
+        (_set("results", "last", "protocol", "images", 47), "measured with images 47, not 48"),
+        (_set("results", "last", "protocol", "checkpoint_rule", "step 2, by name"), "chosen as step 2"),
+        (_set("version", 0), "found format 0"),
+        (_set("more", 1), "other fields than a record's: more"),
+    ],
+)
+def test_a_record_that_proves_too_little_is_refused_by_its_path(
+    record: dict[str, Any], change: Callable[[dict[str, Any]], None], told: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(record))
+    assert isinstance(records.read(path), Record)
+    content = json.loads(json.dumps(record))
+    change(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(RecordError) as caught:
+        records.read(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert told in str(caught.value)
+    path.write_text(json.dumps(record)[:-30])
+    with pytest.raises(RecordError, match="damaged"):
+        records.read(path)
+
+
+def test_a_record_without_a_regularizer_must_have_none(record: dict[str, Any], tmp_path: Path) -> None:
+    content = json.loads(json.dumps(record))
+    del content["sections"]["REGULARIZER"]
+    content["key"] = records.key_of("native", content["sections"], content["seed"], content["protocol"])
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(RecordError, match="has a regularizer, and its configuration has none"):
+        records.read(path)
+    content["penalties"], content["ranks"][0]["regularizer"] = [], None
+    path.write_text(json.dumps(content))
+    records.read(path)
+
+
+def test_a_run_that_was_interrupted_goes_on_and_one_that_is_done_is_not_run_again(
+    tmp_path: Path, pixels: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run,) = planned(tmp_path, "gsr", select_on="reference")
+    from studiogan_gsr.hosts.native.run import Options, train
+
+    with one_thread():
+        half = Options(
+            data=str(tmp_path), out=Path(run.out), steps=2, device="cpu", seed=5, print_freq=4, save_freq=2,
+            evaluate=40, select_on="reference", backbone=pixels,
+        )  # fmt: skip
+        train(run.sections, half)
+        assert run.done() == (None, "")
+        runs.perform(run)
+    record, _ = run.done()
+    assert record is not None
+    assert record.ranks[0]["acted"] == record.ranks[0]["generator_steps"] == 2
+    assert [step for step, _ in record.penalties] == [1, 2, 4]
+    assert "reference" in record.results["best"]["protocol"]["checkpoint_rule"]
+    tables = ["--tables", str(tmp_path / "tables.yaml"), "--records", str(tmp_path / "records")]
+    argv = ["tiny", "--only", "gsr", *tables, "--data", str(tmp_path), "--out", str(tmp_path / "runs")]
+    capsys.readouterr()
+    assert runs.main(argv) == 0
+    assert "has a record: tiny: gsr, seed 5" in capsys.readouterr().out
+    path = records.path_of(run.key, tmp_path / "records")
+    path.write_text("{")
+    assert runs.main([*argv, "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert "its record is refused" in told
+    assert "1 of 1 runs are to be made" in told
+
+
+def test_one_run_that_fails_does_not_stop_the_others(
+    tmp_path: Path, make_package: MakePackage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In processes of their own."""
+    site = make_package("pixels", "studiogan.backbones", {"pixels": "pixels:Pixels"}, {"pixels": PIXELS})
+    for name, value in (("PYTHONPATH", str(site)), ("HOME", str(tmp_path)), ("OMP_NUM_THREADS", "1")):
+        monkeypatch.setenv(name, value)
+    write_tables(tmp_path / "tables.yaml")
+    argv = ["tiny", "--only", "lost", "--only", "plain", "--data", str(tmp_path), "--device", "cpu"]
+    argv += ["--tables", str(tmp_path / "tables.yaml"), "--records", str(tmp_path / "records")]
+    assert runs.main([*argv, "--out", str(tmp_path / "runs")]) == 1
+    told = capsys.readouterr().out
+    assert "done: tiny: plain, seed 5" in told
+    assert "1 of 2 runs have records" in told
+    last = told.splitlines()[-1]
+    assert last.startswith("failed: tiny: lost, seed 5: status 2: run.py: tiny: lost, seed 5: ")
+    assert "needs train/ and valid/" in last
+    (path,) = (tmp_path / "records").glob("*.json")
+    assert records.read(path).ranks[0]["regularizer"] is None
+    assert runs.main([*argv, "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert "lost, seed 5: 4 steps, 0.0 h on CPU" in told  # as the other, which is timed
+    assert "1 of 2 runs are to be made" in told
+
+
+def test_wrong_requests_are_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for argv, told in (
+        (["lecam-difaug"], "did you mean lecam-diffaug?"),
+        (["ada", "--only", "SNGAN + AD", "--data", "x"], "did you mean SNGAN + ADA?"),
+        (["ada"], "--data is needed"),
+        (["later-work", "--dry-run"], "none of these rows is run"),
+    ):
+        assert runs.main(argv) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert told in line
+
+
+def test_a_run_that_two_tables_need_is_one(tmp_path: Path) -> None:
+    tables = read_tables().tables
+    keys = [
+        {run.key for run in runs.planned(list(tables[name].rows.values()), None, "data", tmp_path, tmp_path)}
+        for name in ("lecam-diffaug", "cifar10-lt", "ablation")
+    ]
+    assert len(keys[0] & keys[1]) == len(keys[0] & keys[2]) == 6  # two rows, three seeds
+    assert len(keys[1]) == 24
