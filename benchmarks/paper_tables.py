@@ -76,6 +76,7 @@ class Tables:
 
     version: int
     sources: Mapping[str, str]
+    protocols: Mapping[str, Protocol]
     tables: Mapping[str, Table]
 
 
@@ -98,7 +99,7 @@ def read_tables(path: Path = FILE) -> Tables:
                 path_of = f"tables.{name}.rows.{row.name}.baseline"
                 raise ConfigurationError(path_of, row.baseline, f"no row of the table{near_miss(row.baseline, rows)}")
         tables[name] = Table(name, str(given.get("title", "")), rows)
-    return Tables(version, sources, tables)
+    return Tables(version, sources, protocols, tables)
 
 
 def overlaid(sections: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

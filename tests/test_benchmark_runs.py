@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import json
 import sys
 from collections.abc import Callable
@@ -14,6 +16,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
+import make_table
 import records
 import run as runs
 from paper_tables import read_tables
@@ -235,3 +238,80 @@ def test_a_run_that_two_tables_need_is_one(tmp_path: Path) -> None:
     ]
     assert len(keys[0] & keys[1]) == len(keys[0] & keys[2]) == 6  # two rows, three seeds
     assert len(keys[1]) == 24
+
+
+# ------------------------------------------------------------------ tables
+
+
+def kept(folder: Path, record: dict[str, Any], distances: dict[str, dict[int, float]]) -> list[str]:
+    """Arguments for a table of records with these distances of each row and seed."""
+    path = write_tables(folder / "tables.yaml")
+    content = yaml.safe_load(path.read_text())
+    content["tables"]["tiny"]["seeds"] = [5, 6, 7]
+    content["sources"] = {"poster": "a poster"}
+    content["tables"]["tiny"]["rows"]["gsr"]["published"] = {
+        "fid": {"value": 18.5, "deviation": 0.1, "source": "poster"}
+    }
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    rows = read_tables(path).tables["tiny"].rows
+    for name, by_seed in distances.items():
+        for seed, distance in by_seed.items():
+            made = json.loads(json.dumps(record))
+            made |= {"seed": seed, "sections": dict(rows[name].sections or {})}
+            made["key"] = records.key_of("native", made["sections"], seed, made["protocol"])
+            if name == "plain":
+                made["penalties"], made["ranks"][0]["regularizer"] = [], None
+            made["results"]["best"]["all"]["frechet"]["mean"] = distance
+            file = records.path_of(made["key"], folder / "records")
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(json.dumps(made))
+    return ["tiny", "--tables", str(path), "--records", str(folder / "records"), "--out", str(folder / "out")]
+
+
+def test_a_table_has_means_deviations_and_paired_intervals(record: dict[str, Any], tmp_path: Path) -> None:
+    distances = {"plain": {5: 30.0, 6: 34.0, 7: 32.0}, "gsr": {5: 20.0, 6: 21.0}}
+    argv = kept(tmp_path, record, distances)
+    assert make_table.main(argv) == 0
+    header, *rows = csv.reader(io.StringIO((tmp_path / "out" / "tiny.csv").read_text()))
+    table = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
+    assert table["plain"]["FD-Pixels, best"] == "32 ± 2"
+    assert table["gsr"]["FD-Pixels, best"] == "20.5 ± 0.71"
+    assert table["gsr"]["published FID"] == "18.50 ± 0.10"
+    assert table["plain"]["published FID"] == "unknown"
+    assert (table["plain"]["seeds"], table["gsr"]["seeds"], table["lost"]["seeds"]) == ("3", "2", "0")
+    # Of the seeds 5 and 6: -10 and -13; t(0.975, 1) = 12.706, the deviation of the mean 1.5.
+    assert table["gsr"]["FD-Pixels, best, over the baseline"] == "-11.5 [-30.6, +7.56]"
+    told = (tmp_path / "out" / "tiny.md").read_text()
+    assert "a poster" in told
+    assert "48 images, 2 times, against 200 of test, by pixels" in told
+    assert "A row without seeds has not been run here." in told
+    assert (tmp_path / "out" / "tiny.tex").read_text().count("\\\\") == 1 + len(rows)
+    assert make_table.main([*argv, "--check"]) == 0
+    (tmp_path / "out" / "tiny.md").write_text(told.replace("32 ± 2", "31 ± 2"))
+    assert make_table.main([*argv, "--check"]) == 1
+    assert "31 ± 2" in (tmp_path / "out" / "tiny.md").read_text()
+
+
+def test_a_difference_of_one_seed_has_no_interval() -> None:
+    assert make_table.difference({1: 3.0}, {1: 2.0, 2: 9.0}) == (1.0, None)
+    assert make_table.difference({1: 3.0}, {2: 9.0}) is None
+    middle, width = make_table.difference({1: 1.0, 2: 2.0, 3: 6.0}, {1: 0.0, 2: 0.0, 3: 0.0}) or (0, 0)
+    assert middle == 3
+    assert width == pytest.approx(4.302653 * 7**0.5 / 3**0.5)
+
+
+def test_records_of_different_distances_make_no_table(
+    record: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = kept(tmp_path, record, {"plain": {5: 30.0}, "gsr": {5: 20.0}})
+    for path in list((tmp_path / "records").iterdir())[:1]:
+        content = json.loads(path.read_text())
+        for which in records.WHICH:
+            content["results"][which]["column"] = "FID"
+        path.write_text(json.dumps(content))
+    assert make_table.main(argv) == 2
+    assert "tiny: its records have different distances: FD-Pixels, FID" in capsys.readouterr().err
+
+
+def test_the_committed_tables_are_what_the_committed_records_make() -> None:
+    assert make_table.main(["--check"]) == 0

@@ -1,0 +1,253 @@
+"""Tables from records: published values beside ours, and everything that made ours.
+
+    python benchmarks/make_table.py [TABLE ...]      writes TABLE.md, TABLE.csv and TABLE.tex
+    python benchmarks/make_table.py --check          says which of them are stale; exit status 1 if any is
+
+The only writer of the files in benchmarks/results/tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+
+import records
+from paper_tables import FILE, Protocol, Row, Table, Tables, read_tables
+from records import Record
+from scipy import stats
+
+from studiogan_gsr.errors import GSRError, RequestError, in_one_line, near_miss
+from studiogan_gsr.files import write_atomically
+
+FOLDER = Path(__file__).with_name("results") / "tables"
+CONFIDENCE = 0.95
+UNKNOWN, NOTHING = "unknown", "-"
+PUBLISHED = {"fid": "FID", "is": "IS", "fid_few": "FID of few-shot classes"}
+# Title, checkpoint, set of classes, metric; "{}" is what the Frechet distance is called.
+COLUMNS = (
+    ("{}, best", "best", "all", "frechet"),
+    ("{}, last", "last", "all", "frechet"),
+    ("{} of the tail, best", "best", "tail", "frechet"),
+    ("IS, best", "best", "all", "inception_score"),
+    ("recall of the tail, best", "best", "tail", "recall"),
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Records of a row, by seed."""
+
+    row: Row
+    by_seed: dict[int, Record]
+
+    def values(self, which: str, group: str, metric: str) -> dict[int, float]:
+        """A metric of every seed that has it: the mean over sampling seeds."""
+        found = {}
+        for seed, record in self.by_seed.items():
+            result = record.results[which]
+            numbers = result["all"] if group == "all" else result["groups"].get(group, {})
+            value = numbers.get(metric, {}).get("mean")
+            if value is not None:
+                found[seed] = float(value)
+        return found
+
+
+def measured(table: Table, folder: Path) -> dict[str, Measured]:
+    """The records of every row; RecordError for one that is refused."""
+    found = {}
+    for name, row in table.rows.items():
+        by_seed = {}
+        for seed in row.seeds if row.sections is not None else ():
+            assert row.protocol is not None
+            assert row.sections is not None
+            key = records.key_of("native", row.sections, seed, vars(row.protocol))
+            path = records.path_of(key, folder)
+            if path.is_file():
+                by_seed[seed] = records.read(path)
+        found[name] = Measured(row, by_seed)
+    return found
+
+
+def difference(ours: dict[int, float], baseline: dict[int, float]) -> tuple[float, float | None] | None:
+    """Mean difference over the seeds that both have, and half the width of its paired 95 % interval (Student's t).
+
+    None where they share no seed; the interval is None of one seed.
+    """
+    shared = sorted(set(ours) & set(baseline))
+    if not shared:
+        return None
+    gaps = [ours[seed] - baseline[seed] for seed in shared]
+    if len(gaps) < 2:
+        return gaps[0], None
+    width = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(gaps) - 1)) * stdev(gaps) / len(gaps) ** 0.5
+    return mean(gaps), width
+
+
+def body(table: Table, tables: Tables, folder: Path) -> tuple[list[str], list[list[str]], list[str]]:
+    """Header, rows and notes."""
+    found = measured(table, folder)
+    kept = [record for ours in found.values() for record in ours.by_seed.values()]
+    called = {record.results[which]["column"] for record in kept for which in records.WHICH}
+    if len(called) > 1:
+        raise RequestError(f"{table.name}: its records have different distances: {', '.join(sorted(called))}")
+    distance = called.pop() if called else "FID"
+    published = [name for name in PUBLISHED if any(name in row.published for row in table.rows.values())]
+    ours = COLUMNS if any(row.sections is not None for row in table.rows.values()) else ()
+    header = ["", *(f"published {PUBLISHED[name]}" for name in published)]
+    header += [title.format(distance) for title, *_ in ours]
+    header += [f"{distance}, best, over the baseline", "seeds"] if ours else []
+    lines = []
+    for name, of_row in found.items():
+        row = of_row.row
+        cells = [name, *(_published(row, metric) for metric in published)]
+        cells += [_over_seeds(list(of_row.values(*what).values())) for _, *what in ours]
+        if ours:
+            base = found.get(row.baseline or "")
+            pair = [m.values("best", "all", "frechet") for m in (of_row, base) if m is not None]
+            cells += [_gap(difference(*pair) if len(pair) == 2 else None)]
+            cells += [str(len(of_row.by_seed)) if row.sections is not None else NOTHING]
+        lines.append(cells)
+    return header, lines, _notes(table, tables, found)
+
+
+def _published(row: Row, metric: str) -> str:
+    value = row.published.get(metric)
+    if value is None:
+        return UNKNOWN
+    if value.deviation is not None:
+        return f"{value.value:.2f} ± {value.deviation:.2f}"
+    return f"{value.value:g}" + (f" (read ± {value.margin:g})" if value.margin is not None else "")
+
+
+def _over_seeds(values: Sequence[float]) -> str:
+    if not values:
+        return NOTHING
+    return f"{mean(values):.4g}" + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
+
+
+def _gap(gap: tuple[float, float | None] | None) -> str:
+    if gap is None:
+        return NOTHING
+    middle, width = gap
+    return f"{middle:+.3g}" + (f" [{middle - width:+.3g}, {middle + width:+.3g}]" if width is not None else "")
+
+
+def _notes(table: Table, tables: Tables, found: dict[str, Measured]) -> list[str]:
+    """Where values were read, how ours were made, and in which points that is not the paper's way."""
+    sources = dict.fromkeys(value.source for row in table.rows.values() for value in row.published.values())
+    notes = [f"Published, {name}: {tables.sources[name]}." for name in sources]
+    kept = [record for ours in found.values() for record in ours.by_seed.values()]
+    if kept:
+        notes.append(
+            "Ours: mean ± deviation over training seeds; of each, the mean over sampling seeds. Over the baseline: "
+            f"mean difference of the same seeds [{CONFIDENCE:.0%} interval, Student's t]; below 0 is better."
+        )
+    notes += dict.fromkeys(_how(record, tables.protocols.get("paper")) for record in kept)
+    if any(row.sections is not None and not found[name].by_seed for name, row in table.rows.items()):
+        notes.append("A row without seeds has not been run here.")
+    return notes + [f"{name}: {row.note}." for name, row in table.rows.items() if row.note]
+
+
+def _how(record: Record, paper: Protocol | None) -> str:
+    """How a record's numbers were made, and in which points not as in the paper's program."""
+    protocol, told, rank = record.protocol, record.results["best"]["protocol"], record.ranks[0]
+    reference = told["reference"]
+    points = []
+    for key, value in vars(paper).items() if paper is not None else ():
+        if key != "name" and protocol[key] != value:
+            points.append(f"{key} {protocol[key]}, not {value}")
+    versions = ", ".join(f"{name} {number}" for name, number in rank["packages"].items())
+    return (
+        f"Ours: {record.data['name']}, {sum(record.data['class_counts']):,} images of {reference['size']} pixels; "
+        f"native host, {record.steps:,} steps; {rank['device']}; {told['images']:,} images, {told['repeats']} times, "
+        f"against {reference['images']:,} of {reference['split']}, by {told['backbone']}; best: of every "
+        f"{protocol['every']:,} steps, on {protocol['images_while_training']:,} images against "
+        f"{protocol['select_on']}; {versions}. Not as the paper's program: "
+        f"{'; '.join(points) or 'nothing in the protocol'}."
+    )
+
+
+def markdown(table: Table, header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    lines = [f"# {table.title}", "", line(header), "|" + "---|" * len(header), *map(line, rows), ""]
+    lines += [f"* {note}" for note in notes]
+    command = f"python benchmarks/make_table.py {table.name}"
+    return "\n".join([*lines, "", f"Written by `{command}` from benchmarks/results/records; not by hand.", ""])
+
+
+def comma_separated(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows([header, *rows])
+    return buffer.getvalue()
+
+
+def latex(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    def line(cells: Sequence[str]) -> str:
+        escaped = []
+        for cell in cells:
+            for special in ("&", "%", "_", "#"):
+                cell = cell.replace(special, f"\\{special}")
+            escaped.append(cell.replace("±", "$\\pm$"))
+        return " & ".join(escaped) + r" \\"
+
+    columns = f"l{'r' * (len(header) - 1)}"
+    inner = "\n".join(map(line, rows))
+    return f"\\begin{{tabular}}{{{columns}}}\n\\hline\n{line(header)}\n\\hline\n{inner}\n\\hline\n\\end{{tabular}}\n"
+
+
+def files(table: Table, tables: Tables, folder: Path) -> dict[str, str]:
+    """Names and contents of a table's files."""
+    header, rows, notes = body(table, tables, folder)
+    return {
+        f"{table.name}.md": markdown(table, header, rows, notes),
+        f"{table.name}.csv": comma_separated(header, rows),
+        f"{table.name}.tex": latex(header, rows),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", nargs="*", metavar="TABLE", help="default: all")
+    parser.add_argument("--records", metavar="DIR", type=Path, default=records.FOLDER)
+    parser.add_argument("--tables", metavar="FILE", type=Path, default=FILE)
+    parser.add_argument("--out", metavar="DIR", type=Path, default=FOLDER)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 where a file is stale")
+    options = parser.parse_args(argv)
+    try:
+        return _main(options)
+    except GSRError as error:
+        print(f"make_table.py: {in_one_line(error).text}", file=sys.stderr)
+        return error.exit_status
+
+
+def _main(options: argparse.Namespace) -> int:
+    tables = read_tables(options.tables)
+    for name in options.table:
+        if name not in tables.tables:
+            hint = near_miss(name, tables.tables)
+            raise RequestError(f"TABLE: found {name}; allowed: {', '.join(tables.tables)}{hint}")
+    stale = []
+    for name in options.table or tables.tables:
+        for file, content in files(tables.tables[name], tables, options.records).items():
+            path = options.out / file
+            if path.is_file() and path.read_text() == content:
+                continue
+            stale.append(str(path))
+            if not options.check:
+                options.out.mkdir(parents=True, exist_ok=True)
+                write_atomically(path, content)
+    for line in stale:
+        print(f"stale: {line}" if options.check else f"written: {line}")
+    return 1 if stale and options.check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
