@@ -261,16 +261,12 @@ def test_an_evaluation_that_fails_loses_no_step(
     assert [step for step, _ in checkpoints(run / "checkpoints")] == [6, 8]
 
 
-@pytest.mark.parametrize(
-    "line", ['{"step": 3}', '{"step": Infinity}', '{"step": 3, "all": {"frechet": null}, "rule": {}}', "\udcff", "[]"]
-)
-def test_lines_that_are_no_evaluations_are_passed_over(
-    line: str, tmp_path: Path, pixels: str, distances: list[float]
-) -> None:
+def test_lines_that_are_no_evaluations_are_passed_over(tmp_path: Path, pixels: str, distances: list[float]) -> None:
+    odd = ['{"step": 3}', '{"step": Infinity}', '{"step": 3, "all": {"frechet": null}, "rule": {}}', "\udcff", "[]"]
     distances += [1.0, 2.0, 3.0]
     run = trained(tmp_path, *MEASURED)
     with (run / "selection.jsonl").open("ab") as file:
-        file.write(line.encode(errors="surrogateescape") + b"\n")
+        file.writelines(line.encode(errors="surrogateescape") + b"\n" for line in odd)
     assert measured(run, "--best")["protocol"]["step"] == 2
     trained(tmp_path, *MEASURED, "--resume", "--steps", "6")
     with one_thread():
@@ -323,7 +319,7 @@ def test_killed_at_its_writes_a_run_has_the_evaluations_and_the_best_of_the_unin
     wanted = left(tmp_path / "whole")
     assert len(wanted[0]) == 4
     deaths = 0
-    for at in range(2, 24, 3):
+    for at in range(3, 24, 5):
         out = tmp_path / str(at)
         child = start(tmp_path, command_with, site, argv(out), at)
         if child.end() == -signal.SIGKILL:
@@ -331,7 +327,7 @@ def test_killed_at_its_writes_a_run_has_the_evaluations_and_the_best_of_the_unin
             with one_thread():
                 assert main(argv(out, "--resume")) == 0
         assert left(out) == wanted, at
-    assert deaths >= 5
+    assert deaths >= 3
 
 
 def test_with_two_ranks_the_first_measures_and_both_train_on_alike(
