@@ -69,7 +69,7 @@ def measured(table: Table, folder: Path) -> dict[str, Measured]:
             key = records.key_of("native", row.sections, seed, vars(row.protocol))
             path = records.path_of(key, folder)
             if path.is_file():
-                by_seed[seed] = records.read(path)
+                by_seed[seed] = records.read(path, key)
         found[name] = Measured(row, by_seed)
     return found
 
@@ -142,6 +142,8 @@ def _notes(table: Table, tables: Tables, found: dict[str, Measured]) -> list[str
     """Where values were read, how ours were made, and in which points that is not the paper's way."""
     sources = dict.fromkeys(value.source for row in table.rows.values() for value in row.published.values())
     notes = [f"Published, {name}: {tables.sources[name]}." for name in sources]
+    if "poster" in sources:
+        notes.append("Published deviations are over repeated sampling of one checkpoint, not over training seeds.")
     kept = [record for ours in found.values() for record in ours.by_seed.values()]
     if kept:
         notes.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -87,17 +88,22 @@ def read_tables(path: Path = FILE) -> Tables:
     version, sources = content.get("version"), _mapping(content.get("sources"), "sources")
     if not POSITIVE.accepts(version):
         raise ConfigurationError("version", repr(version), POSITIVE.allowed)
-    protocols = {name: _protocol(name, value) for name, value in _mapping(content["protocols"], "protocols").items()}
+    given_protocols = _mapping(content.get("protocols"), "protocols")
+    protocols = {name: _protocol(name, value) for name, value in given_protocols.items()}
     tables = {}
     for name, given in _mapping(content.get("tables"), "tables").items():
         _known(given, ("title", "protocol", "seeds", "rows"), f"tables.{name}")
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):  # its files are called so
+            raise ConfigurationError(f"tables.{name}", "a name", "allowed: small letters, digits and -")
         rows = {}
         for title, values in _mapping(given.get("rows"), f"tables.{name}.rows").items():
             rows[title] = _row(name, title, values, given, protocols, sources)
         for row in rows.values():
-            if row.baseline is not None and row.baseline not in rows:
+            others = [other for other in rows if other != row.name]
+            if row.baseline is not None and row.baseline not in others:
                 path_of = f"tables.{name}.rows.{row.name}.baseline"
-                raise ConfigurationError(path_of, row.baseline, f"no row of the table{near_miss(row.baseline, rows)}")
+                hint = near_miss(str(row.baseline), others)
+                raise ConfigurationError(path_of, repr(row.baseline), f"no other row of the table{hint}")
         tables[name] = Table(name, str(given.get("title", "")), rows)
     return Tables(version, sources, protocols, tables)
 
@@ -112,7 +118,7 @@ def overlaid(sections: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[
 
 _PROTOCOL: dict[str, Kind] = {
     "every": POSITIVE,
-    "images_while_training": POSITIVE,
+    "images_while_training": Kind("an integer, 2 or more", lambda value: POSITIVE.accepts(value) and value > 1),
     "select_on": one_of(*SELECT_ON),
     "images": POSITIVE,
     "repeats": POSITIVE,
@@ -148,7 +154,7 @@ def _row(
         if metric not in METRICS:
             raise ConfigurationError(where, "an unknown metric", f"allowed: {', '.join(METRICS)}")
         _known(value, [field.name for field in fields(Published)], where)
-        if value.get("source") not in sources:
+        if value.get("source") not in list(sources):
             raise ConfigurationError(f"{where}.source", repr(value.get("source")), f"allowed: {', '.join(sources)}")
         for key in ("value", "deviation", "margin"):
             if not is_number(value.get(key, 0 if key != "value" else None)):
@@ -161,9 +167,10 @@ def _row(
                 raise ConfigurationError(f"{path}.{key}", "a key of a row that is run", "it needs configuration")
         return Row(table, name, None, None, (), None, given.get("baseline"), published, str(given.get("note", "")))
     seeds, protocol = (given.get(key, of_table.get(key)) for key in ("seeds", "protocol"))
-    if not isinstance(seeds, list) or not seeds or len(set(seeds)) < len(seeds) or not all(map(COUNT.accepts, seeds)):
+    valid = isinstance(seeds, list) and seeds and all(COUNT.accepts(seed) and seed < 2**31 for seed in seeds)
+    if not valid or len(set(seeds)) < len(seeds):
         raise ConfigurationError(f"{path}.seeds", repr(seeds), "allowed: a list of different integers, 0 or more")
-    if protocol not in protocols:
+    if protocol not in list(protocols):
         raise ConfigurationError(f"{path}.protocol", repr(protocol), f"allowed: {', '.join(protocols)}")
     sections = _at(path, lambda: _sections(str(configuration), given.get("overrides", {})))
     rest = (given.get("baseline"), published, str(given.get("note", "")))

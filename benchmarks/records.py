@@ -18,6 +18,7 @@ from typing import Any
 
 from studiogan_gsr.errors import GSRError, reason
 from studiogan_gsr.files import write_atomically
+from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.settings import regularizer_settings
 
 VERSION = 1
@@ -36,8 +37,9 @@ class Record:
 
     version: of this format.  key: see `key_of`.  title: for people.
     host: with commit and patch of a checkout.  sections, seed, protocol: what the key is made of.
-    data: digests and class counts.  steps: trained.  ranks: of each, its device and packages and how often its
-    regularizer acted.  penalties: (step, penalty) at print intervals; none without a regularizer.
+    data: digests and class counts.  steps: trained.
+    ranks: of each, its device and packages, and in how many generator updates its regularizer acted, over restarts.
+    penalties: (step, penalty) at print intervals, of a regularizer that tells them.
     hours: of training and evaluation.  results: of `studiogan-gsr evaluate`, of the last and the best checkpoint.
     git: the commit of this repository, and whether files differed from it.
     """
@@ -82,18 +84,22 @@ class Record:
             if self.penalties or any(rank.get("regularizer") for rank in self.ranks):
                 raise RecordError(f"{self.key}: has a regularizer, and its configuration has none")
             return
+        updates = self.steps * int(self.sections["OPTIMIZATION"].get("g_updates_per_step", 1))
         for number, rank in enumerate(self.ranks):
             if not str(rank.get("regularizer", "")).startswith(f"{settings.name} of "):
                 raise RecordError(f"{self.key}: rank {number} reports no {settings.name}")
-            acted, steps = rank.get("acted"), rank.get("generator_steps")
-            if not isinstance(acted, int) or acted != steps:
-                raise RecordError(f"{self.key}: {settings.name} acted in {acted} of {steps} steps of rank {number}")
+            if (acted := rank.get("acted")) != updates:
+                told = f"{settings.name} acted in {acted} of {updates} updates of rank {number}"
+                raise RecordError(f"{self.key}: {told}")
         steps, penalties = [step for step, _ in self.penalties], [penalty for _, penalty in self.penalties]
-        watches = settings.options.get("weight") == 0  # no penalty
+        ours = settings.name == "gsr"
+        if not ours and not steps:
+            return
         if not steps or steps != sorted(set(steps)) or steps[0] != 1 or steps[-1] != self.steps:
             raise RecordError(f"{self.key}: {settings.name}'s penalties are not of the first to the last step")
-        if not all(math.isfinite(penalty) and (watches or penalty > 0) for penalty in penalties):
-            raise RecordError(f"{self.key}: {settings.name}'s penalties are not all above zero: it has not acted")
+        watches = ours and settings.options.get("weight") == 0
+        if not all(math.isfinite(penalty) and (penalty == 0 if watches else penalty > 0) for penalty in penalties):
+            raise RecordError(f"{self.key}: {settings.name}'s penalties are not what its weight makes them")
 
     def _check_result(self, which: str) -> None:
         result = self.results.get(which)
@@ -102,19 +108,44 @@ class Record:
         distance = result.get("all", {}).get("frechet", {}).get("mean")
         if not isinstance(distance, float) or not math.isfinite(distance):
             raise RecordError(f"{self.key}: the {which} checkpoint's distance is {distance}")
-        told = result["protocol"]
-        for key in ("images", "repeats", "batch_norm", "neighbours"):
+        told, selection = result["protocol"], result["protocol"]["selection"]
+        for key in ("backbone", "images", "repeats", "batch_norm", "neighbours"):
             if told[key] != self.protocol[key]:
                 found, wanted = told[key], self.protocol[key]
                 raise RecordError(f"{self.key}: the {which} checkpoint was measured with {key} {found}, not {wanted}")
+        split = "reference" if self.protocol["select_on"] == "reference" else "test"
+        if told["reference"]["split"] != split:
+            found = told["reference"]["split"]
+            raise RecordError(f"{self.key}: the {which} checkpoint was measured on {found}, not {split}")
+        if which == "last" and told["step"] != self.steps:
+            raise RecordError(f"{self.key}: the last checkpoint is of step {told['step']}, not {self.steps}")
+        chosen = ("select_on", "images") if which == "best" else ()
+        wanted = {"select_on": self.protocol["select_on"], "images": self.protocol["images_while_training"]}
+        if any(not selection or selection[key] != wanted[key] for key in chosen):
+            raise RecordError(f"{self.key}: the best checkpoint was chosen by another protocol")
+        if told["data"] != self.sections["DATA"]["name"] or self.data.get("name") != told["data"]:
+            raise RecordError(f"{self.key}: the {which} checkpoint was measured on {told['data']}")
         if not told["checkpoint_rule"].startswith(which):
             raise RecordError(f"{self.key}: the {which} checkpoint was chosen as {told['checkpoint_rule']}")
 
 
 def key_of(host: str, sections: Mapping[str, Any], seed: int, protocol: Mapping[str, Any]) -> str:
-    """Twelve digits that tell runs apart."""
-    what = json.dumps([host, sections, seed, dict(protocol)], sort_keys=True)
+    """Twelve digits that tell runs apart: of the configuration with StudioGAN's defaults, seed and protocol.
+
+    A protocol's name does not count, nor whether a number is written 1 or 1.0.
+    """
+    whole = read_configuration(sections).sections()
+    how = {name: value for name, value in protocol.items() if name != "name"}
+    what = json.dumps(_plain([host, whole, seed, how]), sort_keys=True)
     return hashlib.sha256(what.encode()).hexdigest()[:12]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def path_of(key: str, folder: Path) -> Path:
@@ -131,8 +162,8 @@ def write(record: Record, folder: Path) -> Path:
     return path
 
 
-def read(path: Path) -> Record:
-    """RecordError, with its path, where it is damaged or proves too little."""
+def read(path: Path, key: str) -> Record:
+    """RecordError, with its path, where it is damaged, of another run than the key's, or proves too little."""
     try:
         content = json.loads(path.read_text())
         names = [field.name for field in dataclasses.fields(Record)]
@@ -141,9 +172,11 @@ def read(path: Path) -> Record:
             raise RecordError(f"found other fields than a record's: {odd}")
         record = Record(**{**content, "penalties": [(int(step), float(p)) for step, p in content["penalties"]]})
         record.check()
+        if record.key != key:
+            raise RecordError(f"is of the run {record.key}, not {key}")
     except RecordError as error:
         raise RecordError(f"{path}: {error}") from error
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except Exception as error:
         raise RecordError(f"{path}: damaged: {reason(error)}") from error
     return record
 

@@ -31,8 +31,8 @@ from filelock import FileLock, Timeout
 from paper_tables import FILE, Protocol, Row, read_tables
 from records import Record, RecordError
 
-from studiogan_gsr.errors import GSRError, RequestError, in_one_line, near_miss
-from studiogan_gsr.files import lines_by_step
+from studiogan_gsr.errors import GSRError, RequestError, in_one_line, near_miss, reason
+from studiogan_gsr.files import lines_by_step, write_atomically
 
 PACKAGES = ("studiogan-gsr", "torch", "torchvision", "numpy")
 _PRINT = 100  # steps between log lines, which hold the penalties of a record
@@ -63,7 +63,7 @@ class Run:
         """Its record, or why there is none that is valid."""
         path = records.path_of(self.key, Path(self.records))
         try:
-            return (records.read(path), "") if path.is_file() else (None, "")
+            return (records.read(path, self.key), "") if path.is_file() else (None, "")
         except RecordError as error:
             return None, str(error)
 
@@ -94,6 +94,7 @@ def perform(run: Run) -> Path:
     """
     from studiogan_gsr.analysis import evaluate as evaluation
     from studiogan_gsr.hosts.native.run import Options, train
+    from studiogan_gsr.hosts.native.selection import evaluations
 
     out, protocol = Path(run.out), run.protocol
     trainer = train(
@@ -131,14 +132,12 @@ def perform(run: Run) -> Path:
         )
         results[which] = evaluation.evaluate(out, how)
     told, log = json.loads((out / "run.json").read_text()), lines_by_step(out / "log.jsonl")
-    regularization, optimization = trainer.regularization, trainer.configuration.OPTIMIZATION
-    trained_here = run.steps - int(told["starts"][-1]["step"])
+    regularization = trainer.regularization
     rank = {
         "device": told["device"],
         "packages": {name: version(name) for name in PACKAGES},
         "regularizer": None if regularization is None else regularization.summary,
-        "acted": 0 if regularization is None else regularization.attachment.steps,
-        "generator_steps": trained_here * optimization.g_updates_per_step,
+        "acted": trainer.acted,
     }
     penalty = f"{regularization.name}/penalty" if regularization is not None else ""
     record = Record(
@@ -153,7 +152,11 @@ def perform(run: Run) -> Path:
         steps=trainer.steps,
         ranks=[rank],
         penalties=[(line["step"], line[penalty]) for line in log if penalty in line],
-        hours={"training": log[-1]["seconds"] / 3600, "evaluation": (time.perf_counter() - began) / 3600},
+        hours={
+            "training": log[-1]["seconds"] / 3600,
+            "evaluation while training": sum(line["seconds"] for line in evaluations(out)) / 3600,
+            "evaluation": (time.perf_counter() - began) / 3600,
+        },
         results=results,
         git=records.git_state(Path(__file__).parent),
         time=datetime.now(timezone.utc).isoformat(),
@@ -166,8 +169,10 @@ def one(specification: Path) -> int:
     content = json.loads(specification.read_text())
     run = Run(**{**content, "protocol": Protocol(**content["protocol"])})
     try:
-        with FileLock(f"{run.out}.lock", timeout=0):
-            perform(run)
+        Path(run.records).mkdir(parents=True, exist_ok=True)
+        with FileLock(Path(run.records) / f".{run.key}.lock", timeout=0):
+            if run.done()[0] is None:  # another process may have made it since
+                perform(run)
     except Timeout:
         print(f"run.py: {run.title}: another process is at it", file=sys.stderr)
         return 1
@@ -195,20 +200,15 @@ def perform_all(runs: Sequence[Run], places: Sequence[dict[str, str]]) -> list[s
                 run = waiting.get_nowait()
             except queue.Empty:
                 return
-            out = Path(run.out)
-            out.parent.mkdir(parents=True, exist_ok=True)
-            specification = out.with_suffix(".json")
-            specification.write_text(json.dumps(dataclasses.asdict(run)))
-            print(f"begun: {run.title} ({number - waiting.qsize()} of {number}), output in {out}.log", flush=True)
+            print(f"begun: {run.title} ({number - waiting.qsize()} of {number}), output in {run.out}.log", flush=True)
             began = time.perf_counter()
-            with out.with_suffix(".log").open("a") as log:
-                command = [sys.executable, __file__, "--one", str(specification)]
-                status = subprocess.call(command, stdout=log, stderr=log, env={**os.environ, **environment})
-            hours = (time.perf_counter() - began) / 3600
+            try:
+                status, last = _in_a_process(run, environment)
+            except OSError as error:
+                status, last = 1, reason(error)
             if status == 0:
-                print(f"done: {run.title}, {hours:.2f} h", flush=True)
+                print(f"done: {run.title}, {(time.perf_counter() - began) / 3600:.2f} h", flush=True)
             else:
-                last = (out.with_suffix(".log").read_text(errors="replace").splitlines() or ["no output"])[-1]
                 failed.append(f"{run.title}: status {status}: {last}")
                 print(f"failed: {failed[-1]}", flush=True)
 
@@ -218,6 +218,18 @@ def perform_all(runs: Sequence[Run], places: Sequence[dict[str, str]]) -> list[s
     for worker in workers:
         worker.join()
     return failed
+
+
+def _in_a_process(run: Run, environment: dict[str, str]) -> tuple[int, str]:
+    """The exit status, and the last line that it printed."""
+    out = Path(run.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    specification, log = out.with_suffix(".json"), out.with_suffix(".log")
+    write_atomically(specification, json.dumps(dataclasses.asdict(run)))
+    with log.open("a") as file:
+        command = [sys.executable, __file__, "--one", str(specification)]
+        status = subprocess.call(command, stdout=file, stderr=file, env={**os.environ, **environment})
+    return status, (log.read_text(errors="replace").splitlines() or ["no output"])[-1]
 
 
 def gpus(device: str | None) -> list[dict[str, str]]:
@@ -235,11 +247,11 @@ def cost(runs: Sequence[Run], folder: Path) -> list[str]:
     speeds: dict[tuple[str, str], list[float]] = {}
     for path in folder.glob("*.json"):
         try:
-            record = records.read(path)
+            record = records.read(path, path.stem)
         except RecordError:
             continue
         what = _shape(record.sections), str(record.ranks[0]["device"])
-        speeds.setdefault(what, []).append(record.hours["training"] / record.steps)
+        speeds.setdefault(what, []).append(sum(record.hours.values()) / record.steps)
     lines, gigabytes = [], 0.0
     for run in runs:
         timed = {
@@ -323,7 +335,7 @@ def _run(options: argparse.Namespace) -> int:
         print("\n".join([f"{len(todo)} of {len(runs)} runs are to be made:", *cost(todo, options.records)]))
         return 0
     failed = perform_all(todo, gpus(options.device))
-    print(f"{len(runs) - len(failed)} of {len(runs)} runs have records")
+    print(f"{sum(run.done()[0] is not None for run in runs)} of {len(runs)} runs have records")
     for line in failed:
         print(f"failed: {line}")
     return 1 if failed else 0

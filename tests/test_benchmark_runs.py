@@ -85,7 +85,7 @@ def test_a_record_holds_all_that_made_a_run(record: dict[str, Any]) -> None:
     assert not {"root", "packed"} & set(record["data"])
     (rank,) = record["ranks"]
     assert rank["regularizer"].startswith("gsr of studiogan-gsr ")
-    assert (rank["acted"], rank["generator_steps"]) == (4, 4)
+    assert rank["acted"] == 4
     assert "torch" in rank["packages"]
     assert [step for step, _ in record["penalties"]] == [1, 4]
     assert set(record["results"]) == {"last", "best"}
@@ -117,14 +117,21 @@ def _set(*places: Any) -> Callable[[dict[str, Any]], None]:
         (_set("penalties", []), "penalties are not of the first to the last step"),
         (_set("penalties", [[1, 0.2]]), "penalties are not of the first to the last step"),
         (_set("penalties", [[2, 0.2], [4, 0.2]]), "penalties are not of the first to the last step"),
-        (_set("penalties", [[1, 0.2], [4, 0.0]]), "it has not acted"),
-        (_set("penalties", [[1, float("nan")], [4, 0.1]]), "it has not acted"),
+        (_set("penalties", [[1, 0.2], [4, 0.0]]), "not what its weight makes them"),
+        (_set("penalties", [[1, float("nan")], [4, 0.1]]), "not what its weight makes them"),
+        (_set("penalties", [[float("inf"), 0.1], [4, 0.1]]), "damaged: OverflowError"),
         (_set("ranks", []), "no rank has reported"),
         (_set("ranks", 0, "regularizer", None), "rank 0 reports no gsr"),
-        (_set("ranks", 0, "acted", 3), "acted in 3 of 4 steps of rank 0"),
+        (_set("ranks", 0, "acted", 3), "acted in 3 of 4 updates of rank 0"),
+        (_set("ranks", 0, "acted", 0), "acted in 0 of 4 updates of rank 0"),
         (_set("results", "best", None), "the best checkpoint has not been measured"),
         (_set("results", "last", "all", "frechet", "mean", None), "the last checkpoint's distance is None"),
         (_set("results", "last", "protocol", "images", 47), "measured with images 47, not 48"),
+        (_set("results", "best", "protocol", "backbone", "other"), "measured with backbone other, not pixels"),
+        (_set("results", "best", "protocol", "reference", "split", "validation"), "measured on validation, not test"),
+        (_set("results", "last", "protocol", "step", 2), "the last checkpoint is of step 2, not 4"),
+        (_set("results", "best", "protocol", "selection", None), "was chosen by another protocol"),
+        (_set("data", "name", "Digits_LT_rho10"), "was measured on Digits_LT_rho50"),
         (_set("results", "last", "protocol", "checkpoint_rule", "step 2, by name"), "chosen as step 2"),
         (_set("version", 0), "found format 0"),
         (_set("more", 1), "other fields than a record's: more"),
@@ -133,19 +140,21 @@ def _set(*places: Any) -> Callable[[dict[str, Any]], None]:
 def test_a_record_that_proves_too_little_is_refused_by_its_path(
     record: dict[str, Any], change: Callable[[dict[str, Any]], None], told: str, tmp_path: Path
 ) -> None:
-    path = tmp_path / "a.json"
+    path, key = records.path_of(record["key"], tmp_path), record["key"]
     path.write_text(json.dumps(record))
-    assert isinstance(records.read(path), Record)
+    assert isinstance(records.read(path, key), Record)
+    with pytest.raises(RecordError, match=f"is of the run {key}, not other"):
+        records.read(path, "other")
     content = json.loads(json.dumps(record))
     change(content)
     path.write_text(json.dumps(content))
     with pytest.raises(RecordError) as caught:
-        records.read(path)
+        records.read(path, key)
     assert str(caught.value).startswith(f"{path}: ")
     assert told in str(caught.value)
     path.write_text(json.dumps(record)[:-30])
     with pytest.raises(RecordError, match="damaged"):
-        records.read(path)
+        records.read(path, key)
 
 
 def test_a_record_without_a_regularizer_must_have_none(record: dict[str, Any], tmp_path: Path) -> None:
@@ -155,10 +164,10 @@ def test_a_record_without_a_regularizer_must_have_none(record: dict[str, Any], t
     path = tmp_path / "a.json"
     path.write_text(json.dumps(content))
     with pytest.raises(RecordError, match="has a regularizer, and its configuration has none"):
-        records.read(path)
+        records.read(path, content["key"])
     content["penalties"], content["ranks"][0]["regularizer"] = [], None
     path.write_text(json.dumps(content))
-    records.read(path)
+    records.read(path, content["key"])
 
 
 def test_a_run_that_was_interrupted_goes_on_and_one_that_is_done_is_not_run_again(
@@ -174,10 +183,12 @@ def test_a_run_that_was_interrupted_goes_on_and_one_that_is_done_is_not_run_agai
         )  # fmt: skip
         train(run.sections, half)
         assert run.done() == (None, "")
-        runs.perform(run)
+        for _ in range(2):  # the second as after a kill between training and record
+            records.path_of(run.key, tmp_path / "records").unlink(missing_ok=True)
+            runs.perform(run)
     record, _ = run.done()
     assert record is not None
-    assert record.ranks[0]["acted"] == record.ranks[0]["generator_steps"] == 2
+    assert record.ranks[0]["acted"] == 4  # over the restart
     assert [step for step, _ in record.penalties] == [1, 2, 4]
     assert "reference" in record.results["best"]["protocol"]["checkpoint_rule"]
     tables = ["--tables", str(tmp_path / "tables.yaml"), "--records", str(tmp_path / "records")]
@@ -211,7 +222,12 @@ def test_one_run_that_fails_does_not_stop_the_others(
     assert last.startswith("failed: tiny: lost, seed 5: status 2: run.py: tiny: lost, seed 5: ")
     assert "needs train/ and valid/" in last
     (path,) = (tmp_path / "records").glob("*.json")
-    assert records.read(path).ranks[0]["regularizer"] is None
+    assert records.read(path, path.stem).ranks[0]["regularizer"] is None
+    (tmp_path / "file").touch()
+    argv += ["--records", str(tmp_path / "other")]
+    assert runs.main([*argv, "--out", str(tmp_path / "file" / "runs")]) == 1  # no folder can be there
+    assert "0 of 2 runs have records" in capsys.readouterr().out
+    argv = argv[:-2]
     assert runs.main([*argv, "--dry-run"]) == 0
     told = capsys.readouterr().out
     assert "lost, seed 5: 4 steps, 0.0 h on CPU" in told  # as the other, which is timed
@@ -315,3 +331,13 @@ def test_records_of_different_distances_make_no_table(
 
 def test_the_committed_tables_are_what_the_committed_records_make() -> None:
     assert make_table.main(["--check"]) == 0
+
+
+def test_keys_do_not_follow_how_a_configuration_is_written() -> None:
+    plain = {"DATA": {"name": "CIFAR10_LT_rho100"}, "OPTIMIZATION": {"total_steps": 5}}
+    one, same, other = ({**plain, "REGULARIZER": {"name": "gsr", "weight": weight}} for weight in (1, 1.0, 0.9))
+    how, more = {"images": 5}, {"images": 6}
+    key = records.key_of("native", one, 0, {"name": "a", **how})
+    assert records.key_of("native", {**same, "MODEL": {"backbone": "resnet"}}, 0, {"name": "b", **how}) == key
+    for changed in (("native", other, 0, how), ("native", one, 1, how), ("native", one, 0, more)):
+        assert records.key_of(*changed) != key

@@ -79,7 +79,11 @@ def test_an_override_replaces_keys_and_leaves_the_shipped_one_alone() -> None:
     ("place", "value", "told"),
     [
         ("tables.ada.rows.SNGAN + ADA.configuration", "CIFAR10_LT/SNGAN-AD", "did you mean CIFAR10_LT/SNGAN-ADA"),
-        ("tables.ada.rows.SNGAN + ADA.baseline", "SNGAN + AD", "no row of the table; did you mean SNGAN + ADA"),
+        (
+            "tables.ada.rows.SNGAN + ADA.baseline",
+            "SNGAN + AD",
+            "did you mean SNGAN + ADA + gSR",
+        ),
         (
             "tables.ada.rows.SNGAN + ADA.overrides",
             {"MODEL": {"z_dimm": 3}},
@@ -96,13 +100,20 @@ def test_an_override_replaces_keys_and_leaves_the_shipped_one_alone() -> None:
         ("tables.later-work.rows.StyleGAN2-ADA, CIFAR10-LT.seeds", [0], "it needs configuration"),
         ("protocols.paper.select_on", "test", "one of validation, reference"),
         ("protocols.paper.images", 0, "a positive integer"),
+        ("tables.ada.rows.SNGAN + ADA.baseline", "SNGAN + ADA", "no other row of the table"),
+        ("tables.ada.rows.SNGAN + ADA.baseline", ["x"], "no other row of the table"),
+        ("tables.ada.rows.SNGAN + ADA.seeds", [[1]], "different integers"),
+        ("tables.ada.protocol", ["paper"], "allowed: paper, validation"),
+        ("tables.ada.rows.SNGAN + ADA.published", {"fid": {"value": 3.0, "source": {}}}, "allowed: poster"),
+        ("tables.../x", {"rows": {}}, "small letters, digits and -"),
+        ("protocols", None, "a mapping of names"),
         ("version", "1", "a positive integer"),
         ("table", {}, "did you mean tables"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_place(place: str, value: Any, told: str, tmp_path: Path) -> None:
     content = yaml.safe_load(FILE.read_text())
-    inner, keys = content, place.split(".")
+    inner, keys = content, place.split(".", 1 if "/" in place else -1)
     for key in keys[:-1]:
         inner = inner[key]
     inner[keys[-1]] = value
@@ -110,4 +121,7 @@ def test_what_is_wrong_is_named_with_its_place(place: str, value: Any, told: str
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     with pytest.raises(ConfigurationError, match=re.escape(told)) as caught:
         read_tables(path)
-    assert keys[-1].rstrip("s") in str(caught.value) or keys[-2] in str(caught.value)
+    named = (
+        keys[-2] if keys[-1] in ("overrides", "configuration") else keys[-1]
+    )  # what is in it has a place of its own
+    assert named in str(caught.value)

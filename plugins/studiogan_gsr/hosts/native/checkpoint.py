@@ -59,6 +59,7 @@ def save_checkpoint(
         for name, state in _states(trainer, run_name, seed).items():
             _write(state, partial / f"model={name}-current-weights-step={trainer.steps}.pth")
         native = {"step": trainer.steps, "drawn": drawn, "noise": noise, "ada_signs": signs, "elapsed": elapsed}
+        native["acted"] = trainer.acted
         _write(native, partial / _NATIVE)
         _flush_folder(partial)
         if target.exists():  # written by a run that was resumed from an earlier step
@@ -159,6 +160,7 @@ def load_checkpoint(trainer: Trainer, folder: Path) -> Restored:
     if trainer.ada is not None and d_file.get("aa_p", "N/A") != "N/A":
         trainer.ada.p.copy_(torch.as_tensor(d_file["aa_p"]))
     trainer.steps = int(d_file["step"])
+    trainer.acted_before = 0 if native is None else int(native.get("acted", 0))
     messages = []
     if trainer.lecam is not None:
         averages = d_file.get("lecam_emas") or {}

@@ -81,6 +81,7 @@ class Trainer:
             assert loss.lecam_ema_start_iter is not None
             self.lecam = LeCam(loss.lecam_ema_decay, loss.lecam_ema_start_iter, device)
         self.steps = 0
+        self.acted_before = 0  # see `acted`, of what was resumed
         # The last step's losses; a NaN or Inf in any step so far turns `finite` to false for good.
         self.losses: dict[str, Tensor] = {}
         self.finite = torch.ones((), dtype=torch.bool, device=device)
@@ -88,6 +89,11 @@ class Trainer:
         self._conditional_loss, self._class_weight = conditional_loss(model, loss), loss.cond_lambda or 0.0
         self._lecam_weight = loss.lecam_lambda or 0.0
         self._norms = [m for m in self.generator.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+
+    @property
+    def acted(self) -> int:
+        """Generator updates that the regularizer has acted in, since step 1 and over restarts; 0 without one."""
+        return 0 if self.regularization is None else self.acted_before + self.regularization.attachment.steps
 
     @property
     def ada(self) -> ADA | None:
