@@ -64,14 +64,18 @@ def measured(table: Table, folder: Path) -> dict[str, Measured]:
     for name, row in table.rows.items():
         by_seed = {}
         for seed in row.seeds if row.sections is not None else ():
-            assert row.protocol is not None
-            assert row.sections is not None
-            key = records.key_of("native", row.sections, seed, vars(row.protocol))
+            key = _key(row, seed)
             path = records.path_of(key, folder)
             if path.is_file():
                 by_seed[seed] = records.read(path, key)
         found[name] = Measured(row, by_seed)
     return found
+
+
+def _key(row: Row, seed: int) -> str:
+    assert row.sections is not None
+    assert row.protocol is not None
+    return records.key_of("native", row.sections, seed, vars(row.protocol))
 
 
 def difference(ours: dict[int, float], baseline: dict[int, float]) -> tuple[float, float | None] | None:
@@ -236,7 +240,12 @@ def _main(options: argparse.Namespace) -> int:
         if name not in tables.tables:
             hint = near_miss(name, tables.tables)
             raise RequestError(f"TABLE: found {name}; allowed: {', '.join(tables.tables)}{hint}")
-    stale = []
+    stale, known = [], {path.stem for path in options.records.glob("*.json")}
+    for table in tables.tables.values():
+        for row in table.rows.values():
+            known -= {_key(row, seed) for seed in row.seeds}
+    for key in sorted(known):
+        print(f"no row has this record, or not any more: {records.path_of(key, options.records)}")
     for name in options.table or tables.tables:
         for file, content in files(tables.tables[name], tables, options.records).items():
             path = options.out / file

@@ -144,7 +144,7 @@ def perform(run: Run) -> Path:
         version=records.VERSION,
         key=run.key,
         title=run.title,
-        host={"name": "native", "speed": told["speed"]},
+        host={"name": "native", "speed": told["speed"], "starts": told["starts"]},
         sections=run.sections,
         seed=run.seed,
         protocol=dataclasses.asdict(protocol),
@@ -319,6 +319,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.data is None and not options.dry_run:
         raise RequestError("--data is needed: where the data sets are, or are downloaded to")
     wanted = [row for name, row in rows.items() if not options.only or name in options.only]
+    for seed in options.seeds or []:
+        if any(row.seeds and seed not in row.seeds for row in wanted):
+            print(f"seed {seed} is not one of the table's: its record is kept, and no table shows it")
     runs = planned(wanted, options.seeds, str(options.data), options.out, options.records)
     if not runs:
         raise RequestError(f"{options.table}: none of these rows is run; they are other people's values")

@@ -95,6 +95,9 @@ def test_a_record_holds_all_that_made_a_run(record: dict[str, Any]) -> None:
         assert result["protocol"]["reference"]["split"] == "test"
     assert len(record["git"]["commit"]) == 40
     assert record["hours"]["training"] > 0
+    (start,) = record["host"]["starts"]
+    assert start["step"] == 0
+    assert "torch" in start["versions"]
 
 
 def _set(*places: Any) -> Callable[[dict[str, Any]], None]:
@@ -284,7 +287,9 @@ def kept(folder: Path, record: dict[str, Any], distances: dict[str, dict[int, fl
     return ["tiny", "--tables", str(path), "--records", str(folder / "records"), "--out", str(folder / "out")]
 
 
-def test_a_table_has_means_deviations_and_paired_intervals(record: dict[str, Any], tmp_path: Path) -> None:
+def test_a_table_has_means_deviations_and_paired_intervals(
+    record: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     distances = {"plain": {5: 30.0, 6: 34.0, 7: 32.0}, "gsr": {5: 20.0, 6: 21.0}}
     argv = kept(tmp_path, record, distances)
     assert make_table.main(argv) == 0
@@ -302,7 +307,12 @@ def test_a_table_has_means_deviations_and_paired_intervals(record: dict[str, Any
     assert "48 images, 2 times, against 200 of test, by pixels" in told
     assert "A row without seeds has not been run here." in told
     assert (tmp_path / "out" / "tiny.tex").read_text().count("\\\\") == 1 + len(rows)
+    (tmp_path / "records" / "0123456789ab.json").write_text("{}")
+    capsys.readouterr()
     assert make_table.main([*argv, "--check"]) == 0
+    told_more = capsys.readouterr().out
+    assert told_more.count("\n") == 1
+    assert "no row has this record, or not any more: " in told_more
     (tmp_path / "out" / "tiny.md").write_text(told.replace("32 ± 2", "31 ± 2"))
     assert make_table.main([*argv, "--check"]) == 1
     assert "31 ± 2" in (tmp_path / "out" / "tiny.md").read_text()

@@ -69,7 +69,7 @@ def load_trained(path: Path, config: str | None = None, averaged: bool | None = 
     rule, chosen = "best" if best else "last", None
     if run is not None and run != folder:  # of the native host
         saved = dict(checkpoints(run / "checkpoints"))
-        # A run that is killed may have measured a step that it did not save.
+        # Of a checkpoint that was removed by hand, the evaluation is still there.
         line = best_evaluation(run, max(saved)) if saved else None
         if best and line is not None:
             if folder == path:

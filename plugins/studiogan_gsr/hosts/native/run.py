@@ -389,7 +389,13 @@ class _Run:
         for half in self.out.glob(".*.partial"):  # of a run that was killed
             half.unlink()
         path = self.out / "run.json"
+        device = torch.cuda.get_device_name() if self.device.type == "cuda" else f"CPU ({platform.machine()})"
+        versions = {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("studiogan-gsr", "torch", "torchvision", "numpy", "pillow")},
+        }
         start = {"step": self.trainer.steps, "time": datetime.now(timezone.utc).isoformat()}
+        start |= {"device": device, "versions": versions}
         if self.restored.folder is not None:
             start["checkpoint"] = str(self.restored.folder.resolve())
         record = {
@@ -397,13 +403,10 @@ class _Run:
             "starts": [*self._starts(), start],
             "seed": self.options.seed,
             "ranks": self.ranks,
-            "device": torch.cuda.get_device_name() if self.device.type == "cuda" else f"CPU ({platform.machine()})",
+            "device": device,
             "threads": torch.get_num_threads(),
             "speed": dataclasses.asdict(self.options.speed),
-            "versions": {
-                "python": platform.python_version(),
-                **{name: version(name) for name in ("studiogan-gsr", "torch", "torchvision", "numpy", "pillow")},
-            },
+            "versions": versions,
             "regularizer": _plugin_record(self.trainer),
             "data": self.data.record,
         }
