@@ -29,12 +29,13 @@ FOLDER = Path(__file__).with_name("results") / "tables"
 CONFIDENCE = 0.95
 UNKNOWN, NOTHING = "unknown", "-"
 PUBLISHED = {"fid": "FID", "is": "IS", "fid_few": "FID of few-shot classes"}
-# Title, checkpoint, set of classes, metric; "{}" is what the Frechet distance is called.
+# Title, checkpoint, set of classes, metric; "{}" is what the Frechet distance is called, {network} a network other than
+# FID's.
 COLUMNS = (
     ("{}, best", "best", "all", "frechet"),
     ("{}, last", "last", "all", "frechet"),
     ("{} of the tail, best", "best", "tail", "frechet"),
-    ("IS, best", "best", "all", "inception_score"),
+    ("IS{network}, best", "best", "all", "inception_score"),
     ("recall of the tail, best", "best", "tail", "recall"),
 )
 
@@ -104,7 +105,8 @@ def body(table: Table, tables: Tables, folder: Path) -> tuple[list[str], list[li
     published = [name for name in PUBLISHED if any(name in row.published for row in table.rows.values())]
     ours = COLUMNS if any(row.sections is not None for row in table.rows.values()) else ()
     header = ["", *(f"published {PUBLISHED[name]}" for name in published)]
-    header += [title.format(distance) for title, *_ in ours]
+    network = distance.removeprefix("FD") if distance != "FID" else ""
+    header += [title.format(distance, network=network) for title, *_ in ours]
     header += [f"{distance}, best, over the baseline", "seeds"] if ours else []
     lines = []
     for name, of_row in found.items():
@@ -174,8 +176,8 @@ def _how(record: Record, paper: Protocol | None) -> str:
         f"native host, {record.steps:,} steps; {rank['device']}; {told['images']:,} images, {told['repeats']} times, "
         f"against {reference['images']:,} of {reference['split']}, by {told['backbone']}; best: of every "
         f"{protocol['every']:,} steps, on {protocol['images_while_training']:,} images against "
-        f"{protocol['select_on']}; {versions}. Not as the paper's program: "
-        f"{'; '.join(points) or 'nothing in the protocol'}."
+        f"{protocol['select_on']}; {versions}."
+        + (f" Not as the paper's program: {'; '.join(points) or 'nothing in the protocol'}." if paper else "")
     )
 
 

@@ -298,6 +298,7 @@ def test_a_table_has_means_deviations_and_paired_intervals(
     assert table["plain"]["FD-Pixels, best"] == "32 ± 2"
     assert table["gsr"]["FD-Pixels, best"] == "20.5 ± 0.71"
     assert table["gsr"]["published FID"] == "18.50 ± 0.10"
+    assert "IS-Pixels, best" in header
     assert table["plain"]["published FID"] == "unknown"
     assert (table["plain"]["seeds"], table["gsr"]["seeds"], table["lost"]["seeds"]) == ("3", "2", "0")
     # Of the seeds 5 and 6: -10 and -13; t(0.975, 1) = 12.706, the deviation of the mean 1.5.
