@@ -29,8 +29,8 @@ FOLDER = Path(__file__).with_name("results") / "tables"
 CONFIDENCE = 0.95
 UNKNOWN, NOTHING = "unknown", "-"
 PUBLISHED = {"fid": "FID", "is": "IS", "fid_few": "FID of few-shot classes"}
-# Title, checkpoint, set of classes, metric; "{}" is what the Frechet distance is called, {network} a network other than
-# FID's.
+# Title, checkpoint, set of classes, metric.  In titles: what the Frechet distance is called, and its network if that
+# is not FID's.
 COLUMNS = (
     ("{}, best", "best", "all", "frechet"),
     ("{}, last", "last", "all", "frechet"),
