@@ -9,8 +9,6 @@ The only writer of the files in benchmarks/results/tables.
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from scipy import stats
 
 from studiogan_gsr.errors import GSRError, RequestError, in_one_line, near_miss
 from studiogan_gsr.files import write_atomically
+from studiogan_gsr.report import comma_separated, latex
 
 FOLDER = Path(__file__).with_name("results") / "tables"
 CONFIDENCE = 0.95
@@ -189,26 +188,6 @@ def markdown(table: Table, header: Sequence[str], rows: Sequence[Sequence[str]],
     lines += [f"* {note}" for note in notes]
     command = f"python benchmarks/make_table.py {table.name}"
     return "\n".join([*lines, "", f"Written by `{command}` from benchmarks/results/records; not by hand.", ""])
-
-
-def comma_separated(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([header, *rows])
-    return buffer.getvalue()
-
-
-def latex(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    def line(cells: Sequence[str]) -> str:
-        escaped = []
-        for cell in cells:
-            for special in ("&", "%", "_", "#"):
-                cell = cell.replace(special, f"\\{special}")
-            escaped.append(cell.replace("±", "$\\pm$"))
-        return " & ".join(escaped) + r" \\"
-
-    columns = f"l{'r' * (len(header) - 1)}"
-    inner = "\n".join(map(line, rows))
-    return f"\\begin{{tabular}}{{{columns}}}\n\\hline\n{line(header)}\n\\hline\n{inner}\n\\hline\n\\end{{tabular}}\n"
 
 
 def files(table: Table, tables: Tables, folder: Path) -> dict[str, str]:

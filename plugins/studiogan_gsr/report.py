@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import html
 import io
 import math
@@ -189,6 +190,27 @@ def metric_chart(series: Mapping[str, Mapping[str, Sequence[float | None]]], cla
     figure.legend(lines, names, loc="upper center", ncols=len(names), frameon=False)
     figure.tight_layout(rect=(0, 0, 1, 1 - 0.3 / figure.get_figheight()))
     return _drawn(figure, "svg")
+
+
+def comma_separated(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table as CSV."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows([header, *rows])
+    return buffer.getvalue()
+
+
+def latex(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table as LaTeX."""
+
+    def line(cells: Sequence[object]) -> str:
+        texts = (str(cell) for cell in cells)
+        for special in ("&", "%", "_", "#"):
+            texts = (text.replace(special, f"\\{special}") for text in list(texts))
+        return " & ".join(text.replace("±", "$\\pm$") for text in texts) + r" \\"
+
+    body = "\n".join(line(row) for row in rows)
+    columns = f"l{'r' * (len(header) - 1)}"
+    return f"\\begin{{tabular}}{{{columns}}}\n\\hline\n{line(header)}\n\\hline\n{body}\n\\hline\n\\end{{tabular}}\n"
 
 
 def copyable(title: str, text: str) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import html
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +24,19 @@ from studiogan_gsr.hosts.native.data import open_images
 from studiogan_gsr.hosts.native.samples import generate, grid, to_pixels
 from studiogan_gsr.hosts.native.selection import evaluations
 from studiogan_gsr.progress import console
-from studiogan_gsr.report import chart, copyable, curves_chart, facts, metric_chart, norms_chart, page, picture, table
+from studiogan_gsr.report import (
+    chart,
+    comma_separated,
+    copyable,
+    curves_chart,
+    facts,
+    latex,
+    metric_chart,
+    norms_chart,
+    page,
+    picture,
+    table,
+)
 
 _CLASSES, _SAMPLES = 5, 10  # rows and columns of a gallery
 _NEIGHBOURS = 6  # samples of a tail class beside their nearest training images
@@ -218,8 +228,8 @@ def _metrics(runs: Sequence[Run], order: Sequence[int]) -> list[tuple[str, str]]
         (chart(metric_chart(series, [counts[y] for y in order]), caption) if series else "")
         + f'<div class="wide">{table(header, kept)}</div>'
         + "".join(f'<p class="note">{html.escape(note)}</p>' for note in notes)
-        + copyable("CSV", _csv(header, cells))
-        + copyable("LaTeX", _latex(header, cells))
+        + copyable("CSV", comma_separated(header, cells))
+        + copyable("LaTeX", latex(header, cells))
     )
     return [("Metrics", content)]
 
@@ -268,24 +278,6 @@ def _protocol(name: str, result: dict[str, Any]) -> str:
         f"k = {told['neighbours']}; averaged generator: {'yes' if told['averaged_generator'] else 'no'}; seeds "
         f"{', '.join(map(str, told['seeds']))}; {told['device']}."
     )
-
-
-def _csv(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([header, *rows])
-    return buffer.getvalue()
-
-
-def _latex(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    def line(cells: Sequence[object]) -> str:
-        texts = (str(cell) for cell in cells)
-        for special in ("&", "%", "_", "#"):
-            texts = (text.replace(special, f"\\{special}") for text in list(texts))
-        return " & ".join(text.replace("±", "$\\pm$") for text in texts) + r" \\"
-
-    body = "\n".join(line(row) for row in rows)
-    columns = f"l{'r' * (len(header) - 1)}"
-    return f"\\begin{{tabular}}{{{columns}}}\n\\hline\n{line(header)}\n\\hline\n{body}\n\\hline\n\\end{{tabular}}\n"
 
 
 def _samples(runs: Sequence[Run], order: Sequence[int]) -> str:
