@@ -22,7 +22,6 @@ from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.settings import regularizer_settings
 
 VERSION = 1
-HOSTS = ("native", "studiogan")
 WHICH = ("last", "best")
 FOLDER = Path(__file__).with_name("results") / "records"
 

@@ -23,8 +23,6 @@ from studiogan_gsr.hosts.native.data import open_images
 from studiogan_gsr.progress import console
 from studiogan_gsr.registry import find_backbone, make_backbone
 
-# The reference and its two halves: a best checkpoint that was chosen on the one is measured on the other.
-SPLITS = ("reference", "validation", "test", "train")
 DEFAULT = "inception"
 OFFLINE = "effnetlite0"
 _READ = 64  # images at a time
@@ -84,6 +82,8 @@ def measure_real(dataset: Prepared, split: str, backbone: Backbone, device: torc
     """Features of a split, from the cache where they were measured before.
 
     dataset: the training images for "train", else those of the whole reference.
+    split: "train", "reference", or its halves "validation" and "test": what was chosen on the one is measured on the
+    other.
     Raises DataError where there are fewer than two images.
     """
     whole = "train" if split == "train" else "reference"

@@ -27,7 +27,6 @@ from studiogan_gsr.hosts.native.reference import choose_backbone, measure_real
 from studiogan_gsr.hosts.native.training import Trainer
 
 SELECT_ON = ("validation", "reference")
-IMAGES = 10_000  # the paper's, while training
 FILE = "selection.jsonl"
 _METRICS = ("frechet", "inception_score")  # what costs little beside the images
 
