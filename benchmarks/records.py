@@ -37,8 +37,12 @@ class Record:
     version: of this format.  key: see `key_of`.  title: for people.
     host: with commit and patch of a checkout.  sections, seed, protocol: what the key is made of.
     data: digests and class counts.  steps: trained.
-    ranks: of each, its device and packages, and in how many generator updates its regularizer acted, over restarts.
+    ranks: of each, its device, packages and plug-ins, and in how many generator updates its regularizer acted, over
+    restarts.
     penalties: (step, penalty) at print intervals, of a regularizer that tells them.
+    course: evaluations while training, each {step, frechet, tail, class_norms}.
+    norms: each class's largest exact spectral norm: of the generator before its first step, of the last checkpoint,
+    and of the best.
     hours: of training and evaluation.  results: of `studiogan-gsr evaluate`, of the last and the best checkpoint.
     git: the commit of this repository, and whether files differed from it.
     """
@@ -54,6 +58,8 @@ class Record:
     steps: int
     ranks: list[dict[str, Any]]
     penalties: list[tuple[int, float]]
+    course: list[dict[str, Any]]
+    norms: dict[str, list[float]]
     hours: dict[str, float]
     results: dict[str, dict[str, Any]]
     git: dict[str, Any]

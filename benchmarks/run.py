@@ -31,8 +31,12 @@ from filelock import FileLock, Timeout
 from paper_tables import FILE, Protocol, Row, read_tables
 from records import Record, RecordError
 
+from studiogan_gsr.analysis.spectrum import start_norms
+from studiogan_gsr.analysis.trained import load_trained
 from studiogan_gsr.errors import GSRError, RequestError, in_one_line, near_miss, reason
+from studiogan_gsr.evaluation.spectrum import largest_class_norms
 from studiogan_gsr.files import lines_by_step, write_atomically
+from studiogan_gsr.registry import find_dataset
 
 PACKAGES = ("studiogan-gsr", "torch", "torchvision", "numpy")
 _PRINT = 100  # steps between log lines, which hold the penalties of a record
@@ -131,11 +135,16 @@ def perform(run: Run) -> Path:
             device=run.device,
         )
         results[which] = evaluation.evaluate(out, how)
+        results[which]["protocol"]["checkpoint"] = Path(results[which]["protocol"]["checkpoint"]).name
     told, log = json.loads((out / "run.json").read_text()), lines_by_step(out / "log.jsonl")
     regularization = trainer.regularization
+    plugins = [str(found[0].plugin)] if (found := find_dataset(told["data"]["name"])) else []
+    plugins += [str(regularization.plugin)] if regularization is not None else []
+    starts = [{**start, "checkpoint": None} if "checkpoint" in start else start for start in told["starts"]]
     rank = {
         "device": told["device"],
         "packages": {name: version(name) for name in PACKAGES},
+        "plugins": plugins,
         "regularizer": None if regularization is None else regularization.summary,
         "acted": trainer.acted,
     }
@@ -144,7 +153,7 @@ def perform(run: Run) -> Path:
         version=records.VERSION,
         key=run.key,
         title=run.title,
-        host={"name": "native", "speed": told["speed"], "starts": told["starts"]},
+        host={"name": "native", "speed": told["speed"], "starts": starts},
         sections=run.sections,
         seed=run.seed,
         protocol=dataclasses.asdict(protocol),
@@ -152,6 +161,8 @@ def perform(run: Run) -> Path:
         steps=trainer.steps,
         ranks=[rank],
         penalties=[(line["step"], line[penalty]) for line in log if penalty in line],
+        course=[_course(line) for line in evaluations(out)],
+        norms=_norms(out, run.seed),
         hours={
             "training": log[-1]["seconds"] / 3600,
             "evaluation while training": sum(line["seconds"] for line in evaluations(out)) / 3600,
@@ -162,6 +173,23 @@ def perform(run: Run) -> Path:
         time=datetime.now(timezone.utc).isoformat(),
     )
     return records.write(record, Path(run.records))
+
+
+def _course(line: dict[str, Any]) -> dict[str, Any]:
+    """What a record keeps of an evaluation while training."""
+    distances = {"frechet": line["all"]["frechet"], "tail": line["groups"].get("tail", {}).get("frechet")}
+    return {"step": line["step"], **distances, "class_norms": line["class_norms"]}
+
+
+def _norms(out: Path, seed: int) -> dict[str, list[float]]:
+    """Of each class the largest exact spectral norm; nothing of an unconditional generator."""
+    found = {which: load_trained(out, averaged=False, best=which == "best") for which in records.WHICH}
+    configuration = found["last"].configuration
+    if configuration.MODEL.g_cond_mtd == "W/O":
+        return {}
+    norms = {which: largest_class_norms(trained.generator).tolist() for which, trained in found.items()}
+    norms["start"] = start_norms(found["last"].untrained(seed), configuration, "square")
+    return {which: [round(norm, 5) for norm in of_classes] for which, of_classes in norms.items()}
 
 
 def one(specification: Path) -> int:

@@ -98,6 +98,14 @@ def test_a_record_holds_all_that_made_a_run(record: dict[str, Any]) -> None:
     (start,) = record["host"]["starts"]
     assert start["step"] == 0
     assert "torch" in start["versions"]
+    regularizers, sets = "[studiogan.regularizers] gsr", "[studiogan.datasets] Digits_LT"
+    assert [wanted in told for wanted, told in zip((sets, regularizers), rank["plugins"], strict=True)] == [True] * 2
+    assert [line["step"] for line in record["course"]] == [2, 4]
+    assert record["course"][-1]["class_norms"] == record["norms"]["last"]
+    assert len(record["norms"]["start"]) == len(record["norms"]["best"]) == 10
+    assert str(Path.home()) not in json.dumps(record)
+    for result in record["results"].values():
+        assert result["protocol"]["checkpoint"] in ("step=2", "step=4")
 
 
 def _set(*places: Any) -> Callable[[dict[str, Any]], None]:

@@ -20,6 +20,7 @@ from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import RequestError
 from studiogan_gsr.evaluation.features import extract
 from studiogan_gsr.evaluation.measure import Reference, groups, metrics
+from studiogan_gsr.evaluation.spectrum import largest_class_norms
 from studiogan_gsr.files import lines_by_step
 from studiogan_gsr.hosts.keys import is_number
 from studiogan_gsr.hosts.native.generation import generated
@@ -92,11 +93,14 @@ class Selection:
             fake = extract(self.backbone, _until(interrupted, made), images, what).to(trainer.device)
         except _Interrupted:
             return None
-        found = groups(self.counts) if trainer.configuration.MODEL.g_cond_mtd != "W/O" else {}
+        conditional = trainer.configuration.MODEL.g_cond_mtd != "W/O"
+        found = groups(self.counts) if conditional else {}
+        norms = largest_class_norms(trainer.generator).tolist() if conditional else []
         line = {
             "step": trainer.steps,
             "all": metrics(self.reference, fake, None, _METRICS),
             "groups": {name: metrics(self.reference, fake, labels, _METRICS) for name, labels in found.items()},
+            "class_norms": [round(norm, 5) for norm in norms],
             "seconds": round(time.perf_counter() - begun, 3),
             "rule": self.rule,
         }
