@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from studiogan_gsr.datasets.preprocessing import RESIZERS
 from studiogan_gsr.errors import ConfigurationError, OptionError, near_miss
 from studiogan_gsr.hosts.keys import COUNT, POSITIVE, Kind, is_number, one_of
 from studiogan_gsr.hosts.native.configuration import read_configuration
@@ -34,7 +35,10 @@ class Published:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a row is measured: while training every so many steps, and the best and the last checkpoint at the end."""
+    """How a row is measured: while training every so many steps, and the best and the last checkpoint at the end.
+
+    resizer: what real images are resized with, for training and in the reference.
+    """
 
     name: str
     every: int
@@ -45,6 +49,7 @@ class Protocol:
     batch_norm: str
     neighbours: int
     backbone: str
+    resizer: str
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,7 @@ _PROTOCOL: dict[str, Kind] = {
     "batch_norm": one_of(*BATCH_NORM),
     "neighbours": POSITIVE,
     "backbone": Kind("a backbone's name", lambda value: isinstance(value, str) and bool(value)),
+    "resizer": one_of(*RESIZERS),
 }
 _NUMBER = Kind("a number", is_number)
 

@@ -128,6 +128,9 @@ class Record:
         wanted = {"select_on": self.protocol["select_on"], "images": self.protocol["images_while_training"]}
         if any(not selection or selection[key] != wanted[key] for key in chosen):
             raise RecordError(f"{self.key}: the best checkpoint was chosen by another protocol")
+        prepared = {self.data["preprocessing"]["resizer"], told["reference"]["preprocessing"]["resizer"]}
+        if self.protocol["resizer"] != "wo_resize" and prepared != {self.protocol["resizer"]}:
+            raise RecordError(f"{self.key}: images were resized by {', '.join(prepared)}")
         if told["data"] != self.sections["DATA"]["name"] or self.data.get("name") != told["data"]:
             raise RecordError(f"{self.key}: the {which} checkpoint was measured on {told['data']}")
         if not told["checkpoint_rule"].startswith(which):

@@ -114,6 +114,7 @@ def perform(run: Run) -> Path:
             evaluate=protocol.images_while_training,
             select_on=protocol.select_on,
             backbone=protocol.backbone,
+            resizer=protocol.resizer,
             label=run.title,
         ),
     )
@@ -131,6 +132,7 @@ def perform(run: Run) -> Path:
             batch_norm=protocol.batch_norm,
             best=which == "best",
             neighbours=protocol.neighbours,
+            resizer=protocol.resizer,
             lpips=False,  # a record does not depend on what else is installed
             device=run.device,
         )

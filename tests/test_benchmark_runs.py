@@ -32,7 +32,7 @@ TINY = {
 }
 PROTOCOL = {
     "every": 2, "images_while_training": 40, "select_on": "validation", "images": 48, "repeats": 2,
-    "batch_norm": "batch", "neighbours": 3, "backbone": "pixels",
+    "batch_norm": "batch", "neighbours": 3, "backbone": "pixels", "resizer": "box",
 }  # fmt: skip
 
 
@@ -142,6 +142,7 @@ def _set(*places: Any) -> Callable[[dict[str, Any]], None]:
         (_set("results", "best", "protocol", "reference", "split", "validation"), "measured on validation, not test"),
         (_set("results", "last", "protocol", "step", 2), "the last checkpoint is of step 2, not 4"),
         (_set("results", "best", "protocol", "selection", None), "was chosen by another protocol"),
+        (_set("data", "preprocessing", "resizer", "nearest"), "were resized by "),
         (_set("data", "name", "Digits_LT_rho10"), "was measured on Digits_LT_rho50"),
         (_set("results", "last", "protocol", "checkpoint_rule", "step 2, by name"), "chosen as step 2"),
         (_set("version", 0), "found format 0"),
@@ -190,7 +191,7 @@ def test_a_run_that_was_interrupted_goes_on_and_one_that_is_done_is_not_run_agai
     with one_thread():
         half = Options(
             data=str(tmp_path), out=Path(run.out), steps=2, device="cpu", seed=5, print_freq=4, save_freq=2,
-            evaluate=40, select_on="reference", backbone=pixels,
+            evaluate=40, select_on="reference", backbone=pixels, resizer="box",
         )  # fmt: skip
         train(run.sections, half)
         assert run.done() == (None, "")

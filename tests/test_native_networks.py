@@ -31,9 +31,9 @@ CLASSES = 5
 CPU = torch.device("cpu")
 
 
-def configured(**model: Any) -> Configuration:
+def configured(size: int = 32, **model: Any) -> Configuration:
     full = {"g_conv_dim": 4, "d_conv_dim": 8, "z_dim": 8, **model}
-    return read_configuration({"DATA": {"num_classes": CLASSES}, "MODEL": full})
+    return read_configuration({"DATA": {"num_classes": CLASSES, "img_size": size}, "MODEL": full})
 
 
 def given(n: int = 4, size: int = 32, z_dim: int = 8) -> tuple[Tensor, Tensor, Tensor]:
@@ -95,6 +95,23 @@ def test_networks_follow_the_seed_and_move_no_random_generator() -> None:
         assert weights
         assert all(torch.equal(network.state_dict()[key], same.state_dict()[key]) for key in weights)
         assert not all(torch.equal(network.state_dict()[key], different.state_dict()[key]) for key in weights)
+
+
+@pytest.mark.parametrize("more", [{}, {"backbone": "big_resnet", "g_shared_dim": 5, "apply_g_sn": True}])
+def test_networks_of_16_pixels_are_those_of_32_with_a_block_less(more: dict[str, Any]) -> None:
+    """StudioGAN has none of that size."""
+    model = {"g_cond_mtd": "cBN", "d_cond_mtd": "PD", "z_dim": 12, **more}
+    small, large = (make_networks(configured(size, **model), 0) for size in (16, 32))
+    labels = torch.tensor([0, 1, 2])
+    images = small[0](torch.randn(3, 12), labels)
+    assert images.shape == (3, 3, 16, 16)
+    assert small[1](images, labels).logits.shape == (3,)
+    assert len(class_conditional_affines(small[0])) == 4
+    for ours, theirs in zip(small, large, strict=True):
+        assert len(ours.blocks) == len(theirs.blocks) - 1
+        for block, same in zip(ours.blocks, theirs.blocks, strict=False):
+            shapes = [{name: t.shape for name, t in b.state_dict().items()} for b in (block, same)]
+            assert more or shapes[0] == shapes[1]
 
 
 @pytest.mark.parametrize("conditioning", ["W/O", "AC", "PD", "2C", "D2DCE"])

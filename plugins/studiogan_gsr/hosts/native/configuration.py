@@ -18,8 +18,8 @@ from studiogan_gsr.settings import SECTION, RegularizerSettings, check_data_name
 
 ELSEWHERE = "the native host does not have this; `studiogan-gsr studiogan run` does"
 ELSEWHERE_TOO = "; StudioGAN has more: `studiogan-gsr studiogan run`"
-# Blocks of a generator by image size; StudioGAN's also has 256 and 512.
-GENERATOR_BLOCKS = {32: 3, 64: 4, 128: 5}
+# Blocks of a generator by image size.  StudioGAN's begin at 32 and also have 256 and 512; 16 is for small studies.
+GENERATOR_BLOCKS = {16: 2, 32: 3, 64: 4, 128: 5}
 
 
 def _key(path: str, kind: Kind | None = None) -> Any:

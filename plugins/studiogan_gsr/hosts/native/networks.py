@@ -20,10 +20,10 @@ from studiogan_gsr.hosts.native.layers import (
 )
 
 # By image size: each block's width in units of the base width.
-_GENERATOR_IN = {32: (4, 4, 4), 64: (16, 8, 4, 2), 128: (16, 16, 8, 4, 2)}
-_GENERATOR_OUT = {32: (4, 4, 4), 64: (8, 4, 2, 1), 128: (16, 8, 4, 2, 1)}
-_DISCRIMINATOR = {32: (2, 2, 2, 2), 64: (1, 2, 4, 8, 16), 128: (1, 2, 4, 8, 16, 16)}
-_HALVING = {32: 2, 64: 4, 128: 5}  # the first so many blocks of the discriminator halve the resolution
+_GENERATOR_IN = {16: (4, 4), 32: (4, 4, 4), 64: (16, 8, 4, 2), 128: (16, 16, 8, 4, 2)}
+_GENERATOR_OUT = {16: (4, 4), 32: (4, 4, 4), 64: (8, 4, 2, 1), 128: (16, 8, 4, 2, 1)}
+_DISCRIMINATOR = {16: (2, 2, 2), 32: (2, 2, 2, 2), 64: (1, 2, 4, 8, 16), 128: (1, 2, 4, 8, 16, 16)}
+_HALVING = {16: 2, 32: 2, 64: 4, 128: 5}  # the first so many blocks of the discriminator halve the resolution
 _BOTTOM = 4
 
 
