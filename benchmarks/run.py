@@ -148,7 +148,7 @@ def perform(run: Run) -> Path:
         "packages": {name: version(name) for name in PACKAGES},
         "plugins": plugins,
         "regularizer": None if regularization is None else regularization.summary,
-        "acted": trainer.acted,
+        "acted": 0 if regularization is None else regularization.acted,
     }
     penalty = f"{regularization.name}/penalty" if regularization is not None else ""
     record = Record(

@@ -31,9 +31,11 @@ from studiogan_gsr.cli import main
 from studiogan_gsr.errors import CheckpointError
 from studiogan_gsr.hosts.native.checkpoint import checkpoints, load_checkpoint, network_file, read_file
 from studiogan_gsr.hosts.native.configuration import read_configuration
+from studiogan_gsr.hosts.native.losses import ReleasedLeCam
 from studiogan_gsr.hosts.native.run import Options, train
 from studiogan_gsr.hosts.native.training import Speed, Trainer
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
+from studiogan_gsr.settings import load_configuration
 
 COUNTS = [134, 86, 56, 36, 23, 15, 9, 6, 4, 2]
 
@@ -350,3 +352,19 @@ def test_lecam_begins_anew_from_a_checkpoint_that_knows_no_averages(tmp_path: Pa
     penalty = trainer.lecam.penalty(torch.full((4,), 2.0), torch.full((4,), -1.0), trainer.steps)
     assert trainer.lecam.averages.tolist() == [2.0, -1.0]
     assert penalty.item() == 18.0
+
+
+def test_the_released_lecam_goes_on_with_its_averages(tmp_path: Path) -> None:
+    sections = changed(SNGAN, LOSS={"lecam_released": True})
+    whole = train(sections, options(tmp_path / "whole", steps=4))
+    train(sections, options(tmp_path / "parts", steps=2))
+    parts = train(sections, options(tmp_path / "parts", steps=4, resume=True))
+    assert not difference(everything(parts), everything(whole))
+    assert isinstance(parts.lecam, ReleasedLeCam)
+    assert parts.lecam.averages.unique().numel() > 8  # of single logits, not of means
+    other = fresh(sections)
+    train(PLAIN, options(tmp_path / "plain", steps=2))
+    told = load_checkpoint(other, tmp_path / "plain" / "checkpoints" / "step=2").messages
+    assert "the checkpoint holds no averages of the released LeCam for this batch: they start at 0" in told
+    assert load_configuration(tmp_path / "parts" / "config.yaml")["LOSS"]["lecam_released"] is True
+    assert "lecam_released" not in load_configuration(tmp_path / "plain" / "config.yaml")["LOSS"]

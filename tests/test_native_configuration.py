@@ -198,6 +198,8 @@ def test_a_key_with_a_default_cannot_be_unset_and_kinds_do_not_mix(
         ("OPTIMIZATION", "beta1", 1, "a number from 0 to below 1"),
         ("OPTIMIZATION", "type_", "adam", "one of Adam, SGD, RMSprop"),
         ("LOSS", "temperature", 0, "a number above 0"),
+        ("LOSS", "lecam_released", 1, "true or false"),
+        ("LOSS", "lecam_released", True, "LOSS.apply_lecam is off"),
         ("LOSS", "lecam_ema_start_iter", -1, "an integer, 0 or more"),
         ("LOSS", "adv_loss", "MH", "one of vanilla, logistic"),
         ("MODEL", "g_ema_decay", 1.0, "a number from 0 to below 1"),

@@ -56,6 +56,8 @@ class Regularization:
         package = f"{self.plugin.package} {self.plugin.version}"
         self.summary = f"{self.name} of {package}: {summary}; class counts {listed(class_counts)}"
         self._terms = f"{self.plugin} with {dict(settings.options)}, class counts {listed(class_counts)}"
+        # Optimizer steps of runs that this one goes on with.
+        self._acted_before = 0
         # Optimizer steps in which it was seen to act, and training steps since.
         self._acted, self._idle = 0, 0
         # Norms of the classes when they were first looked at, and the classes that are known to explode.
@@ -72,6 +74,11 @@ class Regularization:
             return {str(key): float(value) for key, value in self.regularizer.scalars().items()}
         except FOREIGN as error:
             raise PluginError(str(self.plugin), f"scalars() failed: {reason(error)}") from error
+
+    @property
+    def acted(self) -> int:
+        """Optimizer steps in which it has acted, since step 1 and over restarts."""
+        return self._acted_before + self.attachment.steps
 
     @property
     def penalty(self) -> float:
@@ -132,8 +139,8 @@ class Regularization:
             raise PluginError(str(self.plugin), f"class_norms() failed: {reason(error)}") from error
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint: the plug-in's name, its state, and what `watch` compares with."""
-        state = {"name": self.name, "state": self.regularizer.state_dict()}
+        """For a checkpoint: the plug-in's name, its state, how often it acted, and what `watch` compares with."""
+        state = {"name": self.name, "state": self.regularizer.state_dict(), "acted": self.acted}
         if self._start is not None:
             state["watched"] = {"start": self._start, "exploding": sorted(self._exploding)}
         return state
@@ -151,6 +158,7 @@ class Regularization:
                 raise PluginError(
                     str(self.plugin), f"load_state_dict() failed on {source}: {reason(error)}"
                 ) from error
+        self._acted_before = int(saved.get("acted", 0)) - self.attachment.steps
         watched = saved.get("watched", {})
         self._start, self._exploding = watched.get("start"), set(watched.get("exploding", ()))
         told = "; ".join(" ".join(str(warning.message).split()) for warning in caught)

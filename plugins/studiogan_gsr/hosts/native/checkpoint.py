@@ -23,7 +23,7 @@ import torch.distributed as dist
 from torch import nn
 
 from studiogan_gsr.errors import CheckpointError, TrainingError, reason
-from studiogan_gsr.hosts.native.losses import LeCam
+from studiogan_gsr.hosts.native.losses import LeCam, ReleasedLeCam
 from studiogan_gsr.hosts.native.training import Trainer
 
 STATE_KEY = "regularizer"
@@ -49,6 +49,8 @@ def save_checkpoint(
     """
     noise = _of_all_ranks(trainer.noise.get_state(), trainer.ranks)
     signs = None if trainer.ada is None else _of_all_ranks(trainer.ada.signs.cpu(), trainer.ranks)
+    released = trainer.lecam.averages.cpu() if isinstance(trainer.lecam, ReleasedLeCam) else None
+    slots = None if released is None else _of_all_ranks(released, trainer.ranks)
     target = folder / f"step={trainer.steps}"
     if dist.is_initialized() and dist.get_rank() != 0:
         return target
@@ -59,7 +61,7 @@ def save_checkpoint(
         for name, state in _states(trainer, run_name, seed).items():
             _write(state, partial / f"model={name}-current-weights-step={trainer.steps}.pth")
         native = {"step": trainer.steps, "drawn": drawn, "noise": noise, "ada_signs": signs, "elapsed": elapsed}
-        native["acted"] = trainer.acted
+        native["lecam_slots"] = slots
         _write(native, partial / _NATIVE)
         _flush_folder(partial)
         if target.exists():  # written by a run that was resumed from an earlier step
@@ -93,7 +95,8 @@ def _states(trainer: Trainer, run_name: str, seed: int) -> dict[str, dict[str, A
     }
     if trainer.regularization is not None:
         generator[STATE_KEY] = trainer.regularization.state()
-    real, fake = (LeCam.UNSEEN, LeCam.UNSEEN) if trainer.lecam is None else trainer.lecam.averages.tolist()
+    unseen = [LeCam.UNSEEN, LeCam.UNSEEN]
+    real, fake = trainer.lecam.averages.tolist() if isinstance(trainer.lecam, LeCam) else unseen
     loss = trainer.configuration.LOSS
     discriminator = {
         "state_dict": trainer.discriminator.state_dict(),
@@ -160,9 +163,8 @@ def load_checkpoint(trainer: Trainer, folder: Path) -> Restored:
     if trainer.ada is not None and d_file.get("aa_p", "N/A") != "N/A":
         trainer.ada.p.copy_(torch.as_tensor(d_file["aa_p"]))
     trainer.steps = int(d_file["step"])
-    trainer.acted_before = 0 if native is None else int(native.get("acted", 0))
     messages = []
-    if trainer.lecam is not None:
+    if isinstance(trainer.lecam, LeCam):
         averages = d_file.get("lecam_emas") or {}
         values = [averages.get(key, LeCam.UNSEEN) for key in ("D_real", "D_fake")]
         trainer.lecam.averages.copy_(torch.tensor(values, dtype=torch.float64))
@@ -180,8 +182,14 @@ def load_checkpoint(trainer: Trainer, folder: Path) -> Restored:
         messages.append("a checkpoint of StudioGAN: noise and the order of images start anew")
         trainer.noise.manual_seed(trainer.noise.initial_seed() + trainer.steps)
         return Restored(trainer.steps, drawn, 0.0, tuple(messages), folder)
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    if isinstance(trainer.lecam, ReleasedLeCam):
+        slots = native.get("lecam_slots") or []
+        if len(slots) == trainer.ranks and slots[rank].shape == trainer.lecam.averages.shape:
+            trainer.lecam.averages.copy_(slots[rank])
+        else:
+            messages.append("the checkpoint holds no averages of the released LeCam for this batch: they start at 0")
     if len(native["noise"]) == trainer.ranks:
-        rank = dist.get_rank() if dist.is_initialized() else 0
         trainer.noise.set_state(native["noise"][rank])
         if trainer.ada is not None and native["ada_signs"] is not None:
             trainer.ada.signs.copy_(native["ada_signs"][rank])

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from studiogan_gsr.errors import ConfigurationError, near_miss
-from studiogan_gsr.hosts.keys import KEYS, POSITIVE, Key, Kind, check_needs, check_together, given, one_of
+from studiogan_gsr.hosts.keys import FLAG, KEYS, POSITIVE, Key, Kind, check_needs, check_together, given, one_of
 from studiogan_gsr.settings import SECTION, RegularizerSettings, check_data_name, regularizer_settings
 
 ELSEWHERE = "the native host does not have this; `studiogan-gsr studiogan run` does"
@@ -27,6 +27,11 @@ def _key(path: str, kind: Kind | None = None) -> Any:
     section, name = path.split(".")
     key = KEYS[section][name]
     return field(default=key.default, metadata={"key": key if kind is None else key._replace(kind=kind)})
+
+
+def _own_key(default: Any, kind: Kind) -> Any:
+    """A field that StudioGAN does not have; at its default it is not written into a configuration."""
+    return field(default=default, metadata={"key": Key(default, kind), "own": True})
 
 
 _ACTIVATION = one_of("ReLU", "Leaky_ReLU", "ELU", "GELU")
@@ -71,7 +76,10 @@ class Model:
 
 @dataclass(frozen=True)
 class Loss:
-    """LOSS: adversarial and conditional losses, LeCam, weight clipping."""
+    """LOSS: adversarial and conditional losses, LeCam, weight clipping.
+
+    lecam_released: LeCam as gSR's authors released it (`ReleasedLeCam`), which knows no lecam_ema_start_iter.
+    """
 
     adv_loss: str = _key("LOSS.adv_loss", one_of("vanilla", "logistic", "least_square", "hinge", "wasserstein"))
     cond_lambda: float | None = _key("LOSS.cond_lambda")
@@ -83,6 +91,7 @@ class Loss:
     lecam_lambda: float | None = _key("LOSS.lecam_lambda")
     lecam_ema_start_iter: int | None = _key("LOSS.lecam_ema_start_iter")
     lecam_ema_decay: float | None = _key("LOSS.lecam_ema_decay")
+    lecam_released: bool = _own_key(False, FLAG)
 
 
 @dataclass(frozen=True)
@@ -143,9 +152,11 @@ class Configuration:
     def sections(self) -> dict[str, Any]:
         """As a YAML file would have it, with every supported key."""
         sections: dict[str, Any] = {}
-        for name in SECTIONS:
+        for name, kind in SECTIONS.items():
             values = dataclasses.asdict(getattr(self, name))
-            sections[name] = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items() if v is not None}
+            own = {f.name: f.default for f in dataclasses.fields(kind) if "own" in f.metadata}
+            values = {k: v for k, v in values.items() if v is not None and (k not in own or v != own[k])}
+            sections[name] = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
         if self.regularizer is not None:
             sections[SECTION] = {"name": self.regularizer.name, **self.regularizer.options}
         return sections
@@ -186,7 +197,8 @@ def read_configuration(sections: Mapping[str, Any]) -> Configuration:
         for key, value in values.items():
             path = f"{name}.{key}"
             if key in supported:
-                supported[key].check(path, value, ELSEWHERE_TOO if studiogans[key].takes(value) else "")
+                more = key in studiogans and studiogans[key].takes(value)
+                supported[key].check(path, value, ELSEWHERE_TOO if more else "")
                 found[key] = tuple(value) if isinstance(given(value), list) else given(value)
             elif key not in studiogans:
                 allowed = f"{name} has no such key{near_miss(str(key), studiogans)}"
@@ -233,6 +245,10 @@ def _check_together(configuration: Configuration) -> None:
                 raise ConfigurationError(path, str(list(places)), f"at {data.img_size} pixels blocks are 1 to {last}")
     if model.d_cond_mtd in ("2C", "D2DCE") and optimization.batch_size < 2:
         raise ConfigurationError("OPTIMIZATION.batch_size", "1", f"{model.d_cond_mtd} contrasts at least 2 images")
+    if configuration.LOSS.lecam_released and not configuration.LOSS.apply_lecam:
+        raise ConfigurationError(
+            "LOSS.lecam_released", "True", "it says how LeCam is computed: LOSS.apply_lecam is off"
+        )
     if aug.apply_diffaug and aug.apply_ada:
         raise ConfigurationError(
             "AUG", "apply_diffaug and apply_ada", "StudioGAN would use ADA alone; switch one off"

@@ -134,3 +134,23 @@ class LeCam:
             return torch.zeros((), device=real.device)
         real_average, fake_average = self.averages.to(real.dtype).unbind()
         return F.relu(real - fake_average).square().mean() + F.relu(real_average - fake).square().mean()
+
+
+class ReleasedLeCam:
+    """LeCam as gSR's authors released it (val-iisc/gSRGAN), to compare with their numbers; it is not LeCam's paper's.
+
+    penalty: mean(relu(D(real) - average of fake)^2) + mean(relu(D(fake) - average of real)^2): the second term's
+    sign is turned.  The averages are of each place in this rank's batch, (2, slots), in place of means; in the first
+    step they are 0, and stay so.  When their program resumes it takes means of the batch in hand; here the averages
+    are restored.
+    """
+
+    def __init__(self, decay: float, slots: int, device: torch.device) -> None:
+        self.decay = decay
+        self.averages = torch.zeros(2, slots, device=device)  # (real, fake)
+
+    def penalty(self, real: Tensor, fake: Tensor, step: int) -> Tensor:
+        if step > 0:
+            self.averages.lerp_(torch.stack([real.detach(), fake.detach()]), 1 - self.decay)
+        real_average, fake_average = self.averages.unbind()
+        return F.relu(real - fake_average).square().mean() + F.relu(fake - real_average).square().mean()

@@ -212,8 +212,8 @@ class _Run:
             raise RequestError(f"--evaluate: found {options.evaluate}; allowed: an integer, 2 or more")
         reference = open_reference(self.data.pixels.images, options.data, options.resizer)
         seed = mixed(options.seed, _SELECTION)
-        how = (options.evaluate, options.select_on, options.backbone, seed)
-        return Selection(self.out, self.trainer, self.counts, reference, *how)
+        how = (options.evaluate, options.select_on, options.backbone, seed, self.device)
+        return Selection(self.out, self.configuration, self.counts, reference, *how)
 
     def _owes_evaluation(self) -> bool:
         """Whether the checkpoint of this step is one to be measured, and has not been."""
@@ -229,7 +229,8 @@ class _Run:
             return 0.0
         try:
             with bar.paused():
-                line = self.selection.measure(stop.is_set)
+                trainer = self.trainer
+                line = self.selection.measure(step, trainer.generator, trainer.averaged, stop.is_set)
         except FOREIGN as error:
             cause = str(error) if isinstance(error, GSRError) else reason(error)
             raise TrainingError(

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import RequestError
@@ -25,7 +26,7 @@ from studiogan_gsr.files import lines_by_step
 from studiogan_gsr.hosts.keys import is_number
 from studiogan_gsr.hosts.native.generation import generated
 from studiogan_gsr.hosts.native.reference import choose_backbone, measure_real
-from studiogan_gsr.hosts.native.training import Trainer
+from studiogan_gsr.settings import Configured
 
 SELECT_ON = ("validation", "reference")
 FILE = "selection.jsonl"
@@ -39,7 +40,7 @@ class _Interrupted(Exception):
 class Selection:
     """Evaluations of a run, each added to its file; those of a run that goes on with the noise of before.
 
-    seed: of a new run's noise.
+    device: that measures.  seed: of a new run's noise.
     Raises WeightsError, DataError for a reference that has no halves, and RequestError where the run in `folder` was
     measured by another rule before.
     """
@@ -47,20 +48,20 @@ class Selection:
     def __init__(
         self,
         folder: Path,
-        trainer: Trainer,
+        configuration: Configured,
         class_counts: list[int],
         reference: Prepared,
         images: int,
         select_on: str,
         backbone: str | None,
         seed: int,
+        device: torch.device,
     ) -> None:
-        self.path, self.trainer, self.counts = folder / FILE, trainer, class_counts
+        self.path, self.configuration, self.counts, self.device = folder / FILE, configuration, class_counts, device
         before = evaluations(folder)
-        name, self.backbone = choose_backbone(backbone, trainer.device)
-        real = measure_real(reference, select_on, self.backbone, trainer.device)
-        self.reference = Reference(real.sample.to(trainer.device))
-        optimization = trainer.configuration.OPTIMIZATION
+        name, self.backbone = choose_backbone(backbone, device)
+        real = measure_real(reference, select_on, self.backbone, device)
+        self.reference = Reference(real.sample.to(device))
         self.rule: dict[str, Any] = {
             "best": f"lowest {self.backbone.column} of all images",
             "select_on": select_on,
@@ -69,9 +70,9 @@ class Selection:
             "backbone_digest": self.backbone.digest,
             "images": images,
             "seed": before[0]["rule"].get("seed", seed) if before else seed,
-            "batch_size": optimization.batch_size,
+            "batch_size": configuration.OPTIMIZATION.batch_size,
             "batch_norm": "batch",
-            "averaged_generator": trainer.averaged is not None,
+            "averaged_generator": configuration.MODEL.apply_g_ema,
         }
         for line in before:
             for key, now in self.rule.items():
@@ -81,23 +82,30 @@ class Selection:
                         f"{_short(now)}; one run's checkpoints are chosen by one rule"
                     )
 
-    def measure(self, interrupted: Callable[[], bool]) -> dict[str, Any] | None:
-        """Measure the generator as it is and write a line, which is given; None where it was interrupted."""
-        trainer, rule = self.trainer, self.rule
-        begun, what = time.perf_counter(), f"evaluating step {trainer.steps}"
-        generator, images, how = trainer.averaged or trainer.generator, rule["images"], rule["batch_norm"]
-        made = generated(
-            generator, trainer.configuration, images, rule["batch_size"], rule["seed"], how, trainer.device
-        )
+    def measure(
+        self,
+        step: int,
+        generator: nn.Module,
+        averaged: nn.Module | None,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> dict[str, Any] | None:
+        """Measure a step's generator and write a line, which is given; None where it was interrupted.
+
+        averaged: what draws the images in its place, where there is one; norms are the generator's own.
+        """
+        rule, configuration = self.rule, self.configuration
+        begun, what = time.perf_counter(), f"evaluating step {step}"
+        images, how = rule["images"], (rule["batch_size"], rule["seed"], rule["batch_norm"], self.device)
+        made = generated(averaged or generator, configuration, images, *how)
         try:
-            fake = extract(self.backbone, _until(interrupted, made), images, what).to(trainer.device)
+            fake = extract(self.backbone, _until(interrupted, made), images, what).to(self.device)
         except _Interrupted:
             return None
-        conditional = trainer.configuration.MODEL.g_cond_mtd != "W/O"
+        conditional = configuration.MODEL.g_cond_mtd != "W/O"
         found = groups(self.counts) if conditional else {}
-        norms = largest_class_norms(trainer.generator).tolist() if conditional else []
+        norms = largest_class_norms(generator).tolist() if conditional else []
         line = {
-            "step": trainer.steps,
+            "step": step,
             "all": metrics(self.reference, fake, None, _METRICS),
             "groups": {name: metrics(self.reference, fake, labels, _METRICS) for name, labels in found.items()},
             "class_norms": [round(norm, 5) for norm in norms],

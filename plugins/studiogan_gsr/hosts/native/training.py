@@ -16,7 +16,13 @@ from torch import Tensor, nn
 
 from studiogan_gsr.hosts.native.augmentation import ADA, augmentation
 from studiogan_gsr.hosts.native.configuration import Configuration, Optimization
-from studiogan_gsr.hosts.native.losses import LeCam, conditional_loss, discriminator_loss, generator_loss
+from studiogan_gsr.hosts.native.losses import (
+    LeCam,
+    ReleasedLeCam,
+    conditional_loss,
+    discriminator_loss,
+    generator_loss,
+)
 from studiogan_gsr.hosts.native.networks import Judgement, make_networks
 from studiogan_gsr.hosts.native.sampling import sample_latents
 from studiogan_gsr.hosts.regularization import Regularization
@@ -75,13 +81,16 @@ class Trainer:
         )
         self.noise = torch.Generator(device).manual_seed(seed + rank)
         self.augment = augmentation(configuration.AUG, self.noise)
-        self.lecam = None
+        self.lecam: LeCam | ReleasedLeCam | None = None
         if loss.apply_lecam:
             assert loss.lecam_ema_decay is not None
             assert loss.lecam_ema_start_iter is not None
-            self.lecam = LeCam(loss.lecam_ema_decay, loss.lecam_ema_start_iter, device)
+            self.lecam = (
+                ReleasedLeCam(loss.lecam_ema_decay, optimization.batch_size // ranks, device)
+                if loss.lecam_released
+                else LeCam(loss.lecam_ema_decay, loss.lecam_ema_start_iter, device)
+            )
         self.steps = 0
-        self.acted_before = 0  # see `acted`, of what was resumed
         # The last step's losses; a NaN or Inf in any step so far turns `finite` to false for good.
         self.losses: dict[str, Tensor] = {}
         self.finite = torch.ones((), dtype=torch.bool, device=device)
@@ -89,11 +98,6 @@ class Trainer:
         self._conditional_loss, self._class_weight = conditional_loss(model, loss), loss.cond_lambda or 0.0
         self._lecam_weight = loss.lecam_lambda or 0.0
         self._norms = [m for m in self.generator.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-
-    @property
-    def acted(self) -> int:
-        """Generator updates that the regularizer has acted in, since step 1 and over restarts; 0 without one."""
-        return 0 if self.regularization is None else self.acted_before + self.regularization.attachment.steps
 
     @property
     def ada(self) -> ADA | None:

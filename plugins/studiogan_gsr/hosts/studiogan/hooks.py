@@ -11,14 +11,19 @@ from __future__ import annotations
 
 import functools
 import inspect
+import io
 import json
 import os
+import platform
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +48,7 @@ from studiogan_gsr.errors import (
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.hosts.keys import KEYS
 from studiogan_gsr.hosts.regularization import Regularization, check_ranks, equalise_ranks, listed
-from studiogan_gsr.hosts.studiogan.checkout import OTHER, surface
+from studiogan_gsr.hosts.studiogan.checkout import OTHER, Checkout, surface
 from studiogan_gsr.hosts.studiogan.configuration import check_size, check_values, check_whole, contradiction
 from studiogan_gsr.registry import find_dataset, find_regularizer, make_dataset
 from studiogan_gsr.settings import (
@@ -60,13 +65,16 @@ STATE_KEY = "regularizer"
 _PATIENCE = {True: 50, False: 1}
 _CHECKPOINT = re.compile(r"model=(G|D|G_ema)-(current|best)-weights-step=(\d+)\.pth")
 _SAVING = ".saving-"
+# In the environment, so that spawned ranks and a patched main.py have it, too.
+KEEP_VARIABLE = "STUDIOGAN_KEEP"
 
 
 class Run:
     """What the hooks of one process remember.
 
     step_to_load: of the checkpoint that is being loaded.  ranks_checked: whether all ranks have been compared.
-    adaptive: whether the run trains with ADA or APA.
+    adaptive: whether the run trains with ADA or APA.  began: the step that training began
+    with in this process, and when.
     """
 
     def __init__(self) -> None:
@@ -76,6 +84,7 @@ class Run:
         self.step_to_load: int | None = None
         self.adaptive = False
         self.ranks_checked = False
+        self.began: tuple[int, float] | None = None
 
 
 _run = Run()
@@ -324,6 +333,8 @@ def _train_generator(original: Callable[..., Any], self: Any, current_step: int)
     """See after every step, on every rank, that the regularizer has acted; and now and then that all ranks agree."""
     if _run.regularization is None and (settings := _settings(self.cfgs)) is not None:
         raise RegularizerError(f"{settings.name} is not attached: StudioGAN made its optimizers without the hooks")
+    if _run.began is None:
+        _run.began = current_step, time.time()
     result = original(self, current_step)
     step, regularization, first = current_step + 1, _run.regularization, not _run.ranks_checked
     if regularization is not None:
@@ -360,6 +371,7 @@ def _log_train_statistics(
         original(self, current_step, real_cond_loss, gen_acml_loss, dis_acml_loss)
     finally:
         worker.LOG_FORMAT = line
+    logged = {f"{name}/{key}": value for key, value in scalars.items()}
     norms, told = _run.regularization.watch()
     if told:
         _say(f"step {step}: {told}")
@@ -367,10 +379,10 @@ def _log_train_statistics(
         folder = Path(self.RUN.save_dir) / "statistics" / self.run_name
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "class_norms.jsonl").open("a") as file:
-            file.write(json.dumps({"step": step, "class_norms": [round(norm, 5) for norm in norms]}) + "\n")
+            file.write(json.dumps({"step": step, **logged, "class_norms": [round(norm, 5) for norm in norms]}) + "\n")
     import wandb
 
-    wandb.log({f"{name}/{key}": value for key, value in scalars.items()}, step=step)
+    wandb.log(logged, step=step)
 
 
 def _save(original: Callable[..., None], self: Any, step: int, is_best: bool) -> None:
@@ -399,13 +411,77 @@ def _describe(self: Any, folder: Path) -> None:
     if self.RUN.distributed_data_parallel:  # StudioGAN has divided it
         sections["OPTIMIZATION"]["batch_size"] *= self.OPTIMIZATION.world_size
     data: dict[str, Any] = {
+        "name": self.DATA.name,
         "root": str(Path(self.RUN.data_dir).resolve()),
         "preprocessing": {"resizer": self.RUN.pre_resizer},
     }
     if _run.training_set is not None:
-        data["class_counts"] = _class_counts(_run.training_set)
-    write_atomically(folder / "config.yaml", yaml.safe_dump(sections, sort_keys=False))
-    write_atomically(folder / "run.json", json.dumps({"host": "studiogan", "data": data}) + "\n")
+        data |= _described(_run.training_set)
+    regularization = _run.regularization
+    record = {
+        "host": "studiogan",
+        "checkout": _checkout(),
+        "starts": [*_starts_before(folder), _this_start()],
+        "ranks": torch.distributed.get_world_size() if _ranked() else 1,
+        "regularizer": None
+        if regularization is None
+        else {
+            "plugin": str(regularization.plugin),
+            "summary": regularization.summary,
+            "acted": regularization.acted,
+        },
+        "data": data,
+    }
+    kept = os.environ.get(KEEP_VARIABLE)
+    for where in [folder, *([Path(kept)] if kept else [])]:
+        where.mkdir(parents=True, exist_ok=True)
+        write_atomically(where / "config.yaml", yaml.safe_dump(sections, sort_keys=False))
+        write_atomically(where / "run.json", json.dumps(record) + "\n")
+
+
+@functools.cache
+def _described(images: Any) -> dict[str, Any]:
+    """Which images a `Dataset_` has: of a plug-in's, all that the native host records; of StudioGAN's, counts."""
+    if isinstance(images.data, Prepared) and images.hdf5_path is None:
+        return describe(images.data.dataset, images.gsr_preparation[1])
+    return {"class_counts": _class_counts(images)}
+
+
+def _this_start() -> dict[str, Any]:
+    step, began = _run.began or (0, time.time())
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({platform.machine()})"
+    return {
+        "step": step,
+        "time": datetime.fromtimestamp(began, timezone.utc).isoformat(),
+        "seconds": round(time.time() - began, 3),
+        "device": device,
+        "versions": {name: version(name) for name in ("studiogan-gsr", "torch", "torchvision", "numpy")},
+    }
+
+
+def _starts_before(folder: Path) -> list[dict[str, Any]]:
+    """Of the processes that this one goes on from."""
+    path, here = folder / "run.json", _this_start()["step"]
+    before = json.loads(path.read_text()).get("starts", []) if path.is_file() else []
+    return [start for start in before if start["step"] < here]
+
+
+@functools.cache
+def _checkout() -> dict[str, Any]:
+    checkout = Checkout(Path(str(import_module("loader").__file__)).resolve().parents[1])
+    return {"commit": checkout.commit(), "changed_files": checkout.changed_files()}
+
+
+def _keep(model: str, step: int, states: dict[str, Any]) -> None:
+    """Put the weights of a step's generator where the user wants those of all steps: a folder that reads as a run."""
+    kept = os.environ.get(KEEP_VARIABLE)
+    if not kept or model == "D":
+        return
+    path = Path(kept) / "checkpoints" / f"step={step}" / f"model={model}-current-weights-step={step}.pth"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = io.BytesIO()
+    torch.save({"state_dict": states["state_dict"]}, content)
+    write_atomically(path, content.getvalue())
 
 
 def _save_model(
@@ -415,6 +491,7 @@ def _save_model(
 
     StudioGAN removes the old file first and writes the new one in place.
     """
+    _keep(model, step, states)
     if model == "G" and _run.regularization is not None:
         states = {**states, STATE_KEY: _run.regularization.state()}
     with tempfile.TemporaryDirectory(dir=ckpt_dir, prefix=_SAVING) as folder:
