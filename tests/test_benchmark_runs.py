@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import dataclasses
 import io
@@ -12,18 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import make_table
+import perform
 import records
-import run as runs
+import run as command
+import runs
 from paper_tables import read_tables
 from records import Record, RecordError
 
 from conftest import PIXELS, MakePackage
 from native_runs import one_thread
+from studiogan_gsr.hosts.studiogan.checkout import Checkout
 
 TINY = {
     "DATA": {"name": "Digits_LT_rho50"},
@@ -32,7 +37,7 @@ TINY = {
 }
 PROTOCOL = {
     "every": 2, "images_while_training": 40, "select_on": "validation", "images": 48, "repeats": 2,
-    "batch_norm": "batch", "neighbours": 3, "backbone": "pixels", "resizer": "box",
+    "batch_norm": "batch", "neighbours": 3, "backbone": "pixels", "resizer": "bilinear",
 }  # fmt: skip
 
 
@@ -54,8 +59,8 @@ def write_tables(path: Path, **protocol: Any) -> Path:
 
 def planned(folder: Path, *names: str, **protocol: Any) -> list[runs.Run]:
     rows = read_tables(write_tables(folder / "tables.yaml", **protocol)).tables["tiny"].rows
-    made = runs.planned([rows[name] for name in names], None, str(folder), folder / "runs", folder / "records")
-    return [dataclasses.replace(run, device="cpu") for run in made]
+    where = (str(folder), folder / "runs", folder / "records", "cpu")
+    return runs.planned([rows[name] for name in names], None, "native", *where)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +78,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         patch.setattr("studiogan_gsr.evaluation.perceptual.find_spec", lambda name: None)
         (run,) = planned(folder, "gsr")
         with one_thread():
-            path = runs.perform(run)
+            path = perform.perform(run)
         patch.delitem(sys.modules, "pixels")
     return json.loads(path.read_text())
 
@@ -87,7 +92,7 @@ def test_a_record_holds_all_that_made_a_run(record: dict[str, Any]) -> None:
     assert rank["regularizer"].startswith("gsr of studiogan-gsr ")
     assert rank["acted"] == 4
     assert "torch" in rank["packages"]
-    assert [step for step, _ in record["penalties"]] == [1, 4]
+    assert [step for step, _ in record["penalties"]] == [1, 2, 4]
     assert set(record["results"]) == {"last", "best"}
     assert record["results"]["last"]["protocol"]["checkpoint_rule"] == "last"
     assert record["results"]["best"]["protocol"]["checkpoint_rule"].startswith("best: lowest FD-Pixels")
@@ -127,7 +132,8 @@ def _set(*places: Any) -> Callable[[dict[str, Any]], None]:
         (_set("steps", 3), "trained 3 of 4 steps"),
         (_set("penalties", []), "penalties are not of the first to the last step"),
         (_set("penalties", [[1, 0.2]]), "penalties are not of the first to the last step"),
-        (_set("penalties", [[2, 0.2], [4, 0.2]]), "penalties are not of the first to the last step"),
+        (_set("penalties", [[4, 0.2], [2, 0.2]]), "penalties are not of the first to the last step"),
+        (_set("penalties", [[1, 0.2], [1, 0.2], [4, 0.2]]), "penalties are not of the first to the last step"),
         (_set("penalties", [[1, 0.2], [4, 0.0]]), "not what its weight makes them"),
         (_set("penalties", [[1, float("nan")], [4, 0.1]]), "not what its weight makes them"),
         (_set("penalties", [[float("inf"), 0.1], [4, 0.1]]), "damaged: OverflowError"),
@@ -169,6 +175,14 @@ def test_a_record_that_proves_too_little_is_refused_by_its_path(
         records.read(path, key)
 
 
+def test_penalties_are_told_often(record: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = records.path_of(record["key"], tmp_path)
+    path.write_text(json.dumps(record))
+    monkeypatch.setattr(records, "PENALTIES_EVERY", 1)  # the record has those of the steps 1, 2 and 4
+    with pytest.raises(RecordError, match="penalties are not of the first to the last step"):
+        records.read(path, record["key"])
+
+
 def test_a_record_without_a_regularizer_must_have_none(record: dict[str, Any], tmp_path: Path) -> None:
     content = json.loads(json.dumps(record))
     del content["sections"]["REGULARIZER"]
@@ -191,13 +205,13 @@ def test_a_run_that_was_interrupted_goes_on_and_one_that_is_done_is_not_run_agai
     with one_thread():
         half = Options(
             data=str(tmp_path), out=Path(run.out), steps=2, device="cpu", seed=5, print_freq=4, save_freq=2,
-            evaluate=40, select_on="reference", backbone=pixels, resizer="box",
+            evaluate=40, select_on="reference", backbone=pixels, resizer="bilinear",
         )  # fmt: skip
         train(run.sections, half)
         assert run.done() == (None, "")
         for _ in range(2):  # the second as after a kill between training and record
             records.path_of(run.key, tmp_path / "records").unlink(missing_ok=True)
-            runs.perform(run)
+            perform.perform(run)
     record, _ = run.done()
     assert record is not None
     assert record.ranks[0]["acted"] == 4  # over the restart
@@ -206,11 +220,11 @@ def test_a_run_that_was_interrupted_goes_on_and_one_that_is_done_is_not_run_agai
     tables = ["--tables", str(tmp_path / "tables.yaml"), "--records", str(tmp_path / "records")]
     argv = ["tiny", "--only", "gsr", *tables, "--data", str(tmp_path), "--out", str(tmp_path / "runs")]
     capsys.readouterr()
-    assert runs.main(argv) == 0
+    assert command.main(argv) == 0
     assert "has a record: tiny: gsr, seed 5" in capsys.readouterr().out
     path = records.path_of(run.key, tmp_path / "records")
     path.write_text("{")
-    assert runs.main([*argv, "--dry-run"]) == 0
+    assert command.main([*argv, "--dry-run"]) == 0
     told = capsys.readouterr().out
     assert "its record is refused" in told
     assert "1 of 1 runs are to be made" in told
@@ -226,7 +240,7 @@ def test_one_run_that_fails_does_not_stop_the_others(
     write_tables(tmp_path / "tables.yaml")
     argv = ["tiny", "--only", "lost", "--only", "plain", "--data", str(tmp_path), "--device", "cpu"]
     argv += ["--tables", str(tmp_path / "tables.yaml"), "--records", str(tmp_path / "records")]
-    assert runs.main([*argv, "--out", str(tmp_path / "runs")]) == 1
+    assert command.main([*argv, "--out", str(tmp_path / "runs")]) == 1
     told = capsys.readouterr().out
     assert "done: tiny: plain, seed 5" in told
     assert "1 of 2 runs have records" in told
@@ -237,13 +251,68 @@ def test_one_run_that_fails_does_not_stop_the_others(
     assert records.read(path, path.stem).ranks[0]["regularizer"] is None
     (tmp_path / "file").touch()
     argv += ["--records", str(tmp_path / "other")]
-    assert runs.main([*argv, "--out", str(tmp_path / "file" / "runs")]) == 1  # no folder can be there
+    assert command.main([*argv, "--out", str(tmp_path / "file" / "runs")]) == 1  # no folder can be there
     assert "0 of 2 runs have records" in capsys.readouterr().out
     argv = argv[:-2]
-    assert runs.main([*argv, "--dry-run"]) == 0
+    assert command.main([*argv, "--dry-run"]) == 0
     told = capsys.readouterr().out
     assert "lost, seed 5: 4 steps, 0.0 h on CPU" in told  # as the other, which is timed
     assert "1 of 2 runs are to be made" in told
+
+
+@pytest.mark.host
+def test_studiogans_runs_are_chosen_and_measured_as_ours(
+    checkout: Checkout, tmp_path: Path, pixels: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = read_tables(write_tables(tmp_path / "tables.yaml")).tables["tiny"].rows
+    where = (str(tmp_path), tmp_path / "runs", tmp_path / "records", "cpu", str(checkout.root))
+    (run,) = runs.planned([rows["gsr"]], None, "studiogan", *where)
+    (ours,) = planned(tmp_path, "gsr")
+    assert run.key != ours.key
+    # The first half, as of a process that was ended.
+    half = copy.deepcopy(run.sections)
+    half["OPTIMIZATION"]["total_steps"] = 2
+    perform._run_studiogan(dataclasses.replace(run, sections=half), Path(f"{run.out}-studiogan"))
+    with one_thread():
+        perform.perform(run)
+    record, why = run.done()
+    assert record is not None, why
+    assert record.host["name"] == "studiogan"
+    assert record.host["commit"] == checkout.commit()
+    assert record.host["changed_files"] == []
+    assert [start["step"] for start in record.host["starts"]] == [0, 2]
+    assert record.ranks[0]["acted"] == 4
+    assert record.ranks[0]["regularizer"].startswith("gsr of studiogan-gsr ")
+    assert [step for step, _ in record.penalties] == [2, 4]
+    assert [line["step"] for line in record.course] == [2, 4]
+    assert record.course[-1]["class_norms"] == record.norms["last"]
+    assert record.data["class_counts"] == [134, 86, 56, 36, 23, 15, 9, 6, 4, 2]
+    best = min(record.course, key=lambda line: line["frechet"])["step"]
+    assert record.results["best"]["protocol"]["step"] == best
+    assert record.results["last"]["protocol"]["step"] == 4
+    assert str(tmp_path) not in records.path_of(run.key, tmp_path / "records").read_text()
+    # Their weights are not kept twice over.
+    kept = Path(run.out) / "checkpoints" / "step=4" / "model=G-current-weights-step=4.pth"
+    assert set(torch.load(kept, weights_only=True)) == {"state_dict"}
+    told = capfd.readouterr().out
+    assert "gsr: state restored from the checkpoint" in told
+    records.path_of(run.key, tmp_path / "records").unlink()
+    with one_thread():
+        perform.perform(run)  # trains nothing
+    assert "Progress" not in capfd.readouterr().out
+    again, _ = run.done()
+    assert again is not None
+    assert again.course == record.course
+
+
+def test_what_studiogan_has_not_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["--host", "studiogan", "--dry-run", "--records", str(tmp_path)]
+    assert command.main(["ablation", *where]) == 0
+    told = capsys.readouterr().out
+    assert "left out: ablation: LeCam as released, gSR: LOSS.lecam_released is the native host's own" in told
+    assert "36 of 36 runs are to be made" in told
+    assert command.main(["cpu-study", *where]) == 2
+    assert "StudioGAN has no networks of 16 pixels" in capsys.readouterr().out
 
 
 def test_wrong_requests_are_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -251,9 +320,9 @@ def test_wrong_requests_are_told_in_a_line(tmp_path: Path, capsys: pytest.Captur
         (["lecam-difaug"], "did you mean lecam-diffaug?"),
         (["ada", "--only", "SNGAN + AD", "--data", "x"], "did you mean SNGAN + ADA?"),
         (["ada"], "--data is needed"),
-        (["later-work", "--dry-run"], "none of these rows is run"),
+        (["later-work", "--dry-run"], "none of these rows is run by this host, or by anyone here"),
     ):
-        assert runs.main(argv) == 2
+        assert command.main(argv) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert told in line
 
@@ -261,7 +330,7 @@ def test_wrong_requests_are_told_in_a_line(tmp_path: Path, capsys: pytest.Captur
 def test_a_run_that_two_tables_need_is_one(tmp_path: Path) -> None:
     tables = read_tables().tables
     keys = [
-        {run.key for run in runs.planned(list(tables[name].rows.values()), None, "data", tmp_path, tmp_path)}
+        {run.key for run in runs.planned(list(tables[name].rows.values()), None, "native", "d", tmp_path, tmp_path)}
         for name in ("lecam-diffaug", "cifar10-lt", "ablation")
     ]
     assert len(keys[0] & keys[1]) == len(keys[0] & keys[2]) == 6  # two rows, three seeds

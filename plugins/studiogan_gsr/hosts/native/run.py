@@ -39,7 +39,7 @@ from studiogan_gsr.hosts.native.progress import TrainingProgress
 from studiogan_gsr.hosts.native.reference import open_reference
 from studiogan_gsr.hosts.native.samples import save_grid
 from studiogan_gsr.hosts.native.selection import FILE as SELECTION
-from studiogan_gsr.hosts.native.selection import Selection, best, evaluations
+from studiogan_gsr.hosts.native.selection import Selection, best, evaluations, noise_of
 from studiogan_gsr.hosts.native.training import Speed, Trainer
 from studiogan_gsr.hosts.regularization import check_ranks
 from studiogan_gsr.progress import console
@@ -48,8 +48,8 @@ from studiogan_gsr.settings import load_configuration
 from studiogan_gsr.shipped import configuration_file
 
 OnInterval = Callable[[Trainer], dict[str, Any]]
-# Streams of random numbers of a run beside the networks' and the noise: each its own.
-_ORDER, _SAMPLES, _SELECTION = 1, 2, 3
+# Streams of random numbers of a run beside the networks' and the noise: each its own.  3 is the evaluations'.
+_ORDER, _SAMPLES = 1, 2
 _EVALUATION = timedelta(days=7)  # at most
 
 
@@ -211,7 +211,7 @@ class _Run:
         if options.evaluate < 2:
             raise RequestError(f"--evaluate: found {options.evaluate}; allowed: an integer, 2 or more")
         reference = open_reference(self.data.pixels.images, options.data, options.resizer)
-        seed = mixed(options.seed, _SELECTION)
+        seed = noise_of(options.seed)
         how = (options.evaluate, options.select_on, options.backbone, seed, self.device)
         return Selection(self.out, self.configuration, self.counts, reference, *how)
 

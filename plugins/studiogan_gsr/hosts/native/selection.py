@@ -24,12 +24,14 @@ from studiogan_gsr.evaluation.measure import Reference, groups, metrics
 from studiogan_gsr.evaluation.spectrum import largest_class_norms
 from studiogan_gsr.files import lines_by_step
 from studiogan_gsr.hosts.keys import is_number
+from studiogan_gsr.hosts.native.data import mixed
 from studiogan_gsr.hosts.native.generation import generated
 from studiogan_gsr.hosts.native.reference import choose_backbone, measure_real
 from studiogan_gsr.settings import Configured
 
 SELECT_ON = ("validation", "reference")
 FILE = "selection.jsonl"
+_STREAM = 3  # of a run's random numbers: see run.py
 _METRICS = ("frechet", "inception_score")  # what costs little beside the images
 
 
@@ -125,6 +127,11 @@ class Selection:
         tail = line["groups"].get("tail")
         more = f" ({tail['frechet']:.4g} in the tail)" if tail and tail["frechet"] is not None else ""
         return f"step {line['step']}: {column} {distance:.4g}{more} on {self.rule['select_on']}: {which}"
+
+
+def noise_of(seed: int) -> int:
+    """The seed of the noise of a run's evaluations, which is not what it trains with."""
+    return mixed(seed, _STREAM)
 
 
 def evaluations(run: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,179 @@
+"""Where runs are run: on this machine, one a GPU at a time, or as jobs of a cluster."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from runs import Run
+
+from studiogan_gsr.errors import RequestError, reason
+from studiogan_gsr.files import write_atomically
+
+_SCRIPT = Path(__file__).with_name("run.py")
+
+
+def run_here(runs: Sequence[Run], places: Sequence[dict[str, str]]) -> list[str]:
+    """Each run in a process of its own, as many at a time as there are places; gives what failed, a line each.
+
+    places: of each, what the environment of its processes has more (which GPU).  On SIGINT and SIGTERM the runs save
+    and end, and no other is begun.
+    """
+    crew = _Crew(runs)
+    workers = [threading.Thread(target=crew.work, args=(place,)) for place in places]
+    with _signals_to(crew.stop):
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    return crew.failed
+
+
+class _Crew:
+    """Workers that share a queue of runs."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.failed: list[str] = []
+        self._waiting: queue.SimpleQueue[Run] = queue.SimpleQueue()
+        for run in runs:
+            self._waiting.put(run)
+        self._number = len(runs)
+        self._processes: dict[subprocess.Popen[bytes], Run] = {}
+        self._stopped = False
+
+    def work(self, environment: dict[str, str]) -> None:
+        while not self._stopped:
+            try:
+                run = self._waiting.get_nowait()
+            except queue.Empty:
+                return
+            which = f"{run.title} ({self._number - self._waiting.qsize()} of {self._number})"
+            print(f"begun: {which}, output in {run.out}.log", flush=True)
+            began = time.perf_counter()
+            try:
+                status, last = self._in_a_process(run, environment)
+            except OSError as error:
+                status, last = 1, reason(error)
+            if status == 0:
+                print(f"done: {run.title}, {(time.perf_counter() - began) / 3600:.2f} h", flush=True)
+            else:
+                self.failed.append(f"{run.title}: status {status}: {last}")
+                print(f"failed: {self.failed[-1]}", flush=True)
+
+    def stop(self) -> None:
+        """Let all that runs save and end; StudioGAN, which does not listen, ends with what it saved before."""
+        self._stopped = True
+        for process, run in list(self._processes.items()):
+            if run.host == "native":
+                process.terminate()
+            else:
+                os.killpg(process.pid, signal.SIGTERM)
+
+    def _in_a_process(self, run: Run, environment: dict[str, str]) -> tuple[int, str]:
+        """The exit status, and the last line that it printed."""
+        log = Path(run.out).with_suffix(".log")
+        specify(run)
+        with log.open("a") as file:
+            # Of a group of its own: a Ctrl-C reaches it through `stop` alone, once.
+            process = subprocess.Popen(
+                command(run), stdout=file, stderr=file, env={**os.environ, **environment}, start_new_session=True
+            )
+            self._processes[process] = run
+            status = process.wait()
+            del self._processes[process]
+        return status, (log.read_text(errors="replace").splitlines() or ["no output"])[-1]
+
+
+def run_on_cluster(runs: Sequence[Run], parameters: dict[str, Any], cluster: str = "slurm") -> list[str]:
+    """Each run as a job, through submitit; waits for all; gives what failed, a line each.
+
+    parameters: of submitit's AutoExecutor.update_parameters (slurm_partition, timeout_min, gpus_per_node).
+    cluster: "slurm", or "local", which runs the jobs here.
+    A job that ran out of its time has failed; the same request goes on where it was.
+    """
+    try:
+        import submitit
+    except ModuleNotFoundError as error:
+        raise RequestError("--executor slurm needs the package submitit: pip install submitit") from error
+    if cluster == "slurm" and shutil.which("sbatch") is None:
+        raise RequestError("--executor slurm: no sbatch on this machine; start it where jobs are submitted")
+    folder = Path(runs[0].out).parent / "jobs"
+    executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
+    try:
+        executor.update_parameters(name="studiogan-gsr", **parameters)
+    except (NameError, TypeError, ValueError) as error:
+        raise RequestError(f"--slurm: {reason(error)}") from error
+    function = submitit.helpers.CommandFunction
+    for run in runs:
+        specify(run)
+    jobs = [executor.submit(function(command(run))) for run in runs]
+    failed = []
+    for run, job in zip(runs, jobs, strict=True):
+        print(f"submitted: {run.title}, job {job.job_id}, output in {job.paths.stdout}", flush=True)
+    for run, job in zip(runs, jobs, strict=True):
+        error = job.exception()  # waits
+        if error is None:
+            print(f"done: {run.title}", flush=True)
+            continue
+        lines = (job.stderr() or str(error)).strip().splitlines()
+        told = next((line for line in reversed(lines) if "run.py: " in line), lines[-1])
+        failed.append(f"{run.title}: job {job.job_id} ({job.state}): {told}")
+        print(f"failed: {failed[-1]}", flush=True)
+    return failed
+
+
+def command(run: Run) -> list[str]:
+    """What makes a run in a process of its own."""
+    return [sys.executable, str(_SCRIPT), "--one", str(_specification(run))]
+
+
+def gpus(device: str | None) -> list[dict[str, str]]:
+    """An environment for each GPU; one without anything where the CPU trains."""
+    import torch
+
+    number = 0 if device == "cpu" else torch.cuda.device_count()
+    known = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    names = known if known != [""] else [str(i) for i in range(number)]
+    return [{"CUDA_VISIBLE_DEVICES": name} for name in names[:number]] or [{}]
+
+
+def _specification(run: Run) -> Path:
+    return Path(run.out).with_suffix(".json")
+
+
+def specify(run: Run) -> None:
+    """Write the file that describes a run to its process."""
+    path = _specification(run)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(dataclasses.asdict(run)))
+
+
+@contextmanager
+def _signals_to(stop: Callable[[], None]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def told(number: int, frame: FrameType | None) -> None:
+        print("stopping: the runs save and end; the same command goes on with them", flush=True)
+        stop()
+
+    before = {number: signal.signal(number, told) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

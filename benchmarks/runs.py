@@ -1,0 +1,94 @@
+"""What is run: one seed of a row in one host, as plain data."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import records
+from paper_tables import Protocol, Row
+from records import Record, RecordError
+
+from studiogan_gsr.hosts.native.configuration import GENERATOR_BLOCKS, Loss
+
+HOSTS = ("native", "studiogan")
+STUDIOGANS_RESIZERS = ("wo_resize", "nearest", "bilinear", "bicubic", "lanczos")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Plain data, so that it reaches another process.
+
+    title: for people.  out: the run's folder.  root: of the checkout, for the host studiogan; None: the usual place.
+    """
+
+    key: str
+    title: str
+    host: str
+    sections: dict[str, Any]
+    seed: int
+    protocol: Protocol
+    data: str
+    out: str
+    records: str
+    device: str | None = None
+    root: str | None = None
+
+    @property
+    def steps(self) -> int:
+        return int(self.sections["OPTIMIZATION"]["total_steps"])
+
+    @property
+    def print_freq(self) -> int:
+        """Steps between log lines, which hold the penalties of a record; StudioGAN wants a divisor of its saves'."""
+        return math.gcd(records.PENALTIES_EVERY, self.protocol.every)
+
+    def done(self) -> tuple[Record | None, str]:
+        """Its record, or why there is none that is valid."""
+        path = records.path_of(self.key, Path(self.records))
+        try:
+            return (records.read(path, self.key), "") if path.is_file() else (None, "")
+        except RecordError as error:
+            return None, str(error)
+
+
+def planned(
+    rows: Sequence[Row],
+    seeds: Sequence[int] | None,
+    host: str,
+    data: str,
+    out: Path,
+    folder: Path,
+    device: str | None = None,
+    root: str | None = None,
+) -> list[Run]:
+    """The runs of rows that are run, each once; without those that the host has not."""
+    runs: dict[str, Run] = {}
+    for row in rows:
+        if row.sections is None or row.protocol is None or not_in(host, row):
+            continue
+        for seed in row.seeds if seeds is None else seeds:
+            key = records.key_of(host, row.sections, seed, dataclasses.asdict(row.protocol))
+            title = f"{row.table}: {row.name}, seed {seed}" + (" in StudioGAN" if host == "studiogan" else "")
+            places = (data, str((out / key).resolve()), str(folder.resolve()), device, root)
+            runs.setdefault(key, Run(key, title, host, dict(row.sections), seed, row.protocol, *places))
+    return list(runs.values())
+
+
+def not_in(host: str, row: Row) -> str:
+    """Why a host cannot run a row; "" where it can, or where nobody runs it."""
+    if host == "native" or row.sections is None or row.protocol is None:
+        return ""
+    if row.sections.get("LOSS", {}).get("lecam_released", Loss.lecam_released):
+        return "LOSS.lecam_released is the native host's own"
+    if row.sections["DATA"]["img_size"] == min(GENERATOR_BLOCKS):
+        return "StudioGAN has no networks of 16 pixels"
+    if row.protocol.resizer not in STUDIOGANS_RESIZERS:
+        return f"StudioGAN has no resizer {row.protocol.resizer}"
+    if row.sections["OPTIMIZATION"]["total_steps"] % row.protocol.every:
+        return f"StudioGAN saves every {row.protocol.every} steps, and would lose what it trains after them"
+    return ""
