@@ -65,6 +65,7 @@ setup(
         "torchvision>=0.19",
     ],
     extras_require={
+        "cluster": ["submitit"],
         "lpips": ["lpips"],
         "studiogan": STUDIOGAN,
         "test": [
@@ -75,6 +76,7 @@ setup(
             "pytest",
             "pytest-xdist",
             "ruff",
+            "submitit",
             "types-PyYAML",
             "types-setuptools",
         ],

@@ -7,7 +7,12 @@ import csv
 import dataclasses
 import io
 import json
+import os
+import re
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,11 +28,13 @@ import perform
 import records
 import run as command
 import runs
+from execution import run_on_cluster
 from paper_tables import read_tables
 from records import Record, RecordError
 
 from conftest import PIXELS, MakePackage
 from native_runs import one_thread
+from studiogan_gsr.errors import RequestError
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
 
 TINY = {
@@ -258,6 +265,52 @@ def test_one_run_that_fails_does_not_stop_the_others(
     told = capsys.readouterr().out
     assert "lost, seed 5: 4 steps, 0.0 h on CPU" in told  # as the other, which is timed
     assert "1 of 2 runs are to be made" in told
+
+
+def test_jobs_of_a_cluster_make_the_same_records(
+    tmp_path: Path, record: dict[str, Any], make_package: MakePackage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By submitit's local executor: one that is done already, and one that fails."""
+    site = make_package("pixels", "studiogan.backbones", {"pixels": "pixels:Pixels"}, {"pixels": PIXELS})
+    for name, value in (("PYTHONPATH", str(site)), ("HOME", str(tmp_path)), ("OMP_NUM_THREADS", "1")):
+        monkeypatch.setenv(name, value)
+    done, lost = planned(tmp_path, "gsr", "lost")
+    path = records.path_of(done.key, tmp_path / "records")
+    path.parent.mkdir()
+    path.write_text(json.dumps(record))
+    (failed,) = run_on_cluster([done, lost], {"timeout_min": 5}, cluster="local")
+    assert failed.startswith("tiny: lost, seed 5: job ")
+    assert "needs train/ and valid/" in failed
+    with pytest.raises(RequestError, match="slurm_partion"):
+        run_on_cluster([done], {"slurm_partion": "gpu"}, cluster="local")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RequestError, match="no sbatch on this machine"):
+        run_on_cluster([done], {})
+
+
+def test_a_signal_ends_what_runs_and_begins_no_more(tmp_path: Path, make_package: MakePackage) -> None:
+    site = make_package("pixels", "studiogan.backbones", {"pixels": "pixels:Pixels"}, {"pixels": PIXELS})
+    tables = write_tables(tmp_path / "tables.yaml")
+    content = yaml.safe_load(tables.read_text())
+    content["tables"]["tiny"]["rows"]["plain"]["overrides"]["OPTIMIZATION"]["total_steps"] = 10**6
+    tables.write_text(yaml.safe_dump(content, sort_keys=False))
+    argv = ["tiny", "--data", tmp_path, "--device", "cpu", "--tables", tables, "--only", "plain", "--only", "gsr"]
+    argv += ["--records", tmp_path / "records", "--out", tmp_path / "runs"]
+    environment = {**os.environ, "PYTHONPATH": str(site), "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, command.__file__, *map(str, argv)], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("runs/*/checkpoints/step=4")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    told = process.communicate(timeout=120)[0]
+    assert process.returncode == 1
+    assert "stopping: the runs save and end; the same command goes on with them" in told
+    assert re.search(r"failed: tiny: plain, seed 5: status 1: .*stopped after step \d+ of 1000000", told)
+    assert "begun: tiny: gsr" not in told
+    assert "0 of 2 runs have records" in told
 
 
 @pytest.mark.host
