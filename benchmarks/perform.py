@@ -5,6 +5,7 @@ A run's folder is one that `studiogan-gsr evaluate`, `spectrum` and `report` rea
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import os
@@ -66,7 +67,12 @@ def perform(run: Run) -> Path:
     out, protocol = Path(run.out), run.protocol
     training = TRAIN[run.host](run)
     began = time.perf_counter()
-    results = {which: _measured(run, which) for which in records.WHICH}
+    results = {"best": _measured(run, "best")}
+    if results["best"]["protocol"]["step"] == training.steps:  # the same weights and noise, by another rule
+        results["last"] = copy.deepcopy(results["best"])
+        results["last"]["protocol"] |= {"checkpoint_rule": "last", "selection": None}
+    else:
+        results["last"] = _measured(run, "last")
     data = json.loads((out / "run.json").read_text())["data"]
     found = find_dataset(data["name"])
     record = Record(
