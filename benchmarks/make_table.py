@@ -1,6 +1,6 @@
 """Tables from records: published values beside ours, and everything that made ours.
 
-    python benchmarks/make_table.py [TABLE ...]      writes TABLE.md, TABLE.csv and TABLE.tex
+    python benchmarks/make_table.py [TABLE ...]      writes TABLE.md, .csv, .tex and, of measured rows, .svg
     python benchmarks/make_table.py --check          says which of them are stale; exit status 1 if any is
 
 The only writer of the files in benchmarks/results/tables.
@@ -9,6 +9,7 @@ The only writer of the files in benchmarks/results/tables.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import records
+from figures import drawn_of, figure, tail_norm
 from paper_tables import FILE, Protocol, Row, Table, Tables, read_tables
 from records import Record
+from runs import HOSTS
 from scipy import stats
 
 from studiogan_gsr.errors import GSRError, RequestError, in_one_line, near_miss
@@ -34,6 +37,7 @@ COLUMNS = (
     ("{}, best", "best", "all", "frechet"),
     ("{}, last", "last", "all", "frechet"),
     ("{} of the tail, best", "best", "tail", "frechet"),
+    ("{kernel} of the tail x 1000, best", "best", "tail", "kernel"),
     ("IS{network}, best", "best", "all", "inception_score"),
     ("recall of the tail, best", "best", "tail", "recall"),
 )
@@ -47,35 +51,44 @@ class Measured:
     by_seed: dict[int, Record]
 
     def values(self, which: str, group: str, metric: str) -> dict[int, float]:
-        """A metric of every seed that has it: the mean over sampling seeds."""
+        """A metric of every seed that has it: the mean over sampling seeds; kernel distances times 1000."""
         found = {}
         for seed, record in self.by_seed.items():
             result = record.results[which]
             numbers = result["all"] if group == "all" else result["groups"].get(group, {})
             value = numbers.get(metric, {}).get("mean")
             if value is not None:
-                found[seed] = float(value)
+                found[seed] = float(value) * (1000 if metric == "kernel" else 1)
         return found
+
+    def tail_norms(self, when: str) -> list[float]:
+        """Of every seed, before training ("start") or of its last checkpoint; see `tail_norm`."""
+        return [tail_norm(record, record.norms[when]) for record in self.by_seed.values() if record.norms]
 
 
 def measured(table: Table, folder: Path) -> dict[str, Measured]:
-    """The records of every row; RecordError for one that is refused."""
+    """The records of every row, and of every one that StudioGAN has trained; RecordError for one that is refused."""
     found = {}
-    for name, row in table.rows.items():
-        by_seed = {}
-        for seed in row.seeds if row.sections is not None else ():
-            key = _key(row, seed)
-            path = records.path_of(key, folder)
-            if path.is_file():
-                by_seed[seed] = records.read(path, key)
-        found[name] = Measured(row, by_seed)
+    for row in table.rows.values():
+        for host in HOSTS:
+            paths = {seed: records.path_of(key, folder) for seed, key in _keys(row, host).items()}
+            by_seed = {seed: records.read(path, path.stem) for seed, path in paths.items() if path.is_file()}
+            shown = row if host == "native" else _in_studiogan(row)
+            if by_seed or host == "native":
+                found[shown.name] = Measured(shown, by_seed)
     return found
 
 
-def _key(row: Row, seed: int) -> str:
-    assert row.sections is not None
-    assert row.protocol is not None
-    return records.key_of("native", row.sections, seed, vars(row.protocol))
+def _in_studiogan(row: Row) -> Row:
+    baseline = None if row.baseline is None else f"{row.baseline}, in StudioGAN"
+    return dataclasses.replace(row, name=f"{row.name}, in StudioGAN", baseline=baseline)
+
+
+def _keys(row: Row, host: str) -> dict[int, str]:
+    """The keys of a row's records, by seed."""
+    if row.sections is None or row.protocol is None:
+        return {}
+    return {seed: records.key_of(host, row.sections, seed, vars(row.protocol)) for seed in row.seeds}
 
 
 def difference(ours: dict[int, float], baseline: dict[int, float]) -> tuple[float, float | None] | None:
@@ -105,8 +118,10 @@ def body(table: Table, tables: Tables, folder: Path) -> tuple[list[str], list[li
     ours = COLUMNS if any(row.sections is not None for row in table.rows.values()) else ()
     header = ["", *(f"published {PUBLISHED[name]}" for name in published)]
     network = distance.removeprefix("FD") if distance != "FID" else ""
-    header += [title.format(distance, network=network) for title, *_ in ours]
-    header += [f"{distance}, best, over the baseline", "seeds"] if ours else []
+    kernel = "KID" if distance == "FID" else distance.replace("FD", "KD", 1)
+    header += [title.format(distance, network=network, kernel=kernel) for title, *_ in ours]
+    over = [f"{distance}{group}, best, over the baseline" for group in ("", " of the tail")]
+    header += [*over, "norm of the tail, at the start", "norm of the tail, last", "seeds"] if ours else []
     lines = []
     for name, of_row in found.items():
         row = of_row.row
@@ -114,8 +129,10 @@ def body(table: Table, tables: Tables, folder: Path) -> tuple[list[str], list[li
         cells += [_over_seeds(list(of_row.values(*what).values())) for _, *what in ours]
         if ours:
             base = found.get(row.baseline or "")
-            pair = [m.values("best", "all", "frechet") for m in (of_row, base) if m is not None]
-            cells += [_gap(difference(*pair) if len(pair) == 2 else None)]
+            for group in ("all", "tail"):
+                pair = [m.values("best", group, "frechet") for m in (of_row, base) if m is not None]
+                cells += [_gap(difference(*pair) if len(pair) == 2 else None)]
+            cells += [_over_seeds(of_row.tail_norms(when)) for when in ("start", "last")]
             cells += [str(len(of_row.by_seed)) if row.sections is not None else NOTHING]
         lines.append(cells)
     return header, lines, _notes(table, tables, found)
@@ -155,6 +172,10 @@ def _notes(table: Table, tables: Tables, found: dict[str, Measured]) -> list[str
             "Ours: mean ± deviation over training seeds; of each, the mean over sampling seeds. Over the baseline: "
             f"mean difference of the same seeds [{CONFIDENCE:.0%} interval, Student's t]; below 0 is better."
         )
+        notes.append(
+            "Tail: the rarest third of the classes; its norm: the mean over its classes of each one's largest exact "
+            "spectral norm over layers, gain and bias."
+        )
     notes += dict.fromkeys(_how(record, tables.protocols.get("paper")) for record in kept)
     if any(row.sections is not None and not found[name].by_seed for name, row in table.rows.items()):
         notes.append("A row without seeds has not been run here.")
@@ -172,12 +193,17 @@ def _how(record: Record, paper: Protocol | None) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in rank["packages"].items())
     return (
         f"Ours: {record.data['name']}, {sum(record.data['class_counts']):,} images of {reference['size']} pixels; "
-        f"native host, {record.steps:,} steps; {rank['device']}; {told['images']:,} images, {told['repeats']} times, "
+        f"{_host(record)}, {record.steps:,} steps; {rank['device']}; {told['repeats']} x {told['images']:,} images, "
         f"against {reference['images']:,} of {reference['split']}, by {told['backbone']}; best: of every "
         f"{protocol['every']:,} steps, on {protocol['images_while_training']:,} images against "
         f"{protocol['select_on']}; {versions}."
         + (f" Not as the paper's program: {'; '.join(points) or 'nothing in the protocol'}." if paper else "")
     )
+
+
+def _host(record: Record) -> str:
+    host = record.host
+    return "native host" if host["name"] == "native" else f"StudioGAN {str(host['commit'])[:7]}"
 
 
 def markdown(table: Table, header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
@@ -193,11 +219,23 @@ def markdown(table: Table, header: Sequence[str], rows: Sequence[Sequence[str]],
 def files(table: Table, tables: Tables, folder: Path) -> dict[str, str]:
     """Names and contents of a table's files."""
     header, rows, notes = body(table, tables, folder)
+    kept = {name: (found.row, found.by_seed) for name, found in measured(table, folder).items()}
+    distances = {record.results["best"]["column"] for _, by_seed in kept.values() for record in by_seed.values()}
+    drawn = figure(kept, ", ".join(distances))
     return {
         f"{table.name}.md": markdown(table, header, rows, notes),
         f"{table.name}.csv": comma_separated(header, rows),
         f"{table.name}.tex": latex(header, rows),
+        **({f"{table.name}.svg": drawn} if drawn is not None else {}),
     }
+
+
+def _same(path: Path, content: str) -> bool:
+    """Whether a file holds this; of figures, whether they are of the same numbers."""
+    if not path.is_file():
+        return False
+    there = path.read_text()
+    return drawn_of(there) == drawn_of(content) if path.suffix == ".svg" else there == content
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -224,13 +262,13 @@ def _main(options: argparse.Namespace) -> int:
     stale, known = [], {path.stem for path in options.records.glob("*.json")}
     for table in tables.tables.values():
         for row in table.rows.values():
-            known -= {_key(row, seed) for seed in row.seeds}
+            known -= {key for host in HOSTS for key in _keys(row, host).values()}
     for key in sorted(known):
         print(f"no row has this record, or not any more: {records.path_of(key, options.records)}")
     for name in options.table or tables.tables:
         for file, content in files(tables.tables[name], tables, options.records).items():
             path = options.out / file
-            if path.is_file() and path.read_text() == content:
+            if _same(path, content):
                 continue
             stale.append(str(path))
             if not options.check:

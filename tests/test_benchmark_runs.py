@@ -436,9 +436,18 @@ def test_a_table_has_means_deviations_and_paired_intervals(
     assert table["gsr"]["FD-Pixels, best, over the baseline"] == "-11.5 [-30.6, +7.56]"
     told = (tmp_path / "out" / "tiny.md").read_text()
     assert "a poster" in told
-    assert "48 images, 2 times, against 200 of test, by pixels" in told
+    assert "2 x 48 images, against 200 of test, by pixels" in told
     assert "A row without seeds has not been run here." in told
     assert (tmp_path / "out" / "tiny.tex").read_text().count("\\\\") == 1 + len(rows)
+    norms = record["norms"]
+    assert table["gsr"]["norm of the tail, last"].startswith(f"{sum(norms['last'][-3:]) / 3:.4g}")
+    assert table["gsr"]["norm of the tail, at the start"].startswith(f"{sum(norms['start'][-3:]) / 3:.4g}")
+    assert float(table["gsr"]["KD-Pixels of the tail x 1000, best"].split()[0]) == pytest.approx(
+        1000 * record["results"]["best"]["groups"]["tail"]["kernel"]["mean"], rel=1e-3
+    )
+    drawn = (tmp_path / "out" / "tiny.svg").read_text()
+    for shown in ("FD-Pixels of the tail while training", "Digits_LT_rho50", ">plain<", ">gsr<"):
+        assert shown in drawn
     (tmp_path / "records" / "0123456789ab.json").write_text("{}")
     capsys.readouterr()
     assert make_table.main([*argv, "--check"]) == 0
@@ -448,6 +457,29 @@ def test_a_table_has_means_deviations_and_paired_intervals(
     (tmp_path / "out" / "tiny.md").write_text(told.replace("32 ± 2", "31 ± 2"))
     assert make_table.main([*argv, "--check"]) == 1
     assert "31 ± 2" in (tmp_path / "out" / "tiny.md").read_text()
+    assert make_table.main(argv) == 0
+    (tmp_path / "out" / "tiny.svg").write_text(drawn.replace("plain", "simple"))  # by another version, say
+    assert make_table.main([*argv, "--check"]) == 0
+    (tmp_path / "out" / "tiny.svg").write_text(drawn.replace("<!-- of ", "<!-- of 0"))
+    assert make_table.main([*argv, "--check"]) == 1
+
+
+def test_records_of_studiogan_have_lines_of_their_own(record: dict[str, Any], tmp_path: Path) -> None:
+    argv = kept(tmp_path, record, {"plain": {5: 30.0}, "gsr": {5: 20.0}})
+    for path in list((tmp_path / "records").iterdir()):
+        content = json.loads(path.read_text())
+        content["host"] = {"name": "studiogan", "commit": 40 * "a", "changed_files": [], "starts": []}
+        content["results"]["best"]["all"]["frechet"]["mean"] += 1.0
+        how = (content["sections"], content["seed"], content["protocol"])
+        content["key"] = records.key_of("studiogan", *how)
+        records.path_of(content["key"], path.parent).write_text(json.dumps(content))
+    assert make_table.main(argv) == 0
+    header, *rows = csv.reader(io.StringIO((tmp_path / "out" / "tiny.csv").read_text()))
+    table = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
+    assert list(table) == ["plain", "plain, in StudioGAN", "gsr", "gsr, in StudioGAN", "lost"]
+    assert [line["FD-Pixels, best"] for line in table.values()] == ["30", "31", "20", "21", "-"]
+    assert table["gsr, in StudioGAN"]["FD-Pixels, best, over the baseline"] == "-10"
+    assert "StudioGAN aaaaaaa, 4 steps" in (tmp_path / "out" / "tiny.md").read_text()
 
 
 def test_a_difference_of_one_seed_has_no_interval() -> None:

@@ -8,6 +8,7 @@ import html
 import io
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -43,6 +44,20 @@ figcaption { font-size: .9rem; color: var(--faint); margin: .3rem 0; }
 
 # Of runs; apart for the colour-blind too.
 _COLORS = ("#31688e", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#666666")
+
+
+@dataclass(frozen=True)
+class Band:
+    """Runs of one kind in a chart: their mean, and from the lowest to the highest.
+
+    values: of each run, a number a step.  color: its number among the chart's.
+    """
+
+    name: str
+    steps: Sequence[int]
+    values: Sequence[Sequence[float]]
+    color: int
+    dashed: bool
 
 
 def page(title: str, sections: Sequence[tuple[str, str]]) -> str:
@@ -189,6 +204,31 @@ def metric_chart(series: Mapping[str, Mapping[str, Sequence[float | None]]], cla
     lines, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(lines, names, loc="upper center", ncols=len(names), frameon=False)
     figure.tight_layout(rect=(0, 0, 1, 1 - 0.3 / figure.get_figheight()))
+    return _drawn(figure, "svg")
+
+
+def bands_chart(rows: Sequence[tuple[str, Mapping[str, Sequence[Band]]]], horizontal: str) -> bytes:
+    """Bands over training, as SVG: a row of panels a title, each panel {what is drawn: its bands}."""
+    from matplotlib.figure import Figure
+
+    columns = len(rows[0][1])
+    figure = Figure(figsize=(4.0 * columns, 3.1 * len(rows) + 0.7))
+    axes = figure.subplots(len(rows), columns, squeeze=False, sharey="col", sharex=True)
+    for line, (title, panels) in zip(axes, rows, strict=True):
+        for axis, (what, bands) in zip(line, panels.items(), strict=True):
+            for band in bands:
+                style = {"color": _COLORS[band.color % len(_COLORS)], "ls": "--" if band.dashed else "-"}
+                values = np.asarray(band.values)
+                axis.plot(band.steps, values.mean(0), lw=1.4, label=band.name, **style)
+                axis.fill_between(band.steps, values.min(0), values.max(0), alpha=0.13, lw=0, color=style["color"])
+            axis.set_title(f"{what}\n{title}" if title else what, fontsize=10)
+            axis.grid(alpha=0.25)
+            axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes[-1]:
+        axis.set_xlabel(horizontal)
+    lines, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(lines, names, loc="lower center", ncols=min(len(names), columns), frameon=False, fontsize=9)
+    figure.tight_layout(rect=(0, 0.25 * math.ceil(len(names) / columns) / figure.get_figheight(), 1, 1))
     return _drawn(figure, "svg")
 
 

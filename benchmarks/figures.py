@@ -1,0 +1,58 @@
+"""A table's figure: distances and norms over training, a row of panels a data set."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from statistics import mean
+
+from paper_tables import Row
+from records import Record
+
+from studiogan_gsr.evaluation.measure import groups
+from studiogan_gsr.report import Band, bands_chart
+
+PANELS = ("{} while training", "{} of the tail while training", "spectral norm of the tail's class parameters")
+
+
+def tail_norm(record: Record, norms: Sequence[float]) -> float:
+    """Mean over the rarest third of the classes of each one's largest norm."""
+    return mean(norms[label] for label in groups(record.data["class_counts"])["tail"])
+
+
+def figure(kept: Mapping[str, tuple[Row, Mapping[int, Record]]], distance: str) -> str | None:
+    """An SVG of rows with their records by seed; None where there is nothing to draw.
+
+    A row and its baseline share a colour, and the baseline is dashed.  The last line tells what was drawn, for
+    `drawn_of`: pictures of the same numbers differ with the version of what draws them.
+    """
+    drawn: dict[str, dict[str, list[Band]]] = {}
+    pairs = {row.name: row.baseline or row.name for row, _ in kept.values()}
+    colors = {name: i for i, name in enumerate(dict.fromkeys(pairs.values()))}
+    for name, (row, by_seed) in kept.items():
+        for data in dict.fromkeys(record.data["name"] for record in by_seed.values()):
+            courses = [_course(record) for record in by_seed.values() if record.data["name"] == data]
+            steps = courses[0][0]
+            for title, *values in zip(PANELS, *(numbers for _, numbers in courses), strict=True):
+                if all(value is not None for of_run in values for value in of_run):
+                    panel = drawn.setdefault(data, {}).setdefault(title.format(distance), [])
+                    panel.append(Band(name, steps, values, colors[pairs[name]], dashed=row.baseline is None))
+    if not drawn:
+        return None
+    svg = bands_chart(list(drawn.items()), "generator step").decode()
+    return f"{svg.rstrip()}\n<!-- of {hashlib.sha256(repr(drawn).encode()).hexdigest()} -->\n"
+
+
+def drawn_of(svg: str) -> str | None:
+    """What tells the numbers of a figure from others."""
+    found = re.search(r"<!-- of ([0-9a-f]{64}) -->\s*$", svg)
+    return found[1] if found else None
+
+
+def _course(record: Record) -> tuple[list[int], list[list[float | None]]]:
+    """Steps, and for each of PANELS its numbers."""
+    lines = record.course
+    norms = [tail_norm(record, line["class_norms"]) if line["class_norms"] else None for line in lines]
+    distances = [[line[key] for line in lines] for key in ("frechet", "tail")]
+    return [line["step"] for line in lines], [*distances, norms]
