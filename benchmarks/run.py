@@ -24,22 +24,21 @@ from execution import gpus, run_here, run_on_cluster
 from paper_tables import FILE, Row, read_tables
 from records import RecordError
 from runs import HOSTS, Run, not_in, planned
+from speed_findings import FOLDER
 
 from studiogan_gsr.errors import GSRError, RequestError, in_one_line, near_miss
+from studiogan_gsr.settings import load_configuration
+from studiogan_gsr.shipped import shipped_configuration
 
 OUT = Path(__file__).resolve().parents[1] / "runs" / "tables"
 
 
+Speeds = dict[tuple[str, str], dict[str, list[float]]]  # by host and shape, then device: hours a step
+
+
 def cost(runs: Sequence[Run], folder: Path) -> list[str]:
-    """What runs would take: hours, of configurations that some record has timed, and disk."""
-    speeds: dict[tuple[str, str], dict[str, list[float]]] = {}
-    for path in folder.glob("*.json"):
-        try:
-            record = records.read(path, path.stem)
-        except RecordError:
-            continue
-        by_device = speeds.setdefault((record.host["name"], _shape(record.sections)), {})
-        by_device.setdefault(str(record.ranks[0]["device"]), []).append(sum(record.hours.values()) / record.steps)
+    """What runs would take: hours, of configurations that a record or speed.py has timed, and disk."""
+    speeds = _speeds(folder)
     lines, totals, untimed = [], dict[str, float](), 0
     for run in runs:
         timed = {
@@ -47,14 +46,33 @@ def cost(runs: Sequence[Run], folder: Path) -> list[str]:
             for device, hours in speeds.get((run.host, _shape(run.sections)), {}).items()
         }
         told = ", ".join(f"{hours:.1f} h on {device}" for device, hours in sorted(timed.items()))
-        lines.append(f"{run.title}: {run.steps:,} steps, {told or 'no record tells the time'}")
+        lines.append(f"{run.title}: {run.steps:,} steps, {told or 'not timed'}")
         untimed += not timed
         for device, hours in timed.items():
             totals[device] = totals.get(device, 0.0) + hours
     lines += [f"in all: {hours:.1f} h on {device}, one run at a time" for device, hours in sorted(totals.items())]
-    lines += [f"{untimed} runs are of configurations that no record times"] if untimed else []
+    lines += [f"{untimed} runs are of configurations that neither a record nor speed.py has timed"] if untimed else []
     gigabytes = sum(_gigabytes(run.sections) for run in runs)
     return [*lines, f"disk: {gigabytes:.1f} GB for three checkpoints a run (the last two and the best)"]
+
+
+def _speeds(folder: Path) -> Speeds:
+    """From records, all that they took; from what speed.py has kept, training alone."""
+    speeds: Speeds = {}
+    for path in folder.glob("*.json"):
+        try:
+            record = records.read(path, path.stem)
+        except RecordError:
+            continue
+        by_device = speeds.setdefault((record.host["name"], _shape(record.sections)), {})
+        by_device.setdefault(str(record.ranks[0]["device"]), []).append(sum(record.hours.values()) / record.steps)
+    for path in FOLDER.glob("speed-*.json"):
+        steps = json.loads(path.read_text()).get("steps", {"data": {}})
+        for name, seconds in steps["data"].items():
+            shape = _shape(load_configuration(shipped_configuration(name)))
+            device = f"{steps['made']['device']} without evaluation"
+            speeds.setdefault(("native", shape), {}).setdefault(device, [seconds / 3600])
+    return speeds
 
 
 def _shape(sections: dict[str, Any]) -> str:

@@ -232,6 +232,30 @@ def bands_chart(rows: Sequence[tuple[str, Mapping[str, Sequence[Band]]]], horizo
     return _drawn(figure, "svg")
 
 
+def ratios_chart(panels: Sequence[tuple[str, Mapping[str, float]]]) -> bytes:
+    """Bars of how many times as long something else takes, a panel a title, as SVG; the line at 1 is ours."""
+    from matplotlib.figure import Figure
+
+    sizes = [len(ratios) for _, ratios in panels]
+    figure = Figure(figsize=(9, 0.26 * sum(sizes) + 0.8 * len(panels) + 0.2))
+    axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=[size + 1.5 for size in sizes])[:, 0]
+    for axis, (title, ratios) in zip(axes, panels, strict=True):
+        places = range(len(ratios))
+        colors = [_COLORS[0] if ratio >= 1 else _COLORS[1] for ratio in ratios.values()]
+        bars = axis.barh(places, list(ratios.values()), color=colors, height=0.7)
+        axis.bar_label(bars, [f"{ratio:.3g}x" for ratio in ratios.values()], padding=3, fontsize=8)
+        axis.set_yticks(places, list(ratios), fontsize=8)
+        axis.axvline(1, color="#444444", lw=0.8)
+        axis.set_title(title, fontsize=10, loc="left")
+        if max(ratios.values()) > 20:
+            axis.set_xscale("log")
+        axis.margins(x=0.12)
+        axis.invert_yaxis()
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    return _drawn(figure, "svg")
+
+
 def comma_separated(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A table as CSV."""
     buffer = io.StringIO()

@@ -1,0 +1,99 @@
+"""Where an evaluation's time goes, and PRDC beside the package prdc."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from prdc import compute_prdc
+from speed_findings import Part, device_name
+from speed_hosts import in_a_process
+from torch import Tensor, nn
+from torchvision.models import inception_v3
+
+from studiogan_gsr.evaluation.features import Sample, extract
+from studiogan_gsr.evaluation.manifold import precision_recall_density_coverage
+from studiogan_gsr.evaluation.measure import METRICS, Reference, measure, metrics
+from studiogan_gsr.hosts.native.configuration import read_configuration
+from studiogan_gsr.hosts.native.generation import generated
+from studiogan_gsr.hosts.native.networks import make_networks
+from studiogan_gsr.settings import load_configuration
+from studiogan_gsr.shipped import shipped_configuration
+
+
+def evaluation(images: int, measured: int, real: int, classes: int, device: str) -> Part:
+    """Seconds of an evaluation of so many images of a full-width SNGAN at 32 pixels.
+
+    The network is of Inception's size with random weights, which its speed does not depend on.  Images are timed on
+    `measured` of them and reckoned up; metrics are timed on features of the full number.
+    """
+    configuration = read_configuration(load_configuration(shipped_configuration("CIFAR10_LT/SNGAN-gSR")))
+    network = inception_v3(weights=None, init_weights=False, aux_logits=False).to(device).eval()
+    pooled: list[Tensor] = []
+    network.avgpool.register_forward_hook(lambda module, given, maps: pooled.append(maps.flatten(1)))
+
+    def backbone(images: Tensor) -> tuple[Tensor, Tensor]:
+        larger = nn.functional.interpolate(images.float() / 127.5 - 1, (299, 299), mode="bilinear")
+        logits = network(larger)
+        return pooled.pop(), logits
+
+    generator, _ = make_networks(configuration, 0)
+    for number in (128, measured):  # first without its time: devices choose their programs
+        made = generated(generator, configuration, number, 64, 0, "batch", torch.device(device))
+        inside, whole = extract(backbone, made, number, "images").seconds  # type: ignore[arg-type]
+    scale = images / measured
+    part = Part(f"An evaluation of {images:,} images, {device_name(device)}")
+    part.columns("part", "seconds")
+    part.row(f"network ({measured / inside:.1f} images/s)", f"{inside * scale:.1f}")
+    part.row("generating, quantising, copying", f"{(whole - inside) * scale:.1f}")
+
+    def features(number: int, seed: int) -> Sample:
+        stream = torch.Generator().manual_seed(seed)
+        values = torch.randn(number, 2048, generator=stream) * torch.linspace(1, 0.01, 2048)
+        return Sample(values, torch.randn(number, 1008, generator=stream), torch.arange(number) % classes)
+
+    where = torch.device(device)
+    reference, fake = Reference(features(real, 0).to(where)), features(images, 1).to(where)
+    total = 0.0
+    for metric in METRICS:
+        if metric not in ("recall", "density", "coverage"):  # they come with precision
+            start = time.perf_counter()
+            metrics(reference, fake, None, [metric])
+            total += time.perf_counter() - start
+            called = "precision, recall, density, coverage" if metric == "precision" else metric.replace("_", " ")
+            part.row(f"{called}, all images", f"{time.perf_counter() - start:.1f}")
+    start = time.perf_counter()
+    reference = Reference(features(real, 0).to(where))  # that knows nothing yet
+    measure(reference, fake, [5000 >> y * 10 // classes for y in range(classes)])
+    everything = time.perf_counter() - start
+    part.row("all metrics: all images, groups, every class", f"{everything:.1f}")
+    share, both = (seconds * scale / (whole * scale + everything) for seconds in (inside, whole))
+    part.note(f"{measured:,} of the images made and timed, against {real:,} real ones; {classes} classes.")
+    part.note(f"Share of the network: {share:.1%}; with the generator's: {both:.1%}.")
+    side = min(images, real, 10_000)
+    found = {name: in_a_process("prdc", name, str(side)) for name in ("ours", "prdc")}
+    for name, of in found.items():
+        part.note(f"PRDC of {side:,} x {side:,}, {name}: {of['seconds']:.1f} s, {of['mb']:.0f} MB more.")
+    part.ratios[f"PRDC of {side:,} x {side:,}: the package prdc"] = (
+        found["prdc"]["seconds"] / found["ours"]["seconds"]
+    )
+    return part
+
+
+def prdc_of(name: str, number: int) -> dict[str, float]:
+    """One PRDC in this process: seconds, and the peak of memory over what was there before."""
+    real, fake = (torch.randn(number, 2048, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+
+    def peak() -> float:
+        status = Path("/proc/self/status").read_text()  # getrusage knows the parent's peak, too
+        return float(status.partition("VmHWM:")[2].split()[0]) / 1e3
+
+    before = peak()
+    start = time.perf_counter()
+    if name == "ours":
+        precision_recall_density_coverage(real, fake)
+    else:
+        compute_prdc(real.numpy(), fake.numpy(), 5)
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, "mb": peak() - before}

@@ -1,0 +1,84 @@
+"""What measurements of speed find: tables, printed as they come and kept as JSON and Markdown, with a chart."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import records
+import torch
+
+from studiogan_gsr.files import write_atomically
+from studiogan_gsr.report import ratios_chart
+
+FOLDER = Path(__file__).with_name("results")
+
+
+@dataclass
+class Part:
+    """One measurement.
+
+    ratios: how many times as long the other thing takes, by what is compared.  data: for programs.
+    """
+
+    title: str
+    header: list[str] = field(default_factory=list)
+    rows: list[list[str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    ratios: dict[str, float] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+
+    def columns(self, *names: str) -> None:
+        self.header = list(names)
+        print(f"\n{self.title}\n\n{_line(names)}\n|{'---|' * len(names)}", flush=True)
+
+    def row(self, *cells: object) -> None:
+        self.rows.append([str(cell) for cell in cells])
+        print(_line(self.rows[-1]), flush=True)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+        print(text, flush=True)
+
+    def markdown(self) -> str:
+        lines = [f"## {self.title}", "", _line(self.header), f"|{'---|' * len(self.header)}", *map(_line, self.rows)]
+        return "\n".join([*lines, "", *(f"* {note}" for note in self.notes), ""])
+
+
+def device_name(device: str) -> str:
+    """For people and for records."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    return f"CPU, {torch.get_num_threads()} threads ({platform.machine()})"
+
+
+def keep(parts: dict[str, Part], device: str, command: str, folder: Path) -> list[Path]:
+    """Write what was measured in one run; parts of an earlier one stay where this has none."""
+    kind = "gpu" if device == "cuda" else "cpu"
+    path = folder / f"speed-{kind}.json"
+    kept: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    made = {"device": device_name(device), "torch": torch.__version__, "date": date.today().isoformat()}
+    made |= {"command": command, "git": records.git_state(Path(__file__).parent)["commit"]}
+    kept |= {name: {**asdict(part), "made": made} for name, part in parts.items()}
+    told = [f"# Speed, {kind.upper()}", ""]
+    for content in kept.values():
+        of, part = content["made"], Part(**{k: v for k, v in content.items() if k != "made"})
+        told += [part.markdown(), f"{of['device']}; torch {of['torch']}; {of['date']}; `{of['command']}`", ""]
+    ratios = {name: content["ratios"] for name, content in kept.items() if content["ratios"]}
+    titles = {name: kept[name]["title"] for name in ratios}
+    folder.mkdir(parents=True, exist_ok=True)
+    contents: dict[str, str | bytes] = {".json": json.dumps(kept, indent=1) + "\n", ".md": "\n".join(told)}
+    if ratios:
+        contents[".svg"] = ratios_chart([(titles[name], of) for name, of in ratios.items()])
+    for suffix, content in contents.items():
+        write_atomically(path.with_suffix(suffix), content)
+    return [path.with_suffix(suffix) for suffix in contents]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

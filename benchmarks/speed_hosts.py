@@ -1,0 +1,176 @@
+"""Steps of StudioGAN and of the native host."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from speed_findings import Part, device_name
+from speed_penalty import wait_for
+
+from studiogan_gsr.attachment import Attachment
+from studiogan_gsr.hosts.native.configuration import read_configuration
+from studiogan_gsr.hosts.native.run import Options, train
+from studiogan_gsr.hosts.native.training import Speed, Trainer
+from studiogan_gsr.hosts.studiogan import launcher
+from studiogan_gsr.settings import load_configuration
+from studiogan_gsr.shipped import shipped_configuration
+
+SCRIPT = Path(__file__).with_name("speed.py")
+
+
+def timed_studiogan(configuration: str, arguments: Sequence[str]) -> dict[str, list[float]]:
+    """Seconds of every step of a run of the real StudioGAN, and of the hook in it."""
+    spent: dict[str, list[float]] = {"hook": [], "step": []}
+
+    def timed(function: Callable[..., object], key: str, opens: bool = True) -> Callable[..., object]:
+        def run(*args: object, **kwargs: object) -> object:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            wait_for(device)
+            start = time.perf_counter()
+            result = function(*args, **kwargs)
+            wait_for(device)
+            taken = time.perf_counter() - start
+            if opens:
+                spent[key].append(taken)
+            else:
+                spent[key][-1] += taken
+            return result
+
+        return run
+
+    Attachment._add_gradient = timed(Attachment._add_gradient, "hook")  # type: ignore[method-assign, assignment]
+    prepare = launcher.Setup.prepare
+
+    def prepare_timed(self: launcher.Setup) -> object:
+        load_worker = prepare(self)
+        worker = import_module("worker").WORKER
+        worker.train_discriminator = timed(worker.train_discriminator, "step")
+        worker.train_generator = timed(worker.train_generator, "step", opens=False)
+        return load_worker
+
+    launcher.Setup.prepare = prepare_timed  # type: ignore[method-assign]
+    launcher.run(None, ["-t", "-metrics", "none", "-cfg", configuration, *arguments])
+    return spent
+
+
+def step_share(configuration: str, arguments: Sequence[str]) -> Part:
+    """The hook's time in a run of the real StudioGAN; its first step, which warms up, is left out."""
+    spent = timed_studiogan(configuration, arguments)
+    hook, step = (statistics.median(spent[key][1:]) for key in ("hook", "step"))
+    part = Part("The hook's share of a step of StudioGAN")
+    part.columns("configuration", "hook, ms", "step, s", "share")
+    part.row(Path(configuration).name, f"{1e3 * hook:.2f}", f"{step:.2f}", f"{hook / step:.3%}")
+    return part
+
+
+# Ways to train a configuration: the native host's speed switches, or the real StudioGAN's arguments.
+CONTESTANTS: dict[str, Speed | list[str]] = {
+    "StudioGAN": [],
+    "native, all switches off": Speed(channels_last=False, folded=False, fused=False),
+    "native": Speed(),
+    "native, bfloat16": Speed(precision="bfloat16"),
+}
+_CUDA_ONLY: dict[str, list[str]] = {"StudioGAN -mpc": ["-mpc"]}
+
+
+def hosts(configurations: Sequence[str], data: str, steps: int, turns: int) -> Part:
+    """Seconds a step of both hosts on the same configuration and data, in turns, each in a process of its own."""
+    cuda = torch.cuda.is_available()
+    names = [*CONTESTANTS, *(_CUDA_ONLY if cuda else {})]
+    part = Part(f"Steps of both hosts, {device_name('cuda' if cuda else 'cpu')}")
+    part.columns("configuration", *(f"{name}, s" if name == "StudioGAN" else name for name in names))
+    for configuration in configurations:
+        times: dict[str, list[float]] = {name: [] for name in names}
+        for _ in range(turns):
+            for name in names:
+                command = ("contestant", name, configuration, data, str(steps))
+                times[name] += in_a_process(*command)
+        base = statistics.median(times["StudioGAN"])
+        ratios = {name: base / statistics.median(times[name]) for name in names if name != "StudioGAN"}
+        title = Path(configuration).stem
+        part.row(title, f"{base:.4g}", *(f"{ratio:.2f}x" for ratio in ratios.values()))
+        part.ratios |= {f"{title}: StudioGAN to {name}": ratio for name, ratio in ratios.items()}
+    part.note(f"Median of {turns} x {steps} steps, the first of each turn left out.")
+    return part
+
+
+def in_a_process(*arguments: str) -> Any:
+    """What a command of speed.py prints last, as JSON."""
+    command = [sys.executable, str(SCRIPT), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{arguments}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def native_steps(configurations: Sequence[str], device: str, steps: int) -> Part:
+    """Seconds a step of the native host on random images, which needs no data; the first step is left out."""
+    part = Part(f"Steps of the native host, {device_name(device)}")
+    part.columns("configuration", "steps", "s a step", "hours for all steps", "GPU memory, GB")
+    for name in configurations:
+        sections = load_configuration(shipped_configuration(name))
+        seconds, gigabytes = _native_step(sections, device, steps)
+        total = int(sections["OPTIMIZATION"]["total_steps"])
+        memory = f"{gigabytes:.1f}" if device == "cuda" else "-"
+        part.row(name, f"{total:,}", f"{seconds:.4g}", f"{seconds * total / 3600:,.1f}", memory)
+        part.data[name] = seconds
+    part.note(f"Median of {steps} steps after the first, on random images in memory; without evaluation.")
+    return part
+
+
+def _native_step(sections: dict[str, Any], device: str, steps: int) -> tuple[float, float]:
+    """Median seconds, and the most memory."""
+    configuration = read_configuration(sections)
+    data, optimization = configuration.DATA, configuration.OPTIMIZATION
+    shape = (optimization.batch_size, 3, data.img_size, data.img_size)
+    images = torch.rand(shape, device=device) * 2 - 1
+    labels = torch.arange(optimization.batch_size, device=device) % data.num_classes
+    if device == "cuda":
+        torch.backends.cudnn.benchmark = True
+        torch.cuda.reset_peak_memory_stats()
+    counts = [5] * data.num_classes
+    trainer = Trainer(configuration, counts, repeat((images, labels)), torch.device(device), 0, Speed())
+    times = []
+    for _ in range(steps + 1):
+        wait_for(device)
+        start = time.perf_counter()
+        trainer.step()
+        wait_for(device)
+        times.append(time.perf_counter() - start)
+    memory = torch.cuda.max_memory_allocated() / 1e9 if device == "cuda" else 0.0
+    return statistics.median(times[1:]), memory
+
+
+def contestant(name: str, configuration: str, data: str, steps: int) -> list[float]:
+    """Seconds of each step but the first."""
+    path = configuration if Path(configuration).is_file() else str(shipped_configuration(configuration))
+    sections = load_configuration(path)
+    if (Path(data) / "train").is_dir():  # CIFAR as an image folder, where the archive is not at hand
+        sections["DATA"]["name"] = sections["DATA"]["name"].replace("CIFAR10_LT", "Folder_LT")
+    sections["OPTIMIZATION"]["total_steps"] = steps
+    with tempfile.TemporaryDirectory() as folder:
+        speed = {**CONTESTANTS, **_CUDA_ONLY}[name]
+        if isinstance(speed, Speed):
+            options = Options(data, Path(folder) / "run", print_freq=1, save_freq=10 * steps, speed=speed)
+            train(sections, options)
+            lines = (Path(folder) / "run" / "log.jsonl").read_text().splitlines()
+            return [1 / json.loads(line)["steps_per_second"] for line in lines][1:]
+        file = Path(folder) / "configuration.yaml"
+        # StudioGAN's loop takes one step more than it is told.
+        sections["OPTIMIZATION"]["total_steps"] = steps - 1
+        file.write_text(yaml.safe_dump(sections))
+        os.environ["WANDB_MODE"] = "disabled"
+        return timed_studiogan(str(file), ["-data", data, "-save", folder, "--num_workers", "2", *speed])["step"][1:]

@@ -1,0 +1,83 @@
+"""What measures speed: that it runs, keeps what it found, and that dry runs reckon with it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+import run as command
+import speed
+import speed_findings
+from speed_findings import Part, keep
+
+from studiogan_gsr.shipped import shipped_configurations
+
+
+def test_what_was_measured_is_kept_beside_what_was_measured_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = Part("Penalty"), Part("Steps")
+    one.columns("classes", "ms")
+    one.row(10, "1.5")
+    one.note("a note")
+    one.ratios["loop over layers"] = 3.25
+    other.columns("configuration", "s")
+    other.data["CIFAR10_LT/SNGAN"] = 2.0
+    keep({"penalty": one}, "cpu", "first", tmp_path)
+    keep({"steps": other}, "cpu", "second", tmp_path)
+    kept = json.loads((tmp_path / "speed-cpu.json").read_text())
+    assert [kept[name]["made"]["command"] for name in ("penalty", "steps")] == ["first", "second"]
+    assert kept["penalty"]["rows"] == [["10", "1.5"]]
+    told = (tmp_path / "speed-cpu.md").read_text()
+    for line in ("| classes | ms |", "| 10 | 1.5 |", "* a note", "`first`", "`second`"):
+        assert line in told
+    chart = (tmp_path / "speed-cpu.svg").read_text()
+    assert "loop over layers" in chart
+    assert "3.25x" in chart
+    assert "| 10 | 1.5 |" in capsys.readouterr().out  # as it was found
+
+
+def test_a_dry_run_reckons_with_measured_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = Part("Steps")
+    part.columns("configuration", "s")
+    part.data["CIFAR10_LT/SNGAN-DiffAug-LeCam-gSR"] = 0.03
+    keep({"steps": part}, "cpu", "steps", tmp_path)
+    monkeypatch.setattr(command, "FOLDER", tmp_path)
+    assert command.main(["lecam-diffaug", "--dry-run", "--records", str(tmp_path / "none"), "--seeds", "0"]) == 0
+    told = capsys.readouterr().out
+    device = f"{speed_findings.device_name('cpu')} without evaluation"
+    # 120,000 steps; without gSR a step is reckoned to be as long.
+    assert f"SNGAN + LeCam + DiffAug, seed 0: 120,000 steps, 1.0 h on {device}" in told
+    assert f"in all: 2.0 h on {device}, one run at a time" in told
+    assert "2 runs are of configurations that neither a record nor speed.py has timed" in told
+
+
+def test_steps_of_the_native_host_are_timed_without_data(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = {
+        "DATA": {"num_classes": 4},
+        "MODEL": {"g_conv_dim": 4, "d_conv_dim": 4, "g_cond_mtd": "cBN", "d_cond_mtd": "PD"},
+        "OPTIMIZATION": {"batch_size": 4, "d_updates_per_step": 1, "total_steps": 3600},
+        "REGULARIZER": "gsr",
+    }
+    monkeypatch.setattr("speed_hosts.load_configuration", lambda path: small)
+    monkeypatch.setattr(sys, "argv", ["speed.py", "steps", "CIFAR10_LT/SNGAN", "--device", "cpu"])
+    speed.main()
+    (row,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("| CIFAR10_LT/SNGAN |"))
+    steps, seconds, hours = [cell.strip() for cell in row.split("|")][2:5]
+    assert steps == "3,600"
+    assert 0 < float(seconds) < 10
+    assert float(hours) == pytest.approx(float(seconds), abs=0.06)
+
+
+def test_all_shapes_are_timed_by_default() -> None:
+    families = {name.split("-")[0] for name in shipped_configurations()}
+    assert {name.split("-")[0] for name in speed._shapes()} == families
