@@ -28,16 +28,17 @@ def figure(kept: Mapping[str, tuple[Row, Mapping[int, Record]]], distance: str) 
     `drawn_of`: pictures of the same numbers differ with the version of what draws them.
     """
     drawn: dict[str, dict[str, list[Band]]] = {}
-    pairs = {row.name: row.baseline or row.name for row, _ in kept.values()}
-    colors = {name: i for i, name in enumerate(dict.fromkeys(pairs.values()))}
+    colors: dict[str, dict[str, int]] = {}
     for name, (row, by_seed) in kept.items():
+        pair = row.baseline or name
         for data in dict.fromkeys(record.data["name"] for record in by_seed.values()):
             courses = [_course(record) for record in by_seed.values() if record.data["name"] == data]
             steps = courses[0][0]
-            for title, *values in zip(PANELS, *(numbers for _, numbers in courses), strict=True):
+            color = colors.setdefault(data, {}).setdefault(pair, len(colors[data]))
+            panels = drawn.setdefault(data, {title.format(distance): [] for title in PANELS})
+            for bands, *values in zip(panels.values(), *(numbers for _, numbers in courses), strict=True):
                 if all(value is not None for of_run in values for value in of_run):
-                    panel = drawn.setdefault(data, {}).setdefault(title.format(distance), [])
-                    panel.append(Band(name, steps, values, colors[pairs[name]], dashed=row.baseline is None))
+                    bands.append(Band(name, steps, values, color, dashed=row.baseline is None))
     if not drawn:
         return None
     svg = bands_chart(list(drawn.items()), "generator step").decode()

@@ -212,7 +212,7 @@ def bands_chart(rows: Sequence[tuple[str, Mapping[str, Sequence[Band]]]], horizo
     from matplotlib.figure import Figure
 
     columns = len(rows[0][1])
-    figure = Figure(figsize=(4.0 * columns, 3.1 * len(rows) + 0.7))
+    figure = Figure(figsize=(4.0 * columns + 3.0, 3.1 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False, sharey="col", sharex=True)
     for line, (title, panels) in zip(axes, rows, strict=True):
         for axis, (what, bands) in zip(line, panels.items(), strict=True):
@@ -224,11 +224,9 @@ def bands_chart(rows: Sequence[tuple[str, Mapping[str, Sequence[Band]]]], horizo
             axis.set_title(f"{what}\n{title}" if title else what, fontsize=10)
             axis.grid(alpha=0.25)
             axis.spines[["top", "right"]].set_visible(False)
+        line[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9)
     for axis in axes[-1]:
         axis.set_xlabel(horizontal)
-    lines, names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(lines, names, loc="lower center", ncols=min(len(names), columns), frameon=False, fontsize=9)
-    figure.tight_layout(rect=(0, 0.25 * math.ceil(len(names) / columns) / figure.get_figheight(), 1, 1))
     return _drawn(figure, "svg")
 
 
