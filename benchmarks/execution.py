@@ -13,16 +13,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import job as job_module
 from runs import Run
 
 from studiogan_gsr.errors import RequestError, reason
 from studiogan_gsr.files import write_atomically
 
+_QUEUED_AGAIN = 100  # times that a job may run out of its time
 _SCRIPT = Path(__file__).with_name("run.py")
 
 
@@ -77,10 +79,11 @@ class _Crew:
         """Let all that runs save and end; StudioGAN, which does not listen, ends with what it saved before."""
         self._stopped = True
         for process, run in list(self._processes.items()):
-            if run.host == "native":
-                process.terminate()
-            else:
-                os.killpg(process.pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):  # it has just ended
+                if run.host == "native":
+                    process.terminate()
+                else:
+                    os.killpg(process.pid, signal.SIGTERM)
 
     def _in_a_process(self, run: Run, environment: dict[str, str]) -> tuple[int, str]:
         """The exit status, and the last line that it printed."""
@@ -92,6 +95,8 @@ class _Crew:
                 command(run), stdout=file, stderr=file, env={**os.environ, **environment}, start_new_session=True
             )
             self._processes[process] = run
+            if self._stopped:  # while this one was begun
+                self.stop()
             status = process.wait()
             del self._processes[process]
         return status, (log.read_text(errors="replace").splitlines() or ["no output"])[-1]
@@ -102,24 +107,25 @@ def run_on_cluster(runs: Sequence[Run], parameters: dict[str, Any], cluster: str
 
     parameters: of submitit's AutoExecutor.update_parameters (slurm_partition, timeout_min, gpus_per_node).
     cluster: "slurm", or "local", which runs the jobs here.
-    A job that ran out of its time has failed; the same request goes on where it was.
+    A job whose time is over saves and is queued again.
     """
     try:
+        import cloudpickle
         import submitit
     except ModuleNotFoundError as error:
         raise RequestError("--executor slurm needs the package submitit: pip install submitit") from error
+    cloudpickle.register_pickle_by_value(job_module)  # the jobs' processes do not find this folder
     if cluster == "slurm" and shutil.which("sbatch") is None:
         raise RequestError("--executor slurm: no sbatch on this machine; start it where jobs are submitted")
     folder = Path(runs[0].out).parent / "jobs"
-    executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
+    executor = submitit.AutoExecutor(folder=folder, cluster=cluster, slurm_max_num_timeout=_QUEUED_AGAIN)
     try:
         executor.update_parameters(name="studiogan-gsr", **parameters)
     except (NameError, TypeError, ValueError) as error:
         raise RequestError(f"--slurm: {reason(error)}") from error
-    function = submitit.helpers.CommandFunction
     for run in runs:
         specify(run)
-    jobs = [executor.submit(function(command(run))) for run in runs]
+    jobs = [executor.submit(job_module.Job(command(run))) for run in runs]
     failed = []
     for run, job in zip(runs, jobs, strict=True):
         print(f"submitted: {run.title}, job {job.job_id}, output in {job.paths.stdout}", flush=True)
@@ -128,9 +134,8 @@ def run_on_cluster(runs: Sequence[Run], parameters: dict[str, Any], cluster: str
         if error is None:
             print(f"done: {run.title}", flush=True)
             continue
-        lines = (job.stderr() or str(error)).strip().splitlines()
-        told = next((line for line in reversed(lines) if "run.py: " in line), lines[-1])
-        failed.append(f"{run.title}: job {job.job_id} ({job.state}): {told}")
+        told = [line for line in str(error).splitlines() if line.startswith("RuntimeError: ")] or [reason(error)]
+        failed.append(f"{run.title}: job {job.job_id} ({job.state}): {told[-1].removeprefix('RuntimeError: ')}")
         print(f"failed: {failed[-1]}", flush=True)
     return failed
 

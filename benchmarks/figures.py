@@ -16,21 +16,22 @@ from studiogan_gsr.report import Band, bands_chart
 PANELS = ("{} while training", "{} of the tail while training", "spectral norm of the tail's class parameters")
 
 
-def tail_norm(record: Record, norms: Sequence[float]) -> float:
-    """Mean over the rarest third of the classes of each one's largest norm."""
-    return mean(norms[label] for label in groups(record.data["class_counts"])["tail"])
+def tail_norm(record: Record, norms: Sequence[float]) -> float | None:
+    """Mean over the rarest third of the classes of each one's largest norm; None where there is no such third."""
+    tail = groups(record.data["class_counts"]).get("tail", [])
+    return mean(norms[label] for label in tail) if tail and norms else None
 
 
 def figure(kept: Mapping[str, tuple[Row, Mapping[int, Record]]], distance: str) -> str | None:
     """An SVG of rows with their records by seed; None where there is nothing to draw.
 
-    A row and its baseline share a colour, and the baseline is dashed.  The last line tells what was drawn, for
-    `drawn_of`: pictures of the same numbers differ with the version of what draws them.
+    A row shares its baseline's colour where no other does, and the baseline is dashed.  The last line tells what was
+    drawn, for `drawn_of`: pictures of the same numbers differ with the version of what draws them.
     """
     drawn: dict[str, dict[str, list[Band]]] = {}
     colors: dict[str, dict[str, int]] = {}
     for name, (row, by_seed) in kept.items():
-        pair = row.baseline or name
+        pair = row.baseline if row.baseline is not None and _is_pair(row.baseline, kept) else name
         for data in dict.fromkeys(record.data["name"] for record in by_seed.values()):
             courses = [_course(record) for record in by_seed.values() if record.data["name"] == data]
             steps = courses[0][0]
@@ -38,11 +39,18 @@ def figure(kept: Mapping[str, tuple[Row, Mapping[int, Record]]], distance: str) 
             panels = drawn.setdefault(data, {title.format(distance): [] for title in PANELS})
             for bands, *values in zip(panels.values(), *(numbers for _, numbers in courses), strict=True):
                 if all(value is not None for of_run in values for value in of_run):
-                    bands.append(Band(name, steps, values, color, dashed=row.baseline is None))
+                    bands.append(Band(name, steps, values, color, dashed=_is_pair(name, kept)))
     if not drawn:
         return None
     svg = bands_chart(list(drawn.items()), "generator step").decode()
     return f"{svg.rstrip()}\n<!-- of {hashlib.sha256(repr(drawn).encode()).hexdigest()} -->\n"
+
+
+def _is_pair(name: str, kept: Mapping[str, tuple[Row, object]]) -> bool:
+    """Whether a row is the baseline of one other alone, and has none itself."""
+    rows = [row for row, _ in kept.values()]
+    compared = sum(row.baseline == name for row in rows)
+    return compared == 1 and all(row.baseline is None for row in rows if row.name == name)
 
 
 def drawn_of(svg: str) -> str | None:
@@ -54,6 +62,6 @@ def drawn_of(svg: str) -> str | None:
 def _course(record: Record) -> tuple[list[int], list[list[float | None]]]:
     """Steps, and for each of PANELS its numbers."""
     lines = record.course
-    norms = [tail_norm(record, line["class_norms"]) if line["class_norms"] else None for line in lines]
+    norms = [tail_norm(record, line["class_norms"]) for line in lines]
     distances = [[line[key] for line in lines] for key in ("frechet", "tail")]
     return [line["step"] for line in lines], [*distances, norms]

@@ -63,7 +63,8 @@ class Measured:
 
     def tail_norms(self, when: str) -> list[float]:
         """Of every seed, before training ("start") or of its last checkpoint; see `tail_norm`."""
-        return [tail_norm(record, record.norms[when]) for record in self.by_seed.values() if record.norms]
+        found = [tail_norm(record, record.norms[when]) for record in self.by_seed.values() if record.norms]
+        return [norm for norm in found if norm is not None]
 
 
 def measured(table: Table, folder: Path) -> dict[str, Measured]:
@@ -106,9 +107,10 @@ def difference(ours: dict[int, float], baseline: dict[int, float]) -> tuple[floa
     return mean(gaps), width
 
 
-def body(table: Table, tables: Tables, folder: Path) -> tuple[list[str], list[list[str]], list[str]]:
-    """Header, rows and notes."""
-    found = measured(table, folder)
+def body(
+    table: Table, tables: Tables, found: dict[str, Measured]
+) -> tuple[list[str], list[list[str]], list[str], str]:
+    """Header, rows, notes, and what the distance is called."""
     kept = [record for ours in found.values() for record in ours.by_seed.values()]
     called = {record.results[which]["column"] for record in kept for which in records.WHICH}
     if len(called) > 1:
@@ -135,7 +137,7 @@ def body(table: Table, tables: Tables, folder: Path) -> tuple[list[str], list[li
             cells += [_over_seeds(of_row.tail_norms(when)) for when in ("start", "last")]
             cells += [str(len(of_row.by_seed)) if row.sections is not None else NOTHING]
         lines.append(cells)
-    return header, lines, _notes(table, tables, found)
+    return header, lines, _notes(table, tables, found), distance
 
 
 def _published(row: Row, metric: str) -> str:
@@ -203,7 +205,10 @@ def _how(record: Record, paper: Protocol | None) -> str:
 
 def _host(record: Record) -> str:
     host = record.host
-    return "native host" if host["name"] == "native" else f"StudioGAN {str(host['commit'])[:7]}"
+    if host["name"] == "native":
+        return "native host"
+    changed = f", changed in {', '.join(host['changed_files'])}" if host["changed_files"] else ""
+    return f"StudioGAN {str(host['commit'])[:7]}{changed}"
 
 
 def markdown(table: Table, header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
@@ -216,24 +221,23 @@ def markdown(table: Table, header: Sequence[str], rows: Sequence[Sequence[str]],
     return "\n".join([*lines, "", f"Written by `{command}` from benchmarks/results/records; not by hand.", ""])
 
 
-def files(table: Table, tables: Tables, folder: Path) -> dict[str, str]:
-    """Names and contents of a table's files."""
-    header, rows, notes = body(table, tables, folder)
-    kept = {name: (found.row, found.by_seed) for name, found in measured(table, folder).items()}
-    distances = {record.results["best"]["column"] for _, by_seed in kept.values() for record in by_seed.values()}
-    drawn = figure(kept, ", ".join(distances))
+def files(table: Table, tables: Tables, folder: Path) -> dict[str, str | None]:
+    """Names and contents of a table's files; None for one that there is not."""
+    found = measured(table, folder)
+    header, rows, notes, distance = body(table, tables, found)
+    drawn = figure({name: (of_row.row, of_row.by_seed) for name, of_row in found.items()}, distance)
     return {
         f"{table.name}.md": markdown(table, header, rows, notes),
         f"{table.name}.csv": comma_separated(header, rows),
         f"{table.name}.tex": latex(header, rows),
-        **({f"{table.name}.svg": drawn} if drawn is not None else {}),
+        f"{table.name}.svg": drawn,
     }
 
 
-def _same(path: Path, content: str) -> bool:
+def _same(path: Path, content: str | None) -> bool:
     """Whether a file holds this; of figures, whether they are of the same numbers."""
-    if not path.is_file():
-        return False
+    if content is None or not path.is_file():
+        return content is None and not path.is_file()
     there = path.read_text()
     return drawn_of(there) == drawn_of(content) if path.suffix == ".svg" else there == content
 
@@ -271,8 +275,12 @@ def _main(options: argparse.Namespace) -> int:
             if _same(path, content):
                 continue
             stale.append(str(path))
-            if not options.check:
-                options.out.mkdir(parents=True, exist_ok=True)
+            if options.check:
+                continue
+            options.out.mkdir(parents=True, exist_ok=True)
+            if content is None:
+                path.unlink()
+            else:
                 write_atomically(path, content)
     for line in stale:
         print(f"stale: {line}" if options.check else f"written: {line}")

@@ -117,7 +117,8 @@ def overlaid(sections: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[
     """A configuration's sections with some keys replaced."""
     made = copy.deepcopy(dict(sections))
     for name, values in overrides.items():
-        made[name] = {**made.get(name, {}), **values}
+        before = made.get(name, {})
+        made[name] = {**(before if isinstance(before, dict) else {"name": before}), **values}
     return made
 
 

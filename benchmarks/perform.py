@@ -9,13 +9,13 @@ import copy
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ import torch
 import yaml
 from filelock import FileLock, Timeout
 from paper_tables import Protocol
-from records import Record
+from records import Record, RecordError
 from runs import Run
 
 from studiogan_gsr.analysis import evaluate as evaluation
@@ -33,14 +33,16 @@ from studiogan_gsr.analysis.trained import load_trained
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import TrainingError, in_one_line
 from studiogan_gsr.evaluation.spectrum import largest_class_norms
-from studiogan_gsr.files import lines_by_step
+from studiogan_gsr.files import forget_after, lines_by_step
 from studiogan_gsr.hosts.native.checkpoint import checkpoints, remove_old
 from studiogan_gsr.hosts.native.data import open_images
 from studiogan_gsr.hosts.native.reference import open_reference
 from studiogan_gsr.hosts.native.run import Options, train
+from studiogan_gsr.hosts.native.selection import FILE as SELECTION
 from studiogan_gsr.hosts.native.selection import Selection, best, evaluations, noise_of
 from studiogan_gsr.hosts.studiogan.hooks import KEEP_VARIABLE
 from studiogan_gsr.registry import find_dataset
+from studiogan_gsr.settings import load_configuration
 
 PACKAGES = ("studiogan-gsr", "torch", "torchvision", "numpy")
 
@@ -88,7 +90,7 @@ def perform(run: Run) -> Path:
         ranks=[
             {
                 "device": training.device,
-                "packages": {name: version(name) for name in PACKAGES},
+                "packages": {name: training.host["starts"][-1]["versions"][name] for name in PACKAGES},
                 "plugins": [plugin for plugin in (found and str(found[0].plugin), training.plugin) if plugin],
                 "regularizer": training.regularizer,
                 "acted": training.acted,
@@ -175,15 +177,17 @@ def _train_studiogan(run: Run) -> Training:
     """
     out = Path(run.out)
     save = out.with_name(f"{out.name}-studiogan")
-    if max((step for step, _ in checkpoints(out / "checkpoints")), default=0) < run.steps:
+    if max((step for step, _ in _kept(run)), default=0) < run.steps:
         _run_studiogan(run, save)
+    _check_configuration(run)
     _select(run)
     told = json.loads((out / "run.json").read_text())
-    log = [line for path in save.glob("statistics/*/class_norms.jsonl") for line in lines_by_step(path)]
+    (saved,) = {path.parent for path in save.glob("checkpoints/*/model=D-current-*")}
+    log = lines_by_step(save / "statistics" / saved.name / "log.jsonl")
     regularizer, starts = told["regularizer"] or {}, told["starts"]
     return Training(
         host={**told["checkout"], "starts": starts},
-        steps=checkpoints(out / "checkpoints")[-1][0],
+        steps=_kept(run)[-1][0],
         device=starts[-1]["device"],
         plugin=regularizer.get("plugin"),
         regularizer=regularizer.get("summary"),
@@ -194,13 +198,23 @@ def _train_studiogan(run: Run) -> Training:
 
 
 def _run_studiogan(run: Run, save: Path) -> None:
-    """Raises TrainingError where it does not end well."""
+    """Goes on from a checkpoint that is whole; raises TrainingError where it does not end well."""
+    model, aug = run.sections["MODEL"], run.sections.get("AUG", {})
+    last_written = "G_ema" if model.get("apply_g_ema") else "D"
+    begun = [path.parent for path in save.glob(f"checkpoints/*/model={last_written}-current-*")]
+    if begun and aug.get("apply_ada"):
+        print("begun anew: StudioGAN would go on with another AUG.ada_kimg than it began with", flush=True)
+        begun = []
+    if not begun:  # what is left of a start that was ended early would be taken for this one's
+        for folder in (save, Path(run.out)):
+            shutil.rmtree(folder, ignore_errors=True)
     save.mkdir(parents=True, exist_ok=True)
     # StudioGAN trains one step more than it is told to.
     optimization = {**run.sections["OPTIMIZATION"], "total_steps": run.steps - 1}
+    loss = {key: value for key, value in run.sections.get("LOSS", {}).items() if key != "lecam_released"}
     configuration = save / "configuration.yaml"
-    configuration.write_text(yaml.safe_dump({**run.sections, "OPTIMIZATION": optimization}, sort_keys=False))
-    begun = [path.parent for path in save.glob("checkpoints/*/model=D-current-*")]
+    sections = {**run.sections, "OPTIMIZATION": optimization, "LOSS": loss}
+    configuration.write_text(yaml.safe_dump(sections, sort_keys=False))
     command = [sys.executable, "-m", "studiogan_gsr", "studiogan", "run"]
     for flag, value in (("--root", run.root), ("--device", run.device)):
         command += [flag, value] if value is not None else []
@@ -221,11 +235,29 @@ def _run_studiogan(run: Run, save: Path) -> None:
         raise TrainingError(f"StudioGAN ended with status {process.returncode}: {last}")
 
 
+def _kept(run: Run) -> list[tuple[int, Path]]:
+    """Steps and folders of the generators that were kept, averaged ones with them where there are any."""
+    names = ["G", "G_ema"] if run.sections["MODEL"].get("apply_g_ema") else ["G"]
+    found = checkpoints(Path(run.out) / "checkpoints")
+    return [(step, path) for step, path in found if all(list(path.glob(f"model={n}-*")) for n in names)]
+
+
+def _check_configuration(run: Run) -> None:
+    """RecordError where StudioGAN has trained with another value than the run's."""
+    told = load_configuration(Path(run.out) / "config.yaml")
+    for section, values in run.sections.items():
+        for key, value in values.items() if isinstance(values, dict) else ():
+            found = told.get(section, {}).get(key, value)
+            if found != value and key not in ("total_steps", "lecam_released"):
+                raise RecordError(f"{run.key}: StudioGAN trained with {section}.{key} {found}, not {value}")
+
+
 def _select(run: Run) -> None:
     """Measure the generators that were kept, each once; the last two and the best stay."""
     out, protocol = Path(run.out), run.protocol
-    kept, measured = checkpoints(out / "checkpoints"), {line["step"] for line in evaluations(out)}
-    owed = [(step, folder) for step, folder in kept if step not in measured]
+    forget_after(out / SELECTION, run.steps)  # half a line of a process that was killed
+    measured = {line["step"] for line in evaluations(out)}
+    owed = [(step, folder) for step, folder in _kept(run) if step not in measured]
     if not owed:
         return
     trained = load_trained(out, averaged=False)

@@ -78,6 +78,9 @@ class Record:
         if self.steps != total:
             raise RecordError(f"{self.key}: trained {self.steps} of {total} steps")
         self._check_regularizer()
+        every = self.protocol["every"]
+        if [line["step"] for line in self.course] != [*range(every, self.steps, every), self.steps]:
+            raise RecordError(f"{self.key}: it was not measured every {every} steps while it trained")
         for which in WHICH:
             self._check_result(which)
         if not all(isinstance(hours, int | float) and hours >= 0 for hours in self.hours.values()):
@@ -105,8 +108,8 @@ class Record:
         gaps = [after - before for before, after in pairwise([0, *steps])]
         if not steps or steps[-1] != self.steps or min(gaps) < 1 or max(gaps) > PENALTIES_EVERY:
             raise RecordError(f"{self.key}: {settings.name}'s penalties are not of the first to the last step")
-        watches = ours and settings.options.get("weight") == 0
-        if not all(math.isfinite(penalty) and (penalty == 0 if watches else penalty > 0) for penalty in penalties):
+        wanted = (lambda p: p == 0) if settings.options.get("weight") == 0 else (lambda p: p > 0)
+        if not all(math.isfinite(penalty) and (not ours or wanted(penalty)) for penalty in penalties):
             raise RecordError(f"{self.key}: {settings.name}'s penalties are not what its weight makes them")
 
     def _check_result(self, which: str) -> None:

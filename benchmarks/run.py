@@ -52,8 +52,7 @@ def cost(runs: Sequence[Run], folder: Path) -> list[str]:
             totals[device] = totals.get(device, 0.0) + hours
     lines += [f"in all: {hours:.1f} h on {device}, one run at a time" for device, hours in sorted(totals.items())]
     lines += [f"{untimed} runs are of configurations that neither a record nor speed.py has timed"] if untimed else []
-    gigabytes = sum(_gigabytes(run.sections) for run in runs)
-    return [*lines, f"disk: {gigabytes:.1f} GB for three checkpoints a run (the last two and the best)"]
+    return [*lines, f"disk: {sum(map(_gigabytes, runs)):.1f} GB for checkpoints"]
 
 
 def _speeds(folder: Path) -> Speeds:
@@ -83,15 +82,22 @@ def _shape(sections: dict[str, Any]) -> str:
     return json.dumps([data, steps, rest], sort_keys=True)
 
 
-def _gigabytes(sections: dict[str, Any]) -> float:
-    """Of three checkpoints: weights, two moments of Adam, and an averaged generator."""
+def _gigabytes(run: Run) -> float:
+    """Of checkpoints: weights, two moments of Adam, and an averaged generator; the last two and the best.
+
+    In StudioGAN of one, and the generators of all saved steps, until the best is chosen among them.
+    """
     from studiogan_gsr.hosts.native.configuration import read_configuration
     from studiogan_gsr.hosts.native.networks import make_networks
 
-    configuration = read_configuration(sections)
+    configuration = read_configuration(run.sections)
     generator, discriminator = (sum(p.numel() for p in n.parameters()) for n in make_networks(configuration, 0))
-    floats = 3 * (generator + discriminator) + generator * configuration.MODEL.apply_g_ema
-    return 3 * 4 * floats / 1e9
+    averaged = configuration.MODEL.apply_g_ema
+    whole = 3 * (generator + discriminator) + generator * averaged
+    floats = 3 * whole
+    if run.host == "studiogan":
+        floats = whole + run.steps // run.protocol.every * generator * (1 + averaged)
+    return 4 * floats / 1e9
 
 
 def main(argv: Sequence[str] | None = None) -> int:

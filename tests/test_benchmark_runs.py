@@ -17,12 +17,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pytest
 import torch
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
+import figures
+import job
 import make_table
 import perform
 import records
@@ -145,6 +148,7 @@ def _set(*places: Any) -> Callable[[dict[str, Any]], None]:
         (_set("penalties", [[1, float("nan")], [4, 0.1]]), "not what its weight makes them"),
         (_set("penalties", [[float("inf"), 0.1], [4, 0.1]]), "damaged: OverflowError"),
         (_set("ranks", []), "no rank has reported"),
+        (_set("course", []), "was not measured every 2 steps while it trained"),
         (_set("ranks", 0, "regularizer", None), "rank 0 reports no gsr"),
         (_set("ranks", 0, "acted", 3), "acted in 3 of 4 updates of rank 0"),
         (_set("ranks", 0, "acted", 0), "acted in 0 of 4 updates of rank 0"),
@@ -286,6 +290,24 @@ def test_jobs_of_a_cluster_make_the_same_records(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RequestError, match="no sbatch on this machine"):
         run_on_cluster([done], {})
+
+
+def test_a_job_whose_time_is_over_saves_and_goes_on(tmp_path: Path) -> None:
+    """Through submitit's local executor, which asks as Slurm does."""
+    import submitit
+
+    script = (
+        "import pathlib, signal, sys, time\n"
+        "place = pathlib.Path(sys.argv[1])\n"
+        "if (place / 'saved').exists(): sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, lambda *_: ((place / 'saved').touch(), sys.exit(1)))\n"
+        "time.sleep(120)\n"
+    )
+    cloudpickle.register_pickle_by_value(job)
+    executor = submitit.LocalExecutor(tmp_path / "jobs")
+    executor.update_parameters(timeout_min=1, signal_delay_s=56)  # after four seconds
+    assert executor.submit(job.Job([sys.executable, "-c", script, str(tmp_path)])).exception() is None
+    assert (tmp_path / "saved").exists()
 
 
 def test_a_signal_ends_what_runs_and_begins_no_more(tmp_path: Path, make_package: MakePackage) -> None:
@@ -462,6 +484,21 @@ def test_a_table_has_means_deviations_and_paired_intervals(
     assert make_table.main([*argv, "--check"]) == 0
     (tmp_path / "out" / "tiny.svg").write_text(drawn.replace("<!-- of ", "<!-- of 0"))
     assert make_table.main([*argv, "--check"]) == 1
+
+
+def test_a_figure_tells_rows_of_one_baseline_apart(record: dict[str, Any]) -> None:
+    kept: dict[str, Any] = {}
+    whole = Record(**record)
+    few = dataclasses.replace(whole, data={**whole.data, "class_counts": [9, 3]})  # without a tail
+    for name, baseline in (("plain", None), ("gSR", "plain"), ("less", "gSR"), ("more", "gSR")):
+        row = dataclasses.replace(read_tables().tables["ada"].rows["SNGAN + ADA"], name=name, baseline=baseline)
+        kept[name] = (row, {0: few if name == "more" else whole})
+    drawn = figures.figure(kept, "FID")
+    assert drawn is not None
+    styles = {style for style in re.findall(r'style="([^"]*)"', drawn) if "stroke-width: 1.4" in style}
+    assert len(styles) == 4  # plain and gSR of one colour, dashed and not
+    assert len({re.search(r"stroke: (#\w+)", style)[1] for style in styles}) == 3  # type: ignore[index]
+    assert figures.tail_norm(few, [1.0, 2.0]) is None
 
 
 def test_records_of_studiogan_have_lines_of_their_own(record: dict[str, Any], tmp_path: Path) -> None:

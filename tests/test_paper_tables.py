@@ -31,6 +31,11 @@ def test_every_table_that_the_paper_has_and_those_that_go_beyond_it_are_there() 
         assert len(kinds) == 8
 
 
+def test_overrides_of_a_regularizer_that_is_a_name_alone() -> None:
+    made = overlaid({"REGULARIZER": "gsr"}, {"REGULARIZER": {"weight": 2}})
+    assert made == {"REGULARIZER": {"name": "gsr", "weight": 2}}
+
+
 def test_published_values_are_those_that_were_read() -> None:
     rows = TABLES.tables["lecam-diffaug"].rows.values()
     assert [row.published["fid"].value for row in rows] == [31.73, 27.85, 30.62, 18.58]

@@ -169,7 +169,7 @@ def test_a_checkpoint_of_studiogan_is_read(checkout: Checkout, digits: Path, tmp
     result = read(outcome.save, out=tmp_path / "spectrum")
     assert result["training_images"] == [120, 102, 88, 75, 64, 55, 47, 40, 34, 30]
     assert read(outcome.save, "--config", str(configuration), out=tmp_path / "named")["norms"] == result["norms"]
-    (norms,) = outcome.save.glob("statistics/*/class_norms.jsonl")
+    (norms,) = outcome.save.glob("statistics/*/log.jsonl")
     line = json.loads(norms.read_text().splitlines()[-1])
     assert line["step"] == 3
     assert (

@@ -74,7 +74,7 @@ def test_penalty_and_norms_are_in_the_log_line_of_every_print_interval(trained: 
     assert values[0][0] > values[-1][0] > 0
     (log,) = trained.save.glob("logs/*.log")
     assert log.read_text().count("gsr_penalty") == 4
-    (norms,) = trained.save.glob("statistics/*/class_norms.jsonl")
+    (norms,) = trained.save.glob("statistics/*/log.jsonl")
     kept = [json.loads(line) for line in norms.read_text().splitlines()]
     assert [line["step"] for line in kept] == [1, 2, 3, 4]
     largest = max(kept[-1]["class_norms"])

@@ -224,7 +224,13 @@ def bands_chart(rows: Sequence[tuple[str, Mapping[str, Sequence[Band]]]], horizo
             axis.set_title(f"{what}\n{title}" if title else what, fontsize=10)
             axis.grid(alpha=0.25)
             axis.spines[["top", "right"]].set_visible(False)
-        line[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9)
+        line[-1].legend(
+            *line[0].get_legend_handles_labels(),
+            loc="center left",
+            bbox_to_anchor=(1.0, 0.5),
+            frameon=False,
+            fontsize=9,
+        )
     for axis in axes[-1]:
         axis.set_xlabel(horizontal)
     return _drawn(figure, "svg")

@@ -52,7 +52,7 @@ class Trained:
     @property
     def log(self) -> list[dict[str, Any]]:
         """The lines of the run's log, ours or what the hooks wrote beside StudioGAN's, up to this step."""
-        path = self.folder.parent.parent / "statistics" / self.folder.name / "class_norms.jsonl"
+        path = self.folder.parent.parent / "statistics" / self.folder.name / "log.jsonl"
         if self.run is not None and (self.run / "log.jsonl").is_file():
             path = self.run / "log.jsonl"
         return [line for line in lines_by_step(path) if line["step"] <= self.step]

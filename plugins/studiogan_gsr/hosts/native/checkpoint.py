@@ -178,17 +178,17 @@ def load_checkpoint(trainer: Trainer, folder: Path) -> Restored:
         messages.append(f"the checkpoint holds the state of {saved['name']}, and this run has no regularizer")
     optimization = trainer.configuration.OPTIMIZATION
     drawn = trainer.steps * optimization.d_updates_per_step * optimization.acml_steps
-    if native is None:
-        messages.append("a checkpoint of StudioGAN: noise and the order of images start anew")
-        trainer.noise.manual_seed(trainer.noise.initial_seed() + trainer.steps)
-        return Restored(trainer.steps, drawn, 0.0, tuple(messages), folder)
     rank = dist.get_rank() if dist.is_initialized() else 0
     if isinstance(trainer.lecam, ReleasedLeCam):
-        slots = native.get("lecam_slots") or []
+        slots = (native or {}).get("lecam_slots") or []
         if len(slots) == trainer.ranks and slots[rank].shape == trainer.lecam.averages.shape:
             trainer.lecam.averages.copy_(slots[rank])
         else:
             messages.append("the checkpoint holds no averages of the released LeCam for this batch: they start at 0")
+    if native is None:
+        messages.append("a checkpoint of StudioGAN: noise and the order of images start anew")
+        trainer.noise.manual_seed(trainer.noise.initial_seed() + trainer.steps)
+        return Restored(trainer.steps, drawn, 0.0, tuple(messages), folder)
     if len(native["noise"]) == trainer.ranks:
         trainer.noise.set_state(native["noise"][rank])
         if trainer.ada is not None and native["ada_signs"] is not None:

@@ -375,11 +375,11 @@ def _log_train_statistics(
     norms, told = _run.regularization.watch()
     if told:
         _say(f"step {step}: {told}")
-    if norms is not None:
-        folder = Path(self.RUN.save_dir) / "statistics" / self.run_name
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "class_norms.jsonl").open("a") as file:
-            file.write(json.dumps({"step": step, **logged, "class_norms": [round(norm, 5) for norm in norms]}) + "\n")
+    folder = Path(self.RUN.save_dir) / "statistics" / self.run_name
+    folder.mkdir(parents=True, exist_ok=True)
+    shown_norms = {} if norms is None else {"class_norms": [round(norm, 5) for norm in norms]}
+    with (folder / "log.jsonl").open("a") as file:
+        file.write(json.dumps({"step": step, **logged, **shown_norms}) + "\n")
     import wandb
 
     wandb.log(logged, step=step)
