@@ -231,7 +231,7 @@ class Stripes:
     assert outcome.status == 0, outcome.output
     assert outcome.lines("pull of pulls 1.0: <pull.Pull object")[0].endswith("class counts 16 4")
     assert "pull_calls: 3.0 pull_classes: 2.0" in outcome.lines("Progress:")[-1]  # attached before step 1
-    assert outcome.checkpoint()["regularizer"] == {"name": "pull", "state": {"calls": 2}}  # at step 2
+    assert outcome.checkpoint()["regularizer"] == {"name": "pull", "state": {"calls": 2}, "acted": 2}  # at step 2
     resume = ("-ckpt", str(outcome.checkpoint_folder))
     again = host.run(configuration, digits, tmp_path / "again", *resume, environment=environment)
     assert "pull_calls: 3.0" in again.lines("Progress:")[0]  # two calls restored, one made

@@ -442,7 +442,7 @@ def _describe(self: Any, folder: Path) -> None:
 @functools.cache
 def _described(images: Any) -> dict[str, Any]:
     """Which images a `Dataset_` has: of a plug-in's, all that the native host records; of StudioGAN's, counts."""
-    if isinstance(images.data, Prepared) and images.hdf5_path is None:
+    if images.hdf5_path is None and isinstance(images.data, Prepared):
         return describe(images.data.dataset, images.gsr_preparation[1])
     return {"class_counts": _class_counts(images)}
 
