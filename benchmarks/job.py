@@ -6,6 +6,8 @@ import subprocess
 from collections.abc import Sequence
 from typing import Any
 
+_SAVES = 80  # seconds; Slurm ends a job 90 after it has asked
+
 
 class Job:
     """Runs a command; where the job's time is over, lets it save and end, and is queued again to go on."""
@@ -30,5 +32,8 @@ class Job:
 
         if self.process is not None:
             self.process.terminate()
-            self.process.wait()
+            try:
+                self.process.wait(timeout=_SAVES)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
         return submitit.helpers.DelayedSubmission(Job(self.command))

@@ -19,7 +19,7 @@ from statistics import mean, stdev
 import records
 from figures import drawn_of, figure, tail_norm
 from paper_tables import FILE, Protocol, Row, Table, Tables, read_tables
-from records import Record
+from records import Record, RecordError
 from runs import HOSTS
 from scipy import stats
 
@@ -131,6 +131,7 @@ def body(
         cells += [_over_seeds(list(of_row.values(*what).values())) for _, *what in ours]
         if ours:
             base = found.get(row.baseline or "")
+            _check_images(of_row, base)
             for group in ("all", "tail"):
                 pair = [m.values("best", group, "frechet") for m in (of_row, base) if m is not None]
                 cells += [_gap(difference(*pair) if len(pair) == 2 else None)]
@@ -138,6 +139,18 @@ def body(
             cells += [str(len(of_row.by_seed)) if row.sections is not None else NOTHING]
         lines.append(cells)
     return header, lines, _notes(table, tables, found), distance
+
+
+def _check_images(ours: Measured, baseline: Measured | None) -> None:
+    """RecordError where a row and its baseline were trained on, or measured against, other images."""
+    for seed in set(ours.by_seed) & set(baseline.by_seed if baseline is not None else ()):
+        assert baseline is not None
+        pair = [of.by_seed[seed] for of in (ours, baseline)]
+        if len({record.data.get("images_sha256") for record in pair}) > 1:
+            raise RecordError(f"{ours.row.name}, seed {seed}: its baseline was trained on other images")
+        references = [record.results["best"]["protocol"]["reference"] for record in pair]
+        if references[0]["content_sha256"] != references[1]["content_sha256"]:
+            raise RecordError(f"{ours.row.name}, seed {seed}: its baseline was measured against other images")
 
 
 def _published(row: Row, metric: str) -> str:

@@ -540,6 +540,29 @@ def test_records_of_different_distances_make_no_table(
     assert "tiny: its records have different distances: FD-Pixels, FID" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (_set("data", "images_sha256", "0"), "its baseline was trained on other images"),
+        (_set("results", "best", "protocol", "reference", "content_sha256", "0"), "measured against other images"),
+    ],
+)
+def test_a_row_and_its_baseline_have_the_same_images(
+    record: dict[str, Any],
+    change: Callable[[dict[str, Any]], None],
+    told: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    argv = kept(tmp_path, record, {"plain": {5: 30.0}, "gsr": {5: 20.0}})
+    path = next((tmp_path / "records").iterdir())
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    assert make_table.main(argv) == 1
+    assert told in capsys.readouterr().err
+
+
 def test_the_committed_tables_are_what_the_committed_records_make() -> None:
     assert make_table.main(["--check"]) == 0
 
