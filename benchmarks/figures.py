@@ -16,9 +16,14 @@ from studiogan_gsr.report import Band, bands_chart
 PANELS = ("{} while training", "{} of the tail while training", "spectral norm of the tail's class parameters")
 
 
+def tail_of(record: Record) -> list[int]:
+    """Labels of the rarest third of the classes; of fewer than three classes none."""
+    return groups(record.data["class_counts"]).get("tail", [])
+
+
 def tail_norm(record: Record, norms: Sequence[float]) -> float | None:
     """Mean over the rarest third of the classes of each one's largest norm; None where there is no such third."""
-    tail = groups(record.data["class_counts"]).get("tail", [])
+    tail = tail_of(record)
     return mean(norms[label] for label in tail) if tail and norms else None
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import records
-from figures import drawn_of, figure, tail_norm
+from figures import drawn_of, figure, tail_norm, tail_of
 from paper_tables import FILE, Protocol, Row, Table, Tables, read_tables
 from records import Record, RecordError
 from runs import HOSTS
@@ -40,6 +40,7 @@ COLUMNS = (
     ("{kernel} of the tail x 1000, best", "best", "tail", "kernel"),
     ("IS{network}, best", "best", "all", "inception_score"),
     ("recall of the tail, best", "best", "tail", "recall"),
+    ("diversity in tail classes, best", "best", "each of the tail", "diversity"),
 )
 
 
@@ -51,14 +52,20 @@ class Measured:
     by_seed: dict[int, Record]
 
     def values(self, which: str, group: str, metric: str) -> dict[int, float]:
-        """A metric of every seed that has it: the mean over sampling seeds; kernel distances times 1000."""
+        """A metric of every seed that has it: the mean over sampling seeds; kernel distances times 1000.
+
+        group: one of the result's, "all", or "each of the tail": the mean over the classes there.
+        """
         found = {}
         for seed, record in self.by_seed.items():
             result = record.results[which]
-            numbers = result["all"] if group == "all" else result["groups"].get(group, {})
-            value = numbers.get(metric, {}).get("mean")
-            if value is not None:
-                found[seed] = float(value) * (1000 if metric == "kernel" else 1)
+            if group == "each of the tail":
+                parts = [result["classes"][label] for label in tail_of(record)]
+            else:
+                parts = [result["all"] if group == "all" else result["groups"].get(group, {})]
+            values = [numbers.get(metric, {}).get("mean") for numbers in parts]
+            if values and all(value is not None for value in values):
+                found[seed] = mean(values) * (1000 if metric == "kernel" else 1)
         return found
 
     def tail_norms(self, when: str) -> list[float]:
@@ -188,8 +195,8 @@ def _notes(table: Table, tables: Tables, found: dict[str, Measured]) -> list[str
             f"mean difference of the same seeds [{CONFIDENCE:.0%} interval, Student's t]; below 0 is better."
         )
         notes.append(
-            "Tail: the rarest third of the classes; its norm: the mean over its classes of each one's largest exact "
-            "spectral norm over layers, gain and bias."
+            "Tail: the rarest third of the classes; diversity in each of them is 1 for real images; its norm: the "
+            "mean over its classes of each one's largest exact spectral norm over layers, gain and bias."
         )
     notes += dict.fromkeys(_how(record, tables.protocols.get("paper")) for record in kept)
     if any(row.sections is not None and not found[name].by_seed for name, row in table.rows.items()):
