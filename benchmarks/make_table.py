@@ -3,13 +3,15 @@
     python benchmarks/make_table.py [TABLE ...]      writes TABLE.md, .csv, .tex and, of measured rows, .svg
     python benchmarks/make_table.py --check          says which of them are stale; exit status 1 if any is
 
-The only writer of the files in benchmarks/results/tables.
+The only writer of the files in benchmarks/results/tables, and of the tables in README.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ from studiogan_gsr.files import write_atomically
 from studiogan_gsr.report import comma_separated, latex
 
 FOLDER = Path(__file__).with_name("results") / "tables"
+README = Path(__file__).parents[1] / "README.md"
 CONFIDENCE = 0.95
 UNKNOWN, NOTHING = "unknown", "-"
 PUBLISHED = {"fid": "FID", "is": "IS", "fid_few": "FID of few-shot classes"}
@@ -42,6 +45,10 @@ COLUMNS = (
     ("recall of the tail, best", "best", "tail", "recall"),
     ("diversity in tail classes, best", "best", "each of the tail", "diversity"),
 )
+
+
+# Endings of the titles of columns that README shows, beside the row's name, which has no title.
+IN_README = ("Lite0, best", "FID, best", "tail, best", "classes, best", "tail, last")
 
 
 @dataclass(frozen=True)
@@ -170,9 +177,13 @@ def _published(row: Row, metric: str) -> str:
 
 
 def _over_seeds(values: Sequence[float]) -> str:
+    """Mean and deviation, to two digits of the latter."""
     if not values:
         return NOTHING
-    return f"{mean(values):.4g}" + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
+    if len(values) == 1 or not (deviation := stdev(values)):
+        return f"{mean(values):.4g}"
+    decimals = max(0, 1 - math.floor(math.log10(deviation)))
+    return f"{mean(values):.{decimals}f} ± {deviation:.{decimals}f}"
 
 
 def _gap(gap: tuple[float, float | None] | None) -> str:
@@ -231,11 +242,12 @@ def _host(record: Record) -> str:
     return f"StudioGAN {str(host['commit'])[:7]}{changed}"
 
 
-def markdown(table: Table, header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
-    lines = [f"# {table.title}", "", line(header), "|" + "---|" * len(header), *map(line, rows), ""]
+
+def markdown(table: Table, header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
+    lines = [f"# {table.title}", "", _line(header), "|" + "---|" * len(header), *map(_line, rows), ""]
     lines += [f"* {note}" for note in notes]
     command = f"python benchmarks/make_table.py {table.name}"
     return "\n".join([*lines, "", f"Written by `{command}` from benchmarks/results/records; not by hand.", ""])
@@ -252,6 +264,19 @@ def files(table: Table, tables: Tables, folder: Path) -> dict[str, str | None]:
         f"{table.name}.tex": latex(header, rows),
         f"{table.name}.svg": drawn,
     }
+
+
+def in_readme(text: str, tables: Tables, folder: Path) -> str:
+    """README's text with what is between `<!-- table: NAME -->` and `<!-- /table -->` made anew: some columns."""
+
+    def made(found: re.Match[str]) -> str:
+        table = tables.tables[found[2]]
+        header, rows, _, _ = body(table, tables, measured(table, folder))
+        places = [i for i, title in enumerate(header) if not title or title.endswith(IN_README)]
+        lines = [_line([cells[i] for i in places]) for cells in (header, *rows)]
+        return "\n".join([found[1], lines[0], "|" + "---|" * len(places), *lines[1:], found[3]])
+
+    return re.sub(r"(<!-- table: ([a-z0-9-]+) -->)\n.*?(<!-- /table -->)", made, text, flags=re.DOTALL)
 
 
 def _same(path: Path, content: str | None) -> bool:
@@ -302,6 +327,10 @@ def _main(options: argparse.Namespace) -> int:
                 path.unlink()
             else:
                 write_atomically(path, content)
+    if options.out == FOLDER and (text := README.read_text()) != (made := in_readme(text, tables, options.records)):
+        stale.append(str(README))
+        if not options.check:
+            write_atomically(README, made)
     for line in stale:
         print(f"stale: {line}" if options.check else f"written: {line}")
     return 1 if stale and options.check else 0

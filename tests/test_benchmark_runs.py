@@ -448,8 +448,8 @@ def test_a_table_has_means_deviations_and_paired_intervals(
     assert make_table.main(argv) == 0
     header, *rows = csv.reader(io.StringIO((tmp_path / "out" / "tiny.csv").read_text()))
     table = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
-    assert table["plain"]["FD-Pixels, best"] == "32 ± 2"
-    assert table["gsr"]["FD-Pixels, best"] == "20.5 ± 0.71"
+    assert table["plain"]["FD-Pixels, best"] == "32.0 ± 2.0"
+    assert table["gsr"]["FD-Pixels, best"] == "20.50 ± 0.71"
     assert table["gsr"]["published FID"] == "18.50 ± 0.10"
     assert "IS-Pixels, best" in header
     assert table["plain"]["published FID"] == "unknown"
@@ -476,9 +476,9 @@ def test_a_table_has_means_deviations_and_paired_intervals(
     told_more = capsys.readouterr().out
     assert told_more.count("\n") == 1
     assert "no row has this record, or not any more: " in told_more
-    (tmp_path / "out" / "tiny.md").write_text(told.replace("32 ± 2", "31 ± 2"))
+    (tmp_path / "out" / "tiny.md").write_text(told.replace("32.0 ± 2.0", "31.0 ± 2.0"))
     assert make_table.main([*argv, "--check"]) == 1
-    assert "31 ± 2" in (tmp_path / "out" / "tiny.md").read_text()
+    assert "31.0 ± 2.0" in (tmp_path / "out" / "tiny.md").read_text()
     assert make_table.main(argv) == 0
     (tmp_path / "out" / "tiny.svg").write_text(drawn.replace("plain", "simple"))  # by another version, say
     assert make_table.main([*argv, "--check"]) == 0
@@ -499,6 +499,20 @@ def test_a_figure_tells_rows_of_one_baseline_apart(record: dict[str, Any]) -> No
     assert len(styles) == 4  # plain and gSR of one colour, dashed and not
     assert len({re.search(r"stroke: (#\w+)", style)[1] for style in styles}) == 3  # type: ignore[index]
     assert figures.tail_norm(few, [1.0, 2.0]) is None
+
+
+def test_the_readmes_table_is_a_part_of_the_whole_one(record: dict[str, Any], tmp_path: Path) -> None:
+    kept(tmp_path, record, {"plain": {5: 30.0}, "gsr": {5: 20.0, 6: 22.0}})
+    text = "before\n<!-- table: tiny -->\nold\n<!-- /table -->\nafter\n"
+    made = make_table.in_readme(text, read_tables(tmp_path / "tables.yaml"), tmp_path / "records")
+    lines = made.splitlines()
+    assert lines[:2] == ["before", "<!-- table: tiny -->"]
+    assert lines[-2:] == ["<!-- /table -->", "after"]
+    assert "old" not in made
+    assert [line.split("|")[1].strip() for line in lines[4:-2]] == ["plain", "gsr", "lost"]
+    assert "norm of the tail, last" in lines[2]
+    assert make_table.in_readme(made, read_tables(tmp_path / "tables.yaml"), tmp_path / "records") == made
+    assert "<!-- table: cpu-study -->" in make_table.README.read_text()  # which `--check` looks at
 
 
 def test_records_of_studiogan_have_lines_of_their_own(record: dict[str, Any], tmp_path: Path) -> None:

@@ -90,12 +90,14 @@ def test_what_is_watched_goes_on_after_a_restart() -> None:
         made = object.__new__(Regularization)
         made.plugin = SimpleNamespace(name="gsr")  # type: ignore[assignment]
         made.regularizer = GroupSpectralRegularizer(generator, [9, 5, 3, 2], weight=0)
-        made._start, made._exploding = None, set()
+        made.attachment = SimpleNamespace(steps=0)  # type: ignore[assignment]
+        made._start, made._exploding, made._acted_before = None, set(), 0
         return made
 
     before = begin()
     assert "watched" not in before.state()
     before.watch()
+    before.attachment.steps = 5
     saved = before.state()
     assert torch.load(io.BytesIO(saved_bytes(saved)), weights_only=True)["watched"] == saved["watched"]
     next(generator.parameters()).data[..., 3] *= 5
@@ -105,6 +107,8 @@ def test_what_is_watched_goes_on_after_a_restart() -> None:
     again = begin()
     again.restore(after.state(), "here")
     assert again.watch()[1] == ""  # told once
+    after.attachment.steps = 4
+    assert (before.acted, after.acted, again.acted) == (5, 9, 5)
 
 
 def saved_bytes(state: dict[str, Any]) -> bytes:
