@@ -10,6 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
+import gradient_shares
 import run as command
 import speed
 import speed_findings
@@ -81,3 +82,19 @@ def test_steps_of_the_native_host_are_timed_without_data(
 def test_all_shapes_are_timed_by_default() -> None:
     families = {name.split("-")[0] for name in shipped_configurations()}
     assert {name.split("-")[0] for name in speed._shapes()} == families
+
+
+def test_gradient_shares_follow_weight_and_class(capsys: pytest.CaptureFixture[str]) -> None:
+    def penalties(row: str) -> list[float]:
+        assert gradient_shares.main(["cpu-study-weights", row, "--batches", "4"]) == 0
+        rows = [line.split("|") for line in capsys.readouterr().out.splitlines()[2:]]
+        assert [cells[1].strip() for cells in rows][::9] == ["5,000", "50"]
+        assert all(float(cells[2]) > 0 for cells in rows)
+        return [float(cells[3]) for cells in rows]
+
+    strong, weak, alike = map(penalties, ("gSR, weight 0.5", "weight 0.05", "weight 0.05, all classes alike"))
+    assert [a / b for a, b in zip(strong, weak, strict=True)] == pytest.approx([10] * 10, rel=0.02)
+    assert strong[9] > 10 * strong[0]
+    assert max(alike) < 2 * min(alike)
+    assert gradient_shares.main(["cpu-study-weights", "without gSR"]) == 2
+    assert gradient_shares.main(["cpu-study", "SNGAN"]) == 2

@@ -1,0 +1,93 @@
+"""How large the penalty's gradient is beside the adversarial one, in the class parameters of every class.
+
+    python benchmarks/gradient_shares.py TABLE ROW                     before training
+    python benchmarks/gradient_shares.py TABLE ROW --checkpoint DIR    at a checkpoint, of any row of these networks
+
+Where it is many times as large, a class's gains and biases go to zero whatever the discriminator says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from paper_tables import FILE, read_tables
+from torch import Tensor, nn
+
+from studiogan_gsr import long_tailed_counts
+from studiogan_gsr.errors import GSRError, RequestError, in_one_line
+from studiogan_gsr.hosts.native.checkpoint import load_checkpoint
+from studiogan_gsr.hosts.native.configuration import read_configuration
+from studiogan_gsr.hosts.native.losses import generator_loss
+from studiogan_gsr.hosts.native.training import Speed, Trainer
+
+N_MAX = 5000  # CIFAR's
+
+
+def shares(trainer: Trainer, batches: int) -> list[tuple[float, float]]:
+    """Of each class, root mean squares over its parameters: of the adversarial gradient, and of the penalty's.
+
+    Of the first also over batches; a class that was not drawn has 0.  For generators whose condition is a one-hot
+    label (SNGAN).
+    """
+    regularization, loss = trainer.regularization, trainer.configuration.LOSS.adv_loss
+    assert regularization is not None
+    parameters = _class_parameters(trainer.generator, trainer.configuration.DATA.num_classes)
+    trainer.generator.train()
+    trainer.discriminator.train().requires_grad_(False)
+    squares = []
+    for _ in range(batches):
+        images, labels = trainer._generated(trainer.configuration.OPTIMIZATION.batch_size)
+        value = generator_loss(loss, trainer._judged(images, labels).logits)
+        squares.append(_by_class(torch.autograd.grad(value, parameters)).square().mean(1))
+    penalty = _by_class(torch.autograd.grad(regularization.regularizer.penalty(), parameters)).square().mean(1)
+    adversarial = torch.stack(squares).mean(0)
+    return list(zip(adversarial.sqrt().tolist(), penalty.sqrt().tolist(), strict=True))
+
+
+def _class_parameters(generator: nn.Module, classes: int) -> list[Tensor]:
+    found = [p for name, p in generator.named_parameters() if ".bn" in name and p.ndim == 2 and p.shape[1] == classes]
+    if not found:
+        raise RequestError("ROW: this generator's class parameters are not columns of one-hot labels")
+    return found
+
+
+def _by_class(gradients: Sequence[Tensor]) -> Tensor:
+    return torch.cat([gradient.T for gradient in gradients], 1)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table")
+    parser.add_argument("row", help="one with gSR")
+    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="a folder checkpoints/step=N")
+    parser.add_argument("--batches", type=int, default=20)
+    options = parser.parse_args(argv)
+    try:
+        row = read_tables(FILE).tables[options.table].rows[options.row]
+        if row.sections is None or "REGULARIZER" not in row.sections:
+            raise RequestError("ROW: it has no regularizer")
+        configuration = read_configuration(row.sections)
+        ratio = float(configuration.DATA.name.partition("_rho")[2] or 1)
+        counts = long_tailed_counts(N_MAX, configuration.DATA.num_classes, ratio)
+        trainer = Trainer(configuration, counts, iter(()), torch.device("cpu"), 0, Speed())
+        if options.checkpoint is not None:
+            load_checkpoint(trainer, options.checkpoint)
+        print("| images | adversarial | penalty | penalty, times |\n|---|---|---|---|")
+        for count, (adversarial, penalty) in zip(counts, shares(trainer, options.batches), strict=True):
+            times = f"{penalty / adversarial:.2f}" if adversarial else "-"
+            print(f"| {count:,} | {adversarial:.2e} | {penalty:.2e} | {times} |")
+    except KeyError as error:
+        print(f"gradient_shares.py: found {error}, which tables.yaml has not", file=sys.stderr)
+        return 2
+    except GSRError as error:
+        print(f"gradient_shares.py: {in_one_line(error).text}", file=sys.stderr)
+        return error.exit_status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
