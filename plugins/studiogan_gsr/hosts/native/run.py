@@ -14,14 +14,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import platform
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta, timezone
-from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -42,6 +40,7 @@ from studiogan_gsr.hosts.native.selection import FILE as SELECTION
 from studiogan_gsr.hosts.native.selection import Selection, best, evaluations, noise_of
 from studiogan_gsr.hosts.native.training import Speed, Trainer
 from studiogan_gsr.hosts.regularization import check_ranks
+from studiogan_gsr.machine import device_name, versions
 from studiogan_gsr.progress import console
 from studiogan_gsr.registry import find_regularizer
 from studiogan_gsr.settings import load_configuration
@@ -390,13 +389,8 @@ class _Run:
         for half in self.out.glob(".*.partial"):  # of a run that was killed
             half.unlink()
         path = self.out / "run.json"
-        device = torch.cuda.get_device_name() if self.device.type == "cuda" else f"CPU ({platform.machine()})"
-        versions = {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("studiogan-gsr", "torch", "torchvision", "numpy", "pillow")},
-        }
-        start = {"step": self.trainer.steps, "time": datetime.now(timezone.utc).isoformat()}
-        start |= {"device": device, "versions": versions}
+        what = {"device": device_name(self.device.type), "versions": versions()}
+        start = {"step": self.trainer.steps, "time": datetime.now(timezone.utc).isoformat(), **what}
         if self.restored.folder is not None:
             start["checkpoint"] = str(self.restored.folder.resolve())
         record = {
@@ -404,10 +398,9 @@ class _Run:
             "starts": [*self._starts(), start],
             "seed": self.options.seed,
             "ranks": self.ranks,
-            "device": device,
+            **what,
             "threads": torch.get_num_threads(),
             "speed": dataclasses.asdict(self.options.speed),
-            "versions": versions,
             "regularizer": _plugin_record(self.trainer),
             "data": self.data.record,
         }

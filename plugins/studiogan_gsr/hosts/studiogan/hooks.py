@@ -14,7 +14,6 @@ import inspect
 import io
 import json
 import os
-import platform
 import re
 import shutil
 import tempfile
@@ -23,7 +22,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +48,7 @@ from studiogan_gsr.hosts.keys import KEYS
 from studiogan_gsr.hosts.regularization import Regularization, check_ranks, equalise_ranks, listed
 from studiogan_gsr.hosts.studiogan.checkout import OTHER, Checkout, surface
 from studiogan_gsr.hosts.studiogan.configuration import check_size, check_values, check_whole, contradiction
+from studiogan_gsr.machine import device_name, versions
 from studiogan_gsr.registry import find_dataset, find_regularizer, make_dataset
 from studiogan_gsr.settings import (
     SECTION,
@@ -449,13 +448,12 @@ def _described(images: Any) -> dict[str, Any]:
 
 def _this_start() -> dict[str, Any]:
     step, began = _run.began or (0, time.time())
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({platform.machine()})"
     return {
         "step": step,
         "time": datetime.fromtimestamp(began, timezone.utc).isoformat(),
         "seconds": round(time.time() - began, 3),
-        "device": device,
-        "versions": {name: version(name) for name in ("studiogan-gsr", "torch", "torchvision", "numpy")},
+        "device": device_name("cuda" if torch.cuda.is_available() else "cpu"),
+        "versions": versions(),
     }
 
 
