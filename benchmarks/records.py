@@ -15,15 +15,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from studiogan_gsr.errors import GSRError, reason
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.hosts.native.configuration import read_configuration
+from studiogan_gsr.regularizers.gsr import GSROptions
 from studiogan_gsr.settings import regularizer_settings
 
 VERSION = 1
 WHICH = ("last", "best")
+HOURS = ("training", "evaluation while training", "evaluation")
 FOLDER = Path(__file__).with_name("results") / "records"
 PENALTIES_EVERY = 100  # steps, at most
 
@@ -77,14 +79,28 @@ class Record:
         total = self.sections["OPTIMIZATION"]["total_steps"]
         if self.steps != total:
             raise RecordError(f"{self.key}: trained {self.steps} of {total} steps")
+        classes = self.sections["DATA"]["num_classes"]
+        if len(self.data["class_counts"]) != classes or not self.data["images_sha256"]:
+            raise RecordError(f"{self.key}: no class counts, or no digest of its images")
         self._check_regularizer()
+        for which in WHICH:
+            self._check_result(which)
+        self._check_course(classes)
+        if set(self.hours) != set(HOURS) or min(self.hours.values()) < 0:
+            raise RecordError(f"{self.key}: hours are {self.hours}; wanted: of {', '.join(HOURS)}")
+
+    def _check_course(self, classes: int) -> None:
         every = self.protocol["every"]
         if [line["step"] for line in self.course] != [*range(every, self.steps, every), self.steps]:
             raise RecordError(f"{self.key}: it was not measured every {every} steps while it trained")
-        for which in WHICH:
-            self._check_result(which)
-        if not all(isinstance(hours, int | float) and hours >= 0 for hours in self.hours.values()):
-            raise RecordError(f"{self.key}: hours are {self.hours}")
+        lowest, best = min(line["frechet"] for line in self.course), self.results["best"]["protocol"]["step"]
+        if lowest not in [line["frechet"] for line in self.course if line["step"] == best]:
+            raise RecordError(f"{self.key}: step {best} is not the best of its evaluations while it trained")
+        conditional = self.sections["MODEL"].get("g_cond_mtd", "W/O") != "W/O"
+        if set(self.norms) != ({*WHICH, "start"} if conditional else set()):
+            raise RecordError(f"{self.key}: found norms of {', '.join(self.norms) or 'nothing'}")
+        if any(len(norms) != classes or min(norms) < 0 for norms in self.norms.values()):
+            raise RecordError(f"{self.key}: its norms are not those of {classes} classes")
 
     def _check_regularizer(self) -> None:
         settings = regularizer_settings(self.sections)
@@ -98,6 +114,8 @@ class Record:
         for number, rank in enumerate(self.ranks):
             if not str(rank.get("regularizer", "")).startswith(f"{settings.name} of "):
                 raise RecordError(f"{self.key}: rank {number} reports no {settings.name}")
+            if settings.name == "gsr" and (told := str(GSROptions(**settings.options))) not in rank["regularizer"]:
+                raise RecordError(f"{self.key}: rank {number} reports another gsr than one of {told}")
             if (acted := rank.get("acted")) != updates:
                 told = f"{settings.name} acted in {acted} of {updates} updates of rank {number}"
                 raise RecordError(f"{self.key}: {told}")
@@ -109,16 +127,16 @@ class Record:
         if not steps or steps[-1] != self.steps or min(gaps) < 1 or max(gaps) > PENALTIES_EVERY:
             raise RecordError(f"{self.key}: {settings.name}'s penalties are not of the first to the last step")
         wanted = (lambda p: p == 0) if settings.options.get("weight") == 0 else (lambda p: p > 0)
-        if not all(math.isfinite(penalty) and (not ours or wanted(penalty)) for penalty in penalties):
+        if ours and not all(map(wanted, penalties)):
             raise RecordError(f"{self.key}: {settings.name}'s penalties are not what its weight makes them")
 
     def _check_result(self, which: str) -> None:
         result = self.results.get(which)
         if not isinstance(result, dict):
             raise RecordError(f"{self.key}: the {which} checkpoint has not been measured")
-        distance = result.get("all", {}).get("frechet", {}).get("mean")
-        if not isinstance(distance, float) or not math.isfinite(distance):
-            raise RecordError(f"{self.key}: the {which} checkpoint's distance is {distance}")
+        for name, group in (("all images", result["all"]), ("the tail", result["groups"].get("tail", {}))):
+            if not isinstance(distance := group.get("frechet", {}).get("mean"), float):
+                raise RecordError(f"{self.key}: the {which} checkpoint's distance of {name} is {distance}")
         told, selection = result["protocol"], result["protocol"]["selection"]
         for key in ("backbone", "images", "repeats", "batch_norm", "neighbours"):
             if told[key] != self.protocol[key]:
@@ -172,14 +190,14 @@ def write(record: Record, folder: Path) -> Path:
     record.check()
     folder.mkdir(parents=True, exist_ok=True)
     path = path_of(record.key, folder)
-    write_atomically(path, json.dumps(dataclasses.asdict(record), indent=1) + "\n")
+    write_atomically(path, json.dumps(dataclasses.asdict(record), indent=1, allow_nan=False) + "\n")
     return path
 
 
 def read(path: Path, key: str) -> Record:
     """RecordError, with its path, where it is damaged, of another run than the key's, or proves too little."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(), parse_constant=_refuse, parse_float=_finite)
         names = [field.name for field in dataclasses.fields(Record)]
         if set(content) != set(names):
             odd = ", ".join(sorted(set(content) ^ set(names)))
@@ -193,6 +211,14 @@ def read(path: Path, key: str) -> Record:
     except Exception as error:
         raise RecordError(f"{path}: damaged: {reason(error)}") from error
     return record
+
+
+def _refuse(name: str) -> NoReturn:
+    raise RecordError(f"holds {name}, which is no number")
+
+
+def _finite(digits: str) -> float:
+    return number if math.isfinite(number := float(digits)) else _refuse(digits)
 
 
 def git_state(folder: Path) -> dict[str, Any]:

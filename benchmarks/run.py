@@ -34,11 +34,12 @@ OUT = Path(__file__).resolve().parents[1] / "runs" / "tables"
 
 
 Speeds = dict[tuple[str, str], dict[str, list[float]]]  # by host and shape, then device: hours a step
+EXAFLOP_HOUR = 1e18 / 1e13 / 3600  # hours that 10^18 operations take at 10 TFLOP/s
 
 
 def cost(runs: Sequence[Run], folder: Path) -> list[str]:
     """What runs would take: hours, of configurations that a record or speed.py has timed, and disk."""
-    speeds = _speeds(folder)
+    speeds, operations = _speeds(folder), _operations()
     lines, totals, untimed = [], dict[str, float](), 0
     for run in runs:
         timed = {
@@ -52,6 +53,10 @@ def cost(runs: Sequence[Run], folder: Path) -> list[str]:
             totals[device] = totals.get(device, 0.0) + hours
     lines += [f"in all: {hours:.1f} h on {device}, one run at a time" for device, hours in sorted(totals.items())]
     lines += [f"{untimed} runs are of configurations that neither a record nor speed.py has timed"] if untimed else []
+    counted = [operations.get(_shape(run.sections), 0.0) * run.steps / 1e6 for run in runs]
+    if exaflop := sum(counted):
+        of = f" ({counted.count(0)} runs not counted)" if 0 in counted else ""
+        lines.append(f"operations of training: {exaflop:.3g} EFLOP{of}, {exaflop * EXAFLOP_HOUR:.1f} h at 10 TFLOP/s")
     return [*lines, f"disk: {sum(map(_gigabytes, runs)):.1f} GB for checkpoints"]
 
 
@@ -65,13 +70,25 @@ def _speeds(folder: Path) -> Speeds:
             continue
         by_device = speeds.setdefault((record.host["name"], _shape(record.sections)), {})
         by_device.setdefault(str(record.ranks[0]["device"]), []).append(sum(record.hours.values()) / record.steps)
-    for path in FOLDER.glob("speed-*.json"):
-        steps = json.loads(path.read_text()).get("steps", {"data": {}})
-        for name, seconds in steps["data"].items():
-            shape = _shape(load_configuration(shipped_configuration(name)))
+    for steps in _kept_steps():
+        for name, step in steps["data"].items():
             device = f"{steps['made']['device']} without evaluation"
-            speeds.setdefault(("native", shape), {}).setdefault(device, [seconds / 3600])
+            speeds.setdefault(("native", _shape_of(name)), {}).setdefault(device, [step["seconds"] / 3600])
     return speeds
+
+
+def _operations() -> dict[str, float]:
+    """TFLOP a step by shape, as speed.py has counted them; they are the same on every device and in either host."""
+    return {_shape_of(name): step["teraflop"] for steps in _kept_steps() for name, step in steps["data"].items()}
+
+
+def _kept_steps() -> list[dict[str, Any]]:
+    kept = [json.loads(path.read_text()) for path in sorted(FOLDER.glob("speed-*.json"))]
+    return [parts["steps"] for parts in kept if "steps" in parts]
+
+
+def _shape_of(name: str) -> str:
+    return _shape(load_configuration(shipped_configuration(name)))
 
 
 def _shape(sections: dict[str, Any]) -> str:

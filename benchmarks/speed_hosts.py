@@ -19,6 +19,7 @@ import torch
 import yaml
 from speed_findings import Part, device_name
 from speed_penalty import wait_for
+from torch.utils.flop_counter import FlopCounterMode
 
 from studiogan_gsr.attachment import Attachment
 from studiogan_gsr.hosts.native.configuration import read_configuration
@@ -119,20 +120,22 @@ def in_a_process(*arguments: str) -> Any:
 def native_steps(configurations: Sequence[str], device: str, steps: int) -> Part:
     """Seconds a step of the native host on random images, which needs no data; the first step is left out."""
     part = Part(f"Steps of the native host, {device_name(device)}")
-    part.columns("configuration", "steps", "s a step", "hours for all steps", "GPU memory, GB")
+    memory = ["GPU memory, GB"] if device == "cuda" else []
+    part.columns("configuration", "steps", "TFLOP a step", "s a step", "TFLOP/s", "hours for all steps", *memory)
     for name in configurations:
         sections = load_configuration(shipped_configuration(name))
-        seconds, gigabytes = _native_step(sections, device, steps)
+        seconds, operations, gigabytes = _native_step(sections, device, steps)
         total = int(sections["OPTIMIZATION"]["total_steps"])
-        memory = f"{gigabytes:.1f}" if device == "cuda" else "-"
-        part.row(name, f"{total:,}", f"{seconds:.4g}", f"{seconds * total / 3600:,.1f}", memory)
-        part.data[name] = seconds
+        cells = [f"{operations:.3g}", f"{seconds:.4g}", f"{operations / seconds:.2g}", f"{seconds * total / 3600:,.1f}"]
+        part.row(name, f"{total:,}", *cells, *(f"{gigabytes:.1f}" for _ in memory))
+        part.data[name] = {"seconds": seconds, "teraflop": operations}
     part.note(f"Median of {steps} steps after the first, on random images in memory; without evaluation.")
+    part.note("TFLOP: 10^12 multiplications and additions of convolutions and matrix products, counted by PyTorch.")
     return part
 
 
-def _native_step(sections: dict[str, Any], device: str, steps: int) -> tuple[float, float]:
-    """Median seconds, and the most memory."""
+def _native_step(sections: dict[str, Any], device: str, steps: int) -> tuple[float, float, float]:
+    """Median seconds, TFLOP (of the first step, whose time is not taken), and the most memory in GB."""
     configuration = read_configuration(sections)
     data, optimization = configuration.DATA, configuration.OPTIMIZATION
     shape = (optimization.batch_size, 3, data.img_size, data.img_size)
@@ -143,15 +146,17 @@ def _native_step(sections: dict[str, Any], device: str, steps: int) -> tuple[flo
         torch.cuda.reset_peak_memory_stats()
     counts = [5] * data.num_classes
     trainer = Trainer(configuration, counts, repeat((images, labels)), torch.device(device), 0, Speed())
+    with FlopCounterMode(display=False) as counter:
+        trainer.step()
     times = []
-    for _ in range(steps + 1):
+    for _ in range(steps):
         wait_for(device)
         start = time.perf_counter()
         trainer.step()
         wait_for(device)
         times.append(time.perf_counter() - start)
     memory = torch.cuda.max_memory_allocated() / 1e9 if device == "cuda" else 0.0
-    return statistics.median(times[1:]), memory
+    return statistics.median(times), counter.get_total_flops() / 1e12, memory
 
 
 def contestant(name: str, configuration: str, data: str, steps: int) -> list[float]:

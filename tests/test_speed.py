@@ -48,7 +48,7 @@ def test_a_dry_run_reckons_with_measured_steps(
 ) -> None:
     part = Part("Steps")
     part.columns("configuration", "s")
-    part.data["CIFAR10_LT/SNGAN-DiffAug-LeCam-gSR"] = 0.03
+    part.data["CIFAR10_LT/SNGAN-DiffAug-LeCam-gSR"] = {"seconds": 0.03, "teraflop": 1.5}
     keep({"steps": part}, "cpu", "steps", tmp_path)
     monkeypatch.setattr(command, "FOLDER", tmp_path)
     assert command.main(["lecam-diffaug", "--dry-run", "--records", str(tmp_path / "none"), "--seeds", "0"]) == 0
@@ -58,6 +58,7 @@ def test_a_dry_run_reckons_with_measured_steps(
     assert f"SNGAN + LeCam + DiffAug, seed 0: 120,000 steps, 1.0 h on {device}" in told
     assert f"in all: 2.0 h on {device}, one run at a time" in told
     assert "2 runs are of configurations that neither a record nor speed.py has timed" in told
+    assert "operations of training: 0.36 EFLOP (2 runs not counted), 10.0 h at 10 TFLOP/s" in told
 
 
 def test_steps_of_the_native_host_are_timed_without_data(
@@ -73,8 +74,9 @@ def test_steps_of_the_native_host_are_timed_without_data(
     monkeypatch.setattr(sys, "argv", ["speed.py", "steps", "CIFAR10_LT/SNGAN", "--device", "cpu"])
     speed.main()
     (row,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("| CIFAR10_LT/SNGAN |"))
-    steps, seconds, hours = [cell.strip() for cell in row.split("|")][2:5]
+    steps, operations, seconds, _, hours = [cell.strip() for cell in row.split("|")][2:7]
     assert steps == "3,600"
+    assert float(operations) > 0
     assert 0 < float(seconds) < 10
     assert float(hours) == pytest.approx(float(seconds), abs=0.06)
 

@@ -78,6 +78,10 @@ class GSROptions:
                 "false, unless apply_to is [gain, bias] and power_iterations > 0",
             )
 
+    def __str__(self) -> str:
+        values = vars(self).items()
+        return ", ".join(f"{key} {'+'.join(value) if isinstance(value, tuple) else value}" for key, value in values)
+
 
 class GroupSpectralRegularizer(nn.Module):
     """gSR over a generator's class-conditional layers; a `studiogan.regularizers` plug-in.
@@ -194,11 +198,7 @@ class GroupSpectralRegularizer(nn.Module):
         layers, sides, classes = len(self._layers), len(self.options.apply_to), self._num_classes
         vectors = dict(self.named_buffers())
         shapes = [f"{u.shape[-1]}x{vectors['v' + d[1:]].shape[-1]}" for d, u in vectors.items() if d[0] == "u"]
-        options = ", ".join(
-            f"{key} {'+'.join(value) if isinstance(value, tuple) else value}"
-            for key, value in vars(self.options).items()
-        )
-        return f"{layers} layers, {layers * sides * classes} matrices of {' and '.join(shapes)}, {options}"
+        return f"{layers} layers, {layers * sides * classes} matrices of {' and '.join(shapes)}, {self.options}"
 
     def _stacks(self) -> dict[int, tuple[list[int], Tensor]]:
         """{channels: (positions, matrices (maps, classes, n_g, n_c))}, maps in order of position."""
