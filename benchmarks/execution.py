@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import pickle
 import queue
 import shutil
 import signal
@@ -71,6 +72,8 @@ class _Crew:
                 status, last = 1, reason(error)
             if status == 0:
                 print(f"done: {run.title}, {(time.perf_counter() - began) / 3600:.2f} h", flush=True)
+            elif self._stopped:
+                print(f"stopped: {run.title}; the same command goes on with it", flush=True)
             else:
                 self.failed.append(f"{run.title}: status {status}: {last}")
                 print(f"failed: {self.failed[-1]}", flush=True)
@@ -107,7 +110,8 @@ def run_on_cluster(runs: Sequence[Run], parameters: dict[str, Any], cluster: str
 
     parameters: of submitit's AutoExecutor.update_parameters (slurm_partition, timeout_min, gpus_per_node).
     cluster: "slurm", or "local", which runs the jobs here.
-    A job whose time is over saves and is queued again.
+    A job whose time is over saves and is queued again.  Jobs of an earlier command that still wait or run are waited
+    for, and not submitted again; on Ctrl-C they go on.
     """
     try:
         import cloudpickle
@@ -123,14 +127,21 @@ def run_on_cluster(runs: Sequence[Run], parameters: dict[str, Any], cluster: str
         executor.update_parameters(name="studiogan-gsr", **parameters)
     except (NameError, TypeError, ValueError) as error:
         raise RequestError(f"--slurm: {reason(error)}") from error
+    jobs, failed = [], []
     for run in runs:
         specify(run)
-    jobs = [executor.submit(job_module.Job(command(run))) for run in runs]
-    failed = []
+        what, job = "at work", _at_work(run)
+        if job is None:
+            what, job = "submitted", executor.submit(job_module.Job(command(run)))
+            write_atomically(Path(f"{run.out}.job"), pickle.dumps(job))
+        jobs.append(job)
+        print(f"{what}: {run.title}, job {job.job_id}, output in {job.paths.stdout}", flush=True)
     for run, job in zip(runs, jobs, strict=True):
-        print(f"submitted: {run.title}, job {job.job_id}, output in {job.paths.stdout}", flush=True)
-    for run, job in zip(runs, jobs, strict=True):
-        error = job.exception()  # waits
+        try:
+            error = job.exception()  # waits
+        except KeyboardInterrupt:
+            print("no longer waiting: the jobs go on; the same command waits for them again", flush=True)
+            break
         if error is None:
             print(f"done: {run.title}", flush=True)
             continue
@@ -138,6 +149,13 @@ def run_on_cluster(runs: Sequence[Run], parameters: dict[str, Any], cluster: str
         failed.append(f"{run.title}: job {job.job_id} ({job.state}): {told[-1].removeprefix('RuntimeError: ')}")
         print(f"failed: {failed[-1]}", flush=True)
     return failed
+
+
+def _at_work(run: Run) -> Any:
+    """The job of this run that an earlier command has submitted, where it still waits or runs; else None."""
+    path = Path(f"{run.out}.job")
+    job = pickle.loads(path.read_bytes()) if path.is_file() else None
+    return None if job is None or job.done(force_check=True) else job
 
 
 def command(run: Run) -> list[str]:
@@ -173,7 +191,7 @@ def _signals_to(stop: Callable[[], None]) -> Iterator[None]:
         return
 
     def told(number: int, frame: FrameType | None) -> None:
-        print("stopping: the runs save and end; the same command goes on with them", flush=True)
+        print("stopping: the runs save and end", flush=True)
         stop()
 
     before = {number: signal.signal(number, told) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from paper_tables import FILE, read_tables
+from paper_tables import FILE, must_be, read_tables
 from torch import Tensor, nn
 
 from studiogan_gsr import long_tailed_counts
@@ -24,7 +24,11 @@ from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.native.losses import generator_loss
 from studiogan_gsr.hosts.native.training import Speed, Trainer
 
-N_MAX = 5000  # CIFAR's
+HEAD = {
+    "CIFAR10_LT": 5000,
+    "Folder_LT": 5000,
+    "LSUN_LT": 50_000,
+}  # images of the head; the folder is the study's CIFAR-10
 
 
 def shares(trainer: Trainer, batches: int) -> list[tuple[float, float]]:
@@ -67,12 +71,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batches", type=int, default=20)
     options = parser.parse_args(argv)
     try:
-        row = read_tables(FILE).tables[options.table].rows[options.row]
-        if row.sections is None or "REGULARIZER" not in row.sections:
+        tables = read_tables(FILE).tables
+        must_be("TABLE", options.table, tables)
+        must_be("ROW", options.row, rows := tables[options.table].rows)
+        sections = rows[options.row].sections
+        if sections is None or "REGULARIZER" not in sections:
             raise RequestError("ROW: it has no regularizer")
-        configuration = read_configuration(row.sections)
-        ratio = float(configuration.DATA.name.partition("_rho")[2] or 1)
-        counts = long_tailed_counts(N_MAX, configuration.DATA.num_classes, ratio)
+        configuration = read_configuration(sections)
+        base, _, ratio = configuration.DATA.name.partition("_rho")
+        must_be("DATA.name without its ratio", base, HEAD)
+        counts = long_tailed_counts(HEAD[base], configuration.DATA.num_classes, float(ratio))
         trainer = Trainer(configuration, counts, iter(()), torch.device("cpu"), 0, Speed())
         if options.checkpoint is not None:
             load_checkpoint(trainer, options.checkpoint)
@@ -80,9 +88,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         for count, (adversarial, penalty) in zip(counts, shares(trainer, options.batches), strict=True):
             times = f"{penalty / adversarial:.2f}" if adversarial else "-"
             print(f"| {count:,} | {adversarial:.2e} | {penalty:.2e} | {times} |")
-    except KeyError as error:
-        print(f"gradient_shares.py: found {error}, which tables.yaml has not", file=sys.stderr)
-        return 2
     except GSRError as error:
         print(f"gradient_shares.py: {in_one_line(error).text}", file=sys.stderr)
         return error.exit_status

@@ -20,12 +20,12 @@ from statistics import mean, stdev
 
 import records
 from figures import drawn_of, figure, tail_norm, tail_of
-from paper_tables import FILE, Protocol, Row, Table, Tables, read_tables
+from paper_tables import FILE, Protocol, Row, Table, Tables, must_be, read_tables
 from records import Record, RecordError
 from runs import HOSTS
 from scipy import stats
 
-from studiogan_gsr.errors import GSRError, RequestError, in_one_line, near_miss
+from studiogan_gsr.errors import GSRError, RequestError, in_one_line
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.report import comma_separated, latex
 
@@ -305,9 +305,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(options: argparse.Namespace) -> int:
     tables = read_tables(options.tables)
     for name in options.table:
-        if name not in tables.tables:
-            hint = near_miss(name, tables.tables)
-            raise RequestError(f"TABLE: found {name}; allowed: {', '.join(tables.tables)}{hint}")
+        must_be("TABLE", name, tables.tables)
     stale, known = [], {path.stem for path in options.records.glob("*.json")}
     for table in tables.tables.values():
         for row in table.rows.values():

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from studiogan_gsr.datasets.preprocessing import RESIZERS
-from studiogan_gsr.errors import ConfigurationError, OptionError, near_miss
+from studiogan_gsr.errors import ConfigurationError, OptionError, RequestError, near_miss
 from studiogan_gsr.hosts.keys import COUNT, POSITIVE, Kind, is_number, one_of
 from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.native.generation import BATCH_NORM
@@ -113,6 +113,20 @@ def read_tables(path: Path = FILE) -> Tables:
     return Tables(version, sources, protocols, tables)
 
 
+def must_be(what: str, name: str | None, allowed: Iterable[str]) -> None:
+    """RequestError where a name that somebody has typed is none of these."""
+    if name not in (names := list(allowed)):
+        raise RequestError(f"{what}: found {name}; allowed: {'; '.join(names)}{near_miss(str(name), names)}")
+
+
+SEEDS = f"allowed: integers from 0 to {2**31 - 1}"
+
+
+def valid_seed(seed: Any) -> bool:
+    """Of training; StudioGAN takes -1 for a seed that nobody knows."""
+    return COUNT.accepts(seed) and seed < 2**31
+
+
 def overlaid(sections: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration's sections with some keys replaced."""
     made = copy.deepcopy(dict(sections))
@@ -174,9 +188,9 @@ def _row(
                 raise ConfigurationError(f"{path}.{key}", "a key of a row that is run", "it needs configuration")
         return Row(table, name, None, None, (), None, given.get("baseline"), published, str(given.get("note", "")))
     seeds, protocol = (given.get(key, of_table.get(key)) for key in ("seeds", "protocol"))
-    valid = isinstance(seeds, list) and seeds and all(COUNT.accepts(seed) and seed < 2**31 for seed in seeds)
+    valid = isinstance(seeds, list) and seeds and all(map(valid_seed, seeds))
     if not valid or len(set(seeds)) < len(seeds):
-        raise ConfigurationError(f"{path}.seeds", repr(seeds), "allowed: a list of different integers, 0 or more")
+        raise ConfigurationError(f"{path}.seeds", repr(seeds), f"{SEEDS}, each once, in a list")
     if protocol not in list(protocols):
         raise ConfigurationError(f"{path}.protocol", repr(protocol), f"allowed: {', '.join(protocols)}")
     sections = _at(path, lambda: _sections(str(configuration), given.get("overrides", {})))

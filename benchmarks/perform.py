@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -116,8 +117,8 @@ def one(specification: Path) -> int:
     content = json.loads(specification.read_text())
     run = Run(**{**content, "protocol": Protocol(**content["protocol"])})
     try:
-        Path(run.records).mkdir(parents=True, exist_ok=True)
-        with FileLock(Path(run.records) / f".{run.key}.lock", timeout=0):
+        Path(run.out).parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{run.out}.lock", timeout=0):
             if run.done()[0] is None:  # another process may have made it since
                 perform(run)
     except Timeout:
@@ -125,6 +126,8 @@ def one(specification: Path) -> int:
         return 1
     except Exception as error:
         told = in_one_line(error)
+        if not told.ours:  # after hours of training; the log is all that is left of it
+            traceback.print_exc()
         print(f"run.py: {run.title}: {told.text}", file=sys.stderr)
         return told.exit_status
     return 0

@@ -17,16 +17,17 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import records
 from execution import gpus, run_here, run_on_cluster
-from paper_tables import FILE, Row, read_tables
+from paper_tables import FILE, SEEDS, Row, must_be, read_tables, valid_seed
 from records import RecordError
 from runs import HOSTS, Run, not_in, planned
 from speed_findings import FOLDER
 
-from studiogan_gsr.errors import GSRError, RequestError, in_one_line, near_miss
+from studiogan_gsr.errors import GSRError, RequestError, in_one_line
 from studiogan_gsr.settings import load_configuration
 from studiogan_gsr.shipped import shipped_configuration
 
@@ -40,24 +41,33 @@ EXAFLOP_HOUR = 1e18 / 1e13 / 3600  # hours that 10^18 operations take at 10 TFLO
 def cost(runs: Sequence[Run], folder: Path) -> list[str]:
     """What runs would take: hours, of configurations that a record or speed.py has timed, and disk."""
     speeds, operations = _speeds(folder), _operations()
-    lines, totals, untimed = [], dict[str, float](), 0
+    lines, totals = [], dict[str, list[float]]()
     for run in runs:
         timed = {
-            device: sum(hours) / len(hours) * run.steps
+            device: median(hours) * run.steps
             for device, hours in speeds.get((run.host, _shape(run.sections)), {}).items()
         }
         told = ", ".join(f"{hours:.1f} h on {device}" for device, hours in sorted(timed.items()))
         lines.append(f"{run.title}: {run.steps:,} steps, {told or 'not timed'}")
-        untimed += not timed
         for device, hours in timed.items():
-            totals[device] = totals.get(device, 0.0) + hours
-    lines += [f"in all: {hours:.1f} h on {device}, one run at a time" for device, hours in sorted(totals.items())]
-    lines += [f"{untimed} runs are of configurations that neither a record nor speed.py has timed"] if untimed else []
+            totals.setdefault(device, []).append(hours)
+    for device, of_runs in sorted(totals.items()):
+        which = (
+            "in all"
+            if len(of_runs) == len(runs)
+            else f"{len(of_runs)} of these {len(runs)} runs, the others not timed"
+        )
+        lines.append(f"{which}: {sum(of_runs):.1f} h on {device}, one run at a time")
+    if runs and not totals:
+        lines.append("neither a record nor speed.py has timed these configurations")
     counted = [operations.get(_shape(run.sections), 0.0) * run.steps / 1e6 for run in runs]
     if exaflop := sum(counted):
         of = f" ({counted.count(0)} runs not counted)" if 0 in counted else ""
         lines.append(f"operations of training: {exaflop:.3g} EFLOP{of}, {exaflop * EXAFLOP_HOUR:.1f} h at 10 TFLOP/s")
-    return [*lines, f"disk: {sum(map(_gigabytes, runs)):.1f} GB for checkpoints"]
+    shapes = {_shape(run.sections): run for run in runs}
+    sizes = {shape: _parameters_of(run) for shape, run in shapes.items()}
+    disk = sum(_gigabytes(run, *sizes[_shape(run.sections)]) for run in runs)
+    return [*lines, f"disk: {disk:.1f} GB for checkpoints, at most"]
 
 
 def _speeds(folder: Path) -> Speeds:
@@ -99,21 +109,25 @@ def _shape(sections: dict[str, Any]) -> str:
     return json.dumps([data, steps, rest], sort_keys=True)
 
 
-def _gigabytes(run: Run) -> float:
-    """Of checkpoints: weights, two moments of Adam, and an averaged generator; the last two and the best.
-
-    In StudioGAN of one, and the generators of all saved steps, until the best is chosen among them.
-    """
+def _parameters_of(run: Run) -> tuple[int, int]:
+    """Of its generator and its discriminator."""
     from studiogan_gsr.hosts.native.configuration import read_configuration
     from studiogan_gsr.hosts.native.networks import make_networks
 
-    configuration = read_configuration(run.sections)
-    generator, discriminator = (sum(p.numel() for p in n.parameters()) for n in make_networks(configuration, 0))
-    averaged = configuration.MODEL.apply_g_ema
+    generator, discriminator = make_networks(read_configuration(run.sections), 0)
+    return sum(p.numel() for p in generator.parameters()), sum(p.numel() for p in discriminator.parameters())
+
+
+def _gigabytes(run: Run, generator: int, discriminator: int) -> float:
+    """Of checkpoints: weights, two moments of Adam, and an averaged generator; the last two, the best and a new one.
+
+    In StudioGAN the last and a new one, and the generators of all saved steps, until the best is chosen among them.
+    """
+    averaged = bool(run.sections["MODEL"].get("apply_g_ema"))
     whole = 3 * (generator + discriminator) + generator * averaged
-    floats = 3 * whole
+    floats = 4 * whole
     if run.host == "studiogan":
-        floats = whole + run.steps // run.protocol.every * generator * (1 + averaged)
+        floats = 2 * whole + run.steps // run.protocol.every * generator * (1 + averaged)
     return 4 * floats / 1e9
 
 
@@ -152,6 +166,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.data is None and not options.dry_run:
         raise RequestError("--data is needed: where the data sets are, or are downloaded to")
     for seed in options.seeds or []:
+        if not valid_seed(seed):
+            raise RequestError(f"--seeds: found {seed}; {SEEDS}")
         if any(row.seeds and seed not in row.seeds for row in wanted):
             print(f"seed {seed} is not one of the table's: its record is kept, and no table shows it")
     where = (str(options.data), options.out, options.records, options.device, options.root)
@@ -186,15 +202,12 @@ def _run(options: argparse.Namespace) -> int:
 
 def _rows(options: argparse.Namespace) -> list[Row]:
     tables = read_tables(options.tables).tables
-    if options.table != "all" and options.table not in tables:
-        hint = near_miss(str(options.table), tables)
-        raise RequestError(f"TABLE: found {options.table}; allowed: {', '.join(tables)}, all{hint}")
+    must_be("TABLE", options.table, [*tables, "all"])
     chosen = list(tables.values()) if options.table == "all" else [tables[options.table]]
     rows = [row for table in chosen for row in table.rows.values()]
     names = list(dict.fromkeys(row.name for row in rows))
     for name in options.only or []:
-        if name not in names:
-            raise RequestError(f"--only: found {name}; allowed: {'; '.join(names)}{near_miss(name, names)}")
+        must_be("--only", name, names)
     return [row for row in rows if not options.only or row.name in options.only]
 
 

@@ -126,7 +126,12 @@ def native_steps(configurations: Sequence[str], device: str, steps: int) -> Part
         sections = load_configuration(shipped_configuration(name))
         seconds, operations, gigabytes = _native_step(sections, device, steps)
         total = int(sections["OPTIMIZATION"]["total_steps"])
-        cells = [f"{operations:.3g}", f"{seconds:.4g}", f"{operations / seconds:.2g}", f"{seconds * total / 3600:,.1f}"]
+        cells = [
+            f"{operations:.3g}",
+            f"{seconds:.4g}",
+            f"{operations / seconds:.2g}",
+            f"{seconds * total / 3600:,.1f}",
+        ]
         part.row(name, f"{total:,}", *cells, *(f"{gigabytes:.1f}" for _ in memory))
         part.data[name] = {"seconds": seconds, "teraflop": operations}
     part.note(f"Median of {steps} steps after the first, on random images in memory; without evaluation.")

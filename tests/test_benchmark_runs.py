@@ -157,11 +157,17 @@ def _set(*places: Any) -> Callable[[dict[str, Any]], None]:
         (_set("data", "images_sha256", None), "no class counts, or no digest of its images"),
         (_set("hours", {}), "hours are {}; wanted: of training, "),
         (_set("ranks", 0, "regularizer", None), "rank 0 reports no gsr"),
-        (_set("ranks", 0, "regularizer", "gsr of x: weight 0.0001, beta 0.999"), "reports another gsr than one of weight 0"),
+        (
+            _set("ranks", 0, "regularizer", "gsr of x: weight 0.0001, beta 0.999"),
+            "reports another gsr than one of weight 0",
+        ),
         (_set("ranks", 0, "acted", 3), "acted in 3 of 4 updates of rank 0"),
         (_set("ranks", 0, "acted", 0), "acted in 0 of 4 updates of rank 0"),
         (_set("results", "best", None), "the best checkpoint has not been measured"),
-        (_set("results", "last", "all", "frechet", "mean", None), "the last checkpoint's distance of all images is None"),
+        (
+            _set("results", "last", "all", "frechet", "mean", None),
+            "the last checkpoint's distance of all images is None",
+        ),
         (_set("results", "last", "groups", {}), "the last checkpoint's distance of the tail is None"),
         (_set("results", "last", "protocol", "images", 47), "measured with images 47, not 48"),
         (_set("results", "best", "protocol", "backbone", "other"), "measured with backbone other, not pixels"),
@@ -301,6 +307,35 @@ def test_jobs_of_a_cluster_make_the_same_records(
         run_on_cluster([done], {})
 
 
+def test_jobs_go_on_when_nobody_waits_and_are_not_submitted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import submitit
+
+    (run,) = planned(tmp_path, "plain")
+    go, script = (
+        tmp_path / "go",
+        "import pathlib, sys, time\nwhile not pathlib.Path(sys.argv[1]).exists(): time.sleep(.1)",
+    )
+    monkeypatch.setattr("execution.command", lambda run: [sys.executable, "-c", script, str(go)])
+    waits = submitit.LocalJob.exception
+
+    def interrupted(job: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(submitit.LocalJob, "exception", interrupted)
+    assert run_on_cluster([run], {"timeout_min": 5}, cluster="local") == []
+    monkeypatch.setattr(submitit.LocalJob, "exception", lambda job: (go.touch(), waits(job))[1])
+    assert run_on_cluster([run], {"timeout_min": 5}, cluster="local") == []
+    told = capsys.readouterr().out
+    assert told.count("submitted: ") == 1
+    assert "no longer waiting: the jobs go on; the same command waits for them again" in told
+    assert "at work: tiny: plain, seed 5, job " in told
+    assert "done: tiny: plain, seed 5" in told
+    assert run_on_cluster([run], {"timeout_min": 5}, cluster="local") == []
+    assert "submitted: " in capsys.readouterr().out  # the first one's has ended
+
+
 def test_a_job_whose_time_is_over_saves_and_goes_on(tmp_path: Path) -> None:
     """Through submitit's local executor, which asks as Slurm does."""
     import submitit
@@ -338,8 +373,11 @@ def test_a_signal_ends_what_runs_and_begins_no_more(tmp_path: Path, make_package
     process.send_signal(signal.SIGINT)
     told = process.communicate(timeout=120)[0]
     assert process.returncode == 1
-    assert "stopping: the runs save and end; the same command goes on with them" in told
-    assert re.search(r"failed: tiny: plain, seed 5: status 1: .*stopped after step \d+ of 1000000", told)
+    assert "stopping: the runs save and end" in told
+    assert "stopped: tiny: plain, seed 5; the same command goes on with it" in told
+    assert "failed" not in told
+    (log,) = tmp_path.glob("runs/*.log")
+    assert re.search(r"stopped after step \d+ of 1000000", log.read_text())
     assert "begun: tiny: gsr" not in told
     assert "0 of 2 runs have records" in told
 
@@ -404,6 +442,7 @@ def test_wrong_requests_are_told_in_a_line(tmp_path: Path, capsys: pytest.Captur
         (["lecam-difaug"], "did you mean lecam-diffaug?"),
         (["ada", "--only", "SNGAN + AD", "--data", "x"], "did you mean SNGAN + ADA?"),
         (["ada"], "--data is needed"),
+        (["ada", "--data", "x", "--seeds", "-1"], "--seeds: found -1; allowed: integers from 0"),
         (["later-work", "--dry-run"], "none of these rows is run by this host, or by anyone here"),
     ):
         assert command.main(argv) == 2
