@@ -47,7 +47,9 @@ def main() -> None:
     parts = {
         "penalty": lambda: penalty_costs(options.device, options.rounds),
         "steps": lambda: native_steps(options.configurations or _shapes(), options.device, options.native_steps),
-        "hosts": lambda: hosts(options.configurations or HOSTS, options.data, options.steps, options.turns),
+        "hosts": lambda: hosts(
+            options.configurations or HOSTS, options.data, options.device, options.steps, options.turns
+        ),
         "packing": lambda: packing(options.data, options.size, options.resizer, options.workers, options.turns),
         "loading": lambda: loading(options.data, options.size, options.resizer, options.workers),
         "evaluation": lambda: evaluation(

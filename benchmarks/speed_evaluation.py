@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from prdc import compute_prdc
-from speed_findings import Part, device_name
+from speed_findings import Part
 from speed_hosts import in_a_process
 from torch import Tensor, nn
 from torchvision.models import inception_v3
@@ -18,6 +18,7 @@ from studiogan_gsr.evaluation.measure import METRICS, Reference, measure, metric
 from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.native.generation import generated
 from studiogan_gsr.hosts.native.networks import make_networks
+from studiogan_gsr.machine import device_name
 from studiogan_gsr.settings import load_configuration
 from studiogan_gsr.shipped import shipped_configuration
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
@@ -14,6 +13,7 @@ import records
 import torch
 
 from studiogan_gsr.files import write_atomically
+from studiogan_gsr.machine import device_name
 from studiogan_gsr.report import ratios_chart
 
 FOLDER = Path(__file__).with_name("results")
@@ -48,13 +48,6 @@ class Part:
     def markdown(self) -> str:
         lines = [f"## {self.title}", "", _line(self.header), f"|{'---|' * len(self.header)}", *map(_line, self.rows)]
         return "\n".join([*lines, "", *(f"* {note}" for note in self.notes), ""])
-
-
-def device_name(device: str) -> str:
-    """For people and for records."""
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    return f"CPU, {torch.get_num_threads()} threads ({platform.machine()})"
 
 
 def keep(parts: dict[str, Part], device: str, command: str, folder: Path) -> list[Path]:

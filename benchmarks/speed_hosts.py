@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 import yaml
-from speed_findings import Part, device_name
+from speed_findings import Part
 from speed_penalty import wait_for
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -26,40 +26,43 @@ from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.native.run import Options, train
 from studiogan_gsr.hosts.native.training import Speed, Trainer
 from studiogan_gsr.hosts.studiogan import launcher
+from studiogan_gsr.machine import device_name
 from studiogan_gsr.settings import load_configuration
 from studiogan_gsr.shipped import shipped_configuration
 
 SCRIPT = Path(__file__).with_name("speed.py")
 
 
+def _timed(function: Callable[..., Any], spent: list[float], opens: bool = True) -> Callable[..., Any]:
+    """The function, which appends its seconds, or adds them to the last ones."""
+
+    def run(*args: object, **kwargs: object) -> object:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        wait_for(device)
+        start = time.perf_counter()
+        result = function(*args, **kwargs)
+        wait_for(device)
+        taken = time.perf_counter() - start
+        if opens:
+            spent.append(taken)
+        else:
+            spent[-1] += taken
+        return result
+
+    return run
+
+
 def timed_studiogan(configuration: str, arguments: Sequence[str]) -> dict[str, list[float]]:
     """Seconds of every step of a run of the real StudioGAN, and of the hook in it."""
     spent: dict[str, list[float]] = {"hook": [], "step": []}
-
-    def timed(function: Callable[..., object], key: str, opens: bool = True) -> Callable[..., object]:
-        def run(*args: object, **kwargs: object) -> object:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-            wait_for(device)
-            start = time.perf_counter()
-            result = function(*args, **kwargs)
-            wait_for(device)
-            taken = time.perf_counter() - start
-            if opens:
-                spent[key].append(taken)
-            else:
-                spent[key][-1] += taken
-            return result
-
-        return run
-
-    Attachment._add_gradient = timed(Attachment._add_gradient, "hook")  # type: ignore[method-assign, assignment]
+    Attachment._add_gradient = _timed(Attachment._add_gradient, spent["hook"])  # type: ignore[method-assign]
     prepare = launcher.Setup.prepare
 
     def prepare_timed(self: launcher.Setup) -> object:
         load_worker = prepare(self)
         worker = import_module("worker").WORKER
-        worker.train_discriminator = timed(worker.train_discriminator, "step")
-        worker.train_generator = timed(worker.train_generator, "step", opens=False)
+        worker.train_discriminator = _timed(worker.train_discriminator, spent["step"])
+        worker.train_generator = _timed(worker.train_generator, spent["step"], opens=False)
         return load_worker
 
     launcher.Setup.prepare = prepare_timed  # type: ignore[method-assign]
@@ -87,18 +90,17 @@ CONTESTANTS: dict[str, Speed | list[str]] = {
 _CUDA_ONLY: dict[str, list[str]] = {"StudioGAN -mpc": ["-mpc"]}
 
 
-def hosts(configurations: Sequence[str], data: str, steps: int, turns: int) -> Part:
+def hosts(configurations: Sequence[str], data: str, device: str, steps: int, turns: int) -> Part:
     """Seconds a step of both hosts on the same configuration and data, in turns, each in a process of its own."""
-    cuda = torch.cuda.is_available()
-    names = [*CONTESTANTS, *(_CUDA_ONLY if cuda else {})]
-    part = Part(f"Steps of both hosts, {device_name('cuda' if cuda else 'cpu')}")
+    names = [*CONTESTANTS, *(_CUDA_ONLY if device == "cuda" else {})]
+    part = Part(f"Steps of both hosts, {device_name(device)}")
     part.columns("configuration", *(f"{name}, s" if name == "StudioGAN" else name for name in names))
     for configuration in configurations:
         times: dict[str, list[float]] = {name: [] for name in names}
         for _ in range(turns):
             for name in names:
                 command = ("contestant", name, configuration, data, str(steps))
-                times[name] += in_a_process(*command)
+                times[name] += in_a_process(*command, device=device)
         base = statistics.median(times["StudioGAN"])
         ratios = {name: base / statistics.median(times[name]) for name in names if name != "StudioGAN"}
         title = Path(configuration).stem
@@ -108,10 +110,11 @@ def hosts(configurations: Sequence[str], data: str, steps: int, turns: int) -> P
     return part
 
 
-def in_a_process(*arguments: str) -> Any:
-    """What a command of speed.py prints last, as JSON."""
+def in_a_process(*arguments: str, device: str = "cpu") -> Any:
+    """What a command of speed.py prints last, as JSON; without a GPU unless the device is one."""
     command = [sys.executable, str(SCRIPT), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = os.environ | ({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {})
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         sys.exit(f"{arguments}: {done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -174,10 +177,10 @@ def contestant(name: str, configuration: str, data: str, steps: int) -> list[flo
     with tempfile.TemporaryDirectory() as folder:
         speed = {**CONTESTANTS, **_CUDA_ONLY}[name]
         if isinstance(speed, Speed):
-            options = Options(data, Path(folder) / "run", print_freq=1, save_freq=10 * steps, speed=speed)
-            train(sections, options)
-            lines = (Path(folder) / "run" / "log.jsonl").read_text().splitlines()
-            return [1 / json.loads(line)["steps_per_second"] for line in lines][1:]
+            spent: list[float] = []
+            Trainer.step = _timed(Trainer.step, spent)  # type: ignore[method-assign]
+            train(sections, Options(data, Path(folder) / "run", save_freq=10 * steps, speed=speed))
+            return spent[1:]
         file = Path(folder) / "configuration.yaml"
         # StudioGAN's loop takes one step more than it is told.
         sections["OPTIMIZATION"]["total_steps"] = steps - 1

@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
-from speed_findings import Part, device_name
+from speed_findings import Part
 from torch import Tensor, nn
 
 from studiogan_gsr import GroupSpectralRegularizer
+from studiogan_gsr.machine import device_name
 from studiogan_gsr.regularizers.spectral import group_shape
 
 # Conditional layers' channels, and whether the generator shares a class embedding (BigGAN).

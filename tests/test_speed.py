@@ -13,9 +13,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import gradient_shares
 import run as command
 import speed
-import speed_findings
 from speed_findings import Part, keep
 
+from studiogan_gsr.machine import device_name
 from studiogan_gsr.shipped import shipped_configurations
 
 
@@ -53,7 +53,7 @@ def test_a_dry_run_reckons_with_measured_steps(
     monkeypatch.setattr(command, "FOLDER", tmp_path)
     assert command.main(["lecam-diffaug", "--dry-run", "--records", str(tmp_path / "none"), "--seeds", "0"]) == 0
     told = capsys.readouterr().out
-    device = f"{speed_findings.device_name('cpu')} without evaluation"
+    device = f"{device_name('cpu')} without evaluation"
     # 120,000 steps; without gSR a step is reckoned to be as long.
     assert f"SNGAN + LeCam + DiffAug, seed 0: 120,000 steps, 1.0 h on {device}" in told
     assert f"2 of these 4 runs, the others not timed: 2.0 h on {device}, one run at a time" in told

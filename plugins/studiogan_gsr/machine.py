@@ -15,12 +15,13 @@ def cores() -> int:
 
 
 def device_name(kind: str) -> str:
-    """Of the device that this process uses; kind: "cuda" or "cpu"."""
-    if kind == "cpu":
-        return f"CPU ({platform.machine()})"
+    """Of the device that this process uses, a CPU with the threads that PyTorch uses; kind: "cuda" or "cpu"."""
     import torch  # slow to import, and not needed to prepare data
 
-    return torch.cuda.get_device_name()
+    if kind == "cuda":
+        return torch.cuda.get_device_name()
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''} ({platform.machine()})"
 
 
 def versions() -> dict[str, str]:
