@@ -13,7 +13,7 @@ import dataclasses
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -28,6 +28,8 @@ from scipy import stats
 from studiogan_gsr.errors import GSRError, RequestError, in_one_line
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.report import comma_separated, latex
+from studiogan_gsr.settings import load_configuration
+from studiogan_gsr.shipped import shipped_configuration
 
 FOLDER = Path(__file__).with_name("results") / "tables"
 README = Path(__file__).parents[1] / "README.md"
@@ -75,10 +77,10 @@ class Measured:
                 found[seed] = mean(values) * (1000 if metric == "kernel" else 1)
         return found
 
-    def tail_norms(self, when: str) -> list[float]:
-        """Of every seed, before training ("start") or of its last checkpoint; see `tail_norm`."""
-        found = [tail_norm(record, record.norms[when]) for record in self.by_seed.values() if record.norms]
-        return [norm for norm in found if norm is not None]
+    def tail_norms(self, when: str) -> dict[int, float]:
+        """Of every seed that has it, before training ("start") or of its last checkpoint; see `tail_norm`."""
+        found = {s: tail_norm(record, record.norms[when]) for s, record in self.by_seed.items() if record.norms}
+        return {seed: norm for seed, norm in found.items() if norm is not None}
 
 
 def measured(table: Table, folder: Path) -> dict[str, Measured]:
@@ -121,10 +123,24 @@ def difference(ours: dict[int, float], baseline: dict[int, float]) -> tuple[floa
     return mean(gaps), width
 
 
-def body(
-    table: Table, tables: Tables, found: dict[str, Measured]
-) -> tuple[list[str], list[list[str]], list[str], str]:
-    """Header, rows, notes, and what the distance is called."""
+@dataclass(frozen=True)
+class Content:
+    """What the files of a table say.
+
+    header, rows: of all rows.  gap_header, gaps: of those with a baseline and records of both, over the baseline.
+    distance: what it is called.
+    """
+
+    header: list[str]
+    rows: list[list[str]]
+    gap_header: list[str]
+    gaps: list[list[str]]
+    notes: list[str]
+    distance: str
+
+
+def content_of(table: Table, tables: Tables, found: dict[str, Measured]) -> Content:
+    """RequestError, RecordError where its records cannot be in one table."""
     kept = [record for ours in found.values() for record in ours.by_seed.values()]
     called = {record.results[which]["column"] for record in kept for which in records.WHICH}
     if len(called) > 1:
@@ -135,32 +151,32 @@ def body(
     header = ["", *(f"published {PUBLISHED[name]}" for name in published)]
     network = distance.removeprefix("FD") if distance != "FID" else ""
     kernel = "KID" if distance == "FID" else distance.replace("FD", "KD", 1)
-    header += [title.format(distance, network=network, kernel=kernel) for title, *_ in ours]
-    over = [f"{distance}{group}, best, over the baseline" for group in ("", " of the tail")]
-    header += [*over, "norm of the tail, at the start", "norm of the tail, last", "seeds"] if ours else []
-    lines = []
+    titles = [title.format(distance, network=network, kernel=kernel) for title, *_ in ours]
+    norms = ["norm of the tail, at the start", "norm of the tail, last"]
+    header += [*titles, *norms, "seeds"] if ours else []
+    rows, gaps = [], []
     for name, of_row in found.items():
         row = of_row.row
         cells = [name, *(_published(row, metric) for metric in published)]
-        cells += [_over_seeds(list(of_row.values(*what).values())) for _, *what in ours]
+        cells += [_over_seeds(of_row.values(*what)) for _, *what in ours]
         if ours:
-            base = found.get(row.baseline or "")
-            _check_images(of_row, base)
-            for group in ("all", "tail"):
-                pair = [m.values("best", group, "frechet") for m in (of_row, base) if m is not None]
-                cells += [_gap(difference(*pair) if len(pair) == 2 else None)]
             cells += [_over_seeds(of_row.tail_norms(when)) for when in ("start", "last")]
             cells += [str(len(of_row.by_seed)) if row.sections is not None else NOTHING]
-        lines.append(cells)
-    return header, lines, _notes(table, tables, found), distance
+        rows.append(cells)
+        base = found.get(row.baseline or "")
+        if base is not None and set(of_row.by_seed) & set(base.by_seed):
+            _check_images(of_row, base)
+            pairs = [(of_row.values(*what), base.values(*what)) for _, *what in ours]
+            pairs += [(of_row.tail_norms("last"), base.tail_norms("last"))]
+            gaps.append([name, base.row.name, *(_gap(difference(*pair)) for pair in pairs)])
+    return Content(header, rows, ["", "over", *titles, norms[-1]], gaps, _notes(table, tables, found), distance)
 
 
-def _check_images(ours: Measured, baseline: Measured | None) -> None:
+def _check_images(ours: Measured, baseline: Measured) -> None:
     """RecordError where a row and its baseline were trained on, or measured against, other images."""
-    for seed in set(ours.by_seed) & set(baseline.by_seed if baseline is not None else ()):
-        assert baseline is not None
+    for seed in set(ours.by_seed) & set(baseline.by_seed):
         pair = [of.by_seed[seed] for of in (ours, baseline)]
-        if len({record.data.get("images_sha256") for record in pair}) > 1:
+        if len({record.data["images_sha256"] for record in pair}) > 1:
             raise RecordError(f"{ours.row.name}, seed {seed}: its baseline was trained on other images")
         references = [record.results["best"]["protocol"]["reference"] for record in pair]
         if references[0]["content_sha256"] != references[1]["content_sha256"]:
@@ -172,13 +188,13 @@ def _published(row: Row, metric: str) -> str:
     if value is None:
         return UNKNOWN
     if value.deviation is not None:
-        return f"{value.value:.2f} ± {value.deviation:.2f}"
-    return f"{value.value:g}" + (f" (read ± {value.margin:g})" if value.margin is not None else "")
+        return f"{value.value} ± {value.deviation}"
+    return value.value + (f" (read ± {value.margin})" if value.margin is not None else "")
 
 
-def _over_seeds(values: Sequence[float]) -> str:
+def _over_seeds(by_seed: Mapping[int, float]) -> str:
     """Mean and deviation, to two digits of the latter."""
-    if not values:
+    if not (values := list(by_seed.values())):
         return NOTHING
     if len(values) == 1 or not (deviation := stdev(values)):
         return f"{mean(values):.4g}"
@@ -203,16 +219,40 @@ def _notes(table: Table, tables: Tables, found: dict[str, Measured]) -> list[str
     if kept:
         notes.append(
             "Ours: mean ± deviation over training seeds; of each, the mean over sampling seeds. Over the baseline: "
-            f"mean difference of the same seeds [{CONFIDENCE:.0%} interval, Student's t]; below 0 is better."
+            f"mean difference of the same seeds [{CONFIDENCE:.0%} interval, Student's t]; of many such intervals one "
+            "in twenty misses the truth. Lower distances (FID, FD, KID, KD) and higher IS, recall and diversity are "
+            "better; of the few images of a tail the kernel distance says more than the Fréchet distance."
         )
         notes.append(
             "Tail: the rarest third of the classes; diversity in each of them is 1 for real images; its norm: the "
             "mean over its classes of each one's largest exact spectral norm over layers, gain and bias."
         )
     notes += dict.fromkeys(_how(record, tables.protocols.get("paper")) for record in kept)
+    changed: dict[str, list[str]] = {}
+    for row in table.rows.values():
+        if overrides := _overrides(row):
+            changed.setdefault(overrides, []).append(row.name)
+    notes += [f"Not as shipped: {overrides} ({'; '.join(names)})." for overrides, names in changed.items()]
+    if table.departures:
+        notes.append(
+            f"Not as the paper's program: {'; '.join(tables.departures[name] for name in table.departures)}."
+        )
     if any(row.sections is not None and not found[name].by_seed for name, row in table.rows.items()):
         notes.append("A row without seeds has not been run here.")
     return notes + [f"{name}: {row.note}." for name, row in table.rows.items() if row.note]
+
+
+def _overrides(row: Row) -> str:
+    """What differs from the shipped configuration, but for the regularizer's options, which the row's name tells."""
+    if row.sections is None or row.configuration is None:
+        return ""
+    shipped = load_configuration(shipped_configuration(row.configuration))
+    return ", ".join(
+        f"{section}.{key} {value}, not {shipped.get(section, {}).get(key, 'the default')}"
+        for section, values in row.sections.items()
+        for key, value in (values.items() if section != "REGULARIZER" else ())
+        if shipped.get(section, {}).get(key) != value
+    )
 
 
 def _how(record: Record, paper: Protocol | None) -> str:
@@ -230,7 +270,7 @@ def _how(record: Record, paper: Protocol | None) -> str:
         f"against {reference['images']:,} of {reference['split']}, by {told['backbone']}; best: of every "
         f"{protocol['every']:,} steps, on {protocol['images_while_training']:,} images against "
         f"{protocol['select_on']}; {versions}."
-        + (f" Not as the paper's program: {'; '.join(points) or 'nothing in the protocol'}." if paper else "")
+        + (f" Not the paper's protocol: {'; '.join(points)}." if points else "")
     )
 
 
@@ -246,22 +286,36 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def markdown(table: Table, header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
-    lines = [f"# {table.title}", "", _line(header), "|" + "---|" * len(header), *map(_line, rows), ""]
-    lines += [f"* {note}" for note in notes]
+def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [_line(header), "|" + "---|" * len(header), *map(_line, rows)]
+
+
+def markdown(table: Table, content: Content) -> str:
+    lines = [f"# {table.title}", "", *_grid(content.header, content.rows), ""]
+    lines += ["## Over the baseline", "", *_grid(content.gap_header, content.gaps), ""] if content.gaps else []
+    lines += [f"* {note}" for note in content.notes]
     command = f"python benchmarks/make_table.py {table.name}"
     return "\n".join([*lines, "", f"Written by `{command}` from benchmarks/results/records; not by hand.", ""])
+
+
+def _joined(content: Content) -> tuple[list[str], list[list[str]]]:
+    """Both grids side by side, for programs."""
+    gaps = {name: cells for name, _, *cells in content.gaps}
+    titles = [f"{title}, over the baseline" for title in content.gap_header[2:]] if gaps else []
+    rows = [[*row, *(gaps.get(row[0], [NOTHING] * len(titles)))] for row in content.rows]
+    return [*content.header, *titles], rows
 
 
 def files(table: Table, tables: Tables, folder: Path) -> dict[str, str | None]:
     """Names and contents of a table's files; None for one that there is not."""
     found = measured(table, folder)
-    header, rows, notes, distance = body(table, tables, found)
-    drawn = figure({name: (of_row.row, of_row.by_seed) for name, of_row in found.items()}, distance)
+    content = content_of(table, tables, found)
+    drawn = figure({name: (of_row.row, of_row.by_seed) for name, of_row in found.items()}, content.distance)
+    written = latex(content.header, content.rows)
     return {
-        f"{table.name}.md": markdown(table, header, rows, notes),
-        f"{table.name}.csv": comma_separated(header, rows),
-        f"{table.name}.tex": latex(header, rows),
+        f"{table.name}.md": markdown(table, content),
+        f"{table.name}.csv": comma_separated(*_joined(content)),
+        f"{table.name}.tex": written + (latex(content.gap_header, content.gaps) if content.gaps else ""),
         f"{table.name}.svg": drawn,
     }
 
@@ -270,13 +324,17 @@ def in_readme(text: str, tables: Tables, folder: Path) -> str:
     """README's text with what is between `<!-- table: NAME -->` and `<!-- /table -->` made anew: some columns."""
 
     def made(found: re.Match[str]) -> str:
+        must_be("README.md, after `table:`", found[2], tables.tables)
         table = tables.tables[found[2]]
-        header, rows, _, _ = body(table, tables, measured(table, folder))
-        places = [i for i, title in enumerate(header) if not title or title.endswith(IN_README)]
-        lines = [_line([cells[i] for i in places]) for cells in (header, *rows)]
-        return "\n".join([found[1], lines[0], "|" + "---|" * len(places), *lines[1:], found[3]])
+        content = content_of(table, tables, measured(table, folder))
+        places = [i for i, title in enumerate(content.header) if not title or title.endswith(IN_README)]
+        header, *rows = ([cells[i] for i in places] for cells in (content.header, *content.rows))
+        return "\n".join([found[1], *_grid(header, rows), found[3]])
 
-    return re.sub(r"(<!-- table: ([a-z0-9-]+) -->)\n.*?(<!-- /table -->)", made, text, flags=re.DOTALL)
+    mark = r"(<!-- table: ([a-z0-9-]+) -->)\n.*?(<!-- /table -->)"
+    if len(re.findall(mark, text, flags=re.DOTALL)) < text.count("<!-- table"):
+        raise RequestError("README.md: a table is not between `<!-- table: NAME -->` and `<!-- /table -->`")
+    return re.sub(mark, made, text, flags=re.DOTALL)
 
 
 def _same(path: Path, content: str | None) -> bool:
@@ -325,6 +383,10 @@ def _main(options: argparse.Namespace) -> int:
                 path.unlink()
             else:
                 write_atomically(path, content)
+    for path in sorted(options.out.glob("*")):
+        if path.stem not in tables.tables:
+            print(f"no table has this file, or not any more: {path}")
+            stale += [str(path)] if options.check else []
     if options.out == FOLDER and (text := README.read_text()) != (made := in_readme(text, tables, options.records)):
         stale.append(str(README))
         if not options.check:

@@ -11,7 +11,7 @@ from typing import Any
 
 from studiogan_gsr.datasets.preprocessing import RESIZERS
 from studiogan_gsr.errors import ConfigurationError, OptionError, RequestError, near_miss
-from studiogan_gsr.hosts.keys import COUNT, POSITIVE, Kind, is_number, one_of
+from studiogan_gsr.hosts.keys import COUNT, POSITIVE, Kind, one_of
 from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.native.generation import BATCH_NORM
 from studiogan_gsr.hosts.native.selection import SELECT_ON
@@ -25,12 +25,12 @@ METRICS = ("fid", "is", "fid_few")
 
 @dataclass(frozen=True)
 class Published:
-    """A value as somebody else published it: with its deviation, or the margin that it was read with."""
+    """A value as somebody else published it, digit for digit: with its deviation, or the margin of its reading."""
 
-    value: float
+    value: str
     source: str
-    deviation: float | None = None
-    margin: float | None = None
+    deviation: str | None = None
+    margin: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,14 +74,20 @@ class Table:
     name: str
     title: str
     rows: Mapping[str, Row]
+    departures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Tables:
-    """The whole file.  version: rises when a row's meaning changes.  sources: what published values were read in."""
+    """The whole file.
+
+    version: rises when a row's meaning changes.  sources: what published values were read in.  departures: in what
+    tables are not as the paper's program, beside the protocol.
+    """
 
     version: int
     sources: Mapping[str, str]
+    departures: Mapping[str, str]
     protocols: Mapping[str, Protocol]
     tables: Mapping[str, Table]
 
@@ -89,15 +95,16 @@ class Tables:
 def read_tables(path: Path = FILE) -> Tables:
     """Raises ConfigurationError that names the table, the row and the key."""
     content = load_configuration(path)
-    _known(content, ("version", "sources", "protocols", "tables"), "")
+    _known(content, ("version", "sources", "departures", "protocols", "tables"), "")
     version, sources = content.get("version"), _mapping(content.get("sources"), "sources")
+    departures = _mapping(content.get("departures", {}), "departures")
     if not POSITIVE.accepts(version):
         raise ConfigurationError("version", repr(version), POSITIVE.allowed)
     given_protocols = _mapping(content.get("protocols"), "protocols")
     protocols = {name: _protocol(name, value) for name, value in given_protocols.items()}
     tables = {}
     for name, given in _mapping(content.get("tables"), "tables").items():
-        _known(given, ("title", "protocol", "seeds", "rows"), f"tables.{name}")
+        _known(given, ("title", "protocol", "seeds", "departures", "rows"), f"tables.{name}")
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):  # its files are called so
             raise ConfigurationError(f"tables.{name}", "a name", "allowed: small letters, digits and -")
         rows = {}
@@ -109,8 +116,12 @@ def read_tables(path: Path = FILE) -> Tables:
                 path_of = f"tables.{name}.rows.{row.name}.baseline"
                 hint = near_miss(str(row.baseline), others)
                 raise ConfigurationError(path_of, repr(row.baseline), f"no other row of the table{hint}")
-        tables[name] = Table(name, str(given.get("title", "")), rows)
-    return Tables(version, sources, protocols, tables)
+        named = given.get("departures", [])
+        if not isinstance(named, list) or not all(other in list(departures) for other in named):
+            allowed = f"allowed: a list of {', '.join(departures) or 'nothing'}"
+            raise ConfigurationError(f"tables.{name}.departures", repr(named), allowed)
+        tables[name] = Table(name, str(given.get("title", "")), rows, tuple(named))
+    return Tables(version, sources, departures, protocols, tables)
 
 
 def must_be(what: str, name: str | None, allowed: Iterable[str]) -> None:
@@ -147,7 +158,6 @@ _PROTOCOL: dict[str, Kind] = {
     "backbone": Kind("a backbone's name", lambda value: isinstance(value, str) and bool(value)),
     "resizer": one_of(*RESIZERS),
 }
-_NUMBER = Kind("a number", is_number)
 
 
 def _protocol(name: str, given: Any) -> Protocol:
@@ -177,10 +187,10 @@ def _row(
         _known(value, [field.name for field in fields(Published)], where)
         if value.get("source") not in list(sources):
             raise ConfigurationError(f"{where}.source", repr(value.get("source")), f"allowed: {', '.join(sources)}")
-        for key in ("value", "deviation", "margin"):
-            if not is_number(value.get(key, 0 if key != "value" else None)):
-                raise ConfigurationError(f"{where}.{key}", repr(value.get(key)), f"allowed: {_NUMBER.allowed}")
-        published[metric] = Published(**value)
+        for key in ("value", *({"deviation", "margin"} & set(value))):
+            if not re.fullmatch(r"\d+(\.\d+)?", str(value.get(key))):
+                raise ConfigurationError(f"{where}.{key}", repr(value.get(key)), "allowed: a number, as in '37.20'")
+        published[metric] = Published(**{key: str(text) for key, text in value.items()})
     configuration = given.get("configuration")
     if configuration is None:
         for key in ("overrides", "seeds", "protocol"):

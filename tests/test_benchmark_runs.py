@@ -470,7 +470,7 @@ def kept(folder: Path, record: dict[str, Any], distances: dict[str, dict[int, fl
     content["tables"]["tiny"]["seeds"] = [5, 6, 7]
     content["sources"] = {"poster": "a poster"}
     content["tables"]["tiny"]["rows"]["gsr"]["published"] = {
-        "fid": {"value": 18.5, "deviation": 0.1, "source": "poster"}
+        "fid": {"value": "18.50", "deviation": "0.10", "source": "poster"}
     }
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     rows = read_tables(path).tables["tiny"].rows
@@ -505,10 +505,12 @@ def test_a_table_has_means_deviations_and_paired_intervals(
     # Of the seeds 5 and 6: -10 and -13; t(0.975, 1) = 12.706, the deviation of the mean 1.5.
     assert table["gsr"]["FD-Pixels, best, over the baseline"] == "-11.5 [-30.6, +7.56]"
     told = (tmp_path / "out" / "tiny.md").read_text()
+    assert "\n| gsr | plain | -11.5 [-30.6, +7.56] |" in told
+    assert "Not as shipped: DATA.name Digits_LT_rho50, not CIFAR10_LT_rho100, " in told
     assert "a poster" in told
     assert "2 x 48 images, against 200 of test, by pixels" in told
     assert "A row without seeds has not been run here." in told
-    assert (tmp_path / "out" / "tiny.tex").read_text().count("\\\\") == 1 + len(rows)
+    assert (tmp_path / "out" / "tiny.tex").read_text().count("\\\\") == 1 + len(rows) + 2
     norms = record["norms"]
     assert table["gsr"]["norm of the tail, last"].startswith(f"{sum(norms['last'][-3:]) / 3:.4g}")
     assert table["gsr"]["norm of the tail, at the start"].startswith(f"{sum(norms['start'][-3:]) / 3:.4g}")
@@ -524,6 +526,10 @@ def test_a_table_has_means_deviations_and_paired_intervals(
     told_more = capsys.readouterr().out
     assert told_more.count("\n") == 1
     assert "no row has this record, or not any more: " in told_more
+    (tmp_path / "out" / "small.md").touch()
+    assert make_table.main([*argv, "--check"]) == 1
+    assert "no table has this file, or not any more: " in capsys.readouterr().out
+    (tmp_path / "out" / "small.md").unlink()
     (tmp_path / "out" / "tiny.md").write_text(told.replace("32.0 ± 2.0", "31.0 ± 2.0"))
     assert make_table.main([*argv, "--check"]) == 1
     assert "31.0 ± 2.0" in (tmp_path / "out" / "tiny.md").read_text()
@@ -560,6 +566,13 @@ def test_the_readmes_table_is_a_part_of_the_whole_one(record: dict[str, Any], tm
     assert [line.split("|")[1].strip() for line in lines[4:-2]] == ["plain", "gsr", "lost"]
     assert "norm of the tail, last" in lines[2]
     assert make_table.in_readme(made, read_tables(tmp_path / "tables.yaml"), tmp_path / "records") == made
+    for mark, why in (("<!-- table: tinny -->", "did you mean tiny?"), ("<!-- table: tiny-->", "is not between")):
+        with pytest.raises(RequestError, match=re.escape(why)):
+            make_table.in_readme(
+                text.replace("<!-- table: tiny -->", mark),
+                read_tables(tmp_path / "tables.yaml"),
+                tmp_path / "records",
+            )
     assert "<!-- table: cpu-study -->" in make_table.README.read_text()  # which `--check` looks at
 
 
