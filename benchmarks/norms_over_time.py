@@ -2,9 +2,9 @@
 
     python benchmarks/norms_over_time.py PICTURE.png TITLE=RECORD.jsonl [TITLE=RECORD.jsonl ...]
 
-A record's lines hold `step`, `class_counts` and `norms`: per class, the largest exact norm over layers, gain and bias.
-Those of results/norms-sngan-*.jsonl were written every 50 steps of two runs of the real StudioGAN.  Both hosts now write
-such norms into a run's log.jsonl, and `studiogan-gsr report` draws them.
+A record's lines hold `step`, `class_counts` and `norms`: per class, the largest exact norm over layers, gain and
+bias.  Those of results/norms-sngan-*.jsonl were written every 50 steps of two runs of the real StudioGAN.  Both hosts
+now write such norms into a run's log.jsonl, and `studiogan-gsr report` draws them.
 """
 
 from __future__ import annotations

@@ -557,20 +557,21 @@ def test_a_figure_tells_rows_of_one_baseline_apart(record: dict[str, Any]) -> No
 
 def test_the_readmes_table_is_a_part_of_the_whole_one(record: dict[str, Any], tmp_path: Path) -> None:
     kept(tmp_path, record, {"plain": {5: 30.0}, "gsr": {5: 20.0, 6: 22.0}})
+    tables = read_tables(tmp_path / "tables.yaml")
     text = "before\n<!-- table: tiny -->\nold\n<!-- /table -->\nafter\n"
-    made = make_table.in_readme(text, read_tables(tmp_path / "tables.yaml"), tmp_path / "records")
+    made = make_table.in_readme(text, tables, tmp_path / "records")
     lines = made.splitlines()
     assert lines[:2] == ["before", "<!-- table: tiny -->"]
     assert lines[-2:] == ["<!-- /table -->", "after"]
     assert "old" not in made
     assert [line.split("|")[1].strip() for line in lines[4:-2]] == ["plain", "gsr", "lost"]
     assert "norm of the tail, last" in lines[2]
-    assert make_table.in_readme(made, read_tables(tmp_path / "tables.yaml"), tmp_path / "records") == made
+    assert make_table.in_readme(made, tables, tmp_path / "records") == made
     for mark, why in (("<!-- table: tinny -->", "did you mean tiny?"), ("<!-- table: tiny-->", "is not between")):
         with pytest.raises(RequestError, match=re.escape(why)):
             make_table.in_readme(
                 text.replace("<!-- table: tiny -->", mark),
-                read_tables(tmp_path / "tables.yaml"),
+                tables,
                 tmp_path / "records",
             )
     assert "<!-- table: cpu-study -->" in make_table.README.read_text()  # which `--check` looks at
