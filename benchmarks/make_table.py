@@ -203,10 +203,17 @@ def _over_seeds(by_seed: Mapping[int, float]) -> str:
 
 
 def _gap(gap: tuple[float, float | None] | None) -> str:
+    """To three digits of the interval's half width."""
     if gap is None:
         return NOTHING
     middle, width = gap
-    return f"{middle:+.3g}" + (f" [{middle - width:+.3g}, {middle + width:+.3g}]" if width is not None else "")
+    if not width:
+        return f"{middle:+.4g}"
+    decimals = max(0, 2 - math.floor(math.log10(width)))
+    low, between, high = (
+        f"{round(value, decimals) + 0.0:+.{decimals}f}" for value in (middle - width, middle, middle + width)
+    )
+    return f"{between} [{low}, {high}]"
 
 
 def _notes(table: Table, tables: Tables, found: dict[str, Measured]) -> list[str]:

@@ -503,9 +503,9 @@ def test_a_table_has_means_deviations_and_paired_intervals(
     assert table["plain"]["published FID"] == "unknown"
     assert (table["plain"]["seeds"], table["gsr"]["seeds"], table["lost"]["seeds"]) == ("3", "2", "0")
     # Of the seeds 5 and 6: -10 and -13; t(0.975, 1) = 12.706, the deviation of the mean 1.5.
-    assert table["gsr"]["FD-Pixels, best, over the baseline"] == "-11.5 [-30.6, +7.56]"
+    assert table["gsr"]["FD-Pixels, best, over the baseline"] == "-11.5 [-30.6, +7.6]"
     told = (tmp_path / "out" / "tiny.md").read_text()
-    assert "\n| gsr | plain | -11.5 [-30.6, +7.56] |" in told
+    assert "\n| gsr | plain | -11.5 [-30.6, +7.6] |" in told
     assert "Not as shipped: DATA.name Digits_LT_rho50, not CIFAR10_LT_rho100, " in told
     assert "a poster" in told
     assert "2 x 48 images, against 200 of test, by pixels" in told
