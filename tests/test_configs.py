@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import re
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+from paper_tables import read_tables
 
 from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.registry import find_dataset, find_regularizer
 from studiogan_gsr.settings import load_configuration, regularizer_settings
 from studiogan_gsr.shipped import shipped_configuration, shipped_configurations
 
+SPEED = BENCHMARKS / "results" / "speed-cpu.json"
 PLAIN = [name for name in shipped_configurations() if not name.endswith("-gSR")]
 
 # Key by key, what the authors' configurations say: gSR's weight and beta, LeCam's weight, the optimizers and widths.
@@ -89,10 +99,23 @@ def test_settings_are_the_papers(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", shipped_configurations())
-def test_the_header_names_data_paper_and_cost(name: str) -> None:
+def test_the_header_names_data_rows_paper_and_measured_cost(name: str) -> None:
     text, wanted = shipped_configuration(name).read_text(), paper(name)
-    header = text[: text.index("DATA:")]
-    assert all(line.startswith("#") for line in header.splitlines())
+    lines = text[: text.index("DATA:")].splitlines()
+    assert all(line.startswith("# ") for line in lines)
+    header = " ".join(line.removeprefix("# ") for line in lines)
+    rows = [
+        f"{table.name}: {row.name}"
+        for table in read_tables().tables.values()
+        for row in table.rows.values()
+        if row.configuration == name and row.sections == load_configuration(shipped_configuration(name))
+    ]
+    assert (f"Rows of benchmarks/tables.yaml: {'; '.join(rows)}." if rows else "It is no row of ") in header
+    step = json.loads(SPEED.read_text())["steps"]["data"][f"{name.removesuffix('-gSR')}-gSR"]
+    assert f"steps of {step['teraflop']:.3g} TFLOP; on two CPU cores " in header
+    told = re.search(r"on two CPU cores ([\d.]+) s a step in the native host", header)
+    assert told is not None
+    assert float(told[1]) == pytest.approx(step["seconds"], rel=0.25)  # when it is measured again, on the same machine
     ratio = wanted["data"].rpartition("rho")[2]
     data = NAMES[name.split("/")[0]] + (f", imbalance ratio {ratio}" if "rho" in wanted["data"] else "")
     for word in (data, "Paper", f"Cost: {int(wanted['steps']) // 1000}k steps"):
