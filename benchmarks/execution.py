@@ -130,10 +130,12 @@ def run_on_cluster(runs: Sequence[Run], parameters: dict[str, Any], cluster: str
     jobs, failed = [], []
     for run in runs:
         specify(run)
-        what, job = "at work", _at_work(run)
-        if job is None:
+        kept, job = Path(f"{run.out}.job"), _at_work(run)
+        if job is not None:
+            what = f"at work ({job.state}; if it is not, remove {kept})"
+        else:
             what, job = "submitted", executor.submit(job_module.Job(command(run)))
-            write_atomically(Path(f"{run.out}.job"), pickle.dumps(job))
+            write_atomically(kept, pickle.dumps(job))
         jobs.append(job)
         print(f"{what}: {run.title}, job {job.job_id}, output in {job.paths.stdout}", flush=True)
     for run, job in zip(runs, jobs, strict=True):

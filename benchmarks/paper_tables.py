@@ -25,7 +25,7 @@ METRICS = ("fid", "is", "fid_few")
 
 @dataclass(frozen=True)
 class Published:
-    """A value as somebody else published it, digit for digit: with its deviation, or the margin of its reading."""
+    """A value as somebody else published it, digit for digit, which a number in YAML is not: with its deviation, or the margin of its reading."""
 
     value: str
     source: str
@@ -188,9 +188,11 @@ def _row(
         if value.get("source") not in list(sources):
             raise ConfigurationError(f"{where}.source", repr(value.get("source")), f"allowed: {', '.join(sources)}")
         for key in ("value", *({"deviation", "margin"} & set(value))):
-            if not re.fullmatch(r"\d+(\.\d+)?", str(value.get(key))):
-                raise ConfigurationError(f"{where}.{key}", repr(value.get(key)), "allowed: a number, as in '37.20'")
-        published[metric] = Published(**{key: str(text) for key, text in value.items()})
+            if not isinstance(value.get(key), str) or not re.fullmatch(r"\d+(\.\d+)?", value[key]):
+                raise ConfigurationError(
+                    f"{where}.{key}", repr(value.get(key)), "allowed: a number in quotes, as '37.20'"
+                )
+        published[metric] = Published(**value)
     configuration = given.get("configuration")
     if configuration is None:
         for key in ("overrides", "seeds", "protocol"):

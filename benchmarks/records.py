@@ -134,9 +134,9 @@ class Record:
         result = self.results.get(which)
         if not isinstance(result, dict):
             raise RecordError(f"{self.key}: the {which} checkpoint has not been measured")
-        for name, group in (("all images", result["all"]), ("the tail", result["groups"].get("tail", {}))):
-            if not isinstance(distance := group.get("frechet", {}).get("mean"), float):
-                raise RecordError(f"{self.key}: the {which} checkpoint's distance of {name} is {distance}")
+        distance = result["all"].get("frechet", {}).get("mean")
+        if not isinstance(distance, float) or not {"groups", "classes"} <= set(result):
+            raise RecordError(f"{self.key}: the {which} checkpoint's distance is {distance}, or has no parts")
         told, selection = result["protocol"], result["protocol"]["selection"]
         for key in ("backbone", "images", "repeats", "batch_norm", "neighbours"):
             if told[key] != self.protocol[key]:

@@ -55,7 +55,7 @@ def cost(runs: Sequence[Run], folder: Path) -> list[str]:
         which = (
             "in all"
             if len(of_runs) == len(runs)
-            else f"{len(of_runs)} of these {len(runs)} runs, the others not timed"
+            else f"{len(of_runs)} of these {len(runs)} runs, the others not timed there"
         )
         lines.append(f"{which}: {sum(of_runs):.1f} h on {device}, one run at a time")
     if runs and not totals:
@@ -88,7 +88,7 @@ def _speeds(folder: Path) -> Speeds:
 
 
 def _operations() -> dict[str, float]:
-    """TFLOP a step by shape, as speed.py has counted them; they are the same on every device and in either host."""
+    """TFLOP a step by shape, as speed.py has counted them; they are the same on every device."""
     return {_shape_of(name): step["teraflop"] for steps in _kept_steps() for name, step in steps["data"].items()}
 
 

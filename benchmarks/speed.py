@@ -55,7 +55,7 @@ def main() -> None:
         "evaluation": lambda: evaluation(
             options.images, options.measured, options.real, options.classes, options.device
         ),
-        "step": lambda: step_share(options.configuration, options.arguments),
+        "step": lambda: step_share(options.configuration, options.arguments, options.device),
     }
     wanted = [name for name in parts if name != "step"] if options.command == "all" else [options.command]
     made: dict[str, Part] = {}
