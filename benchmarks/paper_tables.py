@@ -25,7 +25,10 @@ METRICS = ("fid", "is", "fid_few")
 
 @dataclass(frozen=True)
 class Published:
-    """A value as somebody else published it, digit for digit, which a number in YAML is not: with its deviation, or the margin of its reading."""
+    """A value as somebody else published it: with its deviation, or the margin of its reading.
+
+    Digit for digit, which a number in YAML is not.
+    """
 
     value: str
     source: str

@@ -11,17 +11,15 @@ from typing import Any
 import pytest
 import yaml
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
-from paper_tables import read_tables
+from paper_tables import FILE, read_tables
 
 from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.registry import find_dataset, find_regularizer
 from studiogan_gsr.settings import load_configuration, regularizer_settings
 from studiogan_gsr.shipped import shipped_configuration, shipped_configurations
 
-SPEED = BENCHMARKS / "results" / "speed-cpu.json"
 PLAIN = [name for name in shipped_configurations() if not name.endswith("-gSR")]
 
 # Key by key, what the authors' configurations say: gSR's weight and beta, LeCam's weight, the optimizers and widths.
@@ -111,7 +109,9 @@ def test_the_header_names_data_rows_paper_and_measured_cost(name: str) -> None:
         if row.configuration == name and row.sections == load_configuration(shipped_configuration(name))
     ]
     assert (f"Rows of benchmarks/tables.yaml: {'; '.join(rows)}." if rows else "It is no row of ") in header
-    step = json.loads(SPEED.read_text())["steps"]["data"][f"{name.removesuffix('-gSR')}-gSR"]
+    step = json.loads((FILE.parent / "results" / "speed-cpu.json").read_text())["steps"]["data"][
+        f"{name.removesuffix('-gSR')}-gSR"
+    ]
     assert f"steps of {step['teraflop']:.3g} TFLOP; on two CPU cores " in header
     told = re.search(r"on two CPU cores ([\d.]+) s a step in the native host", header)
     assert told is not None
