@@ -115,9 +115,7 @@ def test_the_header_names_data_rows_paper_and_measured_cost(name: str) -> None:
     assert f"steps of {step['teraflop']:.3g} TFLOP; on two CPU cores " in header
     told = re.search(r"on two CPU cores ([\d.]+) s a step in the native host", header)
     assert told is not None
-    assert float(told[1]) == pytest.approx(
-        step["seconds"], rel=0.25
-    )  # when it is measured again, on the same machine
+    assert float(told[1]) == pytest.approx(step["seconds"], rel=0.25)  # as it may be measured again
     ratio = wanted["data"].rpartition("rho")[2]
     data = NAMES[name.split("/")[0]] + (f", imbalance ratio {ratio}" if "rho" in wanted["data"] else "")
     for word in (data, "Paper", f"Cost: {int(wanted['steps']) // 1000}k steps"):
