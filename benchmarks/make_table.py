@@ -42,6 +42,7 @@ COLUMNS = (
     ("{}, best", "best", "all", "frechet"),
     ("{}, last", "last", "all", "frechet"),
     ("{} of the tail, best", "best", "tail", "frechet"),
+    ("{} of the tail, last", "last", "tail", "frechet"),
     ("{kernel} of the tail x 1000, best", "best", "tail", "kernel"),
     ("IS{network}, best", "best", "all", "inception_score"),
     ("recall of the tail, best", "best", "tail", "recall"),
