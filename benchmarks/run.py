@@ -105,8 +105,10 @@ def _shape(sections: dict[str, Any]) -> str:
     """What a step's time depends on."""
     data = {key: value for key, value in sections["DATA"].items() if key != "name"}
     steps = {key: value for key, value in sections["OPTIMIZATION"].items() if key != "total_steps"}
-    rest = {key: value for key, value in sections.items() if key not in ("DATA", "OPTIMIZATION", "REGULARIZER")}
-    return json.dumps([data, steps, rest], sort_keys=True)
+    losses = {key: value for key, value in sections.get("LOSS", {}).items() if key != "lecam_released"}
+    apart = ("DATA", "OPTIMIZATION", "LOSS", "REGULARIZER")
+    rest = {key: value for key, value in sections.items() if key not in apart}
+    return json.dumps([data, steps, losses, rest], sort_keys=True)
 
 
 def _parameters_of(run: Run) -> tuple[int, int]:
