@@ -24,11 +24,8 @@ from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.native.losses import generator_loss
 from studiogan_gsr.hosts.native.training import Speed, Trainer
 
-HEAD = {
-    "CIFAR10_LT": 5000,
-    "Folder_LT": 5000,
-    "LSUN_LT": 50_000,
-}  # images of the head; the folder is the study's CIFAR-10
+# Images of the head; the folder is the study's CIFAR-10.
+HEAD = {"CIFAR10_LT": 5000, "Folder_LT": 5000, "LSUN_LT": 50_000}
 
 
 def shares(trainer: Trainer, batches: int) -> list[tuple[float, float]]:

@@ -52,12 +52,10 @@ def cost(runs: Sequence[Run], folder: Path) -> list[str]:
         for device, hours in timed.items():
             totals.setdefault(device, []).append(hours)
     for device, of_runs in sorted(totals.items()):
-        which = (
-            "in all"
-            if len(of_runs) == len(runs)
-            else f"{len(of_runs)} of these {len(runs)} runs, the others not timed there"
+        part = f"{len(of_runs)} of these {len(runs)} runs, the others not timed there"
+        lines.append(
+            f"{'in all' if len(of_runs) == len(runs) else part}: {sum(of_runs):.1f} h on {device}, one run at a time"
         )
-        lines.append(f"{which}: {sum(of_runs):.1f} h on {device}, one run at a time")
     if runs and not totals:
         lines.append("neither a record nor speed.py has timed these configurations")
     counted = [operations.get(_shape(run.sections), 0.0) * run.steps / 1e6 for run in runs]
