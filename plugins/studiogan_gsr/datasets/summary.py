@@ -10,11 +10,12 @@ from studiogan_gsr.datasets.preprocessing import preprocessing_of
 
 
 def describe(dataset: Any, resizer: str = "wo_resize") -> dict[str, Any]:
-    """Plain data: counts per class, the head class, digest of the chosen images, preprocessing and notes."""
+    """Plain data for a record: counts and names of classes, digest of the chosen images, preprocessing, notes."""
     counts = class_counts_of(dataset)
     classes = [str(name) for name in getattr(dataset, "classes", range(len(counts)))]
     return {
         "class_counts": counts,
+        "classes": classes,
         "head_class": classes[counts.index(max(counts))],
         "tail_class": classes[counts.index(min(counts))],
         "images_sha256": digest(dataset),
