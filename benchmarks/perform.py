@@ -38,9 +38,10 @@ from studiogan_gsr.files import forget_after, lines_by_step
 from studiogan_gsr.hosts.native.checkpoint import checkpoints, remove_old
 from studiogan_gsr.hosts.native.data import open_images
 from studiogan_gsr.hosts.native.reference import open_reference
-from studiogan_gsr.hosts.native.run import Options, train
+from studiogan_gsr.hosts.native.run import train
 from studiogan_gsr.hosts.native.selection import FILE as SELECTION
 from studiogan_gsr.hosts.native.selection import Selection, best, evaluations, noise_of
+from studiogan_gsr.hosts.native.starts import Options
 from studiogan_gsr.hosts.studiogan.hooks import KEEP_VARIABLE
 from studiogan_gsr.registry import find_dataset
 from studiogan_gsr.settings import load_configuration
@@ -143,6 +144,7 @@ def _train_native(run: Run) -> Training:
         Options(
             data=run.data,
             out=out,
+            steps=run.steps,
             device=run.device,
             seed=run.seed,
             resume=(out / "config.yaml").is_file(),
@@ -155,13 +157,14 @@ def _train_native(run: Run) -> Training:
             label=run.title,
         ),
     )
-    told, log = json.loads((out / "run.json").read_text()), lines_by_step(out / "log.jsonl")
+    starts, log = json.loads((out / "run.json").read_text())["starts"], lines_by_step(out / "log.jsonl")
     regularization = trainer.regularization
-    starts = [{**start, "checkpoint": None} if "checkpoint" in start else start for start in told["starts"]]
+    device = starts[-1]["device"]
+    starts = [{**start, "checkpoint": None} if "checkpoint" in start else start for start in starts]
     return Training(
-        host={"speed": told["speed"], "starts": starts},
+        host={"starts": starts},
         steps=trainer.steps,
-        device=told["device"],
+        device=device,
         plugin=None if regularization is None else str(regularization.plugin),
         regularizer=None if regularization is None else regularization.summary,
         acted=0 if regularization is None else regularization.acted,

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from importlib import import_module
 from itertools import repeat
 from pathlib import Path
@@ -23,7 +24,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from studiogan_gsr.attachment import Attachment
 from studiogan_gsr.hosts.native.configuration import read_configuration
-from studiogan_gsr.hosts.native.run import Options, train
+from studiogan_gsr.hosts.native.run import train
+from studiogan_gsr.hosts.native.starts import Options
 from studiogan_gsr.hosts.native.training import Speed, Trainer
 from studiogan_gsr.hosts.studiogan import launcher
 from studiogan_gsr.machine import device_name
@@ -200,7 +202,7 @@ def contestant(name: str, configuration: str, data: str, steps: int) -> list[flo
         if isinstance(speed, Speed):
             spent: list[float] = []
             Trainer.step = _timed(Trainer.step, spent)  # type: ignore[method-assign]
-            train(sections, Options(data, Path(folder) / "run", save_freq=10 * steps, speed=speed))
+            train(sections, Options(data, Path(folder) / "run", save_freq=10 * steps, speed=asdict(speed)))
             return spent[1:]
         file = Path(folder) / "configuration.yaml"
         # StudioGAN's loop takes one step more than it is told.

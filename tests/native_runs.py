@@ -35,7 +35,8 @@ from studiogan_gsr.hosts.native import checkpoint
 from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.native.losses import LeCam, conditional_loss, discriminator_loss
 from studiogan_gsr.hosts.native.networks import make_networks
-from studiogan_gsr.hosts.native.run import Options, train
+from studiogan_gsr.hosts.native.run import train
+from studiogan_gsr.hosts.native.starts import Options
 from studiogan_gsr.hosts.native.training import Trainer
 
 Sections = dict[str, Any]

@@ -157,7 +157,7 @@ def test_a_run_says_and_records_what_it_trains_on(packed: Path, capsys: pytest.C
     assert json.loads((out / "run.json").read_text())["data"]["packed"] is None
     (packed.parent / "kept").rename(packed)
     assert main([*command[:-1], "3", "--resume", "--resizer", "lanczos"]) == 2
-    assert "began with preprocessing {'crop': True, 'resizer': 'wo_resize'}" in capsys.readouterr().err
+    assert "--resume: found --resizer lanczos; the run in" in capsys.readouterr().err
     # A file that a kill cut short, or that is another set's, never trains.
     with packed.open("r+b") as file:
         file.truncate(packed.stat().st_size - 1)
@@ -294,4 +294,5 @@ def test_a_run_does_not_go_on_with_other_images(tmp_path: Path, capsys: pytest.C
     assert main([*command, "--steps", "2", "--resume"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "--resume: the run in" in line
-    assert "began with images_sha256 " in line
+    assert "has other images (images_sha256 " in line
+    assert "--allow-changed-images resumes on these, and run.json records it" in line

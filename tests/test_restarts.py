@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -12,9 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from conftest import MakePackage
 from host import Host, Outcome, configure, refused
+from studiogan_gsr.files import claim
 from studiogan_gsr.hosts.studiogan import hooks
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
 from studiogan_gsr.shipped import shipped_configuration
@@ -152,6 +155,32 @@ def trained(checkout: Checkout, digits: Path, tmp_path_factory: pytest.TempPathF
     outcome = Host(checkout).run(configure(folder, steps=3), digits, folder / "out")
     assert outcome.status == 0, outcome.output
     return outcome
+
+
+def test_two_runs_never_save_in_one_folder(
+    trained: Outcome, checkout: Checkout, digits: Path, tmp_path: Path
+) -> None:
+    """The second of two that go on from one checkpoint is refused, and the files stay as they are."""
+    folder = shutil.copytree(trained.checkpoint_folder, tmp_path / "copy")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    lock = claim(folder)
+    assert lock is not None
+    configuration, argv = configure(tmp_path, steps=6), ("-ckpt", str(folder))
+    second = Host(checkout).run(configuration, digits, tmp_path / "second", *argv)
+    lock.release()
+    refused(second, "copy: another process trains there; wait for its end, or give -ckpt a copy of it")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert Host(checkout).run(configuration, digits, tmp_path / "third", *argv).status == 0
+
+
+def test_the_records_beside_a_checkpoint_say_which_regularizer_acted_on_which_images(trained: Outcome) -> None:
+    """Every option, though the configuration names some; and the images of each start."""
+    folder = trained.checkpoint_folder
+    options = yaml.safe_load((folder / "config.yaml").read_text())["REGULARIZER"]
+    assert (options["power_iterations"], options["apply_to"]) == (4, ["gain", "bias"])
+    record = json.loads((folder / "run.json").read_text())
+    assert record["data"]["classes"] == [str(digit) for digit in range(10)]
+    assert [start["images_sha256"] for start in record["starts"]] == [record["data"]["images_sha256"]]
 
 
 def test_fine_tuning_with_frozen_layers_starts_the_state_anew_and_says_so(

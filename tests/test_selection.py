@@ -198,7 +198,7 @@ def test_a_run_that_goes_on_without_evaluations_keeps_the_best_of_before(
 ) -> None:
     distances += [1.0, 2.0]
     run = trained(tmp_path, *MEASURED)
-    trained(tmp_path, "--resume", "--steps", "12")
+    trained(tmp_path, "--resume", "--steps", "12", "--no-evaluate")
     assert [step for step, _ in checkpoints(run / "checkpoints")] == [2, 10, 12]
     assert measured(run, "--best")["protocol"]["step"] == 2
 
@@ -253,7 +253,7 @@ def test_an_evaluation_that_fails_loses_no_step(
     run = trained(tmp_path, *MEASURED, "--steps", "8", status=1)
     told = capsys.readouterr().err
     assert "evaluating step 4 failed: " in told
-    assert "step=4; --resume tries again, or goes on without --evaluate" in told
+    assert "step=4; --resume tries again, and with --no-evaluate does without" in told
     assert [step for step, _ in checkpoints(run / "checkpoints")] == [2, 4]
     distances += [2.0, 1.0, 4.0]
     trained(tmp_path, *MEASURED, "--steps", "8", "--resume")

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 # As in datasets/preprocessing.py, which imports more than the command's help should wait for.
 RESIZERS = ("wo_resize", "nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
+# Of `hosts.native.training.Speed`, by the flags that switch them off as --no-...
+_SWITCHES = {
+    "--channels-last": ("channels_last", "the memory order that convolutions prefer; default: on"),
+    "--fold": ("folded", "resample inside convolutions, not before and after them; default: on"),
+    "--fused": ("fused", "the optimizers' fused form; default: on"),
+}
 _DESCRIPTION = "gSR and long-tailed data sets as plug-ins for PyTorch-StudioGAN."
 
 
@@ -102,22 +108,32 @@ def _add_train(commands: Any) -> None:
     train.add_argument("configuration", metavar="CONFIG")
     train.add_argument("--data", required=True, metavar="DIR", help="where the data set is, or is downloaded to")
     train.add_argument("--out", required=True, metavar="DIR", help="the run's folder")
-    train.add_argument("--steps", type=_positive, help="in place of OPTIMIZATION.total_steps")
+    train.add_argument(
+        "--steps", type=_positive, help="the step to train to, over restarts; default: OPTIMIZATION.total_steps"
+    )
     train.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda where there is one")
-    train.add_argument("--seed", type=_count, default=0)
+    train.add_argument("--seed", type=_count, help="default: 0")
     train.add_argument(
         "--resume",
         nargs="?",
         const="",
-        metavar="CHECKPOINT",
-        help="go on with the run in --out; or start a run there from a checkpoint's folder, ours or StudioGAN's",
+        metavar="RUN|CHECKPOINT",
+        help="resume the run in --out, which keeps its options where none are given; or start a run there from "
+        "another run's newest checkpoint, a checkpoint's folder or one of its files, ours or StudioGAN's",
     )
-    train.add_argument("--print-freq", type=_positive, default=100, help="steps between log lines (100)")
-    train.add_argument("--save-freq", type=_positive, default=2000, help="steps between checkpoints (2000)")
-    train.add_argument("--resizer", choices=RESIZERS, default="wo_resize", help="to DATA.img_size; default: none")
-    train.add_argument("--workers", type=_count, default=4, help="processes that read images (4)")
     train.add_argument(
-        "--stream", action="store_true", help="read images while training, even where all fit in memory"
+        "--allow-changed-images",
+        action="store_true",
+        help="resume though images were added, taken out or renamed since; run.json records it",
+    )
+    train.add_argument("--print-freq", type=_positive, help="steps between log lines (100)")
+    train.add_argument("--save-freq", type=_positive, help="steps between checkpoints (2000)")
+    train.add_argument("--resizer", choices=RESIZERS, help="to DATA.img_size; default: none")
+    train.add_argument("--workers", type=_count, help="processes that read images (4)")
+    train.add_argument(
+        "--stream",
+        action=argparse.BooleanOptionalAction,
+        help="read images while training, or all before it; default: before it where they fit in memory",
     )
     selection = train.add_argument_group("measuring while training; the best checkpoint is kept beside the last ones")
     selection.add_argument(
@@ -128,6 +144,7 @@ def _add_train(commands: Any) -> None:
         metavar="IMAGES",
         help="generate so many (10,000) wherever a checkpoint is saved, and measure their Frechet distance",
     )
+    selection.add_argument("--no-evaluate", dest="evaluate", action="store_const", const=0)
     selection.add_argument(
         "--select-on",
         choices=["validation", "reference"],
@@ -135,10 +152,9 @@ def _add_train(commands: Any) -> None:
     )
     selection.add_argument("--backbone", metavar="NAME", help="default: inception, else effnetlite0, from a wheel")
     speed = train.add_argument_group("speed, none of which changes what is computed but for rounding")
-    speed.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="default: float32")
-    speed.add_argument("--no-channels-last", action="store_true")
-    speed.add_argument("--no-fold", action="store_true", help="resample before and after convolutions, not inside")
-    speed.add_argument("--no-fused", action="store_true", help="the optimizers' plain form")
+    speed.add_argument("--precision", choices=["float32", "bfloat16"], help="default: float32")
+    for flag, (name, what) in _SWITCHES.items():
+        speed.add_argument(flag, dest=name, action=argparse.BooleanOptionalAction, help=what)
     train.set_defaults(command=_train)
 
 
@@ -255,30 +271,34 @@ def _version() -> str:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from studiogan_gsr.hosts.native.run import Options, train
-    from studiogan_gsr.hosts.native.training import Speed
+    from studiogan_gsr.hosts.native.run import train
+    from studiogan_gsr.hosts.native.starts import Options
 
-    if options.evaluate is None and (options.select_on or options.backbone):
+    if not options.evaluate and options.resume is None and (options.select_on or options.backbone):
         raise RequestError(f"{'--select-on' if options.select_on else '--backbone'} needs --evaluate")
-    speed = Speed(options.precision, not options.no_channels_last, not options.no_fold, not options.no_fused)
+    switches = ["precision", *(name for name, _ in _SWITCHES.values())]
+    out, source = Path(options.out), None if options.resume is None else Path(options.resume)
+    # The run's own folder, named a second time, is meant to be resumed.
+    own = options.resume == "" or (source is not None and source.resolve() == out.resolve())
     train(
         options.configuration,
         Options(
             data=options.data,
-            out=Path(options.out),
+            out=out,
             steps=options.steps,
             device=options.device,
             seed=options.seed,
-            resume=options.resume == "",
-            checkpoint=Path(options.resume) if options.resume else None,
+            resume=own,
+            checkpoint=None if own else source,
+            allow_changed_images=options.allow_changed_images,
             resizer=options.resizer,
             workers=options.workers,
-            in_memory=False if options.stream else None,
+            in_memory=None if options.stream is None else not options.stream,
             print_freq=options.print_freq,
             save_freq=options.save_freq,
-            speed=speed,
+            speed={name: getattr(options, name) for name in switches if getattr(options, name) is not None},
             evaluate=options.evaluate,
-            select_on=options.select_on or "validation",
+            select_on=options.select_on,
             backbone=options.backbone,
         ),
     )

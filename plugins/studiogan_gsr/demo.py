@@ -21,8 +21,9 @@ from studiogan_gsr.datasets.counts import frequency_thirds
 from studiogan_gsr.errors import RequestError
 from studiogan_gsr.evaluation.spectrum import largest_class_norms
 from studiogan_gsr.files import write_atomically
-from studiogan_gsr.hosts.native.run import Options, train
+from studiogan_gsr.hosts.native.run import train
 from studiogan_gsr.hosts.native.samples import generate, grid, to_pixels
+from studiogan_gsr.hosts.native.starts import Options
 from studiogan_gsr.hosts.native.training import Trainer
 from studiogan_gsr.progress import console
 from studiogan_gsr.registry import find_dataset, make_dataset

@@ -1,4 +1,4 @@
-"""Files that a reader never sees half of, and logs of JSON lines, which a killed run may leave half of one in."""
+"""Files that a reader never sees half of, logs of JSON lines that a killed run may cut off, and locks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
+
+LOCK = ".lock"
+_PATIENCE = 10  # seconds
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -20,6 +25,19 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def claim(folder: Path) -> FileLock | None:
+    """Lock a folder until this process releases it or ends; None where another process has locked it.
+
+    Waits a few seconds: the workers of a run that was killed keep its lock until they notice.
+    """
+    lock = FileLock(folder / LOCK, timeout=_PATIENCE)
+    try:
+        lock.acquire()
+    except Timeout:
+        return None
+    return lock
 
 
 def lines_by_step(path: Path) -> list[dict[str, Any]]:

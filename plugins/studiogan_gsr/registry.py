@@ -143,6 +143,25 @@ def find_regularizer(name: str, options: Mapping[str, Any]) -> LoadedPlugin:
     return loaded
 
 
+def all_options(loaded: LoadedPlugin, options: Mapping[str, Any]) -> dict[str, Any]:
+    """A regularizer's options, the given ones and the defaults of its factory, as far as they are plain data."""
+    signature = _signature(loaded)
+    parameters = list(signature.parameters.values())[2:] if signature else []  # after generator and class_counts
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    return {name: _plain(value) for name, value in {**defaults, **options}.items() if _is_plain(value)}
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _plain(value: Any) -> Any:
+    """As a YAML file has it."""
+    return list(map(_plain, value)) if isinstance(value, tuple | list) else value
+
+
 def make_regularizer(
     loaded: LoadedPlugin, generator: Any, class_counts: list[int], options: Mapping[str, Any]
 ) -> Regularizer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,8 +16,8 @@ from studiogan_gsr.attachment import Attachment, attach
 from studiogan_gsr.contract import Regularizer
 from studiogan_gsr.errors import FOREIGN, PluginError, RegularizerError, reason
 from studiogan_gsr.evaluation.spectrum import exploding
-from studiogan_gsr.registry import Plugin, find_regularizer, make_regularizer
-from studiogan_gsr.settings import RegularizerSettings
+from studiogan_gsr.registry import Plugin, all_options, find_regularizer, make_regularizer
+from studiogan_gsr.settings import SECTION, RegularizerSettings, regularizer_settings
 
 _LISTED_CLASSES = 20
 # Of penalties on two ranks; equal weights on unlike devices differ by rounding.
@@ -176,6 +177,18 @@ class Regularization:
                 str(self.plugin),
                 f"state_dict() cannot be saved and loaded (tensors and plain data can): {reason(error)}",
             ) from error
+
+
+def with_all_options(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections of a configuration, with the defaults of its regularizer's options written out.
+
+    So that a record says which weight acted, whatever a later version's default is.
+    """
+    settings = regularizer_settings(sections)
+    if settings is None:
+        return dict(sections)
+    options = all_options(find_regularizer(settings.name, settings.options), settings.options)
+    return {**sections, SECTION: {"name": settings.name, **options}}
 
 
 def _same(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:

@@ -1,7 +1,7 @@
 """A training run: from a configuration to a folder that holds everything about it.
 
 config.yaml      the configuration, StudioGAN's defaults filled in, REGULARIZER as it was given
-run.json         versions, seed, device, speed switches, plug-ins, data and its class counts
+run.json         seed, plug-ins, data and its class counts; of every start its device, versions and options
 log.jsonl        one line a print interval
 tensorboard/     the same numbers as events
 samples/         grids, one row a class
@@ -17,70 +17,47 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from datetime import datetime, timedelta, timezone
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 import torch.distributed as dist
-import yaml
 
-from studiogan_gsr.errors import FOREIGN, GSRError, RequestError, TrainingError, reason
-from studiogan_gsr.files import forget_after, write_atomically
-from studiogan_gsr.hosts.native.checkpoint import Restored, checkpoints, load_checkpoint, remove_old, save_checkpoint
+from studiogan_gsr.errors import FOREIGN, DataError, GSRError, RequestError, TrainingError, reason
+from studiogan_gsr.files import forget_after
+from studiogan_gsr.hosts.native.checkpoint import (
+    Restored,
+    Saved,
+    checkpoints,
+    read_checkpoint,
+    remove_old,
+    restore,
+    save_checkpoint,
+)
 from studiogan_gsr.hosts.native.configuration import Configuration, read_configuration
 from studiogan_gsr.hosts.native.data import ImageStream, load_images, mixed, open_training_set
+from studiogan_gsr.hosts.native.folder import RunFolder
 from studiogan_gsr.hosts.native.progress import TrainingProgress
 from studiogan_gsr.hosts.native.reference import open_reference
 from studiogan_gsr.hosts.native.samples import save_grid
 from studiogan_gsr.hosts.native.selection import FILE as SELECTION
 from studiogan_gsr.hosts.native.selection import Selection, best, evaluations, noise_of
-from studiogan_gsr.hosts.native.training import Speed, Trainer
-from studiogan_gsr.hosts.regularization import check_ranks
+from studiogan_gsr.hosts.native.starts import Options, Start, changes, kept, settle
+from studiogan_gsr.hosts.native.training import Trainer
+from studiogan_gsr.hosts.regularization import check_ranks, with_all_options
 from studiogan_gsr.machine import device_name, versions
 from studiogan_gsr.progress import console
-from studiogan_gsr.registry import find_regularizer
-from studiogan_gsr.settings import load_configuration
+from studiogan_gsr.settings import SECTION, load_configuration
 from studiogan_gsr.shipped import configuration_file
 
 OnInterval = Callable[[Trainer], dict[str, Any]]
 # Streams of random numbers of a run beside the networks' and the noise: each its own.  3 is the evaluations'.
 _ORDER, _SAMPLES = 1, 2
 _EVALUATION = timedelta(days=7)  # at most
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What a run is, beside its configuration.
-
-    steps: in place of OPTIMIZATION.total_steps.  resume: from the newest checkpoint in `out`, or from
-    `checkpoint`.  in_memory: None: where the images fit.  print_freq, save_freq: in steps.
-    lines: at most so many lines of progress off a terminal; None: one a print interval.
-    evaluate: generate so many images wherever a checkpoint is saved, measure them with `backbone` (None: inception,
-    or effnetlite0 where that cannot be had) on `select_on`, and keep the best checkpoint, too.
-    """
-
-    data: str
-    out: Path
-    steps: int | None = None
-    device: str | None = None
-    seed: int = 0
-    resume: bool = False
-    checkpoint: Path | None = None
-    resizer: str = "wo_resize"
-    workers: int = 4
-    in_memory: bool | None = None
-    print_freq: int = 100
-    save_freq: int = 2000
-    speed: Speed = dataclasses.field(default_factory=Speed)
-    label: str = "training"
-    lines: int | None = None
-    evaluate: int | None = None
-    select_on: str = "validation"
-    backbone: str | None = None
 
 
 def train(name: str | Path | dict[str, Any], options: Options, on_interval: OnInterval | None = None) -> Trainer:
@@ -94,17 +71,50 @@ def train(name: str | Path | dict[str, Any], options: Options, on_interval: OnIn
     """
     sections = name if isinstance(name, dict) else load_configuration(configuration_file(name))
     configuration = read_configuration(sections)
-    if options.steps is not None:
-        optimization = dataclasses.replace(configuration.OPTIMIZATION, total_steps=options.steps)
-        configuration = dataclasses.replace(configuration, OPTIMIZATION=optimization)
-    if configuration.regularizer is not None:
-        find_regularizer(configuration.regularizer.name, configuration.regularizer.options)
-    with _ranks(options.device) as (rank, ranks, device):
-        if configuration.OPTIMIZATION.batch_size % ranks:
-            size = configuration.OPTIMIZATION.batch_size
-            raise RequestError(f"OPTIMIZATION.batch_size: found {size}; allowed: a multiple of the {ranks} ranks")
-        with _memory_explained(configuration, device):
-            return _Run(configuration, options, rank, ranks, device, on_interval).train()
+    folder = RunFolder(options.out, with_all_options(configuration.sections()))
+    # Rank 0 writes there; if it refuses, the others are ended.
+    with folder.claimed(options.resume) if _rank() == 0 else nullcontext():
+        # Before the ranks meet, and so before rank 0 adds the start that is about to come.
+        saved = _saved(folder, options, configuration)
+        start = settle(options, _before(folder, options, saved), int(os.environ.get("WORLD_SIZE", "1")))
+        if start.steps is not None:
+            optimization = dataclasses.replace(configuration.OPTIMIZATION, total_steps=start.steps)
+            configuration = dataclasses.replace(configuration, OPTIMIZATION=optimization)
+            folder.sections["OPTIMIZATION"]["total_steps"] = start.steps
+        _check_steps(options, saved, configuration.OPTIMIZATION.total_steps)
+        with _ranks(start.device_type) as (rank, ranks, device):
+            if configuration.OPTIMIZATION.batch_size % ranks:
+                size = configuration.OPTIMIZATION.batch_size
+                raise RequestError(f"OPTIMIZATION.batch_size: found {size}; allowed: a multiple of the {ranks} ranks")
+            with _memory_explained(configuration, device):
+                return _Run(configuration, options, start, folder, saved, rank, device, on_interval).train()
+
+
+def _saved(folder: RunFolder, options: Options, configuration: Configuration) -> Saved | None:
+    """The checkpoint that the run resumes or begins from; None where there is none."""
+    path = options.checkpoint
+    if path is None and options.resume:
+        own = checkpoints(folder.path / "checkpoints")
+        path = own[-1][1] if own else folder.origin()
+    return None if path is None else read_checkpoint(path, configuration.MODEL.apply_g_ema)
+
+
+def _before(folder: RunFolder, options: Options, saved: Saved | None) -> Mapping[str, Any]:
+    """What the run's last start had; of a new run from a checkpoint, the seed of that, unless another is given."""
+    starts = folder.starts() if options.resume else []
+    if starts:
+        return starts[-1]
+    return {} if saved is None or saved.seed is None or options.seed is not None else {"seed": saved.seed}
+
+
+def _check_steps(options: Options, saved: Saved | None, total: int) -> None:
+    """Refuse a new run that would end before its first step."""
+    if options.checkpoint is not None and saved is not None and saved.step >= total:
+        what = "OPTIMIZATION.total_steps" if options.steps is None else "--steps"
+        raise RequestError(
+            f"{what}: found {total}, the step to train to; the checkpoint {saved.folder} is of step {saved.step}: "
+            f"--steps {saved.step + total} trains {total} more"
+        )
 
 
 class _Run:
@@ -112,43 +122,45 @@ class _Run:
         self,
         configuration: Configuration,
         options: Options,
+        start: Start,
+        folder: RunFolder,
+        saved: Saved | None,
         rank: int,
-        ranks: int,
         device: torch.device,
         on_interval: OnInterval | None,
     ) -> None:
         self.configuration, self.options, self.on_interval = configuration, options, on_interval
-        self.rank, self.ranks, self.device = rank, ranks, device
-        self.out = options.out
+        self.start, self.folder, self.out = start, folder, folder.path
+        self.rank, self.ranks, self.device = rank, start.ranks, device
         self.console = console()
         self.quiet = rank != 0
-        if rank == 0:  # rank 0 writes there; if it refuses, the others are ended
-            self._check_folder()
-        data, optimization = configuration.DATA, configuration.OPTIMIZATION
-        self.data = open_training_set(data.name, options.data, data.num_classes, data.img_size, options.resizer)
+        data, optimization, ranks = configuration.DATA, configuration.OPTIMIZATION, start.ranks
+        self.data = open_training_set(data.name, options.data, data.num_classes, data.img_size, start.resizer)
         self.counts, pixels = self.data.class_counts, self.data.pixels
-        self._check_images()
         self._say(self.data.summary)
-        images = load_images(pixels, device, options.workers, options.in_memory)
-        self.trainer = Trainer(configuration, self.counts, iter(()), device, options.seed, options.speed, rank, ranks)
+        if options.resume and (change := folder.check_images(self.data.record, options.allow_changed_images)):
+            self._say(change)
+        images = load_images(pixels, device, start.workers, start.in_memory)
+        self.trainer = Trainer(configuration, self.counts, iter(()), device, start.seed, start.speed, rank, ranks)
         if self.trainer.regularization is not None:
             self._say(self.trainer.regularization.summary)
         # A batch that no machine holds ends the run here: a step would take minutes over it first.
         torch.empty(optimization.batch_size // ranks, 3, data.img_size, data.img_size, device=device)
-        self.restored = self._restore()
+        self.restored = self._restore(saved)
         # While rank 0 evaluates, the others wait as long as it takes.
-        patient = ranks > 1 and options.evaluate is not None
+        patient = ranks > 1 and start.evaluate > 0
         self.waiting: Any = dist.new_group(backend="gloo", timeout=_EVALUATION) if patient else None
-        self.selection = self._selection() if options.evaluate is not None and rank == 0 else None
-        order, flip, drawn = mixed(options.seed, _ORDER), configuration.PRE.apply_rflip, self.restored.drawn
+        self.selection = self._selection() if start.evaluate and rank == 0 else None
+        order, flip, drawn = mixed(start.seed, _ORDER), configuration.PRE.apply_rflip, self.restored.drawn
         self.stream = ImageStream(images, len(pixels), optimization.batch_size, flip, order, rank, ranks, drawn)
         self.trainer.batches = self.stream
 
     def train(self) -> Trainer:
-        trainer, options, total = self.trainer, self.options, self.configuration.OPTIMIZATION.total_steps
-        owes = options.evaluate is not None and self._agreed(self._owes_evaluation())
+        trainer, start, total = self.trainer, self.start, self.configuration.OPTIMIZATION.total_steps
+        owes = start.evaluate > 0 and self._agreed(self._owes_evaluation())
         if trainer.steps >= total and not owes:
-            self._say(f"nothing to do: the checkpoint is of step {trainer.steps}, the run ends at {total}")
+            found = f"the checkpoint is of step {trainer.steps}, the run ends at {total}"
+            self._say(f"nothing to do: {found} (--steps N trains to step N)")
             return trainer
         if self.rank == 0:
             with self._failures_explained():
@@ -158,7 +170,9 @@ class _Run:
             closing(self.stream),
             self._failures_explained(),
             self._log() as log,
-            TrainingProgress(options.label, total, trainer.steps, 0 if self.quiet else options.lines) as bar,
+            TrainingProgress(
+                self.options.label, total, trainer.steps, 0 if self.quiet else self.options.lines
+            ) as bar,
         ):
             if owes:  # of a run that was ended before it had evaluated
                 self._evaluate(stop, bar)
@@ -172,7 +186,7 @@ class _Run:
                 bar.advance()
                 step = trainer.steps
                 self._check_regularization(step, first=step == begun + 1)
-                if step % options.print_freq == 0 or step == total or step == 1:
+                if step % start.print_freq == 0 or step == total or step == 1:
                     numbers = self._numbers()
                     now = time.perf_counter()
                     elapsed, rate = elapsed + now - since, (step - before) / (now - since)
@@ -182,11 +196,11 @@ class _Run:
                     since, before = time.perf_counter(), step
                 saves = self._saves(step)
                 # To ask the other ranks waits for the device.
-                asks = self.ranks == 1 or saves or step % options.print_freq == 0
+                asks = self.ranks == 1 or saves or step % start.print_freq == 0
                 stopped = asks and self._agreed(stop.is_set())
                 if saves or stopped:
                     self._save(elapsed + time.perf_counter() - since)
-                if saves and options.evaluate is not None and not stopped:
+                if saves and start.evaluate and not stopped:
                     since += self._evaluate(stop, bar)
                     stopped = self._agreed(stop.is_set())
                 if stopped and (step < total or self._owes_evaluation()):
@@ -199,19 +213,17 @@ class _Run:
         return TrainingError(f"stopped after step {step} of {total}, saved in {saved}; --resume goes on")
 
     def _saves(self, step: int) -> bool:
-        return step % self.options.save_freq == 0 or step == self.configuration.OPTIMIZATION.total_steps
+        return step % self.start.save_freq == 0 or step == self.configuration.OPTIMIZATION.total_steps
 
     # Evaluation while training.
 
     def _selection(self) -> Selection:
         """Raises before the first step where images or backbone cannot be had."""
-        options = self.options
-        assert options.evaluate is not None
-        if options.evaluate < 2:
-            raise RequestError(f"--evaluate: found {options.evaluate}; allowed: an integer, 2 or more")
-        reference = open_reference(self.data.pixels.images, options.data, options.resizer)
-        seed = noise_of(options.seed)
-        how = (options.evaluate, options.select_on, options.backbone, seed, self.device)
+        start = self.start
+        if start.evaluate < 2:
+            raise RequestError(f"--evaluate: found {start.evaluate}; allowed: an integer, 2 or more")
+        reference = open_reference(self.data.pixels.images, self.options.data, start.resizer)
+        how = (start.evaluate, start.select_on, start.backbone, noise_of(start.seed), self.device)
         return Selection(self.out, self.configuration, self.counts, reference, *how)
 
     def _owes_evaluation(self) -> bool:
@@ -233,8 +245,8 @@ class _Run:
         except FOREIGN as error:
             cause = str(error) if isinstance(error, GSRError) else reason(error)
             raise TrainingError(
-                f"evaluating step {step} failed: {cause}; {self._last_good()}; --resume tries again, or goes on "
-                "without --evaluate"
+                f"evaluating step {step} failed: {cause}; {self._last_good()}; --resume tries again, and with "
+                "--no-evaluate does without"
             ) from error
         if line is not None:
             self._say(self.selection.told(line))
@@ -253,7 +265,7 @@ class _Run:
         regularization = self.trainer.regularization
         if regularization is not None:
             regularization.check_acted(step)
-        if first or step % self.options.print_freq == 0:
+        if first or step % self.start.print_freq == 0:
             ranks = check_ranks(regularization, step)
             if first and regularization is not None:
                 self._say(regularization.proof(step, ranks))
@@ -286,10 +298,10 @@ class _Run:
         if self.rank == 0:  # before the checkpoint, so that a run that dies between makes it again
             generator = trainer.averaged or trainer.generator
             picture = self.out / "samples" / f"step={trainer.steps:06}.png"
-            seed = mixed(self.options.seed, _SAMPLES)
+            seed = mixed(self.start.seed, _SAMPLES)
             save_grid(generator, self.counts, model.z_prior, model.z_dim, seed, picture)
         folder, name = self.out / "checkpoints", self.out.resolve().name
-        save_checkpoint(trainer, folder, name, self.options.seed, elapsed, self.stream.drawn, self._best())
+        save_checkpoint(trainer, folder, name, self.start.seed, elapsed, self.stream.drawn, self._best())
 
     def _check_finite(self) -> None:
         """Never save what is not finite."""
@@ -324,99 +336,57 @@ class _Run:
     def _failures_explained(self) -> Iterator[None]:
         try:
             yield
+        except DataError as error:  # an image that a streamed run meets late
+            raise TrainingError(
+                f"{error}; {self._last_good()}; mend the images and --resume, with --allow-changed-images where some "
+                "were taken out or renamed"
+            ) from error
         except OSError as error:
             raise TrainingError(f"the run in {self.out} failed: {reason(error)}; {self._last_good()}") from error
 
-    def _check_folder(self) -> None:
-        """Refuse to mix two runs in one folder."""
-        old = self.out / "config.yaml"
-        if self.out.exists() and not self.out.is_dir():
-            raise RequestError(f"--out {self.out}: found a file; name an empty or new folder")
-        if not old.is_file():
-            there = [path.name for path in self.out.iterdir()] if self.out.is_dir() else []
-            # A run that was killed as it began leaves its first record or half of one.
-            if any(name != "run.json" and not name.endswith(".partial") for name in there):
-                raise RequestError(f"--out {self.out}: found other files there; name an empty or new folder")
-            return
-        if not self.options.resume:
-            found = checkpoints(self.out / "checkpoints")
-            where = f"at step {found[-1][0]}" if found else "without a checkpoint"
-            raise RequestError(f"--out {self.out}: found a run {where}; --resume goes on with it")
-        before, now = load_configuration(old), self.configuration.sections()
-        for section in {**before, **now}:
-            theirs, ours = before.get(section, {}), now.get(section, {})
-            for key in {**theirs, **ours}:
-                if theirs.get(key) != ours.get(key) and (section, key) != ("OPTIMIZATION", "total_steps"):
-                    raise RequestError(
-                        f"--resume: {section}.{key} is {ours.get(key)}, the run in {self.out} has {theirs.get(key)}; "
-                        "another configuration wants another --out"
-                    )
-
-    def _check_images(self) -> None:
-        """Refuse to go on with a run on images of other names, labels or preprocessing than it began with."""
-        path = self.out / "run.json"
-        if not self.options.resume or not path.is_file():
-            return
-        began = json.loads(path.read_text())["data"]
-        for key in ("images_sha256", "preprocessing"):
-            if began.get(key) != self.data.record[key]:
-                raise RequestError(
-                    f"--resume: the run in {self.out} began with {key} {began.get(key)}, {self.options.data} has "
-                    f"{self.data.record[key]}; other images want another --out"
-                )
-
-    def _restore(self) -> Restored:
-        folder = self.options.checkpoint
-        if folder is None and self.options.resume:
-            found = checkpoints(self.out / "checkpoints")
-            folder = found[-1][1] if found else self._origin()
-            if folder is None:
+    def _restore(self, saved: Saved | None) -> Restored:
+        if saved is None:
+            if self.options.resume:
                 self._say(f"no checkpoint in {self.out}: starting from the beginning")
-        if folder is None:
             return Restored(0, 0, 0.0, (), None)
-        restored = load_checkpoint(self.trainer, folder)
-        self._say(f"going on from step {restored.step}, {folder}")
+        restored = restore(self.trainer, saved, new_noise=saved.seed not in (None, self.start.seed))
+        self._say(f"resuming from step {restored.step}, {saved.folder}")
         for message in restored.messages:
             self._say(message)
         return restored
 
     def _write_records(self) -> None:
-        """What the run is, before its first step."""
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RequestError(f"--out {self.out}: cannot be made: {reason(error)}") from error
-        for half in self.out.glob(".*.partial"):  # of a run that was killed
-            half.unlink()
-        path = self.out / "run.json"
-        what = {"device": device_name(self.device.type), "versions": versions()}
-        start = {"step": self.trainer.steps, "time": datetime.now(timezone.utc).isoformat(), **what}
+        """Write what the run is, before its first step; say what a resumed run keeps and what has changed."""
+        start = {
+            "step": self.trainer.steps,
+            "device": device_name(self.device.type),
+            "versions": versions(),
+            **self.start.record(),
+            **{key: self.data.record[key] for key in ("images_sha256", "preprocessing")},
+        }
         if self.restored.folder is not None:
             start["checkpoint"] = str(self.restored.folder.resolve())
+        before = self.folder.starts()
+        if before and (same := kept(self.start, self.options)):
+            self._say(f"kept from the run: {same}")
+        if before and (different := changes(before[-1], start)):
+            self._say(f"from step {self.trainer.steps} on: {different}")
         record = {
             "host": "native",
-            "starts": [*self._starts(), start],
-            "seed": self.options.seed,
-            "ranks": self.ranks,
-            **what,
-            "threads": torch.get_num_threads(),
-            "speed": dataclasses.asdict(self.options.speed),
-            "regularizer": _plugin_record(self.trainer),
+            "seed": self.start.seed,
+            "regularizer": self._plugin_record(),
             "data": self.data.record,
         }
-        write_atomically(path, json.dumps(record, indent=2) + "\n")
-        # Last: with it the folder is a run's.
-        write_atomically(self.out / "config.yaml", yaml.safe_dump(self.configuration.sections(), sort_keys=False))
+        self.folder.write(record, start, self.options.resume)
 
-    def _starts(self) -> list[dict[str, Any]]:
-        path = self.out / "run.json"
-        starts: list[dict[str, Any]] = json.loads(path.read_text())["starts"] if path.is_file() else []
-        return starts
-
-    def _origin(self) -> Path | None:
-        """The checkpoint that the run in this folder began from, where it began from one."""
-        found = [start["checkpoint"] for start in self._starts()[:1] if "checkpoint" in start]
-        return Path(found[0]) if found else None
+    def _plugin_record(self) -> dict[str, Any] | None:
+        regularization = self.trainer.regularization
+        if regularization is None:
+            return None
+        options = dict(self.folder.sections[SECTION])
+        name = options.pop("name")
+        plugin, summary = str(regularization.plugin), regularization.summary
+        return {"plugin": plugin, "name": name, "options": options, "summary": summary}
 
     @contextmanager
     def _log(self) -> Iterator[Callable[[int, dict[str, Any]], None]]:
@@ -449,14 +419,6 @@ class _Run:
             self.console.print(line)
 
 
-def _plugin_record(trainer: Trainer) -> dict[str, Any] | None:
-    regularization, settings = trainer.regularization, trainer.configuration.regularizer
-    if regularization is None or settings is None:
-        return None
-    options, summary = dict(settings.options), regularization.summary
-    return {"plugin": str(regularization.plugin), "name": settings.name, "options": options, "summary": summary}
-
-
 @contextmanager
 def _stop_on_signals() -> Iterator[threading.Event]:
     """An event that SIGINT or SIGTERM sets; a second one has its usual effect."""
@@ -479,12 +441,16 @@ def _stop_on_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
+def _rank() -> int:
+    """The number of this process among those of torchrun."""
+    return int(os.environ.get("RANK", "0"))
+
+
 @contextmanager
-def _ranks(device: str | None) -> Iterator[tuple[int, int, torch.device]]:
+def _ranks(kind: str) -> Iterator[tuple[int, int, torch.device]]:
     """Rank, number of ranks and device of this process; joins the others where torchrun started it."""
-    if device == "cuda" and not torch.cuda.is_available():
+    if kind == "cuda" and not torch.cuda.is_available():
         raise RequestError("--device cuda: found no CUDA device; --device cpu trains on the CPU")
-    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if kind == "cuda":
         torch.backends.cudnn.benchmark = True
     ranks = int(os.environ.get("WORLD_SIZE", "1"))

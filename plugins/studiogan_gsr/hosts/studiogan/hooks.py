@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from filelock import FileLock
 
 from studiogan_gsr.datasets.pack import check_unindexed, pack
 from studiogan_gsr.datasets.packed import Packed, open_packed, packed_path
@@ -43,9 +44,15 @@ from studiogan_gsr.errors import (
     place,
     reason,
 )
-from studiogan_gsr.files import write_atomically
+from studiogan_gsr.files import claim, write_atomically
 from studiogan_gsr.hosts.keys import KEYS
-from studiogan_gsr.hosts.regularization import Regularization, check_ranks, equalise_ranks, listed
+from studiogan_gsr.hosts.regularization import (
+    Regularization,
+    check_ranks,
+    equalise_ranks,
+    listed,
+    with_all_options,
+)
 from studiogan_gsr.hosts.studiogan.checkout import OTHER, Checkout, surface
 from studiogan_gsr.hosts.studiogan.configuration import check_size, check_values, check_whole, contradiction
 from studiogan_gsr.machine import device_name, versions
@@ -73,7 +80,7 @@ class Run:
 
     step_to_load: of the checkpoint that is being loaded.  ranks_checked: whether all ranks have been compared.
     adaptive: whether the run trains with ADA or APA.  began: the step that training began
-    with in this process, and when.
+    with in this process, and when.  lock: on the folder that this run saves in, until the process ends.
     """
 
     def __init__(self) -> None:
@@ -84,6 +91,7 @@ class Run:
         self.adaptive = False
         self.ranks_checked = False
         self.began: tuple[int, float] | None = None
+        self.lock: FileLock | None = None
 
 
 _run = Run()
@@ -334,6 +342,7 @@ def _train_generator(original: Callable[..., Any], self: Any, current_step: int)
         raise RegularizerError(f"{settings.name} is not attached: StudioGAN made its optimizers without the hooks")
     if _run.began is None:
         _run.began = current_step, time.time()
+        _claim(Path(self.RUN.ckpt_dir))
     result = original(self, current_step)
     step, regularization, first = current_step + 1, _run.regularization, not _run.ranks_checked
     if regularization is not None:
@@ -346,6 +355,15 @@ def _train_generator(original: Callable[..., Any], self: Any, current_step: int)
             _say(regularization.proof(step, ranks))
         _run.ranks_checked = regularization is None or regularization.attachment.steps > 0
     return result
+
+
+def _claim(folder: Path) -> None:
+    """Let no other run save there: two of -ckpt on one folder would write over one another."""
+    if not _ranked() or torch.distributed.get_rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        _run.lock = claim(folder)
+        if _run.lock is None:
+            raise HostError(f"{folder}: another process trains there; wait for its end, or give -ckpt a copy of it")
 
 
 def _log_train_statistics(
@@ -406,7 +424,7 @@ def _describe(self: Any, folder: Path) -> None:
         if name in self.cfgs.super_cfgs
     }
     if (settings := _settings(self.cfgs)) is not None:
-        sections[SECTION] = {"name": settings.name, **settings.options}
+        sections = with_all_options({**sections, SECTION: {"name": settings.name, **settings.options}})
     if self.RUN.distributed_data_parallel:  # StudioGAN has divided it
         sections["OPTIMIZATION"]["batch_size"] *= self.OPTIMIZATION.world_size
     data: dict[str, Any] = {
@@ -454,6 +472,7 @@ def _this_start() -> dict[str, Any]:
         "seconds": round(time.time() - began, 3),
         "device": device_name("cuda" if torch.cuda.is_available() else "cpu"),
         "versions": versions(),
+        "images_sha256": None if _run.training_set is None else _described(_run.training_set).get("images_sha256"),
     }
 
 

@@ -1,0 +1,166 @@
+"""A run's folder: whose it is, what its records say, and that one process at a time trains in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock
+
+from studiogan_gsr.errors import RequestError, reason
+from studiogan_gsr.files import LOCK, claim, write_atomically
+from studiogan_gsr.hosts.native.checkpoint import checkpoints
+from studiogan_gsr.hosts.regularization import with_all_options
+from studiogan_gsr.settings import load_configuration, regularizer_settings
+
+RECORD, CONFIGURATION = "run.json", "config.yaml"
+
+
+class RunFolder:
+    """The folder of a run that is about to begin or to resume.
+
+    sections: the whole configuration, as config.yaml will hold it.
+    Reading it changes nothing on the disk: a run that is refused leaves no trace.
+    """
+
+    def __init__(self, path: Path, sections: Mapping[str, Any]) -> None:
+        self.path, self.sections = path, sections
+        self._lock: FileLock | None = None
+
+    @contextmanager
+    def claimed(self, resume: bool) -> Iterator[None]:
+        """Refuse to mix two runs in the folder, and let no other process train in it meanwhile.
+
+        Raises RequestError where the folder holds other files, a run that is not to be resumed, a run of another
+        configuration, or one that another process trains.
+        """
+        self._check(resume)
+        if (self.path / CONFIGURATION).is_file():
+            self._claim()
+            self._check(resume)  # another process may have ended it meanwhile
+        try:
+            yield
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+    def starts(self) -> list[dict[str, Any]]:
+        """The records of the run's starts so far, oldest first."""
+        path = self.path / RECORD
+        if not path.is_file():
+            return []
+        try:
+            record = json.loads(path.read_text())
+            # Older versions kept these once a run, as they were at its last start.
+            common = {key: record[key] for key in ("seed", "ranks", "threads", "speed") if key in record}
+            digests = {key: record["data"][key] for key in ("images_sha256", "preprocessing")}
+            starts = [{**common, **digests, **start} for start in record["starts"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RequestError(f"{path}: found no run's record: {reason(error)}; begin in another --out") from error
+        for start in starts:  # "CPU, 2 threads (x86_64)", or the name of a GPU
+            start.setdefault("device_type", "cpu" if str(start.get("device")).startswith("CPU") else "cuda")
+        return starts
+
+    def check_images(self, now: Mapping[str, Any], allow_changed: bool) -> str:
+        """Compare the images with those of the run's last start; a message where other ones are allowed.
+
+        Raises RequestError for another preprocessing, and for other names or labels unless `allow_changed`.
+        """
+        starts = self.starts()
+        if not starts:
+            return ""
+        last = starts[-1]
+        if last["preprocessing"] != now["preprocessing"]:
+            raise RequestError(
+                f"--resume: the run in {self.path} has preprocessing {last['preprocessing']}, these images have "
+                f"{now['preprocessing']}; another preprocessing wants another --out"
+            )
+        if last["images_sha256"] == now["images_sha256"]:
+            return ""
+        change = f"images_sha256 {last['images_sha256'][:12]} before, {now['images_sha256'][:12]} now"
+        if not allow_changed:
+            raise RequestError(
+                f"--resume: the run in {self.path} has other images ({change}); --allow-changed-images resumes on "
+                "these, and run.json records it; or begin in another --out"
+            )
+        return f"other images than before ({change}): their order starts anew; recorded in {RECORD}"
+
+    def write(self, record: Mapping[str, Any], start: Mapping[str, Any], resume: bool) -> None:
+        """Write what the run is, before its first step: run.json with one more start, then config.yaml.
+
+        Raises RequestError where the folder cannot be made, or became another process's meanwhile.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RequestError(f"--out {self.path}: cannot be made: {reason(error)}") from error
+        if self._lock is None:
+            self._claim()
+            self._check(resume)
+        for half in self.path.glob(".*.partial"):  # of a run that was killed
+            half.unlink()
+        starts = [*self.starts(), {**start, "time": datetime.now(timezone.utc).isoformat()}]
+        write_atomically(self.path / RECORD, json.dumps({**record, "starts": starts}, indent=2) + "\n")
+        # Last: with it the folder is a run's.
+        write_atomically(self.path / CONFIGURATION, yaml.safe_dump(dict(self.sections), sort_keys=False))
+
+    def origin(self) -> Path | None:
+        """The checkpoint that the run in this folder began from, where it began from one."""
+        found = [start["checkpoint"] for start in self.starts()[:1] if "checkpoint" in start]
+        return Path(found[0]) if found else None
+
+    def _claim(self) -> None:
+        try:
+            self._lock = claim(self.path)
+        except OSError as error:
+            raise RequestError(f"--out {self.path}: cannot be written to: {reason(error)}") from error
+        if self._lock is None:
+            raise RequestError(
+                f"--out {self.path}: another process trains there; wait for its end, or name another --out"
+            )
+
+    def _check(self, resume: bool) -> None:
+        """Refuse to mix two runs in one folder."""
+        old = self.path / CONFIGURATION
+        if self.path.exists() and not self.path.is_dir():
+            raise RequestError(f"--out {self.path}: found a file; name an empty or new folder")
+        if not old.is_file():
+            there = [path.name for path in self.path.iterdir()] if self.path.is_dir() else []
+            # A run that was killed as it began leaves its lock, and its first record or half of one.
+            if any(name not in (RECORD, LOCK) and not name.endswith(".partial") for name in there):
+                raise RequestError(f"--out {self.path}: found other files there; name an empty or new folder")
+            return
+        if not resume:
+            found = checkpoints(self.path / "checkpoints")
+            where = f"at step {found[-1][0]}" if found else "without a checkpoint"
+            raise RequestError(f"--out {self.path}: found a run {where}; --resume resumes it")
+        self._check_configuration(old)
+
+    def _check_configuration(self, old: Path) -> None:
+        before: Mapping[str, Any] = load_configuration(old)
+        remedy = "another configuration wants another --out"
+        named = regularizer_settings(before), regularizer_settings(self.sections)
+        if named[0] is not None and named[1] is not None and named[0].name == named[1].name:
+            before = with_all_options(before)  # older versions wrote those that were given
+        for section in {**before, **self.sections}:
+            if section not in before or section not in self.sections:
+                with_it, without = ("this", "the run's") if section in self.sections else ("the run's", "this")
+                raise RequestError(
+                    f"--resume: {with_it} configuration has a section {section}, {without} has none ({old}); {remedy}"
+                )
+            theirs, ours = before[section], self.sections[section]
+            for key in {**theirs, **ours}:
+                if theirs.get(key) != ours.get(key) and (section, key) != ("OPTIMIZATION", "total_steps"):
+                    raise RequestError(
+                        f"--resume: {section}.{key} is {_shown(ours, key)}, the run in {self.path} has "
+                        f"{_shown(theirs, key)}; {remedy}"
+                    )
+
+
+def _shown(section: Mapping[str, Any], key: str) -> str:
+    return str(section[key]) if key in section else "no value"
