@@ -82,12 +82,20 @@ class Record:
         classes = self.sections["DATA"]["num_classes"]
         if len(self.data["class_counts"]) != classes or not self.data["images_sha256"]:
             raise RecordError(f"{self.key}: no class counts, or no digest of its images")
+        self._check_starts()
         self._check_regularizer()
         for which in WHICH:
             self._check_result(which)
         self._check_course(classes)
         if set(self.hours) != set(HOURS) or min(self.hours.values()) < 0:
             raise RecordError(f"{self.key}: hours are {self.hours}; wanted: of {', '.join(HOURS)}")
+
+    def _check_starts(self) -> None:
+        """A run that was resumed is one run only where every start had the same speed switches and images."""
+        for key in ("speed", "images_sha256"):
+            found = [start[key] for start in self.host.get("starts", []) if start.get(key) is not None]
+            if differing := [value for value in found if value != found[0]]:
+                raise RecordError(f"{self.key}: it began with {key} {found[0]} and went on with {differing[0]}")
 
     def _check_course(self, classes: int) -> None:
         every = self.protocol["every"]

@@ -123,6 +123,12 @@ def test_a_record_holds_all_that_made_a_run(record: dict[str, Any]) -> None:
         assert result["protocol"]["checkpoint"] in ("step=2", "step=4")
 
 
+_STARTS = {
+    "speed": [{"speed": {"precision": "float32"}}, {}, {"speed": {"precision": "bfloat16"}}],
+    "images_sha256": [{"images_sha256": "a"}, {"images_sha256": "b"}],
+}
+
+
 def _set(*places: Any) -> Callable[[dict[str, Any]], None]:
     *keys, value = places
 
@@ -148,6 +154,8 @@ def _set(*places: Any) -> Callable[[dict[str, Any]], None]:
         (_set("penalties", [[1, float("nan")], [4, 0.1]]), "holds NaN, which is no number"),
         (_set("penalties", [[float("inf"), 0.1], [4, 0.1]]), "holds Infinity, which is no number"),
         (_set("ranks", []), "no rank has reported"),
+        (_set("host", "starts", _STARTS["speed"]), "began with speed {'precision': 'float32'} and went on with"),
+        (_set("host", "starts", _STARTS["images_sha256"]), "began with images_sha256 a and went on with b"),
         (_set("course", []), "was not measured every 2 steps while it trained"),
         (_set("course", 0, "frechet", -1.0), "is not the best of its evaluations while it trained"),
         (_set("course", 0, "frechet", float("nan")), "holds NaN, which is no number"),

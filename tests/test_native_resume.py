@@ -293,6 +293,8 @@ def test_a_run_begins_from_a_checkpoint_with_another_seed_and_says_so(
         trained(sngan, tmp_path / name, "--resume", str(tmp_path / "first"), "--steps", "4", "--seed", seed)
         said = "another seed than the checkpoint's: noise and the order of images start anew"
         assert (said in capsys.readouterr().out) == (seed == "4")
+    trained(sngan, tmp_path / "fourth", "--resume", str(tmp_path / "first"), "--steps", "4", "--no-fused")
+    assert "from step 2 on: steps 4 (before 2), fused False (before True)" in capsys.readouterr().out
     assert losses(tmp_path / "second") != losses(tmp_path / "third")
     assert starts(tmp_path / "second")[0]["seed"] == 4
 

@@ -51,20 +51,11 @@ class RunFolder:
 
     def starts(self) -> list[dict[str, Any]]:
         """The records of the run's starts so far, oldest first."""
-        path = self.path / RECORD
-        if not path.is_file():
-            return []
         try:
-            record = json.loads(path.read_text())
-            # Older versions kept these once a run, as they were at its last start.
-            common = {key: record[key] for key in ("seed", "ranks", "threads", "speed") if key in record}
-            digests = {key: record["data"][key] for key in ("images_sha256", "preprocessing")}
-            starts = [{**common, **digests, **start} for start in record["starts"]]
-        except (ValueError, KeyError, TypeError) as error:
-            raise RequestError(f"{path}: found no run's record: {reason(error)}; begin in another --out") from error
-        for start in starts:  # "CPU, 2 threads (x86_64)", or the name of a GPU
-            start.setdefault("device_type", "cpu" if str(start.get("device")).startswith("CPU") else "cuda")
-        return starts
+            return read_starts(self.path)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            record = self.path / RECORD
+            raise RequestError(f"{record}: found no run's record: {reason(error)}; begin in another --out") from error
 
     def check_images(self, now: Mapping[str, Any], allow_changed: bool) -> str:
         """Compare the images with those of the run's last start; a message where other ones are allowed.
@@ -138,7 +129,9 @@ class RunFolder:
         if not resume:
             found = checkpoints(self.path / "checkpoints")
             where = f"at step {found[-1][0]}" if found else "without a checkpoint"
-            raise RequestError(f"--out {self.path}: found a run {where}; --resume resumes it")
+            raise RequestError(
+                f"--out {self.path}: found a run {where}; --resume resumes it, another --out begins a new one"
+            )
         self._check_configuration(old)
 
     def _check_configuration(self, old: Path) -> None:
@@ -160,6 +153,21 @@ class RunFolder:
                         f"--resume: {section}.{key} is {_shown(ours, key)}, the run in {self.path} has "
                         f"{_shown(theirs, key)}; {remedy}"
                     )
+
+
+def read_starts(run: Path) -> list[dict[str, Any]]:
+    """The records of a run's starts, oldest first; none of a folder without run.json."""
+    path = run / RECORD
+    if not path.is_file():
+        return []
+    record = json.loads(path.read_text())
+    # Older versions kept these once a run, as they were at its last start.
+    common = {key: record[key] for key in ("seed", "ranks", "threads", "speed") if key in record}
+    digests = {key: record["data"][key] for key in ("images_sha256", "preprocessing") if key in record["data"]}
+    starts = [{**common, **digests, **start} for start in record["starts"]]
+    for start in starts:  # "CPU, 2 threads (x86_64)", or the name of a GPU
+        start.setdefault("device_type", "cpu" if str(start.get("device")).startswith("CPU") else "cuda")
+    return starts
 
 
 def _shown(section: Mapping[str, Any], key: str) -> str:

@@ -18,7 +18,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -40,7 +40,7 @@ from studiogan_gsr.hosts.native.checkpoint import (
 )
 from studiogan_gsr.hosts.native.configuration import Configuration, read_configuration
 from studiogan_gsr.hosts.native.data import ImageStream, load_images, mixed, open_training_set
-from studiogan_gsr.hosts.native.folder import RunFolder
+from studiogan_gsr.hosts.native.folder import RunFolder, read_starts
 from studiogan_gsr.hosts.native.progress import TrainingProgress
 from studiogan_gsr.hosts.native.reference import open_reference
 from studiogan_gsr.hosts.native.samples import save_grid
@@ -369,6 +369,9 @@ class _Run:
         before = self.folder.starts()
         if before and (same := kept(self.start, self.options)):
             self._say(f"kept from the run: {same}")
+        if not before and self.restored.folder is not None:  # a new run, from a checkpoint of another
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                before = read_starts(self.restored.folder.parent.parent)
         if before and (different := changes(before[-1], start)):
             self._say(f"from step {self.trainer.steps} on: {different}")
         record = {
