@@ -12,6 +12,7 @@ import pytest
 from conftest import MakePackage
 from studiogan_gsr import cli
 from studiogan_gsr.cli import main
+from studiogan_gsr.errors import DataError
 from studiogan_gsr.hosts.studiogan import checkout, doctor, launcher
 from studiogan_gsr.hosts.studiogan.shims import SHIMS
 from studiogan_gsr.registry import REGULARIZERS
@@ -331,7 +332,7 @@ def test_doctor_tells_another_commit_and_changed_files(repository: Path, git: Gi
 def test_a_ranks_error_is_told_like_any_other(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Spawned ranks report a traceback as text; ours in it keeps its message and its exit status."""
+    """Spawned ranks and workers report a traceback as text; ours in it keeps its message and its exit status."""
     for last, text, status in (
         ("studiogan_gsr.errors.DataError: DATA.num_classes: found 9", "DATA.num_classes: found 9", 2),
         ("KeyError: 'x'", "the run failed: KeyError: 'x' (at ", 1),
@@ -341,12 +342,13 @@ def test_a_ranks_error_is_told_like_any_other(
             1,
         ),
     ):
-        error = RuntimeError(f"-- Process 1 terminated\nTraceback (most recent call last):\n  File ...\n{last}\n")
+        for kind in (RuntimeError, DataError):  # workers raise the kind again
+            error = kind(f"-- Process 1 terminated\nTraceback (most recent call last):\n  File ...\n{last}\n")
 
-        def fail(options: object, error: Exception = error) -> int:
-            raise error
+            def fail(options: object, error: Exception = error) -> int:
+                raise error
 
-        monkeypatch.setattr(cli, "_doctor", fail)
-        assert cli.main(["doctor"]) == status
-        (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith(f"studiogan-gsr: {text}")
+            monkeypatch.setattr(cli, "_doctor", fail)
+            assert cli.main(["doctor"]) == status
+            (line,) = capsys.readouterr().err.splitlines()
+            assert line.startswith(f"studiogan-gsr: {text}")

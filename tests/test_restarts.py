@@ -9,11 +9,14 @@ import re
 import shutil
 import signal
 import time
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from conftest import MakePackage
 from host import Host, Outcome, configure, refused
@@ -171,6 +174,34 @@ def test_two_runs_never_save_in_one_folder(
     refused(second, "copy: another process trains there; wait for its end, or give -ckpt a copy of it")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert Host(checkout).run(configuration, digits, tmp_path / "third", *argv).status == 0
+
+
+def test_an_image_that_cannot_be_read_late_names_it_and_a_checkpoint(checkout: Checkout, tmp_path: Path) -> None:
+    """Workers wrap an error in the text of a traceback, of which the user reads the last line."""
+    stream = np.random.default_rng(0)
+    for split, label in product(("train", "valid"), "ab"):
+        (tmp_path / split / label).mkdir(parents=True)
+        for i in range(12):
+            pixels = stream.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / split / label / f"{i:02}.png")
+    broken = tmp_path / "train" / "b" / "07.png"
+    whole = broken.read_bytes()
+    configuration = configure(tmp_path, steps=1, DATA={"name": "Folder_LT", "img_size": 32, "num_classes": 2})
+    first = Host(checkout).run(configuration, tmp_path, tmp_path / "out")
+    assert first.status == 0, first.output
+    broken.write_bytes(whole[:60])
+    longer = configure(tmp_path, steps=40, DATA={"name": "Folder_LT", "img_size": 32, "num_classes": 2})
+    argv = ("-ckpt", str(first.checkpoint_folder))
+    second = Host(checkout).run(longer, tmp_path, tmp_path / "again", *argv)
+    assert second.status == 1, second.output
+    (line,) = second.lines("studiogan-gsr: ")
+    step = whole_step(first.checkpoint_folder)
+    assert re.match(r"studiogan-gsr: image 19 of Folder_LT \(\S*train/b/07.png\) cannot be read: OSError: ", line), (
+        line
+    )
+    assert line.endswith(f"; repair or remove it; -ckpt {first.checkpoint_folder} resumes from step {step}"), line
+    broken.unlink()
+    assert Host(checkout).run(longer, tmp_path, tmp_path / "third", *argv).status == 0
 
 
 def test_the_records_beside_a_checkpoint_say_which_regularizer_acted_on_which_images(trained: Outcome) -> None:

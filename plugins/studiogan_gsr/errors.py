@@ -152,6 +152,9 @@ def place(error: BaseException) -> str:
     return f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
 
 
+_TRACEBACK = "Traceback (most recent call last)"
+
+
 class Told(NamedTuple):
     """What a user reads of an error, the exit status that it means, and whether it is one of this package's."""
 
@@ -161,14 +164,14 @@ class Told(NamedTuple):
 
 
 def in_one_line(error: BaseException) -> Told:
-    """An error as a user is told it; one that a spawned rank sent as the text of a traceback, too."""
+    """An error as a user is told it; also one that a spawned rank or a worker sent as the text of a traceback."""
     text = " ".join(str(error).split())
-    if isinstance(error, GSRError):
-        return Told(text, error.exit_status, True)
-    if "Traceback (most recent call last)" not in text:
+    if _TRACEBACK not in text:
+        if isinstance(error, GSRError):
+            return Told(text, error.exit_status, True)
         text = reason(error)
     else:  # after the indented lines of the last one comes the error, of one line or more
-        last = str(error).rpartition("Traceback (most recent call last)")[2].strip().splitlines()[1:]
+        last = str(error).rpartition(_TRACEBACK)[2].strip().splitlines()[1:]
         start = next((i for i, line in enumerate(last) if line[:1].strip()), 0)
         text = " ".join(" ".join(last[start:]).split())
         name, _, message = text.removeprefix(f"{__name__}.").partition(": ")

@@ -41,6 +41,8 @@ from studiogan_gsr.errors import (
     GSRError,
     HostError,
     RegularizerError,
+    TrainingError,
+    in_one_line,
     place,
     reason,
 )
@@ -132,6 +134,7 @@ def install() -> None:
         _hook("config", "Configurations.define_optimizer", ["self", "Gen", "Dis"], _define_optimizer),
         _hook("models.model", "prepare_parallel_training", ["Gen", "distributed_data_parallel"], _prepare_ranks),
         _hook("data_util", "Dataset_.load_dataset", ["self"], _load_dataset),
+        _hook("worker", "WORKER.sample_data_basket", ["self"], _sample_images),
         _hook("worker", "WORKER.train_generator", ["self", "current_step"], _train_generator),
         _hook(
             "worker",
@@ -334,6 +337,17 @@ def _prepare_ranks(original: Callable[..., Any], Gen: Any, distributed_data_para
     if distributed_data_parallel:
         equalise_ranks(_run.regularization, Gen)
     return original(Gen=Gen, distributed_data_parallel=distributed_data_parallel, **rest)
+
+
+def _sample_images(original: Callable[..., Any], self: Any) -> Any:
+    """Name a checkpoint to resume from where an image of the next batch cannot be read."""
+    try:
+        return original(self)
+    except DataError as error:
+        folder = Path(self.RUN.ckpt_dir)
+        steps = set.intersection(*_steps(folder, "current", self.MODEL.apply_g_ema).values())
+        good = f"-ckpt {folder} resumes from step {max(steps)}" if steps else "there is no checkpoint yet"
+        raise TrainingError(f"{in_one_line(error).text}; repair or remove it; {good}") from error
 
 
 def _train_generator(original: Callable[..., Any], self: Any, current_step: int) -> Any:
