@@ -505,6 +505,37 @@ def test_a_folder_with_a_broken_record_is_refused(
         refused(capsys, arguments(sngan, out, "--resume", "--steps", "4"), "found no run's record: ")
 
 
+def test_a_folder_without_its_record_resumes_with_the_checkpoints_seed(sngan: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    trained(sngan, out, "--steps", "2", "--seed", "3")
+    (out / "run.json").unlink()
+    trained(sngan, out, "--steps", "4", "--resume")
+    trained(sngan, tmp_path / "whole", "--steps", "4", "--seed", "3")
+    assert losses(out) == losses(tmp_path / "whole")
+    assert [start["seed"] for start in starts(out)] == [3]
+
+
+def test_a_run_that_was_killed_as_it_began_leaves_no_start(sngan: Path, tmp_path: Path) -> None:
+    """Between its two records; a run that begins there is a new one."""
+    out = tmp_path / "out"
+    died = run(tmp_path, command_that_dies, arguments(sngan, out, "--steps", "2", "--seed", "3"), 2)
+    assert died.process.exitcode == -signal.SIGKILL
+    assert (out / "run.json").is_file()
+    assert not (out / "config.yaml").is_file()
+    resumed = shutil.copytree(out, tmp_path / "resumed")
+    trained(sngan, out, "--steps", "2")
+    assert [start["seed"] for start in starts(out)] == [0]
+    trained(sngan, resumed, "--resume")  # means the one that was to begin
+    assert [(start["seed"], start["steps"]) for start in starts(resumed)] == [(3, 2), (3, 2)]
+
+
+def test_a_runs_own_configuration_resumes_it(sngan: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    trained(sngan, out, "--steps", "2")
+    trained(out / "config.yaml", out, "--resume", "--steps", "4")
+    assert [step for step, _ in checkpoints(out / "checkpoints")] == [2, 4]
+
+
 def test_settle_refuses_by_name() -> None:
     with pytest.raises(RequestError, match=r"--seed 4; the run in x has 3: leave --seed out"):
         settle(Options(data="unused", out=Path("x"), seed=4), {"seed": 3}, 1)

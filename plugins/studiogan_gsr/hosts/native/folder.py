@@ -95,7 +95,7 @@ class RunFolder:
             self._check(resume)
         for half in self.path.glob(".*.partial"):  # of a run that was killed
             half.unlink()
-        starts = [*self.starts(), {**start, "time": datetime.now(timezone.utc).isoformat()}]
+        starts = [*(self.starts() if resume else []), {**start, "time": datetime.now(timezone.utc).isoformat()}]
         write_atomically(self.path / RECORD, json.dumps({**record, "starts": starts}, indent=2) + "\n")
         # Last: with it the folder is a run's.
         write_atomically(self.path / CONFIGURATION, yaml.safe_dump(dict(self.sections), sort_keys=False))

@@ -100,7 +100,7 @@ def _saved(folder: RunFolder, options: Options, configuration: Configuration) ->
 
 
 def _before(folder: RunFolder, options: Options, saved: Saved | None) -> Mapping[str, Any]:
-    """What the run's last start had; of a new run from a checkpoint, the seed of that, unless another is given."""
+    """What the run's last start had; without a record of it, the checkpoint's seed, unless another is given."""
     starts = folder.starts() if options.resume else []
     if starts:
         return starts[-1]
@@ -366,7 +366,7 @@ class _Run:
         }
         if self.restored.folder is not None:
             start["checkpoint"] = str(self.restored.folder.resolve())
-        before = self.folder.starts()
+        before = self.folder.starts() if self.options.resume else []
         if before and (same := kept(self.start, self.options)):
             self._say(f"kept from the run: {same}")
         if not before and self.restored.folder is not None:  # a new run, from a checkpoint of another
