@@ -31,7 +31,7 @@ from torch.utils.data._utils import worker
 
 from studiogan_gsr.cli import main
 from studiogan_gsr.evaluation import cache as cache_of_features
-from studiogan_gsr.hosts.native import checkpoint
+from studiogan_gsr.hosts.native import checkpoint, reading
 from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.native.losses import LeCam, conditional_loss, discriminator_loss
 from studiogan_gsr.hosts.native.networks import make_networks
@@ -199,6 +199,12 @@ def command(argv: list[str]) -> int:
 def command_with_impatient_workers(argv: list[str]) -> int:
     """The command with workers that look ten times a second, not every five seconds, whether it lives."""
     worker.MP_STATUS_CHECK_INTERVAL = 0.1
+    return main(argv)
+
+
+def command_without_patience(argv: list[str], seconds: float) -> int:
+    """The command, which waits so long for a batch at most, and says so at half of it."""
+    reading._NOTICE, reading.LIMIT = seconds / 2, seconds
     return main(argv)
 
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from studiogan_gsr.progress import console
+
 LOCK = ".lock"
-_PATIENCE = 10  # seconds
+_PATIENCE, _SILENCE, _DAY = 10, 60, 24 * 3600  # seconds
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -25,6 +30,39 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, who: str) -> Iterator[None]:
+    """Hold a lock file, waiting for another process that holds it.
+
+    who: that process, for the line that says after some seconds what is waited for.
+    Raises TimeoutError, an OSError, after a day.
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=_PATIENCE)
+    except Timeout:
+        console().print(f"waiting for {who} (it holds {path}); Ctrl-C ends the wait")
+        try:
+            lock.acquire(timeout=_DAY)
+        except Timeout as error:
+            raise TimeoutError(f"{who} has held {path} for a day: end it, or remove that file") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def impatient_network() -> Iterator[None]:
+    """Let a download fail that has brought nothing for a minute; urllib alone would wait for good."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_SILENCE)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def claim(folder: Path) -> FileLock | None:

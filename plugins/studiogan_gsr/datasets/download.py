@@ -6,9 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from filelock import FileLock
-
 from studiogan_gsr.errors import DataError, reason
+from studiogan_gsr.files import impatient_network, locked
 
 T = TypeVar("T")
 
@@ -24,7 +23,8 @@ def downloaded(name: str, root: str, open_set: Callable[[bool], T], put: str) ->
             return open_set(False)
         except RuntimeError:  # not there, or damaged; the download checks its digest
             Path(root).mkdir(parents=True, exist_ok=True)
-            with FileLock(Path(root) / f".{name}.lock"):
+            lock = Path(root) / f".{name}.lock"
+            with locked(lock, f"another process that downloads {name}"), impatient_network():
                 return open_set(True)
     except Exception as error:
         raise DataError(

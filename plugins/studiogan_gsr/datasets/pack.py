@@ -21,7 +21,6 @@ from typing import Any
 import h5py
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock
 from torch.utils.data import DataLoader, Dataset
 
 from studiogan_gsr.datasets.identity import content_digests, digest
@@ -30,7 +29,7 @@ from studiogan_gsr.datasets.packed import INDEX, Index, Packed, open_packed
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.datasets.summary import describe
 from studiogan_gsr.errors import DamagedImage, DataError, reason
-from studiogan_gsr.files import write_atomically
+from studiogan_gsr.files import locked, write_atomically
 from studiogan_gsr.progress import track
 
 _CHUNK_BYTES = 2 << 20
@@ -64,7 +63,9 @@ def pack(
         if path.exists() and not list(path.parent.glob(f".{glob.escape(path.name)}.*partial")):
             return packing().already()
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_name(f".{path.name}.lock")):  # perhaps after a long time: what are the images now?
+        with locked(
+            path.with_name(f".{path.name}.lock"), "another process that packs it"
+        ):  # perhaps after a long time: what are the images now?
             if path.exists():
                 return packing().already()
             return packing().write(source, workers, skip_damaged)

@@ -15,10 +15,10 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from filelock import FileLock
 from torch import Tensor
 
 from studiogan_gsr.errors import WeightsError, reason
+from studiogan_gsr.files import impatient_network, locked
 
 INCEPTION_URL = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
@@ -97,9 +97,10 @@ def downloaded(url: str, digest: str) -> str:
     path = folder / url.rpartition("/")[2]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f".{path.name}.lock"):
+        with locked(folder / f".{path.name}.lock", "another process that downloads it"):
             if not path.is_file():  # torch gives it its name when it is whole and its digest is right
-                torch.hub.download_url_to_file(url, str(path), hash_prefix=digest, progress=False)
+                with impatient_network():
+                    torch.hub.download_url_to_file(url, str(path), hash_prefix=digest, progress=False)
             elif not sha256(path).startswith(digest):
                 raise ValueError(f"its SHA-256 is {sha256(path)[:16]}..., not {digest}...; remove the file")
     except Exception as error:

@@ -10,13 +10,16 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import parent_process
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -26,6 +29,7 @@ from studiogan_gsr.datasets.packed import Packed, open_packed, packed_path
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.datasets.summary import describe
 from studiogan_gsr.errors import DataError, near_miss, reason
+from studiogan_gsr.hosts.native.reading import LIMIT, Reader, workers_explained
 from studiogan_gsr.hosts.regularization import listed
 from studiogan_gsr.machine import cores
 from studiogan_gsr.progress import track
@@ -123,12 +127,15 @@ class Pixels(Dataset[Any]):
         return torch.from_numpy(np.array(image)).permute(2, 0, 1), label
 
 
-def _together(items: list[tuple[Tensor, int] | DataError]) -> tuple[Tensor, Tensor] | DataError:
+def _together(
+    items: list[tuple[Tensor, int] | DataError],
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]] | DataError:
+    """A batch as arrays: tensors would reach this process through shared memory, of which a container has little."""
     for item in items:
         if isinstance(item, DataError):
             return item
     images, labels = zip(*items, strict=True)
-    return torch.stack(images), torch.tensor(labels)
+    return np.stack([image.numpy() for image in images]), np.array(labels)
 
 
 Batches = Generator[tuple[Tensor, Tensor], None, None]
@@ -147,16 +154,18 @@ class InMemory:
 
     def __init__(self, pixels: Pixels, device: torch.device, workers: int) -> None:
         workers = workers if len(pixels) >= _WORTH_WORKERS and not pixels.decoded else 0
-        loader = DataLoader(pixels, batch_size=256, num_workers=workers, collate_fn=_together)
+        limit = LIMIT if workers else 0
+        loader = DataLoader(pixels, batch_size=256, num_workers=workers, collate_fn=_together, timeout=limit)
         images = torch.empty(len(pixels), 3, pixels.size, pixels.size, dtype=torch.uint8)
         labels = torch.empty(len(pixels), dtype=torch.int64)
         start = 0
-        for batch in track(loader, f"reading {pixels.name}", len(loader)):
-            if isinstance(batch, DataError):
-                raise batch
-            stop = start + len(batch[0])
-            images[start:stop], labels[start:stop] = batch
-            start = stop
+        with workers_explained():
+            for batch in track(loader, f"reading {pixels.name}", len(loader)):
+                if isinstance(batch, DataError):
+                    raise batch
+                stop = start + len(batch[0])
+                images[start:stop], labels[start:stop] = map(torch.from_numpy, batch)
+                start = stop
         self.images, self.labels, self.device = images.to(device), labels.to(device), device
 
     def fetch(self, batches: Iterator[Tensor]) -> Batches:
@@ -166,36 +175,53 @@ class InMemory:
 
 
 class Streamed:
-    """Images read by worker processes, ahead of the training."""
+    """Images read ahead of the training, by worker processes, or without any by a thread of this one.
 
-    def __init__(self, pixels: Pixels, device: torch.device, workers: int) -> None:
-        self.pixels, self.device, self.workers = pixels, device, max(1, workers)
+    stopped: whether the run is to end; then the next batch is waited for no longer than a moment.
+    Raises ImagesLost where a worker dies, or where no batch comes for minutes.
+    """
+
+    def __init__(
+        self, pixels: Pixels, device: torch.device, workers: int, stopped: Callable[[], bool] = lambda: False
+    ) -> None:
+        self.pixels, self.device, self.workers, self.stopped = pixels, device, workers, stopped
 
     def fetch(self, batches: Iterator[Tensor]) -> Batches:
         loader = DataLoader(
             self.pixels,
             batch_sampler=(indices.tolist() for indices in batches),
             num_workers=self.workers,
-            prefetch_factor=4,
-            pin_memory=self.device.type == "cuda",
+            prefetch_factor=4 if self.workers else None,
             collate_fn=_together,
             worker_init_fn=partial(_undisturbed, os.getpid()),
         )
-        for batch in loader:
-            if isinstance(batch, DataError):
-                raise batch
-            yield tuple(tensor.to(self.device, non_blocking=True) for tensor in batch)
+        with workers_explained():
+            reader = Reader(loader, pin=self.device.type == "cuda")
+            try:
+                while True:
+                    images, labels = reader.next(self.stopped, f"images of {self.pixels.name}")
+                    yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+            finally:
+                reader.end()
 
 
 def _undisturbed(run: int, worker: int) -> None:
-    """Make a worker leave SIGINT and SIGTERM to its run, of process `run`, unless the run sends them.
+    """Make a worker end with its run, of process `run`, and leave SIGINT and SIGTERM to it, unless it sends them.
 
     A terminal or batch system signals all processes, and the run wants its next batches until it has stopped.
+    A worker whose run was killed would wait for somebody to read what it has read.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # before any thread begins: they inherit it
         threading.Thread(target=_end_when_told_by, args=(run,), daemon=True).start()
+    if (parent := parent_process()) is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(0)
 
 
 def _end_when_told_by(run: int) -> None:
@@ -204,15 +230,21 @@ def _end_when_told_by(run: int) -> None:
     os._exit(0)
 
 
-def load_images(pixels: Pixels, device: torch.device, workers: int, in_memory: bool | None) -> Images:
-    """All in memory, or streamed; None: in memory where they fit well.
+def load_images(
+    pixels: Pixels,
+    device: torch.device,
+    workers: int,
+    in_memory: bool | None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Images:
+    """All in memory, or streamed; None: in memory where they fit well.  stopped: as in `Streamed`.
 
     DataError for the first image that cannot be read or has another size than DATA.img_size.
     """
     workers = min(workers, cores())
     if in_memory is None:
         in_memory = len(pixels) * 3 * pixels.size**2 <= _SHARE_OF_MEMORY * _free_memory(device)
-    return InMemory(pixels, device, workers) if in_memory else Streamed(pixels, device, workers)
+    return InMemory(pixels, device, workers) if in_memory else Streamed(pixels, device, workers, stopped)
 
 
 def _free_memory(device: torch.device) -> int:
@@ -244,6 +276,7 @@ class ImageStream:
         part = batch_size // ranks
         self._part = slice(rank * part, (rank + 1) * part)
         self._passes: dict[int, tuple[Tensor, Tensor]] = {}
+        self._lock = threading.Lock()  # what reads ahead asks for places, too
         self._fetched = images.fetch(self._indices(drawn))
 
     def close(self) -> None:
@@ -273,10 +306,11 @@ class ImageStream:
         start = batch * self.batch_size + self._part.start
         places = torch.arange(start, start + self._part.stop - self._part.start)
         first, last = start // self.number, int(places[-1]) // self.number
-        # Workers fetch ahead of the mirroring: a few passes are in use at a time.
-        for old in [p for p in self._passes if p < first - 64 * self.batch_size // self.number - 1]:
-            del self._passes[old]
-        parts = [self._shuffled(p) for p in range(first, last + 1)]
+        with self._lock:
+            # Workers fetch ahead of the mirroring: a few passes are in use at a time.
+            for old in [p for p in self._passes if p < first - 64 * self.batch_size // self.number - 1]:
+                del self._passes[old]
+            parts = [self._shuffled(p) for p in range(first, last + 1)]
         offsets = places - first * self.number
         return torch.cat([order for order, _ in parts])[offsets], torch.cat([m for _, m in parts])[offsets]
 

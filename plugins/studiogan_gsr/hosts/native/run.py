@@ -42,6 +42,7 @@ from studiogan_gsr.hosts.native.configuration import Configuration, read_configu
 from studiogan_gsr.hosts.native.data import ImageStream, load_images, mixed, open_training_set
 from studiogan_gsr.hosts.native.folder import RunFolder, read_starts
 from studiogan_gsr.hosts.native.progress import TrainingProgress
+from studiogan_gsr.hosts.native.reading import ImagesLost
 from studiogan_gsr.hosts.native.reference import open_reference
 from studiogan_gsr.hosts.native.samples import save_grid
 from studiogan_gsr.hosts.native.selection import FILE as SELECTION
@@ -140,7 +141,8 @@ class _Run:
         self._say(self.data.summary)
         if options.resume and (change := folder.check_images(self.data.record, options.allow_changed_images)):
             self._say(change)
-        images = load_images(pixels, device, start.workers, start.in_memory)
+        self.stop = threading.Event()  # set by a signal
+        images = load_images(pixels, device, start.workers, start.in_memory, self.stop.is_set)
         self.trainer = Trainer(configuration, self.counts, iter(()), device, start.seed, start.speed, rank, ranks)
         if self.trainer.regularization is not None:
             self._say(self.trainer.regularization.summary)
@@ -157,6 +159,7 @@ class _Run:
 
     def train(self) -> Trainer:
         trainer, start, total = self.trainer, self.start, self.configuration.OPTIMIZATION.total_steps
+        stop = self.stop
         owes = start.evaluate > 0 and self._agreed(self._owes_evaluation())
         if trainer.steps >= total and not owes:
             found = f"the checkpoint is of step {trainer.steps}, the run ends at {total}"
@@ -166,7 +169,7 @@ class _Run:
             with self._failures_explained():
                 self._write_records()
         with (
-            _stop_on_signals() as stop,
+            _stop_on_signals(stop),
             closing(self.stream),
             self._failures_explained(),
             self._log() as log,
@@ -336,7 +339,11 @@ class _Run:
     def _failures_explained(self) -> Iterator[None]:
         try:
             yield
+        except ImagesLost as error:
+            raise TrainingError(f"{error}; {self._last_good()}; --resume resumes it") from error
         except DataError as error:  # an image that a streamed run meets late
+            if self.trainer.steps == 0:
+                raise
             raise TrainingError(
                 f"{error}; {self._last_good()}; mend the images and --resume, with --allow-changed-images where some "
                 "were taken out or renamed"
@@ -423,11 +430,10 @@ class _Run:
 
 
 @contextmanager
-def _stop_on_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT or SIGTERM sets; a second one has its usual effect."""
-    stop = threading.Event()
+def _stop_on_signals(stop: threading.Event) -> Iterator[None]:
+    """Let SIGINT or SIGTERM set the event; a second one has its usual effect."""
     if threading.current_thread() is not threading.main_thread():
-        yield stop
+        yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -438,7 +444,7 @@ def _stop_on_signals() -> Iterator[threading.Event]:
     for number in before:
         signal.signal(number, told)
     try:
-        yield stop
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -344,9 +344,9 @@ def _sample_images(original: Callable[..., Any], self: Any) -> Any:
     try:
         return original(self)
     except DataError as error:
-        folder = Path(self.RUN.ckpt_dir)
-        steps = set.intersection(*_steps(folder, "current", self.MODEL.apply_g_ema).values())
-        good = f"-ckpt {folder} resumes from step {max(steps)}" if steps else "there is no checkpoint yet"
+        good, folder = "there is no checkpoint yet", self.RUN.ckpt_dir  # of rank 0 alone
+        if folder and (steps := set.intersection(*_steps(Path(folder), "current", self.MODEL.apply_g_ema).values())):
+            good = f"-ckpt {folder} resumes from step {max(steps)}"
         raise TrainingError(f"{in_one_line(error).text}; repair or remove it; {good}") from error
 
 
@@ -356,7 +356,8 @@ def _train_generator(original: Callable[..., Any], self: Any, current_step: int)
         raise RegularizerError(f"{settings.name} is not attached: StudioGAN made its optimizers without the hooks")
     if _run.began is None:
         _run.began = current_step, time.time()
-        _claim(Path(self.RUN.ckpt_dir))
+        if not _ranked() or torch.distributed.get_rank() == 0:  # the others have no folder
+            _claim(Path(self.RUN.ckpt_dir))
     result = original(self, current_step)
     step, regularization, first = current_step + 1, _run.regularization, not _run.ranks_checked
     if regularization is not None:
@@ -373,11 +374,10 @@ def _train_generator(original: Callable[..., Any], self: Any, current_step: int)
 
 def _claim(folder: Path) -> None:
     """Let no other run save there: two of -ckpt on one folder would write over one another."""
-    if not _ranked() or torch.distributed.get_rank() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        _run.lock = claim(folder)
-        if _run.lock is None:
-            raise HostError(f"{folder}: another process trains there; wait for its end, or give -ckpt a copy of it")
+    folder.mkdir(parents=True, exist_ok=True)
+    _run.lock = claim(folder)
+    if _run.lock is None:
+        raise HostError(f"{folder}: another process trains there; wait for its end, or give -ckpt a copy of it")
 
 
 def _log_train_statistics(
