@@ -16,15 +16,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from torchvision.datasets import CIFAR10, CIFAR100
+from torchvision.datasets import CIFAR10, CIFAR100, ImageFolder
 
 from studiogan_gsr import LongTailed, long_tailed_indices
 from studiogan_gsr.datasets.cifar import cifar10_lt, cifar100_lt
 from studiogan_gsr.datasets.counts import shot_groups
 from studiogan_gsr.datasets.folder import folder_lt
-from studiogan_gsr.datasets.identity import where
+from studiogan_gsr.datasets.identity import digest, file_of, where
 from studiogan_gsr.datasets.long_tailed import Whole
 from studiogan_gsr.datasets.names import parse_variant, variant_name
+from studiogan_gsr.datasets.preprocessing import to_rgb
+from studiogan_gsr.datasets.summary import describe
 from studiogan_gsr.errors import ConfigurationError, DataError, OptionError
 
 FACTORIES = {CIFAR10: cifar10_lt, CIFAR100: cifar100_lt}
@@ -314,6 +316,78 @@ def test_a_class_folder_without_images_is_named_in_one_line(photos_root: Path) -
     with pytest.raises(DataError, match=r"in train/.*fox") as caught:
         folder_lt(str(photos_root), "train")
     assert "\n" not in str(caught.value)
+
+
+def test_hidden_files_are_no_images_and_hidden_folders_no_classes(photos_root: Path) -> None:
+    before = folder_lt(str(photos_root), "train")
+    train = photos_root / "train"
+    for hidden in (".ipynb_checkpoints", "__MACOSX", "eel/.thumbnails"):
+        (train / hidden).mkdir()
+        Image.new("RGB", (4, 4)).save(train / hidden / "0.png")
+    for junk in ("cat/._0.png", "cat/.hidden.jpg", "dog/Thumbs.db", "dog/desktop.ini", ".DS_Store"):
+        (train / junk).write_bytes(b"")
+    after = folder_lt(str(photos_root), "train")
+    assert (after.classes, after.class_counts) == (["cat", "dog", "eel"], [9, 9, 5])
+    assert digest(after) == digest(before)
+    assert before.notes == ()
+    assert after.notes == ("train/: left out 8 hidden files or folders",)
+
+
+def test_formats_that_pillow_opens_are_taken_and_others_are_counted_by_extension(photos_root: Path) -> None:
+    train = photos_root / "train"
+    image = Image.new("RGB", (4, 4))
+    for name, kind in (
+        ("a.jfif", "JPEG"),
+        ("b.JPE", "JPEG"),
+        ("c.GIF", "GIF"),
+        ("d.jp2", "JPEG2000"),
+        ("e.pjpeg", "JPEG"),
+    ):
+        image.save(train / "eel" / name, kind)
+    image.save(train / "eel" / "moving.gif", save_all=True, append_images=[Image.new("RGB", (4, 4), "red")])
+    for name in ("eel/f.heic", "eel/g.HEIC", "cat/notes.txt", "cat/labels.csv", "cat/README", "dog/more.txt"):
+        (train / name).write_bytes(b"?")
+    (train / "stray.png").write_bytes((train / "cat" / "0.png").read_bytes())
+    found = folder_lt(str(photos_root), "train")
+    assert found.class_counts == [9, 9, 5 + 6]
+    assert {to_rgb(found[i][0]).getpixel((0, 0)) for i in range(18 + 5, 18 + 11)} == {(0, 0, 0)}
+    assert found.notes == (
+        "train/: left out 2 .heic: images that this Pillow does not open; convert them to PNG or JPEG",
+        "train/: left out 2 .txt, 1 without extension, 1 .csv: no images by their extensions",
+        "train/: left out 1 .png beside the class folders",
+    )
+    assert folder_lt(str(photos_root), "train", ratio=9)[:3].notes == found.notes
+    assert describe(found)["notes"] == list(found.notes)
+    for file in (train / "eel").iterdir():
+        if file.suffix.lower() != ".heic":
+            file.unlink()
+    with pytest.raises(DataError, match=r"in train/: no image of eel \(.*left out 2 .heic"):
+        folder_lt(str(photos_root), "train")
+
+
+def test_a_link_to_a_folder_above_it_is_not_counted_again_and_again(photos_root: Path) -> None:
+    (photos_root / "train" / "cat" / "again").symlink_to("..", target_is_directory=True)
+    (photos_root / "train" / "dog" / "cats").symlink_to(photos_root / "train" / "eel", target_is_directory=True)
+    found = folder_lt(str(photos_root), "train")
+    assert found.class_counts == [9, 9 + 5, 5]
+    assert found.notes == (f"train/: left out links that lead back up, the first is {photos_root}/train/cat/again",)
+
+
+def test_images_stand_in_torchvisions_order(photos_root: Path) -> None:
+    for name in ("b/1", "a", "b", "b-2", "B"):
+        write_folder(photos_root / "train" / "cat" / name, **{"x": 2})
+    theirs = ImageFolder(str(photos_root / "train"))
+    ours = folder_lt(str(photos_root), "train")
+    assert [str(file_of(ours, i)) for i in range(len(ours))] == [path for path, _ in theirs.samples]
+    assert (ours.targets, ours.classes) == (theirs.targets, theirs.classes)
+
+
+def test_a_folder_without_classes_is_told_with_what_is_there(photos_root: Path) -> None:
+    for name in ("cat", "dog", "eel"):
+        (photos_root / "train" / name).rename(photos_root / name)
+    (photos_root / "train" / "0.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"in train/: no class folder, found: 0.png"):
+        folder_lt(str(photos_root), "train")
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+
+from PIL import Image
 
 from studiogan_gsr.datasets.images import ImageFiles, checked_reference, listing
 from studiogan_gsr.datasets.long_tailed import LongTailed, View, Whole, check_variant
 from studiogan_gsr.errors import DataError
+
+# torchvision's, and others that Pillow opens and that cameras, browsers and crawlers write.
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}) | {
+    *(".jfif", ".jpe", ".pjpeg", ".pjp", ".jp2", ".j2k", ".jpx", ".jpf", ".mpo"),
+    *(".gif", ".apng", ".avif", ".heic", ".heif", ".pbm", ".pnm", ".tga", ".dib"),
+}
+# Without a dot: what Windows, macOS' archiver and storage servers put into folders.
+_OF_SYSTEMS = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found"}
 
 
 def folder_lt(
@@ -33,17 +46,131 @@ def folder_lt(
 
 
 def class_folders(root: Path, folder: str, layout: str) -> ImageFiles:
-    """The images of root/folder/<class>/, at any depth, as torchvision's ImageFolder finds them.
+    """Return the images of root/folder/<class>/, at any depth, in the order of torchvision's ImageFolder.
 
+    An image is a file with one of EXTENSIONS that this Pillow opens; of an animated one, the first frame is read.
+    Hidden files and folders are skipped.  `notes` counts by extension whatever was left out.
     layout: what the errors say is needed.  Raises DataError where there are none, or an empty class.
     """
-    from torchvision.datasets import ImageFolder
-
-    if not (root / folder).is_dir():
+    top = root / folder
+    if not top.is_dir():
         raise DataError(f"{layout}; found: {listing(root)}")
+    entries = sorted(os.scandir(top), key=lambda entry: entry.name)
+    classes = [entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name)]
+    if not classes:
+        raise DataError(f"{layout}; in {folder}/: no class folder, found: {listing(top)}")
+    taken = _opened()
+    names: list[str] = []
+    targets: list[int] = []
+    left_out = _LeftOut()
+    for entry in entries:
+        if is_hidden(entry.name):
+            left_out.hidden += 1
+        elif not entry.is_dir():
+            left_out.beside[_extension(entry.name)] += 1
+    for label, name in enumerate(classes):
+        before = len(names)
+        for place, files in _walk(str(top / name), left_out):
+            below = Path(place).relative_to(root).as_posix()
+            images = [file for file in files if _extension(file) in taken]
+            left_out.unknown.update(_extension(file) for file in files if _extension(file) not in taken)
+            names += [f"{below}/{file}" for file in images]
+            targets += [label] * len(images)
+        if len(names) == before:
+            left_out.empty.append(name)
+    notes = left_out.notes(folder)
+    if left_out.empty:
+        found = "; ".join(notes) or "the folders are empty"
+        raise DataError(f"{layout}; in {folder}/: no image of {', '.join(left_out.empty[:10])} ({found})")
+    return ImageFiles(root, names, targets, classes, notes)
+
+
+def _opened() -> frozenset[str]:
+    """Return those of EXTENSIONS that this Pillow opens."""
+    # What browsers call JPEG files beside the names that Pillow knows.
+    return EXTENSIONS & {*Image.registered_extensions(), ".pjpeg", ".pjp"}
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder is hidden, or a system's own, and so nobody's image or class."""
+    return name.startswith(".") or name.lower() in _OF_SYSTEMS
+
+
+def differences(root: Path, folder: str, theirs: Iterable[str]) -> list[str]:
+    """Return in lines what torchvision's ImageFolder counts otherwise than `class_folders`; nothing where it agrees.
+
+    theirs: the paths of its images, those of root/folder.
+    """
     try:
-        found = ImageFolder(str(root / folder))
-    except FileNotFoundError as error:
-        raise DataError(f"{layout}; in {folder}/: {' '.join(str(error).split())}") from error
-    names = [Path(path).relative_to(root).as_posix() for path, _ in found.samples]
-    return ImageFiles(root, names, found.targets, found.classes)
+        ours = class_folders(root, folder, "")
+    except DataError:  # the caller's own error says what is missing
+        return []
+    theirs = {Path(path).relative_to(root).as_posix() for path in theirs}
+    known = {ours.where(i) for i in range(len(ours))}
+    hidden, unknown = sorted(theirs - known), Counter(_extension(name) for name in known - theirs)
+    lines = [f"torchvision counts {len(hidden):,} hidden files, the first is {hidden[0]}"] if hidden else []
+    if unknown:
+        lines.append(f"torchvision leaves out {_counted(unknown)}, which Pillow opens")
+    if lines:
+        lines.append("DATA.name Folder_LT counts images as this package does")
+    return [*lines, *ours.notes]
+
+
+class _LeftOut:
+    """What `class_folders` has left out; counters by extension."""
+
+    def __init__(self) -> None:
+        self.hidden = 0
+        self.beside: Counter[str] = Counter()
+        self.unknown: Counter[str] = Counter()
+        self.loops: list[str] = []
+        self.empty: list[str] = []
+
+    def notes(self, folder: str) -> list[str]:
+        lines = []
+        closed = Counter({key: number for key, number in self.unknown.items() if key in EXTENSIONS})
+        if closed:
+            why = "images that this Pillow does not open; convert them to PNG or JPEG"
+            lines.append(f"{folder}/: left out {_counted(closed)}: {why}")
+        if others := self.unknown - closed:
+            lines.append(f"{folder}/: left out {_counted(others)}: no images by their extensions")
+        if self.beside:
+            lines.append(f"{folder}/: left out {_counted(self.beside)} beside the class folders")
+        if self.hidden:
+            lines.append(f"{folder}/: left out {self.hidden:,} hidden files or folders")
+        if self.loops:
+            lines.append(f"{folder}/: left out links that lead back up, the first is {self.loops[0]}")
+        return lines
+
+
+def _walk(top: str, left_out: _LeftOut) -> list[tuple[str, list[str]]]:
+    """Return (folder, names of its files) for a class, links followed, in torchvision's order."""
+    found = []
+    for place, folders, files in os.walk(top, followlinks=True):
+        shown = [name for name in folders if not is_hidden(name)]
+        hidden = len(folders) - len(shown)
+        loops = [name for name in shown if _leads_up(place, name)]
+        left_out.loops += [os.path.join(place, name) for name in loops]
+        folders[:] = [name for name in shown if name not in loops]
+        visible = sorted(name for name in files if not is_hidden(name))
+        left_out.hidden += len(files) - len(visible) + hidden
+        found.append((place, visible))
+    return sorted(found)
+
+
+def _leads_up(place: str, name: str) -> bool:
+    """Return whether a link leads to a folder that it lies in, whose images would be counted again and again."""
+    path = os.path.join(place, name)
+    return os.path.islink(path) and f"{os.path.realpath(place)}/".startswith(f"{os.path.realpath(path)}/")
+
+
+def _extension(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _counted(extensions: Counter[str]) -> str:
+    """'10 .jfif, 2 without extension', the most frequent first."""
+    ordered = sorted(extensions.items(), key=lambda item: (-item[1], item[0]))
+    parts = [f"{number:,} {extension or 'without extension'}" for extension, number in ordered[:8]]
+    rest = len(ordered) - len(parts)
+    return ", ".join([*parts, f"files of {rest} other extensions"] if rest else parts)

@@ -18,16 +18,25 @@ from studiogan_gsr.errors import DataError, near_miss, reason
 class ImageFiles:
     """Map-style, (PIL image, int label); picklable, and opens a file only when it is asked for.
 
-    root: the folder; names: paths below it, with `/`; targets: labels; classes: names in label order.
+    root: the folder; names: paths below it, with `/`; targets: labels; classes: names in label order;
+    notes: what a reader of its numbers must know.
     """
 
-    def __init__(self, root: Path, names: Sequence[str], targets: Iterable[int], classes: Sequence[str]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        names: Sequence[str],
+        targets: Iterable[int],
+        classes: Sequence[str],
+        notes: Sequence[str] = (),
+    ) -> None:
         self.root, self._folder = Path(root), str(root)
         # One array, not a million strings: workers share its memory, and pickles of it are small.
         width = max((len(os.fsencode(name)) for name in names), default=1)
         self._names = np.fromiter(map(os.fsencode, names), f"S{width}", len(names))
         self.targets = [int(label) for label in targets]
         self.classes = list(classes)
+        self.notes = tuple(notes)
 
     def __len__(self) -> int:
         return len(self.targets)

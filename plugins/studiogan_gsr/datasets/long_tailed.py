@@ -32,7 +32,7 @@ class View:
 
     Attributes: `dataset`; `indices` into it; `targets` and `class_counts` (in label order) of the chosen
     images; `classes` (names); `preprocessing` (None: as the host prepares images); `notes`, what a
-    reader of its numbers must know.
+    reader of its numbers must know, those of the data set below first.
     """
 
     def __init__(
@@ -47,7 +47,9 @@ class View:
         self.indices = list(indices)
         self.classes = list(classes)
         self.preprocessing = preprocessing
-        self.notes = tuple(notes)
+        below = getattr(dataset, "notes", ())
+        below = below if isinstance(below, list | tuple) else ()  # a stranger's attribute of that name
+        self.notes = tuple(dict.fromkeys([*map(str, below), *notes]))
         labels = labels_of(dataset)[np.asarray(self.indices, dtype=np.int64)]
         self.targets: list[int] = labels.tolist()
         self.class_counts: list[int] = np.bincount(labels, minlength=len(self.classes)).tolist()

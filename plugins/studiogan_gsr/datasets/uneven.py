@@ -114,7 +114,8 @@ def _by_size(
 
     def part(indices: list[int]) -> ImageFiles:
         chosen = [(found.where(i), rank[found.targets[i]]) for i in indices]
-        return ImageFiles(found.root, [path for path, _ in chosen], [label for _, label in chosen], classes)
+        names, labels = [path for path, _ in chosen], [label for _, label in chosen]
+        return ImageFiles(found.root, names, labels, classes, found.notes)
 
     options: dict[str, Any] = {"preprocessing": CROPPED}
     source = part(pool)

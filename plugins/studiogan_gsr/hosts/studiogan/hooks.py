@@ -30,6 +30,7 @@ import torch
 import yaml
 from filelock import FileLock
 
+from studiogan_gsr.datasets.folder import differences
 from studiogan_gsr.datasets.pack import check_unindexed, pack
 from studiogan_gsr.datasets.packed import Packed, open_packed, packed_path
 from studiogan_gsr.datasets.preprocessing import Prepared, Preprocessing
@@ -231,6 +232,7 @@ def _load_dataset(original: Callable[..., None], self: Any) -> None:
         original(self)
     elif found is None:
         original(self)
+        _say_left_out(self)
     else:
         size, resizer = self.gsr_preparation
         split = "train" if self.train else "reference"
@@ -240,6 +242,15 @@ def _load_dataset(original: Callable[..., None], self: Any) -> None:
     # The first training set that a rank opens is what it trains on; evaluation may open another.
     if self.train and _run.training_set is None:
         _run.training_set = self
+
+
+def _say_left_out(images: Any) -> None:
+    """Say what StudioGAN's own image folder counts otherwise than `Folder_LT`, and what both leave out."""
+    if not hasattr(images.data, "samples"):  # CIFAR
+        return
+    folder = Path(images.data.root)
+    for line in differences(folder.parent, folder.name, (path for path, _ in images.data.samples)):
+        _say(f"{images.data_name}: {line}")
 
 
 def _said(dataset: Any, resizer: str = "wo_resize") -> str:
