@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -246,19 +247,19 @@ def test_missing_cifar_that_cannot_be_downloaded_is_one_line_that_says_what_to_g
         assert part in text
 
 
-def write_folder(root: Path, **sizes: int) -> Path:
-    """One folder of PNG files a class."""
+def write_folder(root: Path, red: int | None = None, **sizes: int) -> Path:
+    """One folder of PNG files a class, no two equal, unless `red` is."""
     for name, size in sizes.items():
         (root / name).mkdir(parents=True)
         for i in range(size):
-            Image.new("RGB", (4, 4), (i, i, i)).save(root / name / f"{i}.png")
+            Image.new("RGB", (4, 4), (i if red is None else red, i, ord(name[0]))).save(root / name / f"{i}.png")
     return root
 
 
 @pytest.fixture
 def photos_root(tmp_path: Path) -> Path:
     write_folder(tmp_path / "train", cat=9, dog=9, eel=5)
-    write_folder(tmp_path / "valid", cat=2, dog=2, eel=2)
+    write_folder(tmp_path / "valid", red=200, cat=2, dog=2, eel=2)
     return tmp_path
 
 
@@ -299,6 +300,24 @@ def test_a_folders_reference_must_be_balanced_and_apart_from_its_training_images
         folder_lt(str(photos_root), "reference")
     (photos_root / "valid" / "dog").rename(photos_root / "valid" / "Dog")
     with pytest.raises(DataError, match=r"only one of them has Dog, dog"):
+        folder_lt(str(photos_root), "reference")
+
+
+def test_copies_of_training_images_are_no_reference(photos_root: Path) -> None:
+    copied = photos_root / "valid" / "dog" / "1.png"
+    shutil.copy(photos_root / "train" / "cat" / "4.png", copied)
+    with pytest.raises(
+        DataError, match=r"1 of 6 .* the first is valid/dog/1.png \(training: train/cat/4.png\); take them out of one"
+    ):
+        folder_lt(str(photos_root), "reference")
+    # Of the variant at hand: what it does not train on may be in the reference.
+    kept = folder_lt(str(photos_root), "train", 9)
+    chosen = {where(kept, i) for i in range(len(kept))}
+    other = next(f"train/eel/{i}.png" for i in range(5) if f"train/eel/{i}.png" not in chosen)
+    Image.new("RGB", (4, 4), (1, 99, 99)).save(photos_root / other)
+    shutil.copy(photos_root / other, copied)
+    assert folder_lt(str(photos_root), "reference", 9).class_counts == [2, 2, 2]
+    with pytest.raises(DataError, match="1 of 6 reference images are training images"):
         folder_lt(str(photos_root), "reference")
 
 

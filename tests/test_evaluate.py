@@ -228,9 +228,26 @@ def test_images_in_both_parts_or_not_those_of_the_run_are_refused(
     again.unlink()
     again.hardlink_to(chosen)
     told = error_of(capsys, str(tmp_path / "run"), *options)
-    assert told == "studiogan-gsr: My_Digits: 1 reference images are training images, too"
+    names = f"{again.relative_to(data)} (training: {chosen.relative_to(data)})"
+    assert told == (
+        f"studiogan-gsr: My_Digits: 1 of 40 reference images are training images, the first is {names}; "
+        "take them out of one of the two"
+    )
     again.unlink()
+    shutil.copy(chosen, again)  # another file of equal bytes
+    assert error_of(capsys, str(tmp_path / "run"), *options) == told
+    evaluated(tmp_path / "run", "--split", "train")
+    assert "The real images are the training images (--split train)" in capsys.readouterr().out
     again.write_bytes(kept)
+    extra = data / "valid" / "3" / "extra.png"
+    Image.new("RGB", (32, 32), "red").save(extra)
+    found = evaluated(tmp_path / "run")
+    note = (
+        "the reference is not balanced: class 0 has 4 images, class 3 has 5; numbers over all classes weigh them so"
+    )
+    assert found["reference_notes"] == [note]
+    assert f"Real images: {note}." in capsys.readouterr().out
+    extra.unlink()
     (data / "valid" / "3").rename(data / "valid" / "zz")
     told = error_of(capsys, str(tmp_path / "run"), *options)
     assert "found the class 3 to train on where the reference has 4" in told
@@ -579,4 +596,4 @@ def test_a_folder_without_reference_images_of_a_class_is_refused(
     for path in (data / "valid" / "4").iterdir():
         path.unlink()
     told = error_of(capsys, str(tmp_path / "run"), "--backbone", "pixels")
-    assert "needs valid/, with one folder of images a class; in valid/: Found no valid file for the classes 4" in told
+    assert "needs valid/, with one folder of images a class; in valid/: no image of 4 (the folders are empty)" in told

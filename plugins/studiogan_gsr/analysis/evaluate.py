@@ -132,6 +132,7 @@ def evaluate(path: Path, options: Options) -> dict[str, Any]:
         "class_names": dataset.classes,
         "training_images": train_counts,
         "reference_images": reference_counts,
+        "reference_notes": list(dataset.notes),
         "features": real.sample.features.shape[1],
         **summarise(repeats),
     }
@@ -280,6 +281,13 @@ def _table(result: dict[str, Any]) -> list[str]:
         lines.append(
             f"Of more than {MOST:,} images, so many are compared in pairs ({kernel}, precision to diversity)."
         )
+    if result["protocol"]["reference"]["split"] == "train":
+        lines.append(
+            "The real images are the training images (--split train): a generator that copies them scores best."
+        )
+    lines += [f"Real images: {note}." for note in result["reference_notes"]]
+    if result["groups"] and len(set(counts)) == 1 and len(counts) > 1:
+        lines.append("All classes have equally many training images: head, middle and tail only follow the labels.")
     few = min(n for n in result["reference_images"] if n) if any(result["reference_images"]) else 0
     if few < result["features"]:
         lines.append(

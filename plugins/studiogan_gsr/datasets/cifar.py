@@ -48,6 +48,7 @@ def _cifar(
     reference = Whole(source, source.classes)
     # The archive's other part, and balanced: torchvision has checked its digest.
     check_balanced(reference, f"{cifar.__name__}_LT")
+    reference.published_split = True
     return reference
 
 

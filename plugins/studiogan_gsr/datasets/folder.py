@@ -42,7 +42,7 @@ def folder_lt(
     if split == "train":
         return train
     reference = class_folders(Path(root), "valid", layout)
-    return checked_reference(train, Whole(reference, reference.classes), "Folder_LT")
+    return checked_reference(train, Whole(reference, reference.classes), "Folder_LT", published=False)
 
 
 def class_folders(root: Path, folder: str, layout: str) -> ImageFiles:

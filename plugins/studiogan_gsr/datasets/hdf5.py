@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from studiogan_gsr.datasets.images import check_balanced, listing
 from studiogan_gsr.datasets.long_tailed import LongTailed, View, Whole, check_variant
+from studiogan_gsr.datasets.overlap import shared_pixels
 from studiogan_gsr.datasets.packed import Packed
 from studiogan_gsr.errors import DataError
 
@@ -37,6 +36,7 @@ def hdf5_lt(
     if split == "reference":
         check_balanced(view, "HDF5_LT")
         _check_apart(_open(Path(root), "train"), source)
+        view.checked = True
     return view
 
 
@@ -51,19 +51,9 @@ def _open(root: Path, split: str) -> Packed:
 
 def _check_apart(train: Packed, reference: Packed) -> None:
     """DataError where images are, byte for byte, in both files: they have no names to compare."""
-    middle = train.read_pixels(0).shape[0] // 2
-    # A row of pixels first: of a million images, that is little to read.
-    rows: dict[bytes, list[int]] = {}
-    for i in range(len(train)):
-        rows.setdefault(train.read_pixels(i)[middle].tobytes(), []).append(i)
-    shared = []
-    for i in range(len(reference)):
-        image = reference.read_pixels(i)
-        alike = rows.get(image[middle].tobytes(), []) if len(image) > middle else []
-        if any(np.array_equal(image, train.read_pixels(other)) for other in alike):
-            shared.append(i)
+    shared = shared_pixels(train, reference)
     if shared:
         raise DataError(
             f"HDF5_LT: {len(shared)} of {len(reference)} images of {reference.path} are in {train.path} too, first "
-            f"image {shared[0]}; take them out of one of the two"
+            f"image {shared[0][0]}; take them out of one of the two"
         )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,24 +46,19 @@ def where(dataset: Any, index: int) -> str:
 
 def identities(dataset: Any) -> list[Hashable]:
     """One for each image, equal for two places of the same image: links to a file included."""
-    return _for_each(dataset, _identity)
+    return for_each(partial(_identity, dataset), range(len(dataset.targets)))
 
 
-def _for_each(dataset: Any, ask: Callable[[Any, int], T]) -> list[T]:
-    """What `ask` says of each image, in order; asked of many at a time where answers are slow."""
-
-    def some(part: range) -> list[T]:
-        return [ask(dataset, i) for i in part]
-
-    number = len(dataset.targets)
+def for_each(ask: Callable[[int], T], places: Sequence[int]) -> list[T]:
+    """Return what `ask` says of each place, in order; asked of many at a time where answers are slow."""
     start = time.perf_counter()
-    first = some(range(min(number, _FIRST)))
+    first = [ask(i) for i in places[:_FIRST]]
     seconds = time.perf_counter() - start
-    rest = range(len(first), number)
+    rest = places[len(first) :]
     if seconds < _SLOW * len(first):  # threads would only take turns
-        return first + some(rest)
+        return first + [ask(i) for i in rest]
     with ThreadPoolExecutor(_THREADS) as threads:
-        parts = list(threads.map(some, (rest[k::_THREADS] for k in range(_THREADS))))
+        parts = list(threads.map(lambda part: [ask(i) for i in part], (rest[k::_THREADS] for k in range(_THREADS))))
     return first + [parts[i % _THREADS][i // _THREADS] for i in range(len(rest))]
 
 
@@ -96,7 +92,7 @@ def content_digests(dataset: Any, images_sha256: str) -> tuple[str, str]:
     same for copies; the second, of the times of the files' last change too, is for one place and a short time.
     """
     portable, times = hashlib.sha256(images_sha256.encode()), hashlib.sha256()
-    for i, stamp in enumerate(_for_each(dataset, _stamp)):
+    for i, stamp in enumerate(for_each(partial(_stamp, dataset), range(len(dataset.targets)))):
         source, index = source_of(dataset, i)
         if stamp is not None:
             portable.update(stamp[0].to_bytes(8, "little"))

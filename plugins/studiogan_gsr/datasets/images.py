@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from studiogan_gsr.datasets.identity import identities, where
+from studiogan_gsr.datasets.identity import file_of, identities, source_of, where
+from studiogan_gsr.datasets.labels import class_counts_of
 from studiogan_gsr.datasets.long_tailed import View
+from studiogan_gsr.datasets.overlap import has_files, shared_files, shared_images
+from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import DataError, near_miss, reason
 
 
@@ -86,9 +89,14 @@ def first_existing(root: Path, candidates: Sequence[str], what: str, get: str) -
     raise DataError(f"{what} is missing: {root.resolve()} needs {wanted}; found: {listing(root)}{hint}; {get}")
 
 
-def checked_reference(train: View, reference: View, name: str) -> View:
-    """The reference, where it is balanced and shares classes and no image with the training images.
+# StudioGAN's own sets that are two parts of one published archive.
+_PUBLISHED = ("CIFAR10", "CIFAR100")
 
+
+def checked_reference(train: View, reference: View, name: str, published: bool = True) -> View:
+    """Return the reference, where it is balanced and shares classes and no image with the training images.
+
+    published: others chose the two; copies of training images are then counted in its notes, and no error.
     Raises DataError where not, with the first class or image that is at fault.
     """
     if train.classes != reference.classes:
@@ -99,27 +107,89 @@ def checked_reference(train: View, reference: View, name: str) -> View:
         )
     check_balanced(reference, name)
     try:
-        trained = set(identities(train))
-        shared = [i for i, image in enumerate(identities(reference)) if image in trained]
+        trained = {image: i for i, image in enumerate(identities(train))}
+        same = [(i, trained[image]) for i, image in enumerate(identities(reference)) if image in trained]
+        copied = shared_files(train, reference) if has_files(train) and has_files(reference) else []
     except OSError as error:
         raise DataError(f"{name}: an image cannot be found: {reason(error)}") from error
-    if shared:
-        raise DataError(
-            f"{name}: {len(shared)} of {len(reference)} reference images are training images, the first is "
-            f"{where(reference, shared[0])}; take them out of one of the two"
-        )
+    if shared := same or ([] if published else copied):
+        raise DataError(f"{name}: {_told(train, reference, shared)}; take them out of one of the two")
+    if copied:
+        reference.notes = (*reference.notes, f"{_told(train, reference, copied)}, as published")
+    reference.checked = True
     return reference
+
+
+def check_reference(train: Any, reference: Any, name: str, plugin: bool) -> list[str]:
+    """Check that a reference is balanced and shares no image with the training images; for hosts, of every data set.
+
+    A set that this package has checked passes.  Otherwise: train is None where training images are not available,
+    and only balance is checked.  plugin: whether a plug-in has made the set, which promises a balanced reference;
+    a user's own folder need not be balanced.  A set with `published_split` true has its faults counted, not refused.
+    Returns, in lines, what a reader of numbers against this reference must know.  Raises DataError.
+    """
+    if is_checked(reference):
+        return []
+    below = reference.dataset if isinstance(reference, Prepared) else reference
+    published = name in _PUBLISHED if not plugin else getattr(below, "published_split", False) is True
+    remedy = "; a data set that is meant so has published_split = True, and then this is a note" if plugin else ""
+    notes = []
+    if unbalanced := _unbalanced(below):
+        if plugin and not published:
+            raise DataError(f"{name}: {unbalanced}; give all classes {min(class_counts_of(below))}{remedy}")
+        notes.append(f"{unbalanced}; numbers over all classes weigh them so")
+    if train is None:
+        return notes
+    try:
+        shared, compared = shared_images(train, reference)
+    except OSError as error:
+        raise DataError(f"{name}: an image cannot be read: {reason(error)}") from error
+    if compared < len(train):
+        notes.append(f"the reference was compared with {compared:,} of {len(train):,} training images")
+    if shared and not published:
+        raise DataError(f"{name}: {_told(train, reference, shared)}; take them out of one of the two{remedy}")
+    return [*notes, *([_told(train, reference, shared)] if shared else [])]
+
+
+def is_checked(reference: Any) -> bool:
+    """Return whether this package has compared a reference with its training images when it opened it."""
+    below = reference.dataset if isinstance(reference, Prepared) else reference
+    return isinstance(below, View) and below.checked
+
+
+def _told(train: Any, reference: Any, shared: Sequence[tuple[int, int]]) -> str:
+    train, reference = (side.dataset if isinstance(side, Prepared) else side for side in (train, reference))
+    (one, other), *_ = shared
+    return (
+        f"{len(shared)} of {len(reference)} reference images are training images, the first is "
+        f"{_called(reference, one)} (training: {_called(train, other)})"
+    )
+
+
+def _called(dataset: Any, index: int) -> str:
+    """An image's path as its data set says it, else that of its file, else its index."""
+    source, at = source_of(dataset, index)
+    file = None if callable(getattr(source, "where", None)) else file_of(source, at)
+    return where(source, at) if file is None else str(file)
+
+
+def _unbalanced(reference: Any) -> str:
+    """The rarest and the most frequent class of a reference; nothing of one that is balanced."""
+    counts = class_counts_of(reference)
+    classes = getattr(reference, "classes", range(len(counts)))
+    fewest, most = min(counts), max(counts)
+    few, many = counts.index(fewest), counts.index(most)
+    if fewest == most:
+        return ""
+    return (
+        f"the reference is not balanced: class {classes[few]} has {fewest} images, class {classes[many]} has {most}"
+    )
 
 
 def check_balanced(reference: View, name: str) -> None:
     """DataError where a reference has more images of one class than of another."""
-    fewest, most = min(reference.class_counts), max(reference.class_counts)
-    if fewest != most:
-        few, many = reference.class_counts.index(fewest), reference.class_counts.index(most)
-        raise DataError(
-            f"{name}: the reference is not balanced: class {reference.classes[few]} has {fewest} images, class "
-            f"{reference.classes[many]} has {most}; give all classes {fewest}"
-        )
+    if unbalanced := _unbalanced(reference):
+        raise DataError(f"{name}: {unbalanced}; give all classes {min(reference.class_counts)}")
 
 
 def balanced(dataset: Any) -> list[int]:

@@ -1,4 +1,4 @@
-"""The labels of any data set, and how many images each class has."""
+"""The labels of any data set, how many images each class has, and what the data set notes."""
 
 from __future__ import annotations
 
@@ -29,3 +29,9 @@ def class_counts_of(dataset: Any) -> list[int]:
     """Images of each class, in label order: as the data set says, or counted."""
     counts = getattr(dataset, "class_counts", None)
     return np.bincount(labels_of(dataset)).tolist() if counts is None else [int(count) for count in counts]
+
+
+def notes_of(dataset: Any) -> tuple[str, ...]:
+    """Return what a data set says that a reader of its numbers must know."""
+    notes = getattr(dataset, "notes", ())
+    return tuple(map(str, notes)) if isinstance(notes, list | tuple) else ()  # a stranger's attribute may be anything

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from studiogan_gsr.datasets.counts import long_tailed_counts, long_tailed_indices, shot_groups
-from studiogan_gsr.datasets.labels import labels_of
+from studiogan_gsr.datasets.labels import labels_of, notes_of
 from studiogan_gsr.datasets.preprocessing import Preprocessing
 from studiogan_gsr.errors import OptionError
 
@@ -33,7 +33,12 @@ class View:
     Attributes: `dataset`; `indices` into it; `targets` and `class_counts` (in label order) of the chosen
     images; `classes` (names); `preprocessing` (None: as the host prepares images); `notes`, what a
     reader of its numbers must know, those of the data set below first.
+    Of a reference: `published_split`, whether others chose it, so that its faults are counted and not refused;
+    `checked`, whether it was compared with its training images.
     """
+
+    published_split = False
+    checked = False
 
     def __init__(
         self,
@@ -47,9 +52,7 @@ class View:
         self.indices = list(indices)
         self.classes = list(classes)
         self.preprocessing = preprocessing
-        below = getattr(dataset, "notes", ())
-        below = below if isinstance(below, list | tuple) else ()  # a stranger's attribute of that name
-        self.notes = tuple(dict.fromkeys([*map(str, below), *notes]))
+        self.notes = tuple(dict.fromkeys([*notes_of(dataset), *notes]))
         labels = labels_of(dataset)[np.asarray(self.indices, dtype=np.int64)]
         self.targets: list[int] = labels.tolist()
         self.class_counts: list[int] = np.bincount(labels, minlength=len(self.classes)).tolist()

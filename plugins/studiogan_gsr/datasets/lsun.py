@@ -44,7 +44,9 @@ def lsun_lt(
         return checked_reference(train, View(source, chosen, SCENES, SQUASHED), "LSUN_LT")
     shared = sum(min(count, REFERENCE) for count in train.class_counts)
     note = f"{shared:,} of the {len(chosen):,} reference images are training images (the authors' reference)"
-    return View(source, chosen, SCENES, SQUASHED, [note])
+    reference = View(source, chosen, SCENES, SQUASHED, [note])
+    reference.checked = True
+    return reference
 
 
 class Scenes:

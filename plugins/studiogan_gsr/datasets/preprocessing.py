@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from studiogan_gsr.datasets.identity import file_of, where
-from studiogan_gsr.datasets.labels import class_counts_of
+from studiogan_gsr.datasets.labels import class_counts_of, notes_of
 from studiogan_gsr.errors import DamagedImage, DataError, reason
 
 # StudioGAN's names for Pillow's filters; "wo_resize": none.
@@ -73,7 +73,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 class Prepared:
     """A data set's images at one size: map-style, (RGB PIL image of size x size, int label).
 
-    Attributes: `targets`, `class_counts` and `classes`, as a plug-in's data set has them.
+    Attributes: `targets`, `class_counts`, `classes` and `notes`, as a plug-in's data set has them.
 
     dataset: gives PIL images; its own `preprocessing` is used where it has one, else StudioGAN's.
     resizer: the user's; anything but "wo_resize" replaces the data set's own.
@@ -90,6 +90,7 @@ class Prepared:
         self.targets = [int(label) for label in dataset.targets]
         self.class_counts = class_counts_of(dataset)
         self.classes = [str(c) for c in getattr(dataset, "classes", range(len(self.class_counts)))]
+        self.notes: tuple[str, ...] = notes_of(dataset)
 
     def __len__(self) -> int:
         return len(self.targets)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from studiogan_gsr.datasets.identity import digest
-from studiogan_gsr.datasets.labels import class_counts_of
+from studiogan_gsr.datasets.labels import class_counts_of, notes_of
 from studiogan_gsr.datasets.preprocessing import preprocessing_of
 
 
@@ -20,5 +20,5 @@ def describe(dataset: Any, resizer: str = "wo_resize") -> dict[str, Any]:
         "tail_class": classes[counts.index(min(counts))],
         "images_sha256": digest(dataset),
         "preprocessing": preprocessing_of(dataset, resizer).record(),
-        "notes": list(getattr(dataset, "notes", ())),
+        "notes": list(notes_of(dataset)),
     }

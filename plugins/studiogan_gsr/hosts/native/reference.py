@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from studiogan_gsr.datasets.identity import content_digests, digest, file_of, identities, source_of
+from studiogan_gsr.datasets.identity import content_digests, digest, file_of, source_of
+from studiogan_gsr.datasets.images import check_reference
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import DataError, WeightsError
 from studiogan_gsr.evaluation.backbones import Backbone
@@ -21,7 +22,7 @@ from studiogan_gsr.evaluation.features import Sample, extract
 from studiogan_gsr.evaluation.perceptual import Album
 from studiogan_gsr.hosts.native.data import open_images
 from studiogan_gsr.progress import console
-from studiogan_gsr.registry import find_backbone, make_backbone
+from studiogan_gsr.registry import find_backbone, find_dataset, make_backbone
 
 DEFAULT = "inception"
 OFFLINE = "effnetlite0"
@@ -66,15 +67,17 @@ def choose_backbone(name: str | None, device: torch.device) -> tuple[str, Backbo
 def open_reference(trained_on: Prepared, root: str, resizer: str) -> Prepared:
     """The reference images of a data set, prepared as those that were trained on.
 
-    Raises DataError where they are missing, share an image with the training images, or have other classes.
+    `notes` of it: what a reader of numbers against it must know.
+    Raises DataError where they are missing, share an image with the training images, have other classes, or,
+    of a plug-in's set, are not balanced.
     """
     reference = open_images(trained_on.name, root, "reference")
     prepared = Prepared(reference, trained_on.name, trained_on.size, resizer)
     for one, other in zip_longest(trained_on.classes, prepared.classes):
         if one != other:
             raise DataError(f"{prepared.name}: found the class {one} to train on where the reference has {other}")
-    if shared := _files(trained_on.dataset) & _files(reference):
-        raise DataError(f"{prepared.name}: {len(shared)} reference images are training images, too")
+    found = check_reference(trained_on, prepared, prepared.name, find_dataset(prepared.name) is not None)
+    prepared.notes = (*prepared.notes, *found)
     return prepared
 
 
@@ -101,11 +104,6 @@ def measure_real(dataset: Prepared, split: str, backbone: Backbone, device: torc
         raise DataError(f"{dataset.name}: {len(places)} of {len(dataset)} images are of {split}, too few{hint}")
     record = {"split": split, "images": len(places), "name": dataset.name, **images, "content_sha256": content}
     return Real(sample.rows(places), dataset, places, key, record)
-
-
-def _files(dataset: Any) -> set[Any]:
-    """What tells the files of a data set apart, links to one file alike; nothing for sets without files."""
-    return {identity for identity in identities(dataset) if isinstance(identity, tuple)}
 
 
 def _content(dataset: Prepared, names: str) -> tuple[str, str]:

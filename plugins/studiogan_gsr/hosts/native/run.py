@@ -226,6 +226,8 @@ class _Run:
         if start.evaluate < 2:
             raise RequestError(f"--evaluate: found {start.evaluate}; allowed: an integer, 2 or more")
         reference = open_reference(self.data.pixels.images, self.options.data, start.resizer)
+        for note in reference.notes:
+            self._say(f"reference: {note}")
         how = (start.evaluate, start.select_on, start.backbone, noise_of(start.seed), self.device)
         return Selection(self.out, self.configuration, self.counts, reference, *how)
 

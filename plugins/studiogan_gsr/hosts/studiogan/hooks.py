@@ -30,7 +30,8 @@ import torch
 import yaml
 from filelock import FileLock
 
-from studiogan_gsr.datasets.folder import differences
+from studiogan_gsr.datasets.folder import class_folders, differences
+from studiogan_gsr.datasets.images import check_reference, is_checked
 from studiogan_gsr.datasets.pack import check_unindexed, pack
 from studiogan_gsr.datasets.packed import Packed, open_packed, packed_path
 from studiogan_gsr.datasets.preprocessing import Prepared, Preprocessing
@@ -59,7 +60,7 @@ from studiogan_gsr.hosts.regularization import (
 from studiogan_gsr.hosts.studiogan.checkout import OTHER, Checkout, surface
 from studiogan_gsr.hosts.studiogan.configuration import check_size, check_values, check_whole, contradiction
 from studiogan_gsr.machine import device_name, versions
-from studiogan_gsr.registry import find_dataset, find_regularizer, make_dataset
+from studiogan_gsr.registry import LoadedPlugin, find_dataset, find_regularizer, make_dataset
 from studiogan_gsr.settings import (
     SECTION,
     RegularizerSettings,
@@ -239,9 +240,26 @@ def _load_dataset(original: Callable[..., None], self: Any) -> None:
         dataset = make_dataset(found[0], self.data_dir, split, found[1])
         _say(f"{name}, {split}: {_said(dataset, resizer)}")
         self.data = dataset if size is None else Prepared(dataset, name, size, resizer)
+    if not self.train:
+        _check_reference(self, found)
     # The first training set that a rank opens is what it trains on; evaluation may open another.
     if self.train and _run.training_set is None:
         _run.training_set = self
+
+
+def _check_reference(images: Any, found: tuple[LoadedPlugin, dict[str, Any]] | None) -> None:
+    """Refuse reference images that are training images, or, of a plug-in, not balanced; say what else there is."""
+    if is_checked(images.data):
+        return
+    training, train = _run.training_set, None
+    if training is not None and training.hdf5_path is None:
+        train = training.data
+    elif found is not None:
+        train = make_dataset(found[0], images.data_dir, "train", found[1])
+    elif hasattr(images.data, "samples") and (Path(images.data_dir) / "train").is_dir():
+        train = class_folders(Path(images.data_dir), "train", str(images.data_name))
+    for note in check_reference(train, images.data, str(images.data_name), plugin=found is not None):
+        _say(f"{images.data_name}, reference: {note}")
 
 
 def _say_left_out(images: Any) -> None:

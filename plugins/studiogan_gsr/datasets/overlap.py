@@ -1,0 +1,141 @@
+"""Which images of a reference are training images, too."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from studiogan_gsr.datasets.identity import file_of, for_each
+from studiogan_gsr.datasets.preprocessing import Prepared, to_rgb
+from studiogan_gsr.errors import DamagedImage
+from studiogan_gsr.progress import track
+
+# Of training images that have to be decoded to be compared, so many are, from first to last.
+MOST_DECODED = 50_000
+_BLOCK = 4096  # bytes of a file that tell most files of equal size apart
+
+Pairs = list[tuple[int, int]]
+Look = Callable[[Any, int], Hashable]
+
+
+def shared_images(train: Any, reference: Any) -> tuple[Pairs, int]:
+    """Return (reference index, training index) of each reference image that is a training image, and how many
+    training images were compared.
+
+    Files are compared with files, by their bytes; where a side has none, pixels are.  Where training images have
+    to be decoded for that, MOST_DECODED of them are compared, from first to last.
+    train, reference: map-style data sets of PIL images, or `Prepared`.
+    """
+    if has_files(train) and has_files(reference):
+        return shared_files(train, reference), len(train)
+    places = np.arange(len(train))
+    if not _has_pixels(train) and len(places) > MOST_DECODED:
+        places = np.linspace(0, len(train) - 1, MOST_DECODED).astype(int)
+    return shared_pixels(train, reference, places.tolist()), len(places)
+
+
+def has_files(dataset: Any) -> bool:
+    """Return whether images are files, as far as the first and the last tell."""
+    below = _below(dataset)
+    return all(file_of(below, index) is not None for index in (0, len(dataset) - 1))
+
+
+def shared_files(train: Any, reference: Any) -> Pairs:
+    """Return the pairs of equal files, links and copies alike, of two data sets that have files.
+
+    Only files of equal size are read, and most of these in one block.  Raises OSError.
+    """
+    return _equal(
+        _below(train), _below(reference), range(len(train)), (_size, _middle_block, _whole_file), threads=True
+    )
+
+
+def shared_pixels(train: Any, reference: Any, places: Sequence[int] | None = None) -> Pairs:
+    """Return the pairs of images of equal pixels; places: the training images to compare, None: all."""
+    places = range(len(train)) if places is None else places
+    # Copies: what is read here is no reading of the run's.
+    return _equal(copy.copy(train), copy.copy(reference), places, (_middle_row, _all_pixels), threads=False)
+
+
+def _equal(train: Any, reference: Any, places: Sequence[int], looks: Sequence[Look], threads: bool) -> Pairs:
+    """Pairs that are equal in every look; each look is taken of those alone that were equal so far."""
+    ours: dict[int, tuple[Hashable, ...]] = dict.fromkeys(range(len(reference)), ())
+    theirs: dict[int, tuple[Hashable, ...]] = dict.fromkeys(places, ())
+    for look in looks:
+        ours, theirs = _looked(reference, ours, look, threads), _looked(train, theirs, look, threads)
+        common = set(ours.values()) & set(theirs.values())
+        ours, theirs = ({i: key for i, key in keys.items() if key in common} for keys in (ours, theirs))
+    first = {key: i for i, key in sorted(theirs.items(), reverse=True)}
+    return [(i, first[key]) for i, key in ours.items()]
+
+
+def _looked(
+    dataset: Any, keys: dict[int, tuple[Hashable, ...]], look: Look, threads: bool
+) -> dict[int, tuple[Hashable, ...]]:
+    places = list(keys)
+    if threads:
+        found = for_each(lambda i: look(dataset, i), places)
+    else:  # a stranger's data set may not bear threads
+        shown = track(places, "comparing reference and training images", len(places))
+        found = [look(dataset, i) for i in shown]
+    return {i: (*keys[i], key) for i, key in zip(places, found, strict=True)}
+
+
+def _below(dataset: Any) -> Any:
+    return dataset.dataset if isinstance(dataset, Prepared) else dataset
+
+
+def _size(dataset: Any, index: int) -> int:
+    return _file(dataset, index).stat().st_size  # type: ignore[no-any-return]
+
+
+def _middle_block(dataset: Any, index: int) -> bytes:
+    file = _file(dataset, index)
+    with file.open("rb") as opened:
+        opened.seek(max(0, file.stat().st_size - _BLOCK) // 2)
+        return hashlib.blake2b(opened.read(_BLOCK), digest_size=16).digest()
+
+
+def _whole_file(dataset: Any, index: int) -> bytes:
+    return hashlib.blake2b(_file(dataset, index).read_bytes(), digest_size=32).digest()
+
+
+def _file(dataset: Any, index: int) -> Any:
+    file = file_of(dataset, index)
+    if file is None:
+        raise FileNotFoundError(f"image {index} has no file, and others of its data set have")
+    return file
+
+
+def _has_pixels(dataset: Any) -> bool:
+    """Return whether pixels are there without decoding."""
+    read = getattr(_below(dataset), "read_pixels", None)
+    return callable(read) and read(0) is not None
+
+
+def _middle_row(dataset: Any, index: int) -> Hashable:
+    pixels = _pixels(dataset, index)
+    if pixels is None:
+        return "unreadable", id(dataset), index
+    return pixels.shape, hashlib.blake2b(pixels[len(pixels) // 2].tobytes(), digest_size=16).digest()
+
+
+def _all_pixels(dataset: Any, index: int) -> bytes:
+    pixels = _pixels(dataset, index)
+    return b"" if pixels is None else hashlib.blake2b(pixels.tobytes(), digest_size=32).digest()
+
+
+def _pixels(dataset: Any, index: int) -> npt.NDArray[np.uint8] | None:
+    """uint8 (H, W, 3); None for a damaged image, which is nobody's copy."""
+    try:
+        if isinstance(dataset, Prepared):
+            return dataset.read(index)[0]
+        pixels = dataset.read_pixels(index) if hasattr(dataset, "read_pixels") else None
+        return np.asarray(to_rgb(dataset[index][0])) if pixels is None else pixels
+    except DamagedImage:
+        return None
