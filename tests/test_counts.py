@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studiogan_gsr import long_tailed_counts, long_tailed_indices
+from studiogan_gsr.datasets.counts import frequency_thirds
 from studiogan_gsr.errors import OptionError
+from studiogan_gsr.evaluation.measure import groups
 
 CIFAR10_TARGETS = np.random.RandomState(1).permutation(np.repeat(np.arange(10), 5000))
 
@@ -168,3 +170,11 @@ def test_impossible_choices_are_refused_with_what_was_found(
 def test_a_class_with_too_few_images_is_named() -> None:
     with pytest.raises(OptionError, match="found 2; allowed: at most 1, the images of class 1"):
         long_tailed_indices([0, 0, 1], [2, 2])
+
+
+def test_of_two_classes_the_rarer_is_the_tail() -> None:
+    assert frequency_thirds([5, 9]) == {"head": [1], "middle": [], "tail": [0]}
+    assert frequency_thirds([7]) == {"head": [0], "middle": [], "tail": []}
+    assert frequency_thirds([5, 9, 7]) == {"head": [1], "middle": [2], "tail": [0]}
+    assert frequency_thirds([5, 9, 7, 1]) == {"head": [1, 2], "middle": [0], "tail": [3]}
+    assert set(groups([5, 9])) == {"few", "head", "tail"}

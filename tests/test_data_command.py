@@ -20,7 +20,8 @@ from studiogan_gsr.datasets.hdf5 import hdf5_lt
 from studiogan_gsr.datasets.identity import digest
 from studiogan_gsr.datasets.packed import Packed, open_packed
 from studiogan_gsr.datasets.preprocessing import RESIZERS as ALL_RESIZERS
-from studiogan_gsr.errors import DataError
+from studiogan_gsr.errors import DataError, OptionError
+from studiogan_gsr.hosts.native import data
 from studiogan_gsr.hosts.native.data import InMemory, Streamed, open_training_set
 from studiogan_gsr.shipped import shipped_configuration
 
@@ -110,6 +111,65 @@ def test_damaged_and_rotated_images_are_counted(tmp_path: Path, capsys: pytest.C
     assert "\n  23 damaged images were left out\n" in out
     assert out.count("cannot be read") == 20
     assert "and 3 more; all are in the file's index" in out
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> Path:
+    """Two classes of 32 x 32, half of the images transparent, and a long one."""
+    for label in "ab":
+        (tmp_path / "odd" / "train" / label).mkdir(parents=True)
+        for i in range(6):
+            image = Image.new("RGBA", (32, 32), (i, 9, 9, 255 * (i % 2)))
+            image.save(tmp_path / "odd" / "train" / label / f"{i}.png")
+    Image.new("RGB", (32, 128)).save(tmp_path / "odd" / "train" / "a" / "1.png")
+    return tmp_path / "odd"
+
+
+@pytest.mark.parametrize("way", ["in_memory", "streamed", "packed"])
+def test_a_run_says_which_images_look_otherwise_than_they_are_used(
+    odd: Path, way: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clear = "6 images have transparent pixels; the colours hidden there are used, as in torchvision"
+    long = "1 images are at least twice as long as wide; half or more of each is cropped away"
+    if way == "packed":
+        assert main(["data", "prepare", "Folder_LT", "--data", str(odd), "--size", "32", "--workers", "2"]) == 0
+        assert f"\n  {clear}\n  {long}\n" in capsys.readouterr().out
+        found = Packed(odd / "Folder_LT_32_wo_resize_train.hdf5")
+        assert found.notes == (clear, long)
+        assert found.index is not None
+        assert (found.index.rotated, found.index.transparent, found.index.elongated) == (0, 6, 1)
+        shutil.rmtree(odd / "train")
+    sections = yaml.safe_load(shipped_configuration("CIFAR10_LT/SNGAN-gSR").read_text())
+    sections["DATA"] |= {"name": "Folder_LT", "num_classes": 2}
+    sections["MODEL"] |= {"g_conv_dim": 8, "d_conv_dim": 8}
+    sections["OPTIMIZATION"]["batch_size"] = 4
+    configuration = odd / "narrow.yaml"
+    configuration.write_text(yaml.safe_dump(sections))
+    command = ["train", str(configuration), "--data", str(odd), "--out", str(odd / "run"), "--steps", "1"]
+    assert main([*command, *(["--stream"] if way == "streamed" else [])]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count(clear) == printed.count(long) == 1
+    assert json.loads((odd / "run" / "run.json").read_text())["data"]["notes"] == [clear, long]
+    log = json.loads((odd / "run" / "log.jsonl").read_text().splitlines()[0])
+    assert {key for key in log if "norm_" in key} == {"gsr/norm_head", "gsr/norm_tail"}
+
+
+def test_workers_counts_reach_the_run(odd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(data, "_WORTH_WORKERS", 1)
+    pixels = open_training_set("Folder_LT", str(odd), 2, 32, "wo_resize").pixels
+    assert InMemory(pixels, torch.device("cpu"), 2).notes == InMemory(pixels, torch.device("cpu"), 0).notes != []
+
+
+def test_show_says_what_is_cropped_and_that_a_set_is_balanced(odd: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "show", "Folder_LT", "--data", str(odd), "--out", str(odd / "page")]) == 0
+    printed = capsys.readouterr().out
+    assert "\nhead and tail: none, each class has 6 images\n" in printed
+    assert "\nnote: 1 images are at least twice as long as wide; half or more of each is cropped away\n" in printed
+    (odd / "train" / "b" / "5.png").unlink()
+    assert main(["data", "show", "Folder_LT", "--data", str(odd), "--out", str(odd / "page")]) == 0
+    assert "\nhead and tail: a; b\n" in capsys.readouterr().out
 
 
 # Packed files in the native host
@@ -213,6 +273,20 @@ def test_a_file_of_another_size_than_the_networks_is_told(
     assert main(["data", "prepare", "HDF5_LT", "--data", str(files), "--size", "16"]) == 2
     assert "DATA.img_size: found 16; image 0 of HDF5_LT (train.hdf5/0) is 8 x 8 pixels" in capsys.readouterr().err
     assert main(["data", "prepare", "HDF5_LT", "--data", str(files), "--size", "16", "--resizer", "lanczos"]) == 0
+
+
+@pytest.mark.parametrize(("first", "kind"), [(0, np.float32), (1, np.int64)])
+def test_labels_as_floats_are_taken_and_labels_from_1_are_named(files: Path, first: int, kind: type) -> None:
+    with h5py.File(files / "train.hdf5", "r+") as file:
+        labels = file["labels"][:]
+        del file["labels"]
+        file["labels"] = (labels + first).astype(kind)
+    if not first:
+        assert hdf5_lt(str(files), "train", ratio=4).class_counts == [16, 8, 4]
+        return
+    for ratio in (None, 4):
+        with pytest.raises(OptionError, match="the labels begin at 1: subtract 1 from each"):
+            hdf5_lt(str(files), "train", ratio)
 
 
 def test_the_digest_of_a_file_is_of_its_images(files: Path) -> None:

@@ -24,6 +24,8 @@ from studiogan_gsr.datasets.cifar import cifar10_lt, cifar100_lt
 from studiogan_gsr.datasets.counts import shot_groups
 from studiogan_gsr.datasets.folder import folder_lt
 from studiogan_gsr.datasets.identity import digest, file_of, where
+from studiogan_gsr.datasets.labels import class_counts_of
+from studiogan_gsr.datasets.lists import read_list
 from studiogan_gsr.datasets.long_tailed import Whole
 from studiogan_gsr.datasets.names import parse_variant, variant_name
 from studiogan_gsr.datasets.preprocessing import to_rgb
@@ -131,6 +133,8 @@ def test_labels_are_found_under_the_names_that_torchvision_has_for_them(attribut
         (SimpleNamespace(targets=[]), "at least 2: one class has no tail"),
         (SimpleNamespace(targets=[0, 0, 0]), "num_classes: found 1"),
         (SimpleNamespace(targets=[-1, 0, 1]), r"targets: found \[-1, 0, 1\]"),
+        (SimpleNamespace(targets=[1, 2, 3, 3]), r"labels 0 to 2; the labels begin at 1: subtract 1 from each"),
+        (SimpleNamespace(targets=[float("nan"), 1.0]), "not float64"),
     ],
 )
 def test_data_without_usable_labels_is_refused(dataset: Any, message: str) -> None:
@@ -174,6 +178,26 @@ def test_labels_that_skip_a_class_are_refused() -> None:
         LongTailed(photos, ratio=2)
     with pytest.raises(OptionError, match=r"found \[4, 0, 4\]; allowed: images in each of 3 classes"):
         Whole(photos, ["cat", "dog", "eel"])
+
+
+def test_whole_labels_that_are_stored_as_floats_are_labels() -> None:
+    floats = SimpleNamespace(targets=[float(label) for label in Photos(4, 2).targets])
+    assert LongTailed(floats, ratio=2).indices == LongTailed(Photos(4, 2), ratio=2).indices
+    assert class_counts_of(floats) == [4, 2]
+
+
+def test_labels_from_1_are_named_as_such_in_every_form(tmp_path: Path) -> None:
+    hint = "the labels begin at 1: subtract 1 from each"
+    with pytest.raises(OptionError, match=hint):
+        Whole(SimpleNamespace(targets=[1, 2, 2]), ["a", "b", "c"])
+    with pytest.raises(OptionError, match=hint):
+        long_tailed_indices([1, 2, 2], [1, 1])
+    (tmp_path / "list.txt").write_text("a.png 1\nb.png 2\n")
+    with pytest.raises(DataError, match=hint):
+        read_list(tmp_path / "list.txt", tmp_path)
+    (tmp_path / "gap.txt").write_text("a.png 1\nb.png 3\nc.png 3\n")
+    with pytest.raises(DataError, match=r"no image has label 0, but one has 3; wanted: 0 to C-1$"):
+        read_list(tmp_path / "gap.txt", tmp_path)
 
 
 def test_labels_that_do_not_start_at_0_are_reported_as_labels() -> None:
@@ -462,6 +486,23 @@ def test_a_name_outside_the_grammar_is_refused_with_the_canonical_form(name: str
     assert caught.value.path == "DATA.name"
     assert repr(name) in str(caught.value)
     assert form in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("parts", "hint"),
+    [
+        ("_rho1e2", "; write CIFAR10_LT_rho100"),
+        ("_rho100.0_step", "; write CIFAR10_LT_rho100_step"),
+        ("_rho0.01", "to the smallest, 1 or more; write CIFAR10_LT_rho100"),
+        ("_rho0.4_seed1", "to the smallest, 1 or more; write CIFAR10_LT_rho2.5_seed1"),
+        ("_rho-1", "; the ratio is that of the largest class to the smallest, 1 or more"),
+        ("_rhoinf", "none twice"),
+    ],
+)
+def test_a_ratio_in_another_spelling_is_told_as_it_is_to_be_written(parts: str, hint: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse_variant(f"CIFAR10_LT{parts}", "CIFAR10_LT")
+    assert str(caught.value).endswith(hint)
 
 
 def test_a_variant_without_a_ratio_would_do_nothing_and_is_refused(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resiz
 
 from studiogan_gsr.datasets.folder import folder_lt
 from studiogan_gsr.datasets.identity import where
-from studiogan_gsr.datasets.preprocessing import RESIZERS, Prepared, Preprocessing, to_rgb
+from studiogan_gsr.datasets.preprocessing import RESIZERS, Prepared, Preprocessing, look, to_rgb, told
 from studiogan_gsr.datasets.summary import describe
 from studiogan_gsr.errors import DamagedImage, DataError
 
@@ -71,7 +71,7 @@ def test_more_than_eight_bits_are_refused_rather_than_cut_off(tmp_path: Path) ->
     with pytest.raises(DataError, match=r"deep.png\) cannot be read: DataError: mode I;16 has more") as caught:
         prepared[0]
     assert not isinstance(caught.value, DamagedImage)  # not one to leave out
-    assert prepared.rotated == 0
+    assert prepared.marks["rotated"] == 0
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (13, 8), (8, 13), (64, 64), (7, 6), (101, 250)])
@@ -113,7 +113,7 @@ def test_a_folder_of_odd_images_equals_torchvisions(odd_folder: Path) -> None:
     prepared = pickle.loads(pickle.dumps(Prepared(ours, "Folder_LT", 16, "lanczos")))
     for i in range(len(theirs)):
         assert np.array_equal(np.asarray(prepared[i][0]), np.asarray(theirs[i][0])), ours.dataset.where(i)
-    assert prepared.rotated == 1
+    assert prepared.marks["rotated"] == 1
 
 
 class _SquareOf16:
@@ -162,7 +162,7 @@ def test_malformed_exif_does_no_harm(kind: str, tmp_path: Path) -> None:
     noise(8, 8).save(tmp_path / "train" / "a" / f"x.{kind.lower()}", kind, exif=b"Exif\0\0no TIFF here", dpi=(72, 72))
     prepared = Prepared(folder_lt(str(tmp_path), "train"), "Folder_LT", 8)
     assert prepared[0][0].size == (8, 8)
-    assert prepared.rotated == 0
+    assert prepared.marks["rotated"] == 0
 
 
 def test_a_sets_own_way_is_used_and_a_users_resizer_replaces_its_filter() -> None:
@@ -219,3 +219,48 @@ def test_a_strangers_own_attributes_are_left_alone() -> None:
     assert where(Subset(Theirs(), [2, 0]), 1) == "0"
     with pytest.raises(DataError, match="image 1 of Theirs is 8 x 8"):
         Prepared(Theirs(), "Theirs", 9)[1]
+
+
+def see_through(path: Path, alpha: int, mode: str = "RGBA") -> None:
+    image = noise(10, 10).convert("RGBA")
+    image.putalpha(Image.new("L", (10, 10), alpha))
+    image.convert(mode).save(path)
+
+
+def test_images_that_look_otherwise_than_they_are_used_are_counted(tmp_path: Path) -> None:
+    folder = tmp_path / "train" / "a"
+    folder.mkdir(parents=True)
+    for name, write in WRITERS.items():
+        write(folder / name)
+    see_through(folder / "half.png", 128)
+    see_through(folder / "grey_half.png", 128, "LA")
+    see_through(folder / "opaque.png", 255)  # an alpha channel that hides nothing
+    noise(10, 10).save(folder / "key.png", transparency=(1, 2, 3))  # a colour that does not occur
+    for size in ((64, 256), (20, 10), (19, 10)):
+        noise(*size).save(folder / f"{size[0]}.png")
+    dataset = folder_lt(str(tmp_path), "train")
+    prepared = Prepared(dataset, "Folder_LT", 16, "lanczos")
+    # A palette's transparent colour counts where it occurs.
+    with Image.open(folder / "palette_clear.png") as palette:
+        occurs = 3 in np.asarray(palette)
+    wanted = {"rotated": 1, "transparent": 3 + occurs, "elongated": 2}
+    for i in range(len(dataset)):
+        prepared[i]
+    assert prepared.marks == wanted
+    lines = [
+        "1 images have an orientation tag; it is not applied, as in torchvision",
+        f"{3 + occurs} images have transparent pixels; the colours hidden there are used, as in torchvision",
+        "2 images are at least twice as long as wide; half or more of each is cropped away",
+    ]
+    assert told(prepared.marks, prepared.preprocessing) == look(dataset, prepared.preprocessing) == lines
+    assert told(prepared.marks, Preprocessing(crop=False))[2].endswith("they are squashed to squares")
+    seen = look(dataset, prepared.preprocessing, most=5)
+    assert all(line.startswith("of 5 images looked at, ") for line in seen)
+
+
+def test_sets_without_files_and_damaged_files_are_not_looked_at(tmp_path: Path) -> None:
+    assert look(Theirs(), Preprocessing()) == []
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    (tmp_path / "train" / "a" / "0.png").write_bytes(b"")
+    noise(40, 10).save(tmp_path / "train" / "a" / "1.png")
+    assert len(look(folder_lt(str(tmp_path), "train"), Preprocessing())) == 1

@@ -15,7 +15,7 @@ from studiogan_gsr.datasets.identity import file_of, where
 from studiogan_gsr.datasets.images import check_reference, is_checked
 from studiogan_gsr.datasets.pack import pack
 from studiogan_gsr.datasets.packed import packed_path
-from studiogan_gsr.datasets.preprocessing import Prepared, preprocessing_of
+from studiogan_gsr.datasets.preprocessing import Prepared, look, preprocessing_of
 from studiogan_gsr.datasets.summary import describe
 from studiogan_gsr.errors import ConfigurationError, DataError, reason
 from studiogan_gsr.files import write_atomically
@@ -74,8 +74,6 @@ def prepare(
         f"({path.stat().st_size / 1e6:,.1f} MB), {len(done.class_counts)} classes with {max(done.class_counts)} to "
         f"{min(done.class_counts)} images"
     )
-    if done.rotated:
-        out.print(f"  {done.rotated} images have an orientation tag; it is not applied, as in torchvision")
     for note in done.notes:
         out.print(f"  {note}")
     for line in done.skipped[:20]:
@@ -114,19 +112,20 @@ def show(name: str, root: str, out: Path, split: str = "train") -> Shown:
     """
     dataset, _ = open_named(name, root, split)
     said = describe(dataset)
+    notes = [*said["notes"], *look(dataset, preprocessing_of(dataset))]
     counts, classes = said["class_counts"], [str(c) for c in dataset.classes]
     order = sorted(range(len(counts)), key=lambda label: -counts[label])
     groups = shot_groups(counts)
     said_of_it = [
         ("images", f"{sum(counts):,}"),
         ("classes", f"{len(counts)}, from {max(counts):,} to {min(counts):,} images (ratio {_ratio(counts)})"),
-        ("head and tail", f"{said['head_class']}; {said['tail_class']}"),
+        ("head and tail", _ends(said)),
         ("many-shot", f"{len(groups['many'])} classes, of over 100 images"),
         ("medium-shot", f"{len(groups['medium'])} classes, of 20 to 100"),
         ("few-shot", f"{len(groups['few'])} classes, of under 20"),
         ("preparation", str(preprocessing_of(dataset))),
         ("digest of the chosen images", said["images_sha256"]),
-        *(("note", note) for note in said["notes"]),
+        *(("note", note) for note in notes),
     ]
     console().print(f"{name}, {split}")
     _print_counts(order, counts, classes)
@@ -144,6 +143,12 @@ def show(name: str, root: str, out: Path, split: str = "train") -> Shown:
     write_atomically(path, page(f"{name}, {split}", sections))
     console().print(f"Images and chart: {path}")
     return Shown(path, said["images_sha256"])
+
+
+def _ends(said: dict[str, Any]) -> str:
+    if said["head_class"] is None:
+        return f"none, each class has {max(said['class_counts']):,} images"
+    return f"{said['head_class']}; {said['tail_class']}"
 
 
 def _ratio(counts: Sequence[int]) -> str:

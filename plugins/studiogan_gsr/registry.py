@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from studiogan_gsr.contract import Regularizer, missing_methods
+from studiogan_gsr.datasets.labels import labels_of, start_hint
 from studiogan_gsr.datasets.names import GRAMMAR, is_variant, parse_variant, variant_name
 from studiogan_gsr.errors import (
     FOREIGN,
@@ -252,7 +253,7 @@ def make_dataset(loaded: LoadedPlugin, root: str, split: str, options: Mapping[s
         raise PluginError(str(loaded.plugin), f"gave {type(dataset).__name__} without {', '.join(missing)}")
     try:
         images, counts = len(dataset), [int(n) for n in dataset.class_counts]
-        counted = np.bincount(np.asarray(dataset.targets, dtype=np.int64), minlength=len(counts)).tolist()
+        counted = np.bincount(labels_of(dataset), minlength=len(counts)).tolist()
     except FOREIGN as error:
         raise PluginError(
             str(loaded.plugin), f"gave {type(dataset).__name__} whose labels cannot be counted: {reason(error)}"
@@ -261,7 +262,7 @@ def make_dataset(loaded: LoadedPlugin, root: str, split: str, options: Mapping[s
         raise PluginError(
             str(loaded.plugin),
             f"gave {images} images, class_counts {_start(counts)} and targets that count to {_start(counted)}; "
-            "they must agree",
+            f"they must agree{start_hint(np.flatnonzero(counted))}",
         )
     return dataset
 

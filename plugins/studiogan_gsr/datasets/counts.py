@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from studiogan_gsr.datasets.labels import start_hint
 from studiogan_gsr.errors import OptionError
 
 PROFILES = ("exp", "step")
@@ -42,9 +43,11 @@ def long_tailed_counts(n_max: int, num_classes: int, ratio: float, profile: str 
 def frequency_thirds(class_counts: Sequence[int]) -> dict[str, list[int]]:
     """{"head", "middle", "tail"}: labels by falling frequency (equals by label), cut into thirds.
 
-    Fewer than three classes leave a third empty.
+    Of two classes the rarer is the tail, and no class is in the middle; one class is the head.
     """
     order = np.argsort(-np.asarray(class_counts), kind="stable")
+    if len(order) == 2:
+        return {"head": order[:1].tolist(), "middle": [], "tail": order[1:].tolist()}
     thirds = (part.tolist() for part in np.array_split(order, 3))
     return dict(zip(("head", "middle", "tail"), thirds, strict=True))
 
@@ -77,7 +80,9 @@ def long_tailed_indices(
     labels = np.asarray(targets)
     present = np.unique(labels)
     if not np.array_equal(present, np.arange(len(counts))):
-        raise OptionError("targets", present.tolist()[:20], f"each of the labels 0 to {len(counts) - 1}")
+        raise OptionError(
+            "targets", present.tolist()[:20], f"each of the labels 0 to {len(counts) - 1}{start_hint(present)}"
+        )
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32):
         raise OptionError("seed", seed, "an integer from 0 to 2^32 - 1")
     stream = np.random.RandomState(seed) if seed is not None else None

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from studiogan_gsr.datasets.images import ImageFiles, checked_reference, first_existing
+from studiogan_gsr.datasets.labels import start_hint
 from studiogan_gsr.datasets.long_tailed import View, Whole, check_split
 from studiogan_gsr.datasets.preprocessing import Preprocessing
 from studiogan_gsr.errors import DataError, reason
@@ -81,7 +84,8 @@ def read_list(path: Path, root: Path) -> ImageFiles:
         raise DataError(f"{path} is empty; wanted: a line an image, <path> <label from 0>")
     absent = sorted(set(range(min(max(targets), len(targets)))) - set(targets))
     if absent:
-        raise DataError(f"{path}: no image has label {absent[0]}, but one has {max(targets)}; wanted: 0 to C-1")
+        hint = start_hint(np.unique(targets))
+        raise DataError(f"{path}: no image has label {absent[0]}, but one has {max(targets)}; wanted: 0 to C-1{hint}")
     return ImageFiles(root, names, targets, _class_names(names, targets))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from studiogan_gsr.datasets.counts import long_tailed_counts, long_tailed_indices, shot_groups
-from studiogan_gsr.datasets.labels import labels_of, notes_of
+from studiogan_gsr.datasets.labels import labels_of, notes_of, start_hint
 from studiogan_gsr.datasets.preprocessing import Preprocessing
 from studiogan_gsr.errors import OptionError
 
@@ -107,7 +107,8 @@ class LongTailed(View):
         targets = labels_of(dataset)
         present = np.unique(targets)
         if not np.array_equal(present, np.arange(len(present))):
-            raise OptionError("targets", present.tolist()[:20], f"each of the labels 0 to {len(present) - 1}")
+            allowed = f"each of the labels 0 to {len(present) - 1}{start_hint(present)}"
+            raise OptionError("targets", present.tolist()[:20], allowed)
         available = np.bincount(targets, minlength=1)
         if n_max is None:
             n_max = int(available.max() if capped else available[-1 if reversed else 0])
@@ -136,7 +137,11 @@ class Whole(View):
         super().__init__(dataset, range(len(labels_of(dataset))), classes, preprocessing, notes)
         if 0 in self.class_counts or len(self.class_counts) != len(self.classes):
             found = self.class_counts if len(self.class_counts) <= 20 else f"none for label {_absent(self)}"
-            raise OptionError("class_counts", found, f"images in each of {len(self.classes)} classes")
+            raise OptionError(
+                "class_counts",
+                found,
+                f"images in each of {len(self.classes)} classes{start_hint(np.unique(self.targets))}",
+            )
 
 
 def _absent(view: View) -> int | str:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from itertools import permutations
 from typing import Any
 
+import numpy as np
+
 from studiogan_gsr.errors import ConfigurationError
 
 _RATIO = r"[1-9][0-9]*(?:\.[0-9]*[1-9])?"
@@ -35,7 +37,9 @@ def parse_variant(name: str, base: str) -> dict[str, Any]:
     """
     match = _PARTS.fullmatch(name.removeprefix(base))
     if not name.startswith(base) or match is None:
-        raise ConfigurationError("DATA.name", repr(name), f"the form is {GRAMMAR}{_in_order(name, base)}")
+        raise ConfigurationError(
+            "DATA.name", repr(name), f"the form is {GRAMMAR}{_in_order(name, base) or _as_number(name, base)}"
+        )
     options: dict[str, Any] = {}
     if match["ratio"]:
         ratio = float(match["ratio"])
@@ -59,6 +63,25 @@ def variant_name(base: str, options: Mapping[str, Any]) -> str:
     if "seed" in options:
         name += f"_seed{options['seed']}"
     return name
+
+
+def _as_number(name: str, base: str) -> str:
+    """'; write X' where a name's ratio is a number in another spelling, or the smallest class over the largest."""
+    before, found, rest = name.removeprefix(base).partition("_rho")
+    text = rest.split("_")[0]
+    try:
+        ratio = float(text)
+    except ValueError:
+        return ""
+    if not found or before or not ratio < float("inf"):
+        return ""
+    why = "" if ratio >= 1 else "; the ratio is that of the largest class to the smallest, 1 or more"
+    if ratio <= 0:
+        return why
+    ratio = ratio if ratio >= 1 else round(1 / ratio, 6)
+    written = np.format_float_positional(ratio, trim="-")
+    candidate = f"{base}_rho{written}{rest.removeprefix(text)}"
+    return f"{why}; write {candidate}" if _PARTS.fullmatch(candidate.removeprefix(base)) else ""
 
 
 def _in_order(name: str, base: str) -> str:

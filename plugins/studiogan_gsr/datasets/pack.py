@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -26,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from studiogan_gsr.datasets.identity import content_digests, digest
 from studiogan_gsr.datasets.long_tailed import View
 from studiogan_gsr.datasets.packed import INDEX, Index, Packed, open_packed
-from studiogan_gsr.datasets.preprocessing import Prepared
+from studiogan_gsr.datasets.preprocessing import Prepared, told
 from studiogan_gsr.datasets.summary import describe
 from studiogan_gsr.errors import DamagedImage, DataError, reason
 from studiogan_gsr.files import locked, write_atomically
@@ -121,11 +122,11 @@ def _contents(source: Prepared, images_sha256: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class _Rows:
-    """What a worker did: a chunk's number, its damaged rows with what is wrong, its rotated images."""
+    """What a worker did: a chunk's number, its damaged rows with what is wrong, its images by PECULIARITIES."""
 
     chunk: int
     damaged: dict[int, str]
-    rotated: int
+    marks: Counter[str]
 
 
 @dataclass
@@ -135,22 +136,20 @@ class _State:
     partial: str  # the file's name
     done: bytearray  # of chunks: 1 where all rows are written
     damaged: dict[int, str] = field(default_factory=dict)  # rows, and what is wrong
-    rotated: dict[int, int] = field(default_factory=dict)  # chunks, and how many images
+    marks: dict[int, dict[str, int]] = field(default_factory=dict)  # chunks, and how many images by PECULIARITIES
 
     def add(self, found: _Rows) -> None:
         self.done[found.chunk] = 1
         self.damaged |= found.damaged
-        self.rotated[found.chunk] = found.rotated
+        self.marks[found.chunk] = dict(found.marks)
 
     def record(self) -> dict[str, Any]:
         return {**vars(self), "done": self.done.hex()}
 
     @classmethod
     def read(cls, record: Mapping[str, Any]) -> _State:
-        damaged, rotated = (
-            {int(key): value for key, value in record[name].items()} for name in ("damaged", "rotated")
-        )
-        return cls(str(record["partial"]), bytearray.fromhex(record["done"]), damaged, rotated)
+        damaged, marks = ({int(key): value for key, value in record[name].items()} for name in ("damaged", "marks"))
+        return cls(str(record["partial"]), bytearray.fromhex(record["done"]), damaged, marks)
 
 
 class _Packing:
@@ -237,7 +236,12 @@ class _Packing:
         write_atomically(self.journal, json.dumps(record))
 
     def _finish(self, state: _State, source: Prepared, labels: npt.NDArray[np.int64]) -> Index:
-        index, partial = replace(self.index, rotated=sum(state.rotated.values())), self._partial(state)
+        marks = sum(map(Counter, state.marks.values()), Counter[str]())
+        notes = [*self.index.notes, *told(marks, source.preprocessing)]
+        index, partial = replace(self.index, notes=notes), self._partial(state)
+        index = replace(
+            index, rotated=marks["rotated"], transparent=marks["transparent"], elongated=marks["elongated"]
+        )
         if state.damaged:
             good = np.setdiff1d(np.arange(index.images), np.fromiter(state.damaged, dtype=np.int64))
             skipped = [state.damaged[row] for row in sorted(state.damaged)]
@@ -310,7 +314,7 @@ class _Chunks(Dataset[Any]):
         first, stop = chunk * self.rows, min((chunk + 1) * self.rows, len(self.labels))
         pixels = np.zeros((stop - first, self.source.size, self.source.size, 3), dtype=np.uint8)
         damaged: dict[int, str] = {}
-        rotated = self.source.rotated
+        before = self.source.marks.copy()
         for row in range(first, stop):
             try:
                 pixels[row - first], label = self.source.read(row)
@@ -324,7 +328,7 @@ class _Chunks(Dataset[Any]):
         with self.file.open("r+b") as file:
             file.seek(self.start + first * pixels[0].nbytes)
             file.write(pixels.data)
-        return _Rows(chunk, damaged, self.source.rotated - rotated)
+        return _Rows(chunk, damaged, self.source.marks - before)
 
 
 def _lay_out(path: Path, index: Index, labels: npt.NDArray[np.int64]) -> None:
@@ -337,7 +341,7 @@ def _lay_out(path: Path, index: Index, labels: npt.NDArray[np.int64]) -> None:
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise DataError(f"the packed images need {needed / 1e9:.1f} GB; {path.parent} has {free / 1e9:.1f} GB free")
-    room = len(json.dumps(index.record())) + 32  # more digits of `rotated`
+    room = len(json.dumps(index.record())) + 1000  # what is noted of images once they are read
     with h5py.File(path, "w") as file:
         file["labels"] = labels
         _make_room(file, INDEX, h5py.string_dtype("utf-8", room), ())

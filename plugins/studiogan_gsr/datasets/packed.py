@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from studiogan_gsr.datasets.labels import whole_numbers
 from studiogan_gsr.datasets.preprocessing import Preprocessing
 from studiogan_gsr.errors import DataError, reason
 
@@ -42,7 +43,10 @@ class Index:
     options: dict[str, Any] = field(default_factory=dict)  # ratio, profile, seed, ...
     notes: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
-    rotated: int = 0  # images whose orientation tag was not applied
+    # Images by preprocessing.PECULIARITIES.
+    rotated: int = 0
+    transparent: int = 0
+    elongated: int = 0
     format: int = FORMAT
 
     def record(self) -> dict[str, Any]:
@@ -69,7 +73,7 @@ class Packed:
         self.path = Path(path)
         try:
             with h5py.File(self.path, "r") as file:
-                images, labels = file["imgs"], np.asarray(file["labels"][:])
+                images, labels = file["imgs"], whole_numbers(np.asarray(file["labels"][:]))
                 shape, kind, offset = images.shape, images.dtype, images.id.get_offset()
                 text = bytes(file[INDEX][()]).decode() if INDEX in file else None
             self.index = None if text is None else _read_index(json.loads(text))

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -20,6 +22,8 @@ from studiogan_gsr.errors import DamagedImage, DataError, reason
 
 # StudioGAN's names for Pillow's filters; "wo_resize": none.
 RESIZERS = ("wo_resize", "nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
+# In what an image may look otherwise than it is used: see `told`.
+PECULIARITIES = ("rotated", "transparent", "elongated")
 _ORIENTATION = 0x0112  # the tag's number in EXIF
 # More than 8 bits a channel: Pillow cuts such values off at 255 without a word.
 _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
@@ -78,11 +82,9 @@ class Prepared:
     dataset: gives PIL images; its own `preprocessing` is used where it has one, else StudioGAN's.
     resizer: the user's; anything but "wo_resize" replaces the data set's own.
 
-    `rotated` counts the images read so far, in this process, whose orientation tag was not applied.
+    `marks` counts, by PECULIARITIES, the images read so far in this process that look otherwise than they are used.
     An item raises DamagedImage for an image that cannot be read, DataError for one of another size.
     """
-
-    rotated = 0
 
     def __init__(self, dataset: Any, name: str, size: int, resizer: str = "wo_resize") -> None:
         self.dataset, self.name, self.size = dataset, name, size
@@ -91,6 +93,7 @@ class Prepared:
         self.class_counts = class_counts_of(dataset)
         self.classes = [str(c) for c in getattr(dataset, "classes", range(len(self.class_counts)))]
         self.notes: tuple[str, ...] = notes_of(dataset)
+        self.marks: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -100,11 +103,12 @@ class Prepared:
             image, label = self.dataset[index]
             if not isinstance(image, Image.Image):
                 raise TypeError(f"a PIL image is wanted, found {type(image).__name__}")
-            rotated = _is_rotated(image)
+            marks = peculiarities(image)
             image = to_rgb(image)
         except Exception as error:
             raise self._unreadable(index, error) from error
-        self.rotated += rotated
+        if marks:  # a new counter: copies of this object count for themselves
+            self.marks = self.marks + Counter(marks)
         image = self.preprocessing(image, self.size)
         if image.size != (self.size, self.size):
             raise DataError(
@@ -141,6 +145,56 @@ def preprocessing_of(dataset: Any, resizer: str = "wo_resize") -> Preprocessing:
     own = getattr(dataset, "preprocessing", None)
     own = own if isinstance(own, Preprocessing) else STUDIOGAN
     return own if resizer == "wo_resize" else replace(own, resizer=resizer)
+
+
+def peculiarities(image: Image.Image) -> list[str]:
+    """Return in what, of PECULIARITIES, an image looks otherwise than it is used."""
+    found = {
+        "rotated": _is_rotated(image),
+        "transparent": _is_transparent(image),
+        "elongated": max(image.size) >= 2 * min(image.size),
+    }
+    return [name for name, holds in found.items() if holds]
+
+
+def told(marks: Mapping[str, int], preprocessing: Preprocessing, of: str = "") -> list[str]:
+    """Return, in lines, how many images look otherwise than they are used; of: begins each line."""
+    shape = "half or more of each is cropped away" if preprocessing.crop else "they are squashed to squares"
+    lines = {
+        "rotated": "images have an orientation tag; it is not applied, as in torchvision",
+        "transparent": "images have transparent pixels; the colours hidden there are used, as in torchvision",
+        "elongated": f"images are at least twice as long as wide; {shape}",
+    }
+    return [f"{of}{marks[name]} {line}" for name, line in lines.items() if marks.get(name)]
+
+
+def look(dataset: Any, preprocessing: Preprocessing, most: int = 1000) -> list[str]:
+    """Return what `told` says of `most` images, from first to last, without reading them whole.
+
+    Nothing of sets without files.  Reads files alone, and draws no random number of a data set's.
+    """
+    number = len(dataset.targets)
+    places = range(number) if number <= most else np.linspace(0, number - 1, most).astype(int).tolist()
+    marks: Counter[str] = Counter()
+    for place in places:
+        file = file_of(dataset, place)
+        if file is None:
+            return []
+        try:
+            with Image.open(file) as image:
+                marks.update(peculiarities(image))
+        except Exception:  # reading it whole will name what is wrong
+            continue
+    return told(marks, preprocessing, "" if len(places) == number else f"of {most:,} images looked at, ")
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    if "transparency" in image.info:
+        image = image.convert("RGBA")
+    alpha = image.getbands()[-1]
+    if alpha not in ("A", "a"):
+        return False
+    return bool(np.asarray(image.getchannel(alpha)).min() < 255)
 
 
 def _is_rotated(image: Image.Image) -> bool:

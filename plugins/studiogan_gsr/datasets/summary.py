@@ -10,14 +10,18 @@ from studiogan_gsr.datasets.preprocessing import preprocessing_of
 
 
 def describe(dataset: Any, resizer: str = "wo_resize") -> dict[str, Any]:
-    """Plain data for a record: counts and names of classes, digest of the chosen images, preprocessing, notes."""
+    """Plain data for a record: counts and names of classes, digest of the chosen images, preprocessing, notes.
+
+    Of a balanced set no class is head or tail: None.
+    """
     counts = class_counts_of(dataset)
+    balanced = len(set(counts)) == 1
     classes = [str(name) for name in getattr(dataset, "classes", range(len(counts)))]
     return {
         "class_counts": counts,
         "classes": classes,
-        "head_class": classes[counts.index(max(counts))],
-        "tail_class": classes[counts.index(min(counts))],
+        "head_class": None if balanced else classes[counts.index(max(counts))],
+        "tail_class": None if balanced else classes[counts.index(min(counts))],
         "images_sha256": digest(dataset),
         "preprocessing": preprocessing_of(dataset, resizer).record(),
         "notes": list(notes_of(dataset)),

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from studiogan_gsr.datasets.folder import class_folders
 from studiogan_gsr.datasets.packed import Packed, open_packed, packed_path
-from studiogan_gsr.datasets.preprocessing import Prepared
+from studiogan_gsr.datasets.preprocessing import PECULIARITIES, Prepared, look, told
 from studiogan_gsr.datasets.summary import describe
 from studiogan_gsr.errors import DataError, near_miss, reason
 from studiogan_gsr.hosts.native.reading import LIMIT, Reader, workers_explained
@@ -127,15 +127,13 @@ class Pixels(Dataset[Any]):
         return torch.from_numpy(np.array(image)).permute(2, 0, 1), label
 
 
-def _together(
-    items: list[tuple[Tensor, int] | DataError],
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]] | DataError:
+def _together(items: list[tuple[Any, ...] | DataError]) -> tuple[npt.NDArray[Any], ...] | DataError:
     """A batch as arrays: tensors would reach this process through shared memory, of which a container has little."""
     for item in items:
         if isinstance(item, DataError):
             return item
-    images, labels = zip(*items, strict=True)
-    return np.stack([image.numpy() for image in images]), np.array(labels)
+    images, *numbers = zip(*items, strict=True)
+    return np.stack([image.numpy() for image in images]), *map(np.array, numbers)
 
 
 Batches = Generator[tuple[Tensor, Tensor], None, None]
@@ -144,28 +142,51 @@ Batches = Generator[tuple[Tensor, Tensor], None, None]
 class Images(Protocol):
     """Real images by their places in the data set."""
 
+    notes: list[str]
+
     def fetch(self, batches: Iterator[Tensor]) -> Batches:
         """For every batch of indices (B,), its images (B, 3, H, W) uint8 and labels (B,), on the device."""
         ...
 
 
+class _Marked(Dataset[Any]):
+    """Images as (uint8 (3, size, size), label, how often each of PECULIARITIES is counted): workers count apart."""
+
+    def __init__(self, pixels: Pixels) -> None:
+        self.pixels = pixels
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, list[int]] | DataError:
+        before = self.pixels.images.marks.copy()
+        item = self.pixels[index]
+        if isinstance(item, DataError):
+            return item
+        return *item, [self.pixels.images.marks[name] - before[name] for name in PECULIARITIES]
+
+
 class InMemory:
-    """All images on the training device, indexed there."""
+    """All images on the training device, indexed there.  `notes`: what a user must know of them."""
 
     def __init__(self, pixels: Pixels, device: torch.device, workers: int) -> None:
         workers = workers if len(pixels) >= _WORTH_WORKERS and not pixels.decoded else 0
         limit = LIMIT if workers else 0
-        loader = DataLoader(pixels, batch_size=256, num_workers=workers, collate_fn=_together, timeout=limit)
+        loader = DataLoader(_Marked(pixels), batch_size=256, num_workers=workers, collate_fn=_together, timeout=limit)
         images = torch.empty(len(pixels), 3, pixels.size, pixels.size, dtype=torch.uint8)
         labels = torch.empty(len(pixels), dtype=torch.int64)
+        marks = torch.zeros(len(PECULIARITIES), dtype=torch.int64)
         start = 0
         with workers_explained():
             for batch in track(loader, f"reading {pixels.name}", len(loader)):
                 if isinstance(batch, DataError):
                     raise batch
                 stop = start + len(batch[0])
-                images[start:stop], labels[start:stop] = map(torch.from_numpy, batch)
+                images[start:stop], labels[start:stop], found = map(torch.from_numpy, batch)
+                marks += found.sum(0)
                 start = stop
+        counted = dict(zip(PECULIARITIES, marks.tolist(), strict=True))
+        self.notes = told(counted, pixels.images.preprocessing)
         self.images, self.labels, self.device = images.to(device), labels.to(device), device
 
     def fetch(self, batches: Iterator[Tensor]) -> Batches:
@@ -178,6 +199,7 @@ class Streamed:
     """Images read ahead of the training, by worker processes, or without any by a thread of this one.
 
     stopped: whether the run is to end; then the next batch is waited for no longer than a moment.
+    `notes`: what a user must know of the images.
     Raises ImagesLost where a worker dies, or where no batch comes for minutes.
     """
 
@@ -185,6 +207,7 @@ class Streamed:
         self, pixels: Pixels, device: torch.device, workers: int, stopped: Callable[[], bool] = lambda: False
     ) -> None:
         self.pixels, self.device, self.workers, self.stopped = pixels, device, workers, stopped
+        self.notes = look(pixels.images.dataset, pixels.images.preprocessing)
 
     def fetch(self, batches: Iterator[Tensor]) -> Batches:
         loader = DataLoader(

@@ -143,6 +143,9 @@ class _Run:
             self._say(change)
         self.stop = threading.Event()  # set by a signal
         images = load_images(pixels, device, start.workers, start.in_memory, self.stop.is_set)
+        self.data.record["notes"] += images.notes
+        for note in images.notes:
+            self._say(f"{data.name}: {note}")
         self.trainer = Trainer(configuration, self.counts, iter(()), device, start.seed, start.speed, rank, ranks)
         if self.trainer.regularization is not None:
             self._say(self.trainer.regularization.summary)

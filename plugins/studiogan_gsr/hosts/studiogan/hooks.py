@@ -34,7 +34,7 @@ from studiogan_gsr.datasets.folder import class_folders, differences
 from studiogan_gsr.datasets.images import check_reference, is_checked
 from studiogan_gsr.datasets.pack import check_unindexed, pack
 from studiogan_gsr.datasets.packed import Packed, open_packed, packed_path
-from studiogan_gsr.datasets.preprocessing import Prepared, Preprocessing
+from studiogan_gsr.datasets.preprocessing import STUDIOGAN, Prepared, Preprocessing, look
 from studiogan_gsr.datasets.summary import describe
 from studiogan_gsr.errors import (
     CheckpointError,
@@ -269,14 +269,18 @@ def _say_left_out(images: Any) -> None:
     folder = Path(images.data.root)
     for line in differences(folder.parent, folder.name, (path for path, _ in images.data.samples)):
         _say(f"{images.data_name}: {line}")
+    for line in look(images.data, STUDIOGAN):
+        _say(f"{images.data_name}: {line}")
 
 
 def _said(dataset: Any, resizer: str = "wo_resize") -> str:
     """What a run's log says of the images it opens, as the native host's record does."""
     said = describe(dataset, resizer)
     preprocessing = Preprocessing(**said["preprocessing"])
-    facts = f"{len(dataset.targets)} images, head class {said['head_class']}, {preprocessing}"
-    return "; ".join([f"{facts}; images_sha256 {said['images_sha256']}", *said["notes"]])
+    head = "balanced" if said["head_class"] is None else f"head class {said['head_class']}"
+    facts = f"{len(dataset.targets)} images, {head}, {preprocessing}"
+    notes = [*said["notes"], *look(dataset, preprocessing)]
+    return "; ".join([f"{facts}; images_sha256 {said['images_sha256']}", *notes])
 
 
 def _make_hdf5(
