@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from generators import FAMILIES, WRAPS, Generator, OneHot, Pairs, Shared
 from studiogan_gsr import GroupSpectralRegularizer, class_conditional_affines, effective_number_weights
 from studiogan_gsr.errors import GeneratorError, OptionError
+from studiogan_gsr.regularizers.gsr import GSROptions
 from studiogan_gsr.regularizers.spectral import group_shape, group_spectral_norms
+from studiogan_gsr.regularizers.weights import images_of_equal_weight
 
 CIFAR = [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
 LSUN = [50000, 15811, 5000, 1581, 500]
@@ -428,6 +431,35 @@ def test_another_number_of_classes_is_refused() -> None:
 def test_the_description_says_what_is_penalised() -> None:
     text = str(GroupSpectralRegularizer(OneHot(10, [16, 24, 16]), CIFAR))
     assert "3 layers, 60 matrices of 4x4 and 4x6, weight 0.5, beta 0.99, power_iterations 4" in text
+
+
+@pytest.mark.parametrize(
+    ("counts", "options", "told"),
+    [
+        (
+            CIFAR,
+            {},
+            r"class weights 0.392 to 0.992, equal within 1 % from 460 images on \(5 of 10 classes\)\)$",
+        ),
+        ([5000, 900, 500], {}, r"equal within 1 % from 460 images on \(3 of 3 classes\)\)$"),
+        (CIFAR, {"beta": 0.999}, r"class weights 0\.0\d+ to [\d.]+\)$"),
+        (CIFAR, {"beta": None, "weight": 0.25}, r"class weights all 0.25\)$"),
+        (CIFAR, {"weight": 0}, r"class weights all 0\)$"),
+    ],
+)
+def test_the_description_says_where_class_weights_are_equal(
+    counts: list[int], options: dict[str, Any], told: str
+) -> None:
+    text = " ".join(str(GroupSpectralRegularizer(OneHot(len(counts), [16]), counts, **options)).split())
+    assert re.search(told, text), text
+    assert str(GSROptions(**options)) in text
+
+
+@pytest.mark.parametrize("beta", [0.5, 0.9, 0.99, 0.999, 0.9999])
+def test_from_so_many_images_on_weights_are_equal_within_a_hundredth(beta: float) -> None:
+    enough = images_of_equal_weight(beta)
+    at, before, endless = effective_number_weights([enough, enough - 1, 10**9], beta)
+    assert at <= 1.01 * endless < before
 
 
 def test_a_subclass_with_options_of_its_own_checks_those_that_it_passes_on() -> None:

@@ -32,7 +32,7 @@ from studiogan_gsr.regularizers.spectral import (
     power_iteration,
     released_power_iteration,
 )
-from studiogan_gsr.regularizers.weights import effective_number_weights
+from studiogan_gsr.regularizers.weights import effective_number_weights, images_of_equal_weight
 
 SIDES = ("gain", "bias")
 # The authors' program starts with ten times as many iterations; the gain side is converged then.
@@ -198,7 +198,22 @@ class GroupSpectralRegularizer(nn.Module):
         layers, sides, classes = len(self._layers), len(self.options.apply_to), self._num_classes
         vectors = dict(self.named_buffers())
         shapes = [f"{u.shape[-1]}x{vectors['v' + d[1:]].shape[-1]}" for d, u in vectors.items() if d[0] == "u"]
-        return f"{layers} layers, {layers * sides * classes} matrices of {' and '.join(shapes)}, {self.options}"
+        matrices = f"{layers} layers, {layers * sides * classes} matrices of {' and '.join(shapes)}"
+        return f"{matrices}, {self.options}, {self._weights_told()}"
+
+    def _weights_told(self) -> str:
+        """The range of the class weights, and from how many images on they do not tell classes apart."""
+        low, high = float(self._weights.min()), float(self._weights.max())
+        if low == high:
+            return f"class weights all {low:.3g}"
+        enough = images_of_equal_weight(self.options.beta)
+        equal = sum(count >= enough for count in self.class_counts)
+        same = (
+            f", equal within 1 % from {enough} images on ({equal} of {self._num_classes} classes)"
+            if equal > 1
+            else ""
+        )
+        return f"class weights {low:.3g} to {high:.3g}{same}"
 
     def _stacks(self) -> dict[int, tuple[list[int], Tensor]]:
         """{channels: (positions, matrices (maps, classes, n_g, n_c))}, maps in order of position."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -38,3 +39,13 @@ def effective_number_weights(counts: Sequence[int], beta: float | None) -> npt.N
     effective = -np.expm1(n * np.log(beta)) / (1 - beta)
     weights: npt.NDArray[np.float64] = n.size / np.sum(1 / effective) / effective
     return weights
+
+
+def images_of_equal_weight(beta: float | None) -> int:
+    """Return from how many images on all classes have the same weight, within 1 %: 460 for 0.99, 4,613 for 0.999.
+
+    A class's weight is in proportion to 1 / (1 - beta^n), and so at most 1 % above that of infinitely many images.
+    """
+    if not beta:
+        return 1
+    return math.ceil(math.log(1 - 1 / 1.01) / math.log(beta))
