@@ -551,7 +551,7 @@ def test_a_table_has_means_deviations_and_paired_intervals(
 def test_a_figure_tells_rows_of_one_baseline_apart(record: dict[str, Any]) -> None:
     kept: dict[str, Any] = {}
     whole = Record(**record)
-    few = dataclasses.replace(whole, data={**whole.data, "class_counts": [9, 3]})  # without a tail
+    few = dataclasses.replace(whole, data={**whole.data, "class_counts": [9]})  # without a tail
     for name, baseline in (("plain", None), ("gSR", "plain"), ("less", "gSR"), ("more", "gSR")):
         row = dataclasses.replace(read_tables().tables["ada"].rows["SNGAN + ADA"], name=name, baseline=baseline)
         kept[name] = (row, {0: few if name == "more" else whole})
@@ -560,7 +560,9 @@ def test_a_figure_tells_rows_of_one_baseline_apart(record: dict[str, Any]) -> No
     styles = {style for style in re.findall(r'style="([^"]*)"', drawn) if "stroke-width: 1.4" in style}
     assert len(styles) == 4  # plain and gSR of one colour, dashed and not
     assert len({re.search(r"stroke: (#\w+)", style)[1] for style in styles}) == 3  # type: ignore[index]
-    assert figures.tail_norm(few, [1.0, 2.0]) is None
+    assert figures.tail_norm(few, [1.0]) is None
+    two = dataclasses.replace(whole, data={**whole.data, "class_counts": [9, 3]})
+    assert figures.tail_norm(two, [1.0, 2.0]) == 2.0
 
 
 def test_the_readmes_table_is_a_part_of_the_whole_one(record: dict[str, Any], tmp_path: Path) -> None:

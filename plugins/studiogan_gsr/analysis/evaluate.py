@@ -270,9 +270,8 @@ def _table(result: dict[str, Any]) -> list[str]:
             f"{sum(of_real) / max(1, len(of_real)):.4g}."
         )
     if result["groups"]:
-        lines.append(
-            "Many: over 100 training images; few: under 20; head, middle, tail: thirds of the classes by them."
-        )
+        thirds = "head, middle, tail: thirds of the classes" if len(counts) > 2 else "head, tail: the two classes"
+        lines.append(f"Many: over 100 training images; few: under 20; {thirds} by them.")
     if result["protocol"]["images"] < 10 * len(counts) * result["protocol"]["neighbours"]:
         lines.append(
             f"{result['protocol']['images']} images are too few to read numbers of a class; 50,000 are usual."
