@@ -182,10 +182,11 @@ def test_one_signal_ends_a_run_that_waits_for_an_image(
     number: int, workers: str, argv: list[str], data: Path, tmp_path: Path
 ) -> None:
     """A pipe in the place of an image: whoever opens it waits, as on a file system that does not answer."""
-    broken = data / "train" / "b" / "07.png"
-    broken.unlink()
-    os.mkfifo(broken)
     child = start(tmp_path, command, [*argv, "--workers", workers])
+    child.wait_for_step(tmp_path / "out", 3)
+    broken = data / "train" / "b" / "07.png"
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "pipe").replace(broken)
     time.sleep(4)
     started = children(child.pid)
     since = time.monotonic()

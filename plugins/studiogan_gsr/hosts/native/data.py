@@ -221,8 +221,8 @@ class Streamed:
         with workers_explained():
             reader = Reader(loader, pin=self.device.type == "cuda")
             try:
-                while True:
-                    images, labels = reader.next(self.stopped, f"images of {self.pixels.name}")
+                while (batch := reader.next(self.stopped, f"images of {self.pixels.name}")) is not None:
+                    images, labels = batch
                     yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
             finally:
                 reader.end()

@@ -71,8 +71,8 @@ class Reader:
         self._thread = threading.Thread(target=self._read, args=(batches,), daemon=True)
         self._thread.start()
 
-    def next(self, stopped: Callable[[], bool], what: str) -> tuple[Tensor, Tensor]:
-        """The next batch.
+    def next(self, stopped: Callable[[], bool], what: str) -> tuple[Tensor, Tensor] | None:
+        """The next batch; None after the last.
 
         stopped: whether the run is to end.  what: is read, for messages.
         Raises DataError for an image that cannot be read, ImagesLost where no batch comes.
@@ -96,8 +96,7 @@ class Reader:
                 console().print(f"waiting for {what} for {waited:.0f} s; after {LIMIT} s the run ends")
         if isinstance(batch, Exception):
             raise batch
-        images, labels = batch
-        return images, labels
+        return batch  # type: ignore[no-any-return]
 
     def end(self) -> None:
         """End the thread and the workers now; workers that do not answer are killed."""
@@ -114,7 +113,10 @@ class Reader:
     def _read(self, batches: Iterator[Any]) -> None:
         try:
             while not self._ended.is_set():
-                batch = next(batches)
+                batch = next(batches, None)
+                if batch is None:
+                    self._give(None)
+                    return
                 if isinstance(batch, DataError):
                     raise batch
                 images, labels = map(torch.from_numpy, batch)
