@@ -16,6 +16,8 @@ Recognised layers (the first row that fits):
     embeddings indexed by the label (BigGAN-PyTorch without sharing, the authors' SNGAN);
   a child `embed` of twice the normalised channels, [gamma_y, bias_y] (mimicry and many others).
     Such layers multiply by gamma_y itself; gain_y = gamma_y - 1 makes the penalty mean the same.
+`register_affine_reader(layer_class, gain="factor")` reads the former like the latter, "deviation" the latter like the
+former; conventions.py finds out whether a layer computes what it is read as.
 Weights may be spectrally normalised, by `torch.nn.utils.spectral_norm`, by
 `torch.nn.utils.parametrizations.spectral_norm`, or by BigGAN-PyTorch's own layers.
 """
@@ -24,20 +26,23 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm
 
-from studiogan_gsr.errors import GeneratorError
+from studiogan_gsr.errors import GeneratorError, OptionError
 
 AffineReader = Callable[[nn.Module, nn.Module], tuple[Tensor, Tensor]]
 Kind = tuple[object, ...]
 Factors = tuple[Tensor, Tensor | None, Tensor | None]
 Parts = tuple[tuple[int, int, float], ...]
 _READERS: dict[type[nn.Module], AffineReader] = {}
+_SHIFTS: dict[type[nn.Module], float] = {}
+# What a layer's stored gain is: what it adds to one, or what it multiplies by.
+DEVIATION, FACTOR = "deviation", "factor"
 
 _PAIRS = (("gain", "bias"), ("embed0", "embed1"))
 _SINGLE = "embed"
@@ -55,14 +60,29 @@ class ClassAffine:
     bias: Tensor
 
 
-def register_affine_reader(layer_class: type[nn.Module], reader: AffineReader) -> None:
-    """Teach `class_conditional_affines` a layer it does not know.
+def register_affine_reader(
+    layer_class: type[nn.Module], reader: AffineReader | None = None, *, gain: str | None = None
+) -> None:
+    """Teach `class_conditional_affines` a layer it does not know, or what a known one's stored gain means.
 
     reader(layer, generator) -> (gain, bias), each (classes, channels) and differentiable to the
     generator's parameters, with gain the deviation from one.  It is called at every penalty and
-    must change nothing.  Subclasses of `layer_class` are covered too.
+    must change nothing.
+    gain, in place of a reader: "deviation", for layers that compute norm(x) * (1 + gain) + bias, or "factor", for
+    norm(x) * gain + bias, whose gains are then read as gain - 1.
+    Subclasses of `layer_class` are covered too.  Raises OptionError unless one of the two is given.
     """
-    _READERS[layer_class] = reader
+    if (reader is None) == (gain is None) or gain not in (None, DEVIATION, FACTOR):
+        raise OptionError("gain", gain, f"{DEVIATION} or {FACTOR}, or else a reader")
+    if reader is not None:
+        _READERS[layer_class] = reader
+    else:
+        _SHIFTS[layer_class] = 1.0 if gain == FACTOR else 0.0
+
+
+def is_registered(layer_class: type[nn.Module]) -> bool:
+    """Whether somebody has said how layers of this class are read."""
+    return any(c in _READERS or c in _SHIFTS for c in layer_class.__mro__)
 
 
 def class_conditional_affines(generator: nn.Module) -> list[ClassAffine]:
@@ -118,6 +138,7 @@ class ConditionalLayer:
     name: str
     weights: tuple[ClassWeight, ...]
     custom: Callable[[], Mapping[str, Tensor]] | None = None
+    module: nn.Module | None = None
 
 
 def find_conditional_layers(generator: nn.Module) -> list[ConditionalLayer]:
@@ -129,7 +150,7 @@ def find_conditional_layers(generator: nn.Module) -> list[ConditionalLayer]:
         if reader is not None:
             layers.append(ConditionalLayer(name, (), _bound(reader, module, generator)))
         elif weights := _class_weights(name, module, generator):
-            layers.append(ConditionalLayer(name, weights))
+            layers.append(ConditionalLayer(name, _by_convention(weights, type(module)), module=module))
     if not layers:
         raise GeneratorError(_nothing_found(generator))
     return layers
@@ -304,6 +325,17 @@ def _class_weights(name: str, module: nn.Module, generator: nn.Module) -> tuple[
     return ()
 
 
+def _by_convention(weights: tuple[ClassWeight, ...], layer_class: type[nn.Module]) -> tuple[ClassWeight, ...]:
+    """The weights with the gain's shift that was registered for the class, if any was."""
+    shift = next((_SHIFTS[c] for c in layer_class.__mro__ if c in _SHIFTS), None)
+    if shift is None:
+        return weights
+    return tuple(
+        replace(w, sides=tuple(replace(side, shift=shift) if side.name == "gain" else side for side in w.sides))
+        for w in weights
+    )
+
+
 def _pair_weight(name: str, side: str, child: nn.Module, generator: nn.Module) -> ClassWeight:
     if isinstance(child, nn.Embedding):
         return ClassWeight(child, True, None, (Side(side, 0, child.embedding_dim),))
@@ -354,6 +386,14 @@ def _nothing_found(generator: nn.Module) -> str:
     hint = "; a StyleGAN's mapping network can be penalised with apply_to: [mapping] (experimental)" if styles else ""
     if getattr(generator, "g_cond_mtd", None) == "W/O":
         hint = "; MODEL.g_cond_mtd is W/O: cBN makes such layers"
+    lacking = [
+        f"{name or type(module).__name__}.{_SINGLE} ({module.embed.num_embeddings} x {module.embed.embedding_dim})"
+        for name, module in generator.named_modules()
+        if isinstance(getattr(module, _SINGLE, None), nn.Embedding)
+        and not isinstance(getattr(module, "num_features", None), int)
+    ]
+    if lacking:
+        hint = f"; {lacking[0]} would be read if its layer had an attribute num_features, the normalised channels"
     found = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items())) or "no normalisation layer at all"
     return (
         f"{type(generator).__name__} has no class-conditional normalisation layer; looked for children "

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from studiogan_gsr.datasets.counts import frequency_thirds
 from studiogan_gsr.errors import GeneratorError, OptionError
 from studiogan_gsr.regularizers.affines import find_conditional_layers, read_stacks
+from studiogan_gsr.regularizers.conventions import check_conventions
 from studiogan_gsr.regularizers.mapping import MAPPING, find_mapping_networks
 from studiogan_gsr.regularizers.spectral import (
     MAX_ITERATIONS,
@@ -121,6 +122,7 @@ class GroupSpectralRegularizer(nn.Module):
         self.options = GSROptions(weight, beta, power_iterations, groups, apply_to, released_bias_update)
         find = find_mapping_networks if self.options.apply_to == (MAPPING,) else find_conditional_layers
         self._layers = find(generator)
+        check_conventions(self._layers)
         self.class_counts = [int(n) for n in class_counts]
         self._num_classes = len(class_counts)
         self._weights = torch.from_numpy(

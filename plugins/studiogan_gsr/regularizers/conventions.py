@@ -1,0 +1,117 @@
+"""Whether a layer multiplies by its stored gain or by one plus it.
+
+Libraries differ: StudioGAN computes norm(x) * (1 + gain(y)) + bias(y), others norm(x) * gain(y) + bias(y).  A layer
+that is read by the wrong convention has a penalty from the start, and is drawn away from the identity.  So a copy of
+each kind of layer is run once, and its outputs for two classes say which it is.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from studiogan_gsr.errors import FOREIGN, GeneratorError
+from studiogan_gsr.regularizers.affines import (
+    DEVIATION,
+    FACTOR,
+    ClassWeight,
+    ConditionalLayer,
+    Side,
+    is_registered,
+    read_stacks,
+)
+
+_SPATIAL = ((3, 3), (), (5,))  # sizes of what a layer may normalise, beside channels
+_TOLERANCE = 1e-3
+
+
+def check_conventions(layers: Sequence[ConditionalLayer]) -> None:
+    """Refuse layers that are read by another convention than the one that they compute.
+
+    Those that cannot be run are refused where the gain of every class is the same number and not zero, as it is at
+    the start of a layer that is misread.  Layers that a reader or a convention was registered for are trusted.
+    Raises GeneratorError with the remedy.
+    """
+    tried: dict[type[nn.Module], str | None] = {}
+    for layer in layers:
+        module = layer.module
+        if module is None or layer.custom is not None or is_registered(type(module)):
+            continue
+        weight, side = _gain_of(layer)
+        if type(module) not in tried:
+            tried[type(module)] = _found(module, weight, side)
+        read, found = FACTOR if side.shift else DEVIATION, tried[type(module)]
+        other = DEVIATION if side.shift else FACTOR
+        remedy = f'register_affine_reader({type(module).__name__}, gain="{other}") reads it so'
+        if found is not None and found != read:
+            raise GeneratorError(
+                f"{layer.name} computes {_FORMULA[found]}, and is read as {_FORMULA[read]}: {remedy}"
+            )
+        if found is None and (constant := _constant(layer)) is not None:
+            raise GeneratorError(
+                f"{layer.name}: the gain of every class is {constant:.4g}, read as {_FORMULA[read]}, where a new "
+                f'layer has 0: if it computes {_FORMULA[other]}, {remedy}; if not, gain="{read}" says so'
+            )
+
+
+_FORMULA = {DEVIATION: "norm(x) * (1 + gain)", FACTOR: "norm(x) * gain"}
+
+
+def _gain_of(layer: ConditionalLayer) -> tuple[ClassWeight, Side]:
+    return next((weight, side) for weight in layer.weights for side in weight.sides if side.name == "gain")
+
+
+def _constant(layer: ConditionalLayer) -> float | None:
+    """The one number that all gains of a layer are; None where they differ or are zero."""
+    with torch.no_grad():
+        ((_, gains),) = read_stacks([layer], ("gain",))
+    first = gains.flatten()[0]
+    return float(first) if gains.numel() > 1 and first != 0 and bool((gains == first).all()) else None
+
+
+def _found(module: nn.Module, weight: ClassWeight, side: Side) -> str | None:
+    """Which convention a copy of a layer computes by; None where it cannot be run, or computes something else."""
+    child = next(name for name, inner in module.named_modules() if inner is weight.module)
+    cuda = sorted({p.get_device() for p in module.parameters() if p.is_cuda})
+    for spatial in _SPATIAL:
+        try:
+            with torch.no_grad(), torch.random.fork_rng(cuda):
+                return _tried(copy.deepcopy(module).float().eval(), child, side, spatial)
+        except FOREIGN:  # it has another signature, or normalises something of another shape
+            continue
+    return None
+
+
+def _tried(module: nn.Module, child: str, side: Side, spatial: tuple[int, ...]) -> str | None:
+    stream = torch.Generator().manual_seed(0)
+    inner = module.get_submodule(child)
+    for parameter in inner.parameters():  # gains of two classes differ, whatever they are at the start
+        noise = torch.randn(parameter.shape, generator=stream)
+        parameter.add_(0.3 * noise.to(parameter.device))
+    stored: list[Tensor] = []
+    inner.register_forward_hook(lambda _module, _inputs, output: stored.append(output))
+    device = next(module.parameters()).device
+    if isinstance(inner, nn.Embedding):
+        channels, classes = (side.stop - side.start), [torch.full((4,), label, device=device) for label in (0, 1)]
+    else:
+        assert isinstance(inner, nn.Linear)
+        channels = inner.out_features
+        vectors = torch.randn(2, inner.in_features, generator=stream).to(device)
+        classes = [vector.expand(4, -1) for vector in vectors]
+    x = torch.randn(4, channels, *spatial, generator=stream).to(device)
+    outputs = [module(x, y) for y in classes]
+    one, other = (output[:2] - output[2:] for output in outputs)  # without the bias
+    over = [dim for dim in range(one.ndim) if dim != 1]
+    ratio = (one * other).sum(over) / other.square().sum(over)
+    gains = [(g[0, side.start : side.stop] if isinstance(inner, nn.Embedding) else g[0]) for g in stored[:2]]
+    expected = {FACTOR: gains[0] / gains[1], DEVIATION: (1 + gains[0]) / (1 + gains[1])}
+    fits = [name for name, value in expected.items() if float(_error(ratio, value)) < _TOLERANCE]
+    return fits[0] if len(fits) == 1 else None
+
+
+def _error(found: Tensor, expected: Tensor) -> Tensor:
+    """The median relative error; single channels may divide by almost nothing."""
+    return ((found - expected).abs() / expected.abs().clamp(min=1e-6)).median()
