@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from generators import Generator, OneHot, Shared
-from studiogan_gsr import GroupSpectralRegularizer, attach
+from studiogan_gsr import GroupSpectralRegularizer, attach, attachment
 from studiogan_gsr.errors import RegularizerError
 
 COUNTS = [8, 4, 2, 1]
@@ -273,3 +274,127 @@ def test_two_ranks_get_the_same_penalty_as_one_process_on_the_whole_batch(tmp_pa
         optimizer.step()
     for p, q in zip([*generator.parameters(), *regularizer.buffers()], first, strict=True):
         torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
+
+
+# ------------------------------------------------------------------ which optimizer, how often
+
+
+class Wrapped(torch.optim.Optimizer):
+    """As accelerate wraps an optimizer: a subclass that has not been initialised as one, and knows the real one."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
+
+    @property
+    def param_groups(self) -> Any:
+        return self.optimizer.param_groups
+
+    def step(self, closure: Any = None) -> Any:
+        return self.optimizer.step(closure) if closure else self.optimizer.step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.optimizer.zero_grad(set_to_none)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_wrapped_optimizer_is_regularized_as_the_one_inside(layers: int) -> None:
+    def make(parameters: Any) -> Any:
+        optimizer: Any = torch.optim.Adam(parameters, lr=1e-2)
+        for _ in range(layers):
+            optimizer = Wrapped(optimizer)
+        return optimizer
+
+    plain = train(lambda p: torch.optim.Adam(p, lr=1e-2), True)
+    for p, q in zip(train(make, True).parameters(), plain.parameters(), strict=True):
+        assert torch.equal(p, q)
+    with pytest.raises(RegularizerError, match=r"found list; a torch.optim.Optimizer is needed"):
+        attach(GroupSpectralRegularizer(make_generator(), COUNTS), [])  # type: ignore[arg-type]
+
+
+def test_an_optimizer_that_is_built_anew_is_refused_until_it_is_attached_to() -> None:
+    generator = make_generator()
+    regularizer = GroupSpectralRegularizer(generator, COUNTS)
+    optimizer = torch.optim.Adam(generator.parameters())
+    handle = attach(regularizer, optimizer)
+    before = [p.detach().clone() for p in generator.parameters()]
+    optimizer = torch.optim.SGD(generator.parameters(), lr=1.0)  # the first is gone, with its hook
+    loss_of(generator, 0).backward()
+    for _ in range(2):
+        with pytest.raises(
+            RegularizerError, match="this SGD moves parameters that it regularizes, and it is attached"
+        ):
+            optimizer.step()
+    assert all(torch.equal(p, old) for p, old in zip(generator.parameters(), before, strict=True))
+    again = attach(regularizer, optimizer)
+    optimizer.step()
+    assert (handle.steps, again.steps) == (0, 1)
+    again.remove()
+    handle.remove()
+    optimizer.step()  # of nobody
+
+
+def test_optimizers_of_other_parameters_and_of_networks_that_are_gone_are_let_alone() -> None:
+    generator, discriminator = make_generator(), nn.Linear(3, 1)
+    attach(GroupSpectralRegularizer(generator, COUNTS), torch.optim.Adam(generator.parameters()))
+    other = torch.optim.Adam(discriminator.parameters())
+    discriminator(torch.ones(3)).backward()
+    other.step()
+    assert any(claim.parameters for claim in attachment._CLAIMS)
+    del generator
+    gc.collect()
+    other.step()
+    assert not [claim for claim in attachment._CLAIMS if claim.name == "GroupSpectralRegularizer"]
+
+
+def test_attached_twice_is_refused_unless_it_is_named_apart() -> None:
+    generator = make_generator()
+    optimizer = torch.optim.Adam(generator.parameters())
+    first = attach(GroupSpectralRegularizer(generator, COUNTS), optimizer)
+    with pytest.raises(RegularizerError, match="acts on this Adam already, and would act twice: remove"):
+        attach(GroupSpectralRegularizer(generator, COUNTS), optimizer)  # a notebook's cell, run again
+    attach(GroupSpectralRegularizer(generator, COUNTS, apply_to=["bias"]), optimizer, "bias alone")
+    first.remove()
+    attach(GroupSpectralRegularizer(generator, COUNTS), optimizer)
+    optimizer.step()
+
+
+def test_loading_an_optimizers_state_leaves_the_regularizer_at_work() -> None:
+    generator = make_generator()
+    optimizer = torch.optim.Adam(generator.parameters())
+    handle = attach(GroupSpectralRegularizer(generator, COUNTS), optimizer)
+    optimizer.step()
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    optimizer.step()
+    assert handle.steps == 2
+
+
+def test_a_step_that_a_fused_optimizer_skips_is_not_counted() -> None:
+    """GradScaler leaves it to the optimizer's kernel, on the device."""
+    generator = make_generator()
+    optimizer = OPTIMIZERS["fused adam"](list(generator.parameters()))
+    handle = attach(GroupSpectralRegularizer(generator, COUNTS), optimizer)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    counted = []
+    for step, factor in enumerate((1.0, float("inf"), float("nan"), 1.0)):
+        before = [p.detach().clone() for p in generator.parameters()]
+        optimizer.zero_grad()
+        scaler.scale(loss_of(generator, step) * factor).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        moved = any(not torch.equal(p, old) for p, old in zip(generator.parameters(), before, strict=True))
+        assert moved == (factor == 1.0)
+        counted.append((handle.tried, handle.steps))
+    assert counted == [(1, 1), (2, 1), (3, 1), (4, 2)]
+
+
+def test_a_step_of_another_term_is_left_out() -> None:
+    generator = make_generator()
+    optimizer = torch.optim.SGD(generator.parameters(), lr=1.0)
+    handle = attach(GroupSpectralRegularizer(generator, COUNTS), optimizer)
+    before = [p.detach().clone() for p in generator.parameters()]
+    handle.rest()
+    handle.rest()  # with gradient accumulation, of which every part says so
+    optimizer.step()
+    assert all(torch.equal(p, old) for p, old in zip(generator.parameters(), before, strict=True))
+    optimizer.step()
+    assert handle.steps == 1

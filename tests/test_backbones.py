@@ -73,6 +73,23 @@ def test_a_stylegan_without_the_experimental_option_is_refused_and_told_of_it(
     refused(outcome, r"no class-conditional normalisation layer; .* apply_to: \[mapping\] \(experimental\)")
 
 
+def test_path_length_regularization_does_not_make_the_penalty_act_twice(
+    checkout: Checkout, digits: Path, tmp_path: Path
+) -> None:
+    """It steps the generator's optimizer once more in the steps that it is due in, here in all."""
+    sections = narrowed(checkout.source / "configs" / "CIFAR10" / "StyleGAN2.yaml")
+    sections["REGULARIZER"] = {"name": "gsr", "apply_to": ["mapping"]}
+    sections["STYLEGAN"] |= {"apply_pl_reg": True, "pl_weight": 2, "g_reg_interval": 1}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(sections))
+    outcome = Host(checkout).run(tmp_path / "config.yaml", digits, tmp_path / "out")
+    assert outcome.status == 0, outcome.output
+    steps = len(outcome.lines("Progress:"))
+    state = torch.load(next(outcome.checkpoint_folder.glob("model=G-*")), weights_only=True)
+    moments = state["optimizer"]["state"].values()
+    assert max(int(moment["step"]) for moment in moments) == 2 * steps
+    assert state["regularizer"]["acted"] == steps
+
+
 @pytest.mark.filterwarnings("ignore")  # those of StudioGAN's imports
 @pytest.mark.parametrize("module", ["stylegan2", "stylegan3"])
 def test_the_map_of_a_stylegan_is_what_its_mapping_network_makes_of_no_noise(

@@ -10,16 +10,22 @@ equals adding the penalty to the loss, and needs no line of the host's training 
 * a parameter that the loss did not reach gets the penalty's gradient alone.
 
 One difference: gradients that are clipped between backward and step are clipped without the penalty's.
+
+The hook lives in the optimizer, so an optimizer that is built anew over the same parameters is not regularized.  Its
+first step is refused.
 """
 
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from studiogan_gsr.contract import Regularizer, missing_methods
 from studiogan_gsr.errors import FOREIGN, GSRError, RegularizerError, reason
@@ -28,9 +34,10 @@ _CHANGES = "changes the generator: a penalty is a function of the parameters, an
 
 
 class Attachment:
-    """A regularizer at work; `steps` counts the optimizer steps it acted in.
+    """A regularizer at work.  `last` is the last penalty, at first that of the trial.
 
-    `last` is the last penalty, at first that of the trial.
+    `tried` counts the optimizer steps that its gradient was added before.  A fused optimizer under GradScaler decides
+    on the device whether it skips one of them.
     """
 
     def __init__(
@@ -42,19 +49,43 @@ class Attachment:
     ) -> None:
         self.regularizer = regularizer
         self.name = name or type(regularizer).__name__
-        self.steps = 0
+        optimizer = _innermost(optimizer)
+        self.tried = 0
         self.last: Tensor
+        self._skipped: Tensor | None = None
+        self._resting = False
         self._watched = list(_parameters(optimizer) if watched is None else watched)
-        self._probe(optimizer)
+        if any(claim.name == self.name and claim.optimizer() is optimizer for claim in _CLAIMS):
+            raise RegularizerError(
+                f"{self.name}: acts on this {type(optimizer).__name__} already, and would act twice: remove() "
+                "the first, or give the second another name"
+            )
+        reached = self._probe(optimizer)
         self._handle = optimizer.register_step_pre_hook(self._before_step)
+        self._claim = _Claim(self.name, weakref.ref(optimizer), {id(p): weakref.ref(p) for p in reached})
+        _CLAIMS.append(self._claim)
+
+    @property
+    def steps(self) -> int:
+        """The optimizer steps that it acted in; waits for the device where a fused optimizer can skip them."""
+        return self.tried - (0 if self._skipped is None else int(self._skipped))
 
     def remove(self) -> None:
         """Stop regularizing."""
         self._handle.remove()
+        if self._claim in _CLAIMS:
+            _CLAIMS.remove(self._claim)
+
+    def rest(self) -> None:
+        """Leave out the next optimizer step: one that a host makes of another term, beside that of the loss."""
+        self._resting = True
 
     def _before_step(
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if self._resting:
+            self._resting = False
+            return None
         # args[0] is the optimizer.  A closure computes the gradients anew inside the step, so the
         # penalty's gradient has to be added there.
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
@@ -87,7 +118,10 @@ class Attachment:
             for p, g in reached:
                 if p.grad is None:
                     p.grad = g.clone()
-        self.steps += 1
+        self.tried += 1
+        skipped = getattr(optimizer, "found_inf", None)  # 1 where the scaler found Inf or NaN
+        if skipped is not None:
+            self._skipped = skipped.detach().clone() if self._skipped is None else self._skipped + skipped
         self.last = penalty.detach()
         return self.last
 
@@ -125,8 +159,8 @@ class Attachment:
             )
         return reached
 
-    def _probe(self, optimizer: torch.optim.Optimizer) -> None:
-        """Refuse a regularizer that could not act, before any step; leave no trace of the trial."""
+    def _probe(self, optimizer: torch.optim.Optimizer) -> list[Tensor]:
+        """Refuse a regularizer that could not act, before any step, and leave no trace; the parameters it reaches."""
         regularizer, name = self.regularizer, self.name
         if missing := missing_methods(regularizer):
             raise RegularizerError(f"{name}: no regularizer: it lacks {', '.join(missing)}")
@@ -144,6 +178,59 @@ class Attachment:
             raise RegularizerError(f"{name}: penalty() {_CHANGES}")
         regularizer.load_state_dict(state)
         self.last = penalty.detach()
+        return [p for p, _ in gradients]
+
+
+@dataclass(frozen=True, eq=False)
+class _Claim:
+    """The parameters that a regularizer acts on, and the optimizer whose steps it acts in.  Keeps neither alive.
+
+    others: optimizers that have been looked at, and the number of parameters that they had.
+    """
+
+    name: str
+    optimizer: weakref.ref[torch.optim.Optimizer]
+    parameters: dict[int, weakref.ref[Tensor]]
+    others: weakref.WeakKeyDictionary[torch.optim.Optimizer, int] = field(default_factory=weakref.WeakKeyDictionary)
+
+    def is_broken_by(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Whether an optimizer moves these parameters without the regularizer."""
+        if self.optimizer() is optimizer:
+            return False
+        number = sum(len(group["params"]) for group in optimizer.param_groups)
+        if self.others.get(optimizer) == number:
+            return False
+        self.others[optimizer] = number
+        return any((known := self.parameters.get(id(p))) and known() is p for p in _parameters(optimizer))
+
+
+_CLAIMS: list[_Claim] = []
+
+
+def _refuse_replaced(optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Before every step of every optimizer; costs microseconds."""
+    attached = {claim.name for claim in _CLAIMS if claim.optimizer() is optimizer}
+    for claim in list(_CLAIMS):
+        if not any(known() is not None for known in claim.parameters.values()):
+            _CLAIMS.remove(claim)
+        elif claim.name not in attached and claim.is_broken_by(optimizer):
+            claim.others.pop(optimizer, None)
+            raise RegularizerError(
+                f"{claim.name}: this {type(optimizer).__name__} moves parameters that it regularizes, and it is "
+                "attached to another optimizer: attach it to this one, too, or call remove() of what attach gave"
+            )
+
+
+register_optimizer_step_pre_hook(_refuse_replaced)
+
+
+def _innermost(optimizer: Any) -> torch.optim.Optimizer:
+    """The optimizer inside wrappers that keep it as `optimizer`, as accelerate's and Lightning's do."""
+    while isinstance(inner := getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
+        optimizer = inner
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise RegularizerError(f"attach: found {type(optimizer).__name__}; a torch.optim.Optimizer is needed")
+    return optimizer
 
 
 def attach(
@@ -154,10 +241,12 @@ def attach(
 ) -> Attachment:
     """Add the regularizer's penalty to what `optimizer` minimises; returns a handle with `remove()`.
 
+    optimizer: also one that a library has wrapped and keeps as `optimizer` (accelerate, Lightning).  One that is
+    built later over the same parameters needs an `attach` of its own; until then its steps raise RegularizerError.
     The regularizer is tried once, at once: RegularizerError if its penalty is not a finite scalar
     with gradient to this optimizer's parameters.  The trial changes neither the regularizer's
     state nor any of torch's random generators.
-    name: of the regularizer in error messages; default: its class.
+    name: of the regularizer in error messages; default: its class.  One name acts once on an optimizer.
     watched: tensors that `penalty()` must not write to, or RegularizerError ends the step that it is seen in;
         default: the optimizer's parameters.
     """

@@ -59,7 +59,7 @@ class Regularization:
         self._terms = f"{self.plugin} with {dict(settings.options)}, class counts {listed(class_counts)}"
         # Optimizer steps of runs that this one goes on with.
         self._acted_before = 0
-        # Optimizer steps in which it was seen to act, and training steps since.
+        # Optimizer steps that it was seen to act in, and training steps since.
         self._acted, self._idle = 0, 0
         # Norms of the classes when they were first looked at, and the classes that are known to explode.
         self._start: list[float] | None = None
@@ -97,7 +97,7 @@ class Regularization:
 
         RegularizerError once the regularizer has not acted in `patience` steps.
         """
-        steps = self.attachment.steps
+        steps = self.attachment.tried
         self._acted, self._idle = steps, 0 if steps > self._acted else self._idle + 1
         if self._idle >= patience:
             span = f"steps {step - self._idle + 1} to {step}" if self._idle > 1 else f"step {step}"

@@ -30,6 +30,7 @@ import torch
 import yaml
 from filelock import FileLock
 
+from studiogan_gsr.attachment import Attachment
 from studiogan_gsr.datasets.folder import class_folders, differences
 from studiogan_gsr.datasets.images import check_reference, is_checked
 from studiogan_gsr.datasets.pack import check_unindexed, pack
@@ -389,6 +390,8 @@ def _train_generator(original: Callable[..., Any], self: Any, current_step: int)
         raise RegularizerError(f"{settings.name} is not attached: StudioGAN made its optimizers without the hooks")
     if _run.began is None:
         _run.began = current_step, time.time()
+        if _run.regularization is not None and getattr(self, "pl_reg", None) is not None:
+            _rest_in_path_lengths(self.pl_reg, _run.regularization.attachment)
         if not _ranked() or torch.distributed.get_rank() == 0:  # the others have no folder
             _claim(Path(self.RUN.ckpt_dir))
     result = original(self, current_step)
@@ -403,6 +406,18 @@ def _train_generator(original: Callable[..., Any], self: Any, current_step: int)
             _say(regularization.proof(step, ranks))
         _run.ranks_checked = regularization is None or regularization.attachment.steps > 0
     return result
+
+
+def _rest_in_path_lengths(path_lengths: Any, attachment: Attachment) -> None:
+    """Let the penalty act once a generator update: path-length regularization makes an optimizer step of its own."""
+    original = path_lengths.cal_pl_reg
+
+    @functools.wraps(original)
+    def cal_pl_reg(*args: Any, **kwargs: Any) -> Any:
+        attachment.rest()
+        return original(*args, **kwargs)
+
+    path_lengths.cal_pl_reg = cal_pl_reg
 
 
 def _claim(folder: Path) -> None:
