@@ -160,7 +160,7 @@ def _train_native(run: Run) -> Training:
     starts, log = json.loads((out / "run.json").read_text())["starts"], lines_by_step(out / "log.jsonl")
     regularization = trainer.regularization
     device = starts[-1]["device"]
-    starts = [{**start, "checkpoint": None} if "checkpoint" in start else start for start in starts]
+    starts = _without_paths(starts)
     return Training(
         host={"starts": starts},
         steps=trainer.steps,
@@ -171,6 +171,11 @@ def _train_native(run: Run) -> Training:
         penalties=_penalties(run, log),
         hours=log[-1]["seconds"] / 3600,
     )
+
+
+def _without_paths(starts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The starts of a run, without this machine's paths of the checkpoints that they resumed from."""
+    return [{**start, "checkpoint": None} if "checkpoint" in start else start for start in starts]
 
 
 # ------------------------------------------------------------------ StudioGAN
@@ -190,7 +195,7 @@ def _train_studiogan(run: Run) -> Training:
     told = json.loads((out / "run.json").read_text())
     (saved,) = {path.parent for path in save.glob("checkpoints/*/model=D-current-*")}
     log = lines_by_step(save / "statistics" / saved.name / "log.jsonl")
-    regularizer, starts = told["regularizer"] or {}, told["starts"]
+    regularizer, starts = told["regularizer"] or {}, _without_paths(told["starts"])
     return Training(
         host={**told["checkout"], "starts": starts},
         steps=_kept(run)[-1][0],

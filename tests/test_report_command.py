@@ -126,6 +126,20 @@ def test_runs_on_different_data_are_not_compared(
     assert not (tmp_path / "page").exists()
 
 
+def test_other_images_than_the_run_was_trained_on_are_not_shown_as_its_own(digits: Path, tmp_path: Path) -> None:
+    images = shutil.copytree(digits, tmp_path / "images")
+    sections = changed(PLAIN, DATA={"name": "Folder_LT_rho4"})
+    argv = arguments(write(tmp_path / "c.yaml", sections), tmp_path / "run", "--steps", "1")
+    argv[argv.index("--data") + 1] = str(images)
+    with one_thread():
+        assert main(argv) == 0
+    assert "pairs of a sample and its nearest training image" in reported(tmp_path / "run", out=tmp_path / "page")
+    (images / "train" / "9" / "000.png").rename(images / "train" / "9" / "other.png")
+    page = reported(tmp_path / "run", out=tmp_path / "page")
+    assert "pairs of a sample and its nearest training image" not in page
+    assert f"run: no training images: {images}: found other training images than the run was trained on" in page
+
+
 @pytest.mark.host
 def test_a_run_of_studiogan_is_reported_without_a_log(checkout: Checkout, digits: Path, tmp_path: Path) -> None:
     outcome = Host(checkout).run(configure(tmp_path), digits, tmp_path / "out")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
+import os
 import re
 import shutil
 from pathlib import Path
@@ -15,9 +17,10 @@ import torch
 
 from generators import OneHot
 from host import Host, configure
-from native_runs import BIGGAN, SNGAN
+from native_runs import BIGGAN, SNGAN, arguments, one_thread, write
 from studiogan_gsr import GroupSpectralRegularizer, class_conditional_affines
 from studiogan_gsr.analysis.spectrum import start_norms
+from studiogan_gsr.analysis.trained import load_trained
 from studiogan_gsr.cli import main
 from studiogan_gsr.evaluation.spectrum import exploding, group_correlation, spectrum
 from studiogan_gsr.hosts.native.configuration import read_configuration
@@ -159,6 +162,87 @@ def test_an_exploded_class_is_named(run: Path, tmp_path: Path, capsys: pytest.Ca
     assert "1 of 10 classes explode: 9 (" in told
     assert "1 of them are in the rarer half" in told
     assert "  explodes" in told
+
+
+def untrained(sections: dict[str, Any], seed: int) -> list[float]:
+    configuration = read_configuration(sections)
+    return start_norms(make_networks(configuration, seed)[0], configuration, "square")
+
+
+def trained(folder: Path, name: str, sections: dict[str, Any], *more: str) -> Path:
+    with one_thread():
+        assert main(arguments(write(folder / f"{name}.yaml", sections), folder / name, *more)) == 0
+    return folder / name
+
+
+@pytest.mark.parametrize("sections", [SNGAN, BIGGAN], ids=["SNGAN", "BigGAN"])
+def test_the_start_is_the_runs_own_by_its_seed(
+    sections: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained(tmp_path, "run", sections, "--seed", "3", "--steps", "1")
+    capsys.readouterr()
+    result = read(run)
+    assert result["start"] == untrained(sections, 3) != untrained(sections, 0)
+    if "REGULARIZER" in sections:  # the log has the norms after the first step, which moves each weight by 2e-4
+        (line,) = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        assert line["class_norms"] == pytest.approx(result["start"], abs=0.003)
+        assert line["class_norms"] != pytest.approx(untrained(sections, 0), abs=0.003)
+    assert result["start_is_the_runs_own"]
+    assert "At the start: the run's generator before training, of seed 3." in capsys.readouterr().out
+    (run / "run.json").unlink()  # the discriminator's file has the seed, too
+    assert read(run)["start"] == result["start"]
+
+
+def test_an_unknown_seed_makes_the_start_an_example(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / "run.json").unlink()
+    for path in copy.glob("checkpoints/*/model=D-*"):
+        path.unlink()
+    capsys.readouterr()
+    result = read(copy)
+    assert (result["start"], result["start_is_the_runs_own"]) == (untrained(SNGAN, 0), False)
+    told = "At the start: an example, an untrained generator of seed 0, because the run's seed is not recorded."
+    assert told in capsys.readouterr().out
+    assert told in html.unescape((copy / "spectrum" / "index.html").read_text())
+
+
+def test_a_run_from_another_runs_checkpoint_starts_there(tmp_path: Path) -> None:
+    first = trained(tmp_path, "first", SNGAN, "--seed", "3", "--steps", "2")
+    origin = first / "checkpoints" / "step=2"
+    second = trained(tmp_path, "second", SNGAN, "--seed", "3", "--resume", str(origin))
+    result = read(second)
+    assert result["start"] == read(first)["largest"] != untrained(SNGAN, 3)
+    assert result["start_of"] == f"the checkpoint that the run was started from, {origin}, step 2."
+    shutil.rmtree(origin)
+    result = read(second)
+    assert (result["start"], result["start_is_the_runs_own"]) == (untrained(SNGAN, 0), False)
+    assert f"{origin}, step 2, is not there any more" in result["start_of"]
+
+
+@pytest.mark.host
+def test_the_start_of_a_run_of_studiogan_is_by_its_seed_or_its_first_checkpoint(
+    checkout: Checkout, digits: Path, tmp_path: Path
+) -> None:
+    configuration, host = configure(tmp_path), Host(checkout)
+    outcome = host.run(configuration, digits, tmp_path / "out")
+    assert outcome.status == 0, outcome.output
+    record = json.loads((outcome.checkpoint_folder / "run.json").read_text())
+    assert record["seed"] == 3
+    result = read(outcome.save, out=tmp_path / "spectrum")
+    assert result["start_is_the_runs_own"]
+    first = json.loads(next(outcome.save.glob("statistics/*/log.jsonl")).read_text().splitlines()[0])
+    assert (first["step"], first["class_norms"]) == (1, pytest.approx(result["start"], abs=0.003))
+    other = start_norms(load_trained(outcome.save).untrained(0), load_trained(outcome.save).configuration, "square")
+    assert first["class_norms"] != pytest.approx(other, abs=0.003)
+    folder = os.path.relpath(outcome.checkpoint_folder, tmp_path)
+    tuned = host.run(configuration, digits, tmp_path / "tuned", "-ckpt", folder, "--freezeD", "1")
+    assert tuned.status == 0, tuned.output
+    (start,) = json.loads((tuned.checkpoint_folder / "run.json").read_text())["starts"]
+    assert start["step"] == 0
+    assert (start["checkpoint"], start["checkpoint_step"]) == (str(outcome.checkpoint_folder), 2)
+    assert read(tuned.save, out=tmp_path / "spectrum-of-tuned")["start"] == result["largest"]
 
 
 @pytest.mark.host

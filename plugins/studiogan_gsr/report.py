@@ -300,7 +300,7 @@ def norms_by_class_chart(
     axis = figure.subplots()
     places = range(len(order))
     size = 22 if len(order) <= 60 else 8
-    axis.scatter(places, [start[y] for y in order], s=size, color="#b8bdc2", label="untrained")
+    axis.scatter(places, [start[y] for y in order], s=size, color="#b8bdc2", label="at the start")
     axis.scatter(places, [norms[y] for y in order], s=size, color="#31688e", label="now")
     ill = [place for place, y in enumerate(order) if y in set(marked)]
     if ill:

@@ -71,7 +71,7 @@ def evaluate(path: Path, options: Options) -> dict[str, Any]:
     show = console()
     name, backbone = choose_backbone(options.backbone, device)
     split = options.split or _default_split(trained)
-    dataset, train_counts = _real_images(trained, options, split)
+    dataset, train_counts = real_images(trained, options, split)
     real = measure_real(dataset, split, backbone, device)
     reference_counts = torch.bincount(real.sample.labels, minlength=len(dataset.classes)).tolist()
     empty = [c for c, n in zip(dataset.classes, reference_counts, strict=True) if n == 0]
@@ -160,7 +160,7 @@ def _perceptual(wanted: bool | None, device: torch.device) -> Perceptual | None:
         return None
 
 
-def _real_images(trained: Trained, options: Options, split: str) -> tuple[Prepared, list[int]]:
+def real_images(trained: Trained, options: Options, split: str) -> tuple[Prepared, list[int]]:
     """Real images, prepared as the run prepared its own, and the training images of each class."""
     data, known = trained.configuration.DATA, trained.data
     root = options.data or known.get("root")

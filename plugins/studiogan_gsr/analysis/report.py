@@ -13,14 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from studiogan_gsr.analysis.evaluate import terms_of
+from studiogan_gsr.analysis.evaluate import Options, real_images, terms_of
 from studiogan_gsr.analysis.trained import Trained, load_trained
 from studiogan_gsr.datasets.preprocessing import Prepared
-from studiogan_gsr.errors import GSRError, RequestError, reason
+from studiogan_gsr.errors import GSRError, RequestError
 from studiogan_gsr.evaluation.manifold import nearest
 from studiogan_gsr.evaluation.measure import METRICS
 from studiogan_gsr.files import write_atomically
-from studiogan_gsr.hosts.native.data import open_images
 from studiogan_gsr.hosts.native.samples import generate, grid, to_pixels
 from studiogan_gsr.hosts.native.selection import evaluations
 from studiogan_gsr.progress import console
@@ -305,14 +304,11 @@ def _memory(runs: Sequence[Run], order: Sequence[int]) -> list[tuple[str, str]]:
     labels = [y for y in order if runs[0].counts[y] > 0][-3:]
     parts = []
     for run in runs:
-        data = run.trained.configuration.DATA
         try:
-            source = open_images(data.name, str(run.trained.data["root"]), "train")
-            resizer = run.trained.data.get("preprocessing", {}).get("resizer", "wo_resize")
-            prepared = Prepared(source, data.name, data.img_size, resizer)
-            pairs = [_pairs(run, prepared, label) for label in labels]
-        except (GSRError, KeyError) as error:
-            told = html.escape(f"{run.name}: no training images: {reason(error)}")
+            images, _ = real_images(run.trained, Options(), "train")
+            pairs = [_pairs(run, images, label) for label in labels]
+        except GSRError as error:
+            told = html.escape(f"{run.name}: no training images: {error}")
             parts.append(f'<p class="note">{told}</p>')
             continue
         sheet = grid(torch.cat([images for images, _ in pairs]), 2 * _NEIGHBOURS)

@@ -31,13 +31,14 @@ def inspect(path: Path, config: str | None, out: Path | None) -> dict[str, Any]:
     trained = load_trained(path, config, averaged=False)
     groups = _groups(trained.configuration)
     found = spectrum(trained.generator, groups)
-    start = start_norms(trained.untrained(0), trained.configuration, groups)
+    began = trained.start()
+    start = start_norms(began.generator, trained.configuration, groups)
     norms, places = found.largest()
     counts = trained.data.get("class_counts")
     classes = len(norms)
     order = sorted(range(classes), key=lambda y: -counts[y]) if counts else list(range(classes))
     ill = exploding(norms.tolist(), start)
-    lines = verdict(norms.tolist(), start, ill, counts)
+    lines = [*verdict(norms.tolist(), start, ill, counts), f"At the start: {began.source}"]
     if MAPPING in found.sides:
         lines.append("Norms of the mapping network's w: the threshold was set on batch norm, and is untried here.")
     result = {
@@ -50,6 +51,8 @@ def inspect(path: Path, config: str | None, out: Path | None) -> dict[str, Any]:
         "condition_numbers": _plain(found.conditions),
         "largest": _plain(norms),
         "start": start,
+        "start_of": began.source,
+        "start_is_the_runs_own": began.known,
         "threshold": THRESHOLD,
         "exploding": ill,
         "verdict": lines,
@@ -71,11 +74,11 @@ def inspect(path: Path, config: str | None, out: Path | None) -> dict[str, Any]:
 
 
 def start_norms(generator: nn.Module, configuration: Configured, groups: int | str) -> list[float]:
-    """Each class's largest norm of a generator of this configuration that has not been trained."""
+    """Return each class's largest norm of a generator of this configuration, as it was before training."""
     model = configuration.MODEL
     stream = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for _ in range(_PASSES if model.apply_g_sn else 0):  # in training mode, where spectral norm is estimated
+        for _ in range(_PASSES if model.apply_g_sn and generator.training else 0):  # where spectral norm is estimated
             z, labels = sample_latents(model.z_prior, 2, model.z_dim, configuration.DATA.num_classes, stream)
             generator(z, labels)
     norms: list[float] = spectrum(generator, groups).largest()[0].tolist()
@@ -87,7 +90,7 @@ def verdict(
 ) -> list[str]:
     """What to read in the numbers, in sentences."""
     middle = float(torch.tensor(norms).median())
-    rule = f"{THRESHOLD} times both the largest before training ({max(start):.3f}) and the median now ({middle:.3f})"
+    rule = f"{THRESHOLD} times both the largest at the start ({max(start):.3f}) and the median now ({middle:.3f})"
     if not ill:
         return [f"No class explodes: no norm is above {rule}."]
     named = ", ".join(
@@ -112,7 +115,7 @@ def _page(trained: Trained, found: Spectrum, result: dict[str, Any], order: Sequ
     norms, places = found.largest()
     sections = [("", "".join(f"<p>{line}</p>" for line in result["verdict"]))]
     drawn = norms_by_class_chart(norms.tolist(), result["start"], order, counts, result["exploding"])
-    caption = "Each class's largest exact spectral norm over layers, gain and bias; grey: of an untrained generator."
+    caption = "Each class's largest exact spectral norm over layers, gain and bias; grey: at the start."
     sections.append(("Norms by class", chart(drawn, caption)))
     lines = [line for line in trained.log if "class_norms" in line]
     if len(lines) > 1 and counts:
@@ -142,7 +145,7 @@ def _page(trained: Trained, found: Spectrum, result: dict[str, Any], order: Sequ
     sections.append(("Layers", table(header, rows)))
     note = (
         f"{result['checkpoint']}, step {result['step']}; exact, by SVD in float64; {groups} groups. A class explodes "
-        f"when its norm is {THRESHOLD} times the largest of any class before training, and the median of all now."
+        f"when its norm is {THRESHOLD} times the largest of any class at the start, and the median of all now."
     )
     sections.append(("Protocol", f'<p class="note">{note}</p>'))
     return page(f"Spectrum of {(trained.run or trained.folder).resolve().name}", sections)

@@ -22,6 +22,20 @@ from studiogan_gsr.regularizers.affines import unwrapped
 from studiogan_gsr.settings import Configured, load_configuration
 from studiogan_gsr.shipped import configuration_file
 
+_EXAMPLE = 0  # seed of an untrained generator that is no run's own
+
+
+@dataclass(frozen=True)
+class Start:
+    """A generator as it was before a run's first step.
+
+    source: which one it is, as a sentence.  known: whether it is the run's own; else it is an example.
+    """
+
+    generator: nn.Module
+    source: str
+    known: bool
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -48,6 +62,36 @@ class Trained:
     def data(self) -> dict[str, Any]:
         """What run.json says of the training images; nothing of a run of StudioGAN without our hooks."""
         return dict(self.record.get("data", {}))
+
+    @property
+    def seed(self) -> int | None:
+        """The run's seed, from run.json or the discriminator's file; None where neither has one."""
+        found = self.record.get("seed")
+        if found is None:
+            files = self.folder.glob(f"model=D-*-weights-step={self.step}.pth")
+            found = next((read_file(file).get("seed") for file in files), None)
+        return found if isinstance(found, int) else None
+
+    def start(self) -> Start:
+        """The generator that the run began with: of its seed, or of the checkpoint that it was started from.
+
+        Where neither is known any more, an untrained generator as an example.
+        """
+        first = (self.record.get("starts") or [{}])[0]
+        origin = Path(first["checkpoint"]) if "checkpoint" in first else None
+        if origin is not None and origin != self.folder.resolve():
+            step = first.get("checkpoint_step", first["step"])
+            files = sorted(origin.glob(f"model=G-*-weights-step={step}.pth"))
+            if files:
+                generator = _load(self.untrained(_EXAMPLE), files[-1])
+                return Start(generator, f"the checkpoint that the run was started from, {origin}, step {step}.", True)
+            why = f"the checkpoint that the run was started from, {origin}, step {step}, is not there any more"
+        elif (seed := self.seed) is not None:
+            return Start(self.untrained(seed), f"the run's generator before training, of seed {seed}.", True)
+        else:
+            why = "the run's seed is not recorded"
+        source = f"an example, an untrained generator of seed {_EXAMPLE}, because {why}."
+        return Start(self.untrained(_EXAMPLE), source, False)
 
     @property
     def log(self) -> list[dict[str, Any]]:
@@ -89,15 +133,8 @@ def load_trained(path: Path, config: str | None = None, averaged: bool | None = 
         raise RequestError(f"{path}: MODEL.apply_g_ema is false: there is no averaged generator")
     averaged = has_average if averaged is None else averaged
     file = _whole(folder, "G_ema" if averaged else "G", has_average, "best" if best and chosen is None else "current")
-    state = read_file(file).get("state_dict")
-    if not isinstance(state, dict):
-        raise CheckpointError(f"{file}: not a checkpoint of this host or of StudioGAN")
-    generator = untrained(0)
-    inner = unwrapped(generator)
-    check_architecture(inner, state, file)
-    inner.load_state_dict(state)
+    generator = _load(untrained(_EXAMPLE), file)
     record = json.loads((run / "run.json").read_text()) if run is not None and (run / "run.json").is_file() else {}
-    generator.eval().requires_grad_(False)
     return Trained(generator, configuration, step_of(file), folder, averaged, record, run, untrained, rule, chosen)
 
 
@@ -110,6 +147,17 @@ def _read(sections: Mapping[str, Any]) -> tuple[Configured, Callable[[int], nn.M
             raise
         return read_studiogan_configuration(sections), partial(studiogan_generator, sections)
     return configuration, lambda seed: make_networks(configuration, seed)[0]
+
+
+def _load(generator: nn.Module, file: Path) -> nn.Module:
+    """The generator with a checkpoint's weights, to be read and sampled from."""
+    state = read_file(file).get("state_dict")
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{file}: not a checkpoint of this host or of StudioGAN")
+    inner = unwrapped(generator)
+    check_architecture(inner, state, file)
+    inner.load_state_dict(state)
+    return generator.eval().requires_grad_(False)
 
 
 def _whole(folder: Path, network: str, has_average: bool, when: str) -> Path:

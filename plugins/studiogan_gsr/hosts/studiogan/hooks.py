@@ -97,6 +97,7 @@ class Run:
         self.ranks_checked = False
         self.began: tuple[int, float] | None = None
         self.lock: FileLock | None = None
+        self.origin: tuple[Path, int] | None = None
 
 
 _run = Run()
@@ -500,6 +501,7 @@ def _describe(self: Any, folder: Path) -> None:
     record = {
         "host": "studiogan",
         "checkout": _checkout(),
+        "seed": self.RUN.seed,
         "starts": [*_starts_before(folder), _this_start()],
         "ranks": torch.distributed.get_world_size() if _ranked() else 1,
         "regularizer": None
@@ -528,6 +530,7 @@ def _described(images: Any) -> dict[str, Any]:
 
 def _this_start() -> dict[str, Any]:
     step, began = _run.began or (0, time.time())
+    origin = {} if _run.origin is None else {"checkpoint": str(_run.origin[0]), "checkpoint_step": _run.origin[1]}
     return {
         "step": step,
         "time": datetime.fromtimestamp(began, timezone.utc).isoformat(),
@@ -535,6 +538,7 @@ def _this_start() -> dict[str, Any]:
         "device": device_name("cuda" if torch.cuda.is_available() else "cpu"),
         "versions": versions(),
         "images_sha256": None if _run.training_set is None else _described(_run.training_set).get("images_sha256"),
+        **origin,
     }
 
 
@@ -600,6 +604,7 @@ def _load_checkpoint(
         strength = loaded[4]  # after run's name, step, epoch and top-k
         if _run.adaptive and isinstance(strength, str | None):
             raise CheckpointError(f"{folder}: was trained without ADA or APA, and holds no p for them to go on from")
+        _run.origin = folder.resolve(), max(whole)
         return loaded
     except GSRError:
         raise
