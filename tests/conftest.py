@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from native_runs import PLAIN, SNGAN, arguments, one_thread, write
+from native_runs import PLAIN, SNGAN, arguments, changed, one_thread, write
 from studiogan_gsr.cli import main
 from studiogan_gsr.errors import GSRError
 from studiogan_gsr.evaluation import cache, perceptual
@@ -102,6 +103,26 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pixels = (image.reshape(8, 8) * 15.9).astype(np.uint8)
             Image.fromarray(pixels).resize((32, 32)).convert("RGB").save(folder / f"{i:03}.png")
     return root
+
+
+WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+
+
+@pytest.fixture(scope="session")
+def named(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The images of `digits` in folders named zero to nine, and a run of four steps on them, in `run`."""
+    folder = tmp_path_factory.mktemp("named")
+    for part in ("train", "valid"):
+        for digit, word in enumerate(
+            ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+        ):
+            shutil.copytree(digits / part / str(digit), folder / part / word)
+    sections = changed(SNGAN, DATA={"name": "Folder_LT_rho4"})
+    argv = arguments(write(folder / "configuration.yaml", sections), folder / "run")
+    argv[argv.index("--data") + 1] = str(folder)
+    with one_thread():
+        assert main(argv) == 0
+    return folder / "run"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -18,7 +18,7 @@ from studiogan_gsr.cli import main
 from studiogan_gsr.evaluation.measure import METRICS
 from studiogan_gsr.hosts.native.selection import best
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
-from studiogan_gsr.report import metric_chart, norms_chart
+from studiogan_gsr.report import correlation_chart, metric_chart, norms_chart
 
 
 def reported(*runs: Path, out: Path) -> str:
@@ -66,6 +66,69 @@ def test_a_pair_of_runs_is_shown_side_by_side(pair: tuple[Path, Path], tmp_path:
     assert latex.count("\\\\") == 1 + len(rows)
     assert page.count("<img ") == 4 + 2
     assert "class 9 (" in page
+
+
+def test_classes_have_their_names_on_the_page_and_in_the_terminal(
+    named: Path, tmp_path: Path, pixels: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(named, tmp_path / "run")
+    with one_thread():
+        argv = ["evaluate", str(run), "--backbone", pixels, "--images", "96", "--repeats", "1", "--device", "cpu"]
+        assert main(argv) == 0
+    printed = capsys.readouterr().out
+    assert "\nzero (label 9) " in printed
+    page = reported(run, out=tmp_path / "page")
+    assert "<td>zero (label 9)</td><td>30</td>" in page
+    assert "\nzero (label 9),30," in html.unescape(page)  # in the copies, too
+    assert "six (label 6, 47 images), three (label 8, 34 images), zero (label 9, 30 images)" not in page  # by label
+    assert "three (label 7, 40 images), two (label 8, 34 images), zero (label 9, 30 images)" in page
+    assert "class zero (label 9, 30 images): median distance" in page
+    assert "zero  30<" in page  # below the points of each metric
+    assert ">30  zero<" in page  # in the legend of the norms
+
+
+def test_a_kernel_distance_is_the_same_number_on_the_page_and_in_the_terminal(
+    pair: tuple[Path, Path], tmp_path: Path, pixels: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(pair[1], tmp_path / "run")
+    with one_thread():
+        argv = ["evaluate", str(run), "--backbone", pixels, "--images", "96", "--repeats", "2", "--device", "cpu"]
+        assert main(argv) == 0
+    lines = capsys.readouterr().out.splitlines()
+    header = next(line for line in lines if "FD-Pixels" in line).split()
+    every = next(line for line in lines if line.startswith("all ")).replace(" ± ", "±").split()
+    kernel = every[header.index("KD-Pixels")].replace("±", " ± ")
+    result = json.loads(next((run / "evaluations").glob("*.json")).read_text())["all"]["kernel"]
+    assert kernel == f"{1000 * result['mean']:.4g} ± {1000 * result['deviation']:.2g}"
+    page = reported(run, out=tmp_path / "page")
+    assert f"<td>{kernel}</td>" in page
+    assert '<th colspan="1">kernel distance x 1000</th>' in page
+    assert ">kernel distance x 1000<" in page  # the chart's title
+
+
+def test_runs_at_different_steps_are_pointed_out(pair: tuple[Path, Path], tmp_path: Path, pixels: str) -> None:
+    runs = [shutil.copytree(run, tmp_path / run.name) for run in pair]
+    assert "at different steps" not in reported(*runs, out=tmp_path / "page")
+    shutil.rmtree(runs[1] / "checkpoints" / "step=4")
+    with one_thread():
+        for run in runs:
+            small = ["--images", "96", "--repeats", "1", "--device", "cpu"]
+            assert main(["evaluate", str(run), "--backbone", pixels, *small]) == 0
+    page = reported(*runs, out=tmp_path / "page")
+    assert "The runs are at different steps: plain at 4, gsr at 2." in page
+    assert "The runs were measured at different steps: plain at 4, gsr at 2." in page
+
+
+def test_the_device_is_that_of_the_last_start_in_records_of_any_age(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    run = shutil.copytree(pair[0], tmp_path / "run")
+    record = json.loads((run / "run.json").read_text())
+    record["starts"] = [{"step": 0, "device": "an older card"}, {"step": 2, "device": "a newer card"}]
+    record["device"] = "what an older version wrote"
+    (run / "run.json").write_text(json.dumps(record))
+    assert "device a newer card" in reported(run, out=tmp_path / "page")
+    record["starts"] = [{"step": 0}]
+    (run / "run.json").write_text(json.dumps(record))
+    assert "device what an older version wrote" in reported(run, out=tmp_path / "page")
 
 
 def test_a_run_that_was_not_measured_says_what_to_do(pair: tuple[Path, Path], tmp_path: Path) -> None:
@@ -141,14 +204,42 @@ def test_other_images_than_the_run_was_trained_on_are_not_shown_as_its_own(digit
 
 
 @pytest.mark.host
-def test_a_run_of_studiogan_is_reported_without_a_log(checkout: Checkout, digits: Path, tmp_path: Path) -> None:
+def test_a_run_of_studiogan_is_reported(checkout: Checkout, digits: Path, tmp_path: Path) -> None:
     outcome = Host(checkout).run(configure(tmp_path), digits, tmp_path / "out")
     assert outcome.status == 0, outcome.output
     page = reported(outcome.save, out=tmp_path / "page")
-    assert "host studiogan" in page
-    assert "Losses" not in headings(page)
+    assert "host studiogan; seed 3; device CPU, 1 thread" in page
+    assert "Losses" in headings(page)
+    (log,) = outcome.save.glob("statistics/*/log.jsonl")
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    theirs = outcome.losses()
+    for ours, name in (("g_loss", "gen_loss"), ("d_loss", "dis_loss")):
+        assert [line[ours] for line in lines] == pytest.approx(theirs[name])
     assert "Spectral norms by class" in headings(page)  # the hooks wrote them
     assert "Nearest training images" in headings(page)
+
+
+def test_charts_show_every_run_and_long_names_inside() -> None:
+    runs = {f"a-run-with-a-name-that-is-very-long-indeed-{number}": [0.1, 0.2] for number in range(9)}
+    drawn = metric_chart({"recall": runs}, [5, 3], ["a" * 60, "$b$"]).decode()
+    assert len(set(re.findall(r"indeed-\d", drawn))) == 9
+    assert "a" * 18 not in drawn
+    assert ">$b$  3<" in drawn  # no formula
+    panels = [(name * 3, [1, 2], [[0.1, 0.2], [0.3, 0.4]]) for name in runs]
+    titles = re.findall(r">([^<]*)</text>", norms_chart(panels, [5, 3], "svg").decode())
+    assert max(map(len, titles)) <= 40
+
+
+def test_labels_of_one_matrix_do_not_run_into_the_next() -> None:
+    drawn = correlation_chart([("one", [[1.0]]), ("other", [[1.0]])]).decode()
+    panels = []
+    for panel in re.findall(r'<g id="axes_\d+">.*?<path d="(.*?)"', drawn, re.DOTALL):
+        across = [float(x) for x in re.findall(r"[ML] (\S+) \S+", panel)]
+        panels.append((min(across), max(across)))
+    upright = re.findall(r'<text[^>]*(?: x="|translate\()([\d.]+)[^>]*rotate\(-90[^>]*>group<', drawn)
+    assert (len(panels), len(upright)) == (3, 2)  # the third is the scale's
+    for place in map(float, upright):
+        assert all(not left - 2 < place < right + 2 for left, right in panels)
 
 
 @pytest.mark.parametrize("classes", [1, 10, 100, 1010])

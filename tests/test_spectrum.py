@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import html
 import json
 import math
@@ -22,6 +23,7 @@ from studiogan_gsr import GroupSpectralRegularizer, class_conditional_affines
 from studiogan_gsr.analysis.spectrum import start_norms
 from studiogan_gsr.analysis.trained import load_trained
 from studiogan_gsr.cli import main
+from studiogan_gsr.datasets.labels import class_title
 from studiogan_gsr.evaluation.spectrum import exploding, group_correlation, spectrum
 from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.native.networks import make_networks
@@ -109,6 +111,43 @@ def test_untrained_generators_give_no_alarm(classes: int) -> None:
             assert exploding(other, start) == []
 
 
+def test_classes_are_called_by_their_names_with_their_labels(
+    named: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(named, tmp_path / "run")
+    result = read(run)
+    names = sorted(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
+    assert json.loads((run / "run.json").read_text())["data"]["classes"] == result["class_names"] == names
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines if "(label " in line] == [
+        f"{name} (label {label})" for label, name in enumerate(names)
+    ]
+    page = (run / "spectrum" / "index.html").read_text()
+    assert re.search(r">class zero \(label 9, 30 images\)<", page)
+    assert re.search(r"<td>\w+ \(label \d\)</td>", page)
+    assert page.count(">zero<") == 1  # below its norm
+    assert "30  zero" in page  # in the legend of the lines over training
+    record = json.loads((run / "run.json").read_text())
+    del record["data"]["classes"]  # of an older version
+    (run / "run.json").write_text(json.dumps(record))
+    assert read(run)["class_names"] == [str(label) for label in range(10)]
+    assert "(label" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("classes", "details", "title"),
+    [
+        (None, (), "2"),
+        (["0", "1", "2"], ("9 images",), "2 (9 images)"),
+        (["a", "b", "cat"], (), "cat (label 2)"),
+        (["a", "b", "cat"], ("9 images",), "cat (label 2, 9 images)"),
+        (["1", "10", "100"], (), "100 (label 2)"),
+    ],
+)
+def test_a_class_is_titled(classes: list[str] | None, details: tuple[str, ...], title: str) -> None:
+    assert class_title(2, classes, *details) == title
+
+
 def test_a_run_is_told_once_when_a_class_begins_to_explode() -> None:
     torch.manual_seed(0)
     generator = OneHot(4, [16, 16])
@@ -120,6 +159,9 @@ def test_a_run_is_told_once_when_a_class_begins_to_explode() -> None:
     for parameter in generator.parameters():
         parameter.data[..., 3] *= 5
         break
+    again = copy.copy(regularization)
+    again._exploding = set()
+    assert again.watch(["a", "b", "c", "zebra"])[1].startswith("spectral norms explode: class zebra (label 3, ")
     _, told = regularization.watch()
     assert told.startswith("spectral norms explode: class 3 (")
     assert regularization.watch()[1] == ""
@@ -196,16 +238,16 @@ def test_the_start_is_the_runs_own_by_its_seed(
 def test_an_unknown_seed_makes_the_start_an_example(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    copy = shutil.copytree(run, tmp_path / "run")
-    (copy / "run.json").unlink()
-    for path in copy.glob("checkpoints/*/model=D-*"):
+    other = shutil.copytree(run, tmp_path / "run")
+    (other / "run.json").unlink()
+    for path in other.glob("checkpoints/*/model=D-*"):
         path.unlink()
     capsys.readouterr()
-    result = read(copy)
+    result = read(other)
     assert (result["start"], result["start_is_the_runs_own"]) == (untrained(SNGAN, 0), False)
     told = "At the start: an example, an untrained generator of seed 0, because the run's seed is not recorded."
     assert told in capsys.readouterr().out
-    assert told in html.unescape((copy / "spectrum" / "index.html").read_text())
+    assert told in html.unescape((other / "spectrum" / "index.html").read_text())
 
 
 def test_a_run_from_another_runs_checkpoint_starts_there(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import csv
 import html
 import io
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -26,19 +27,26 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .9rem .25rem 0; text-align: right; border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; }
-th { font-weight: 600; } tr.group th { border-bottom: none; padding-bottom: 0; }
+th { font-weight: 600; } tr.group th { border-bottom: none; padding-bottom: 0; text-align: right; }
 table.facts th, table.facts td { text-align: left; vertical-align: top; overflow-wrap: anywhere; }
-table.facts th { white-space: nowrap; }
-.note { color: var(--faint); font-size: .9rem; max-width: 46rem; }
+table.facts th { min-width: 7rem; max-width: 22rem; }
+h1 { overflow-wrap: anywhere; }
+.note { color: var(--faint); font-size: .9rem; max-width: 46rem; overflow-wrap: anywhere; }
+.warning { color: inherit; border-left: 4px solid #d95f02; padding-left: .7rem; }
 figure { margin: 0; } figure.chart { background: #fff; border-radius: 6px; padding: .5rem; }
 figure.chart svg { width: 100%; height: auto; display: block; }
 .side { display: flex; gap: 1.2rem; flex-wrap: wrap; } .side figure { flex: 1 1 16rem; }
 .side img { width: 100%; image-rendering: pixelated; border-radius: 4px; }
-.wide { overflow-x: auto; } .wide table { font-size: .85rem; white-space: nowrap; }
-.wide th { white-space: normal; vertical-align: bottom; }
+.wide { overflow-x: auto; background: /* a shadow where the table goes on */
+  linear-gradient(to left, var(--paper) 30%, transparent) right / 3rem 100% no-repeat local,
+  linear-gradient(to left, var(--faint), transparent) right / .6rem 100% no-repeat scroll; }
+.wide table { font-size: .85rem; white-space: nowrap; }
+.wide th { white-space: normal; overflow-wrap: anywhere; min-width: 5rem; vertical-align: bottom; }
+.wide td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: min(11rem, 40vw); }
+.wide td:first-child, .wide th:first-child { position: sticky; left: 0; background: var(--paper); }
 details { margin: .4rem 0; } pre { overflow: auto; max-height: 20rem; font-size: .8rem; border: 1px solid var(--line);
   padding: .6rem; border-radius: 6px; user-select: all; }
-figcaption { font-size: .9rem; color: var(--faint); margin: .3rem 0; }
+figcaption { font-size: .9rem; color: var(--faint); margin: .3rem 0; overflow-wrap: anywhere; }
 """
 
 
@@ -96,25 +104,32 @@ def picture(image: Image.Image, caption: str) -> str:
 
 
 def norms_chart(
-    panels: Sequence[tuple[str, Sequence[int], Sequence[Sequence[float]]]], class_counts: Sequence[int], kind: str
+    panels: Sequence[tuple[str, Sequence[int], Sequence[Sequence[float]]]],
+    class_counts: Sequence[int],
+    kind: str,
+    classes: Sequence[str] | None = None,
 ) -> bytes:
     """Spectral norms per class over training: a panel a run, a line a class, coloured by frequency.
 
     panels: (title, steps, per step the norms of all classes); they share both axes.
-    kind: "svg" or "png".
+    kind: "svg" or "png".  classes: names in label order, for the legend.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
     order = sorted(range(len(class_counts)), key=lambda label: -class_counts[label])
-    width = 8.0 if len(panels) == 1 else 4.6 * len(panels)
+    named = _named(classes)
+    legend = 2.6 if named else 1.27  # inches
+    width = (6.73 if len(panels) == 1 else 4.6 * len(panels) - 1.27) + legend
     figure = Figure(figsize=(width, 3.6))
     axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     for axis, (title, steps, norms) in zip(axes, panels, strict=True):
         for place, label in enumerate(order):
             color = matplotlib.colormaps["viridis_r"](0.08 + 0.92 * place / max(1, len(order) - 1))
-            axis.plot(steps, [row[label] for row in norms], color=color, lw=1.6, label=class_counts[label])
-        axis.set(title=title, xlabel="generator step")
+            text = str(class_counts[label]) + (f"  {_short(classes[label])}" if named and classes else "")
+            axis.plot(steps, [row[label] for row in norms], color=color, lw=1.6, label=text)
+        axis.set(xlabel="generator step")
+        axis.set_title(_wrapped(title, 40))
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set(ylabel="largest spectral norm of the class", ylim=(0, None))
@@ -122,7 +137,7 @@ def norms_chart(
     shown = [lines[place * (len(lines) - 1) // 9] for place in range(10)] if len(lines) > 10 else list(lines)
     labels = [str(line.get_label()) for line in shown]
     figure.legend(shown, labels, title="training\nimages", loc="center right", frameon=False)
-    figure.tight_layout(rect=(0, 0, 1 - 1.27 / width, 1))
+    figure.tight_layout(rect=(0, 0, 1 - legend / width, 1))
     return _drawn(figure, kind)
 
 
@@ -163,8 +178,10 @@ def curves_chart(panels: Sequence[tuple[str, Sequence[int], Mapping[str, Sequenc
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (title, steps, curves) in zip(axes, panels, strict=True):
         for color, (name, values) in zip(_COLORS, curves.items(), strict=False):
-            axis.plot(steps, values, lw=1.2, color=color, label=name.replace("_", " "))
-        axis.set(title=title, xlabel="generator step")
+            few = {"marker": "o", "ms": 3} if len(values) <= 20 else {}  # of one point, there is no line
+            axis.plot(steps, values, lw=1.2, color=color, label=name.replace("_", " "), **few)
+        axis.set(xlabel="generator step")
+        axis.set_title(_wrapped(title, 40))
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     # The first values are often far from all others.
@@ -177,33 +194,43 @@ def curves_chart(panels: Sequence[tuple[str, Sequence[int], Mapping[str, Sequenc
     return _drawn(figure, "svg")
 
 
-def metric_chart(series: Mapping[str, Mapping[str, Sequence[float | None]]], class_counts: Sequence[int]) -> bytes:
+def metric_chart(
+    series: Mapping[str, Mapping[str, Sequence[float | None]]],
+    class_counts: Sequence[int],
+    classes: Sequence[str] | None = None,
+) -> bytes:
     """Metrics class by class, a panel a metric, points of a colour a run, as SVG; None leaves a gap.
 
-    class_counts: of the classes in the order of the points.
+    class_counts, classes: numbers of images, and names, of the classes in the order of the points.
     """
     from matplotlib.figure import Figure
 
     rows = (len(series) + 1) // 2
-    figure = Figure(figsize=(9.2, 2.9 * rows))
+    few, named = len(class_counts) <= 20, _named(classes)
+    figure = Figure(figsize=(9.2, (3.7 if few and named else 2.9) * rows))
     axes = figure.subplots(rows, 2, squeeze=False)
-    few = len(class_counts) <= 20
     for axis, (title, runs) in zip(axes.flat, series.items(), strict=False):
-        for color, (name, values) in zip(_COLORS, runs.items(), strict=False):
+        for number, (name, values) in enumerate(runs.items()):
             numbers = [math.nan if value is None else value for value in values]
             style = {"marker": "o", "ms": 4, "lw": 1.2} if few else {"marker": ".", "ms": 3, "lw": 0}
-            axis.plot(range(len(numbers)), numbers, color=color, label=name, **style)
+            style |= {"color": _COLORS[number % len(_COLORS)], "label": _wrapped(name, 60)}
+            axis.plot(range(len(numbers)), numbers, **style)
         if few:
-            names = [f"{count:,}" for count in class_counts]
-            axis.set_xticks(range(len(names)), names, fontsize=8, rotation=45)
-        axis.set(title=title, xlabel="training images" if few else "class, by falling number of images")
+            ticks = [f"{count:,}" for count in class_counts]
+            if named and classes:
+                ticks = [f"{_short(name)}  {count}" for name, count in zip(classes, ticks, strict=True)]
+            axis.set_xticks(range(len(ticks)), ticks, fontsize=8, rotation=45, ha="right", rotation_mode="anchor")
+        what = "class and its training images" if named else "training images"
+        axis.set(title=title, xlabel=what if few else "class, by falling number of images")
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes.flat[len(series) :]:
         axis.set_visible(False)
     lines, names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(lines, names, loc="upper center", ncols=len(names), frameon=False)
-    figure.tight_layout(rect=(0, 0, 1, 1 - 0.3 / figure.get_figheight()))
+    columns = max(1, min(len(names), 100 // (6 + max(map(len, names)))))
+    figure.legend(lines, names, loc="upper center", ncols=columns, frameon=False)
+    height = 0.2 * -(-len(names) // columns) * (1 + max(name.count("\n") for name in names)) + 0.1
+    figure.tight_layout(rect=(0, 0, 1, 1 - height / figure.get_figheight()))
     return _drawn(figure, "svg")
 
 
@@ -292,8 +319,12 @@ def norms_by_class_chart(
     order: Sequence[int],
     class_counts: Sequence[int] | None,
     marked: Sequence[int],
+    classes: Sequence[str] | None = None,
 ) -> bytes:
-    """Norms now and at the start, class by class in `order`, some of them marked, as SVG."""
+    """Norms now and at the start, class by class in `order`, some of them marked, as SVG.
+
+    classes: names in label order.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.4))
@@ -306,8 +337,15 @@ def norms_by_class_chart(
     if ill:
         axis.scatter(ill, [norms[order[place]] for place in ill], s=size, color="#c0392b", label="explodes")
     if len(order) <= 20:
-        names = [f"{y}\n{class_counts[y]:,}" if class_counts else str(y) for y in order]
+        named = _named(classes)
+        names = [_short(classes[y]) if named and classes else str(y) for y in order]
+        if class_counts:
+            names = [f"{name}\n{class_counts[y]:,}" for y, name in zip(order, names, strict=True)]
         axis.set_xticks(list(places), names)
+        if named:
+            axis.tick_params("x", rotation=45)
+            for text in axis.get_xticklabels():
+                text.set(ha="right", rotation_mode="anchor", fontsize=9)
         axis.set_xlabel("class and its training images" if class_counts else "class")
     else:
         axis.set_xlabel("class, by falling number of images" if class_counts else "class")
@@ -323,11 +361,12 @@ def correlation_chart(panels: Sequence[tuple[str, Any]]) -> bytes:
     """Square matrices of numbers from 0 to 1 side by side, with titles and one scale, as SVG."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2 * len(panels) + 0.8, 4))
+    figure = Figure(figsize=(4.2 * len(panels) + 0.8, 4), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (title, matrix) in zip(axes, panels, strict=True):
         drawn = axis.imshow(matrix, vmin=0, vmax=1, cmap="viridis")
-        axis.set(title=title, xlabel="group", ylabel="group")
+        axis.set(xlabel="group", ylabel="group")
+        axis.set_title("\n".join(_wrapped(line, 40) for line in title.splitlines()), fontsize=11)
     figure.colorbar(drawn, ax=list(axes), shrink=0.8)
     return _drawn(figure, "svg")
 
@@ -341,9 +380,28 @@ def _drawn(figure: Any, kind: str) -> bytes:
     return buffer.getvalue()
 
 
+def shortened(text: str, length: int) -> str:
+    """Return the text; of one of more than `length` letters both ends, where long names often differ."""
+    head, tail = (length - 1) - (length - 1) // 2, (length - 1) // 2
+    return text if len(text) <= length else f"{text[:head]}…{text[-tail:]}"
+
+
 def _short(name: str) -> str:
-    name = name.encode("utf-8", "replace").decode().replace("$", r"\$")  # no mathematics, no broken bytes
-    return name if len(name) <= 18 else f"{name[:17]}…"
+    return _literal(shortened(name, 18))
+
+
+def _wrapped(text: str, letters: int) -> str:
+    """The text in lines of at most so many letters; what is longer than two of them is shortened."""
+    return _literal("\n".join(textwrap.wrap(shortened(text, 2 * letters), letters)))
+
+
+def _literal(text: str) -> str:
+    return text.encode("utf-8", "replace").decode().replace("$", r"\$")  # no mathematics, no broken bytes
+
+
+def _named(classes: Sequence[str] | None) -> bool:
+    """Whether classes have names that say more than their labels."""
+    return classes is not None and any(not name.isdecimal() for name in classes)
 
 
 def chart(svg: bytes, caption: str) -> str:

@@ -15,11 +15,12 @@ import torch
 
 from studiogan_gsr.analysis.trained import Trained, load_trained
 from studiogan_gsr.datasets.identity import digest
+from studiogan_gsr.datasets.labels import class_title
 from studiogan_gsr.datasets.packed import open_packed
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import DataError, EvaluationError, RequestError, WeightsError
 from studiogan_gsr.evaluation.features import extract
-from studiogan_gsr.evaluation.measure import MOST, Reference, groups, measure, summarise
+from studiogan_gsr.evaluation.measure import MOST, SHOWN_TIMES, Reference, as_text, groups, measure, summarise
 from studiogan_gsr.evaluation.perceptual import Album, Perceptual, installed
 from studiogan_gsr.evaluation.perceptual import add_to as add_lpips
 from studiogan_gsr.files import write_atomically
@@ -27,6 +28,9 @@ from studiogan_gsr.hosts.native.data import open_images
 from studiogan_gsr.hosts.native.generation import BATCH_NORM, generated
 from studiogan_gsr.hosts.native.reference import choose_backbone, measure_real, open_reference
 from studiogan_gsr.progress import console
+from studiogan_gsr.report import shortened
+
+_WIDTH = 24  # letters of a class's name in the table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,21 +252,19 @@ def _table(result: dict[str, Any]) -> list[str]:
     counts = result["training_images"]
     if len(counts) <= 20 and result["groups"]:
         order = sorted(range(len(counts)), key=lambda y: -counts[y])
-        rows += [(result["class_names"][y], counts[y], result["classes"][y]) for y in order]
+        names = [shortened(name, _WIDTH) for name in result["class_names"]]
+        rows += [(class_title(y, names), counts[y], result["classes"][y]) for y in order]
     cells = [["", "training", *columns.values()]]
     for name, count, values in rows:
-        cells.append([name[:15], "" if count is None else str(count)])
-        for key in columns:
-            mean, deviation = values[key]["mean"], values[key]["deviation"]
-            scale = 1000 if key == "kernel" else 1
-            text = "-" if mean is None else f"{mean * scale:.4g}"
-            cells[-1].append(text if deviation is None or mean is None else f"{text} ± {deviation * scale:.2g}")
+        cells.append([name, "" if count is None else str(count)])
+        cells[-1] += [as_text(values, key) for key in columns]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
         "  ".join([row[0].ljust(widths[0]), *(text.rjust(w) for text, w in zip(row[1:], widths[1:], strict=True))])
         for row in cells
     ]
-    lines.append(f"{kernel} times 1000. Diversity: mean distance of two images of a set, over that of real ones.")
+    diversity = "Diversity: mean distance of two images of a set, over that of real ones."
+    lines.append(f"{kernel} times {SHOWN_TIMES['kernel']}. {diversity}")
     if "lpips_of_real_images" in result:
         of_real = [value for value in result["lpips_of_real_images"] if value is not None]
         lines.append(

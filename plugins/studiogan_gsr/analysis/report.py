@@ -15,10 +15,11 @@ from torch import Tensor
 
 from studiogan_gsr.analysis.evaluate import Options, real_images, terms_of
 from studiogan_gsr.analysis.trained import Trained, load_trained
+from studiogan_gsr.datasets.labels import class_title
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import GSRError, RequestError
 from studiogan_gsr.evaluation.manifold import nearest
-from studiogan_gsr.evaluation.measure import METRICS
+from studiogan_gsr.evaluation.measure import METRICS, SHOWN_TIMES, as_text
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.hosts.native.samples import generate, grid, to_pixels
 from studiogan_gsr.hosts.native.selection import evaluations
@@ -77,7 +78,7 @@ def report(paths: Sequence[Path], out: Path) -> Path:
             )
     order = sorted(range(first.num_classes), key=lambda y: -runs[0].counts[y])
     sections = [
-        ("", _summary(runs)),
+        ("", _at_different_steps(runs) + _summary(runs)),
         ("Configurations", _configurations(runs)),
         *_curves(runs),
         *_while_training(runs),
@@ -114,11 +115,29 @@ def _summary(runs: Sequence[Run]) -> str:
             acts,
             f"{data.name}, {data.img_size} pixels, {data.num_classes} classes",
             f"{max(run.counts)} to {min(run.counts)} images a class",
-            *(f"{key} {record.get(key, 'unknown')}" for key in ("host", "seed", "device")),
+            f"host {record.get('host', 'unknown')}",
+            f"seed {'unknown' if run.trained.seed is None else run.trained.seed}",
+            f"device {_device(record)}",
             f"averaged generator: {'yes' if run.trained.averaged else 'no'}",
         ]
         pairs.append((run.name, "; ".join(told)))
     return facts(pairs)
+
+
+def _device(record: dict[str, Any]) -> str:
+    """The device of a run's last start, from records of either host and any age."""
+    starts = record.get("starts") or [{}]
+    return str(starts[-1].get("device") or record.get("device", "unknown"))
+
+
+def _at_different_steps(runs: Sequence[Run]) -> str:
+    """A note where runs side by side have not been trained as long as one another; else nothing."""
+    steps = {run.trained.step for run in runs}
+    if len(steps) < 2:
+        return ""
+    each = ", ".join(f"{run.name} at {run.trained.step:,}" for run in runs)
+    told = f"The runs are at different steps: {each}. Norms, samples and metrics compare unequal training."
+    return f'<p class="note warning">{html.escape(told)}</p>'
 
 
 def _configurations(runs: Sequence[Run]) -> str:
@@ -132,7 +151,7 @@ def _configurations(runs: Sequence[Run]) -> str:
     if not differ:
         return '<p class="note">The runs have one configuration.</p>'
     rows = [[key, *(values.get(key, "-") for values in flat)] for key in differ]
-    shown = table(["key", *(run.name for run in runs)], rows)
+    shown = f'<div class="wide">{table(["key", *(run.name for run in runs)], rows)}</div>'
     note = '<p class="note">Keys that are not shown are the same in all runs.</p>'
     return shown if len(runs) == 1 else shown + note
 
@@ -140,11 +159,13 @@ def _configurations(runs: Sequence[Run]) -> str:
 def _curves(runs: Sequence[Run]) -> list[tuple[str, str]]:
     sections = []
     logged = [run for run in runs if len(run.log) > 1]
-    if with_losses := [run for run in logged if "d_loss" in run.log[0]]:
-        losses = []
-        for run in with_losses:
-            curves = {name: [line[name] for line in run.log] for name in ("d_loss", "g_loss")}
-            losses.append((run.name, [line["step"] for line in run.log], curves))
+    losses = []
+    for run in logged:
+        lines = [line for line in run.log if "d_loss" in line and "g_loss" in line]
+        if len(lines) > 1:
+            curves = {name: [line[name] for line in lines] for name in ("d_loss", "g_loss")}
+            losses.append((run.name, [line["step"] for line in lines], curves))
+    if losses:
         caption = "At every print interval, of one batch each; what is outside of most values is cut off."
         sections.append(("Losses", chart(curves_chart(losses, "loss"), caption)))
     panels = []
@@ -153,8 +174,11 @@ def _curves(runs: Sequence[Run]) -> list[tuple[str, str]]:
         if len(lines) > 1:
             panels.append((run.name, [line["step"] for line in lines], [line["class_norms"] for line in lines]))
     if panels:
+        classes = runs[0].trained.classes
         caption = "Each class's largest exact spectral norm over layers, gain and bias."
-        sections.append(("Spectral norms by class", chart(norms_chart(panels, runs[0].counts, "svg"), caption)))
+        sections.append(
+            ("Spectral norms by class", chart(norms_chart(panels, runs[0].counts, "svg", classes), caption))
+        )
     return sections
 
 
@@ -199,17 +223,19 @@ def _metrics(runs: Sequence[Run], order: Sequence[int]) -> list[tuple[str, str]]
     column, counts, names = first["column"], first["training_images"], first["class_names"]
     alike = [(name, result) for name, result in measured if result["column"] == column]
     metrics = [*METRICS, *["lpips"] * any("lpips" in result["all"] for _, result in alike)]
-    titles = {**{name: name.replace("_", " ") for name in metrics}, "frechet": column, "kernel": "kernel distance"}
-    titles["lpips"] = "LPIPS"
+    titles = {**{name: name.replace("_", " ") for name in metrics}, "frechet": column, "lpips": "LPIPS"}
+    titles["kernel"] = f"kernel distance x {SHOWN_TIMES['kernel']}"
     series = {
-        titles[metric]: {name: [result["classes"][y][metric]["mean"] for y in order] for name, result in alike}
+        titles[metric]: {name: [_mean(result, y, metric) for y in order] for name, result in alike}
         for metric in ("kernel", "diversity", "recall", "precision")
         if any(values[metric]["mean"] is not None for _, result in alike for values in result["classes"])
     }
     rows: list[tuple[str, object, object]] = [("all", "", "all")]
     rows += [(group, "", group) for group in first["groups"]]
-    rows += [(names[y], counts[y], y) for y in order]
+    rows += [(class_title(y, names), counts[y], y) for y in order]
     header = ["classes", "images", *(f"{titles[metric]}, {name}" for metric in metrics for name, _ in alike)]
+    columns = ["classes", "images", *(name for _ in metrics for name, _ in alike)]
+    spans = {"": 2} | {titles[metric]: len(alike) for metric in metrics}
     cells: list[list[object]] = [
         [title, images, *(_cell(result, key, metric) for metric in metrics for _, result in alike)]
         for title, images, key in rows
@@ -222,10 +248,17 @@ def _metrics(runs: Sequence[Run], order: Sequence[int]) -> list[tuple[str, str]]
     notes += [f"{run.name} has not been measured." for run in runs if not run.evaluations]
     if len({terms_of(result["protocol"]) for _, result in alike}) > 1:
         notes.insert(0, "The runs were measured in different ways, and their numbers cannot be compared:")
+    if len({result["protocol"]["step"] for _, result in alike}) > 1:
+        measured_at = ", ".join(f"{name} at {result['protocol']['step']:,}" for name, result in alike)
+        notes.insert(0, f"The runs were measured at different steps: {measured_at}.")
     caption = "Class by class, by falling number of training images. Diversity: 1 is that of real images."
     content = (
-        (chart(metric_chart(series, [counts[y] for y in order]), caption) if series else "")
-        + f'<div class="wide">{table(header, kept)}</div>'
+        (
+            chart(metric_chart(series, [counts[y] for y in order], [names[y] for y in order]), caption)
+            if series
+            else ""
+        )
+        + f'<div class="wide">{table(columns, kept, spans)}</div>'
         + "".join(f'<p class="note">{html.escape(note)}</p>' for note in notes)
         + copyable("CSV", comma_separated(header, cells))
         + copyable("LaTeX", latex(header, cells))
@@ -262,10 +295,12 @@ def _cell(result: dict[str, Any], key: object, metric: str) -> str:
         values = result["classes"][key]
     else:
         values = result["all"] if key == "all" else result["groups"].get(key)
-    if values is None or values.get(metric, {}).get("mean") is None:
-        return "-"
-    mean, deviation = values[metric]["mean"], values[metric]["deviation"]
-    return f"{mean:.4g}" if deviation is None else f"{mean:.4g} ± {deviation:.2g}"
+    return "-" if values is None else as_text(values, metric)
+
+
+def _mean(result: dict[str, Any], label: int, metric: str) -> float | None:
+    mean = result["classes"][label][metric]["mean"]
+    return None if mean is None else float(mean) * SHOWN_TIMES.get(metric, 1)
 
 
 def _protocol(name: str, result: dict[str, Any]) -> str:
@@ -286,8 +321,8 @@ def _samples(runs: Sequence[Run], order: Sequence[int]) -> str:
         pictures = []
         for run in runs:
             sheet = grid(_generated(run, labels, _SAMPLES), _SAMPLES)
-            rows = ", ".join(f"{y} ({run.counts[y]:,})" for y in labels)
-            pictures.append(picture(sheet, f"{run.name}, {title}; a row a class, with its training images: {rows}"))
+            rows = ", ".join(class_title(y, run.trained.classes, f"{run.counts[y]:,} images") for y in labels)
+            pictures.append(picture(sheet, f"{run.name}, {title}; classes from top to bottom: {rows}"))
         shown.append(f'<div class="side">{"".join(pictures)}</div>')
     note = f"Noise of seed {_SEED}, the same in all runs; running batch-norm statistics."
     return "".join(shown) + f'<p class="note">{note}</p>'
@@ -314,7 +349,8 @@ def _memory(runs: Sequence[Run], order: Sequence[int]) -> list[tuple[str, str]]:
         sheet = grid(torch.cat([images for images, _ in pairs]), 2 * _NEIGHBOURS)
         texts = [text for _, text in pairs]
         told = "; ".join(
-            f"class {y} ({run.counts[y]:,} images): {text}" for y, text in zip(labels, texts, strict=True)
+            f"class {class_title(y, run.trained.classes, f'{run.counts[y]:,} images')}: {text}"
+            for y, text in zip(labels, texts, strict=True)
         )
         parts.append(picture(sheet, f"{run.name}: pairs of a sample and its nearest training image. {told}"))
     note = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,16 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from studiogan_gsr.analysis.trained import Trained, load_trained
+from studiogan_gsr.datasets.labels import class_title
 from studiogan_gsr.evaluation.spectrum import THRESHOLD, Spectrum, exploding, group_correlation, spectrum
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.hosts.native.sampling import sample_latents
 from studiogan_gsr.progress import console
 from studiogan_gsr.regularizers.mapping import MAPPING
-from studiogan_gsr.report import chart, correlation_chart, norms_by_class_chart, norms_chart, page, table
+from studiogan_gsr.report import chart, correlation_chart, norms_by_class_chart, norms_chart, page, shortened, table
 from studiogan_gsr.settings import Configured
 
 _PASSES = 30  # forward passes after which spectral norm's own estimates have settled
-_LISTED = 30
+_LISTED, _WIDTH = 30, 24  # lines, and letters of a class's name, in tables
 
 
 def inspect(path: Path, config: str | None, out: Path | None) -> dict[str, Any]:
@@ -35,10 +37,10 @@ def inspect(path: Path, config: str | None, out: Path | None) -> dict[str, Any]:
     start = start_norms(began.generator, trained.configuration, groups)
     norms, places = found.largest()
     counts = trained.data.get("class_counts")
-    classes = len(norms)
-    order = sorted(range(classes), key=lambda y: -counts[y]) if counts else list(range(classes))
+    order = sorted(range(len(norms)), key=lambda y: -counts[y]) if counts else list(range(len(norms)))
     ill = exploding(norms.tolist(), start)
-    lines = [*verdict(norms.tolist(), start, ill, counts), f"At the start: {began.source}"]
+    classes = trained.classes
+    lines = [*verdict(norms.tolist(), start, ill, counts, classes), f"At the start: {began.source}"]
     if MAPPING in found.sides:
         lines.append("Norms of the mapping network's w: the threshold was set on batch norm, and is untried here.")
     result = {
@@ -46,6 +48,7 @@ def inspect(path: Path, config: str | None, out: Path | None) -> dict[str, Any]:
         "step": trained.step,
         "groups": groups,
         "training_images": counts,
+        "class_names": classes,
         "layers": found.layers,
         "norms": _plain(found.norms),
         "condition_numbers": _plain(found.conditions),
@@ -58,11 +61,14 @@ def inspect(path: Path, config: str | None, out: Path | None) -> dict[str, Any]:
         "verdict": lines,
     }
     show = console()
-    show.print(f"{'class':>6}{'images':>9}{'norm':>9}{'at start':>10}  where")
-    for y in order if classes <= _LISTED else [*order[: _LISTED // 2], *order[-_LISTED // 2 :]]:
+    shown = order if len(order) <= _LISTED else [*order[: _LISTED // 2], *order[-_LISTED // 2 :]]
+    titles = [class_title(y, [shortened(name, _WIDTH) for name in classes]) for y in shown]
+    width = max(len(title) for title in ("class", *titles))
+    show.print(f"{'class':<{width}}{'images':>9}{'norm':>9}{'at start':>10}  where")
+    for y, title in zip(shown, titles, strict=True):
         layer, side = places[y]
-        images = "" if counts is None else counts[y]
-        show.print(f"{y:>6}{images:>9}{norms[y]:>9.3f}{start[y]:>10.3f}  {layer} {side}{'  explodes' * (y in ill)}")
+        numbers = f"{'' if counts is None else counts[y]:>9}{norms[y]:>9.3f}{start[y]:>10.3f}"
+        show.print(f"{title:<{width}}{numbers}  {layer} {side}{'  explodes' * (y in ill)}")
     for line in lines:
         show.print(line)
     folder = out or (trained.run or trained.folder) / "spectrum"
@@ -86,7 +92,11 @@ def start_norms(generator: nn.Module, configuration: Configured, groups: int | s
 
 
 def verdict(
-    norms: Sequence[float], start: Sequence[float], ill: Sequence[int], counts: Sequence[int] | None
+    norms: Sequence[float],
+    start: Sequence[float],
+    ill: Sequence[int],
+    counts: Sequence[int] | None,
+    classes: Sequence[str] | None = None,
 ) -> list[str]:
     """What to read in the numbers, in sentences."""
     middle = float(torch.tensor(norms).median())
@@ -94,7 +104,7 @@ def verdict(
     if not ill:
         return [f"No class explodes: no norm is above {rule}."]
     named = ", ".join(
-        f"{y} ({f'{counts[y]} images, ' if counts else ''}norm {norms[y]:.3f})"
+        class_title(y, classes, *([f"{counts[y]} images"] if counts else []), f"norm {norms[y]:.3f}")
         for y in sorted(ill, key=lambda y: -norms[y])[:10]
     )
     lines = [f"{len(ill)} of {len(norms)} classes explode: {named}{', ...' * (len(ill) > 10)}: above {rule}."]
@@ -111,16 +121,17 @@ def _groups(configuration: Configured) -> int | str:
 
 
 def _page(trained: Trained, found: Spectrum, result: dict[str, Any], order: Sequence[int]) -> str:
-    counts, groups = result["training_images"], result["groups"]
+    counts, groups, classes = result["training_images"], result["groups"], result["class_names"]
+    short = [shortened(name, _WIDTH) for name in classes]
     norms, places = found.largest()
-    sections = [("", "".join(f"<p>{line}</p>" for line in result["verdict"]))]
-    drawn = norms_by_class_chart(norms.tolist(), result["start"], order, counts, result["exploding"])
+    sections = [("", "".join(f"<p>{html.escape(line)}</p>" for line in result["verdict"]))]
+    drawn = norms_by_class_chart(norms.tolist(), result["start"], order, counts, result["exploding"], classes)
     caption = "Each class's largest exact spectral norm over layers, gain and bias; grey: at the start."
     sections.append(("Norms by class", chart(drawn, caption)))
     lines = [line for line in trained.log if "class_norms" in line]
     if len(lines) > 1 and counts:
         panel = ("", [line["step"] for line in lines], [line["class_norms"] for line in lines])
-        drawn = norms_chart([panel], counts, "svg")
+        drawn = norms_chart([panel], counts, "svg", classes)
         sections.append(("Over training", chart(drawn, "The same norms at every print interval of the run.")))
     ends = [order[0], order[-1]]
     worst = max(ends, key=lambda y: float(norms[y]))
@@ -128,8 +139,8 @@ def _page(trained: Trained, found: Spectrum, result: dict[str, Any], order: Sequ
     panels = []
     for label in ends:
         matrix = group_correlation(trained.generator, layer, side, label, groups)
-        images = f", {counts[label]} images" if counts else ""
-        panels.append((f"class {label}{images}: mean {_off_diagonal(matrix):.2f}", matrix.abs().numpy()))
+        title = class_title(label, short, *([f"{counts[label]} images"] if counts else []))
+        panels.append((f"class {title}\nmean {_off_diagonal(matrix):.2f}", matrix.abs().numpy()))
     caption = (
         f"Absolute correlation of a class's groups with one another, in the {side} of {layer}, where the larger of "
         "the two classes' norms is; the mean is over different groups. Groups that are alike make a large norm."
@@ -141,8 +152,9 @@ def _page(trained: Trained, found: Spectrum, result: dict[str, Any], order: Sequ
         for j, which in enumerate(found.sides):
             values, conditions = found.norms[i, j], found.conditions[i, j]
             numbers = [f"{values.median():.3f}", f"{conditions.median():.3g}"]
-            rows.append([name, which, f"{values.max():.3f}", int(values.argmax()), *numbers])
-    sections.append(("Layers", table(header, rows)))
+            largest = class_title(int(values.argmax()), short)
+            rows.append([name, which, f"{values.max():.3f}", largest, *numbers])
+    sections.append(("Layers", f'<div class="wide">{table(header, rows)}</div>'))
     note = (
         f"{result['checkpoint']}, step {result['step']}; exact, by SVD in float64; {groups} groups. A class explodes "
         f"when its norm is {THRESHOLD} times the largest of any class at the start, and the median of all now."

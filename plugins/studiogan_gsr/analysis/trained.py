@@ -64,6 +64,12 @@ class Trained:
         return dict(self.record.get("data", {}))
 
     @property
+    def classes(self) -> list[str]:
+        """Names of the classes in label order; their numbers where the run's record has no names."""
+        number, names = self.configuration.DATA.num_classes, self.data.get("classes") or []
+        return [str(name) for name in (names if len(names) == number else range(number))]
+
+    @property
     def seed(self) -> int | None:
         """The run's seed, from run.json or the discriminator's file; None where neither has one."""
         found = self.record.get("seed")

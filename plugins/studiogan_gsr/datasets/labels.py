@@ -40,6 +40,16 @@ def start_hint(present: Sequence[int] | npt.NDArray[np.integer]) -> str:
     return "; the labels begin at 1: subtract 1 from each" if begin_at_1 else ""
 
 
+def class_title(label: int, classes: Sequence[str] | None, *details: str) -> str:
+    """Return a class's name with its label and details, "beaver (label 4, 30 images)".
+
+    classes: names in label order; None: unknown.  Where the name is the label's number, that number stands alone.
+    """
+    name = str(label) if classes is None else classes[label]
+    inside = ", ".join([*([] if name == str(label) else [f"label {label}"]), *details])
+    return f"{name} ({inside})" if inside else name
+
+
 def class_counts_of(dataset: Any) -> list[int]:
     """Images of each class, in label order: as the data set says, or counted."""
     counts = getattr(dataset, "class_counts", None)

@@ -24,6 +24,8 @@ from studiogan_gsr.evaluation.manifold import (
 )
 
 METRICS = ("frechet", "kernel", "inception_score", "precision", "recall", "density", "coverage", "diversity")
+# Numbers of a metric are shown times this, in the terminal and on pages; records hold them as they are.
+SHOWN_TIMES = {"kernel": 1000}
 _SPLITS = 10  # of the inception score over all images
 # Images a side in metrics of pairs (all but Frechet distance and inception score), where time grows with the square;
 # of more, so many are chosen with a fixed seed.
@@ -113,6 +115,18 @@ def metrics(
     if "precision" in found and enough > reference.neighbours:
         found |= precision_recall_density_coverage(real.some, some, reference.neighbours, real.radii)
     return found
+
+
+def as_text(values: dict[str, dict[str, float | None]], metric: str) -> str:
+    """Return mean and deviation of one of `summarise`'s metrics as text, times SHOWN_TIMES; "-" for none."""
+    found = values.get(metric, {"mean": None, "deviation": None})
+    mean, deviation, times = found["mean"], found["deviation"], SHOWN_TIMES.get(metric, 1)
+    if mean is None:
+        return "-"
+    if deviation is None:
+        return f"{mean * times:.4g}"
+    width = deviation * times
+    return f"{mean * times:.4g} ± {f'{width:.2g}' if width < 100 else f'{width:.0f}'}"
 
 
 def inception_score(logits: Tensor, splits: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import nn
 
 from studiogan_gsr.attachment import Attachment, attach
 from studiogan_gsr.contract import Regularizer
+from studiogan_gsr.datasets.labels import class_title
 from studiogan_gsr.errors import FOREIGN, PluginError, RegularizerError, reason
 from studiogan_gsr.evaluation.spectrum import exploding
 from studiogan_gsr.registry import Plugin, all_options, find_regularizer, make_regularizer
@@ -112,10 +113,11 @@ class Regularization:
                 raise RegularizerError(f"{self.plugin}: {key} is {value} at step {step}; the run is stopped")
         return scalars
 
-    def watch(self) -> tuple[list[float] | None, str]:
+    def watch(self, classes: Sequence[str] | None = None) -> tuple[list[float] | None, str]:
         """Each class's largest exact norm, and a line where one has begun to explode; None of a regularizer without.
 
         Reads weights alone.  To be called at a print interval; the first look is after the first step.
+        classes: names in label order, for the line.
         """
         norms = self._class_norms()
         if norms is None:
@@ -124,7 +126,10 @@ class Regularization:
         found = exploding(norms, self._start)
         new = [label for label in found if label not in self._exploding]
         self._exploding |= set(new)
-        told = ", ".join(f"{label} ({norms[label]:.3g}, at first {self._start[label]:.3g})" for label in new[:10])
+        told = ", ".join(
+            class_title(label, classes, f"{norms[label]:.3g}", f"at first {self._start[label]:.3g}")
+            for label in new[:10]
+        )
         more = f" and {len(new) - 10} more" if len(new) > 10 else ""
         return norms, f"spectral norms explode: class {told}{more}" if new else ""
 

@@ -281,7 +281,8 @@ class _Run:
     def _class_norms(self) -> dict[str, Any]:
         """Each class's largest norm, for the log; says so where one has begun to explode."""
         regularization = self.trainer.regularization
-        norms, told = regularization.watch() if regularization is not None and self.rank == 0 else (None, "")
+        names = self.data.record["classes"]
+        norms, told = regularization.watch(names) if regularization is not None and self.rank == 0 else (None, "")
         if told:
             self._say(f"step {self.trainer.steps}: {told}")
         return {} if norms is None else {"class_norms": [round(norm, 5) for norm in norms]}

@@ -452,14 +452,15 @@ def _log_train_statistics(
     finally:
         worker.LOG_FORMAT = line
     logged = {f"{name}/{key}": value for key, value in scalars.items()}
-    norms, told = _run.regularization.watch()
+    norms, told = _run.regularization.watch(_described(_run.training_set)["classes"])
     if told:
         _say(f"step {step}: {told}")
     folder = Path(self.RUN.save_dir) / "statistics" / self.run_name
     folder.mkdir(parents=True, exist_ok=True)
     shown_norms = {} if norms is None else {"class_norms": [round(norm, 5) for norm in norms]}
     with (folder / "log.jsonl").open("a") as file:
-        file.write(json.dumps({"step": step, **logged, **shown_norms}) + "\n")
+        losses = {"g_loss": float(gen_acml_loss), "d_loss": float(dis_acml_loss)}  # named as in the native host's log
+        file.write(json.dumps({"step": step, **losses, **logged, **shown_norms}) + "\n")
     import wandb
 
     wandb.log(logged, step=step)
@@ -522,10 +523,16 @@ def _describe(self: Any, folder: Path) -> None:
 
 @functools.cache
 def _described(images: Any) -> dict[str, Any]:
-    """Which images a `Dataset_` has: of a plug-in's, all that the native host records; of StudioGAN's, counts."""
+    """Which images a `Dataset_` has: of a plug-in's, all that the native host records; else counts and names."""
     if images.hdf5_path is None and isinstance(images.data, Prepared):
         return describe(images.data.dataset, images.gsr_preparation[1])
-    return {"class_counts": _class_counts(images)}
+    counts = _class_counts(images)
+    packed = None if images.hdf5_path is None else Packed(images.hdf5_path)
+    classes = list(getattr(images.data if packed is None else packed, "classes", ()))
+    return {
+        "class_counts": counts,
+        "classes": [str(name) for name in (classes if len(classes) == len(counts) else range(len(counts)))],
+    }
 
 
 def _this_start() -> dict[str, Any]:
