@@ -5,18 +5,17 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from studiogan_gsr.attachment import Attachment, attach
 from studiogan_gsr.contract import Regularizer
-from studiogan_gsr.datasets.labels import class_title
 from studiogan_gsr.errors import FOREIGN, PluginError, RegularizerError, reason
-from studiogan_gsr.evaluation.spectrum import exploding
+from studiogan_gsr.hosts.norms import largest
 from studiogan_gsr.registry import Plugin, all_options, find_regularizer, make_regularizer
 from studiogan_gsr.settings import SECTION, RegularizerSettings, regularizer_settings
 
@@ -52,7 +51,8 @@ class Regularization:
         except RegularizerError as error:
             raise PluginError(*str(error).split(": ", 1)) from error
         self.scalars()
-        self._class_norms()
+        if self.read_norms is not None:
+            self.read_norms()
         self._check_state()
         summary = " ".join(str(self.regularizer).split())
         package = f"{self.plugin.package} {self.plugin.version}"
@@ -62,9 +62,6 @@ class Regularization:
         self._acted_before = 0
         # Optimizer steps that it was seen to act in, and training steps since.
         self._acted, self._idle = 0, 0
-        # Norms of the classes when they were first looked at, and the classes that are known to explode.
-        self._start: list[float] | None = None
-        self._exploding: set[int] = set()
 
     @property
     def name(self) -> str:
@@ -89,7 +86,6 @@ class Regularization:
 
     def proof(self, step: int, ranks: int) -> str:
         """That it acts, in a line, after the first step."""
-        self.watch()  # the norms that later ones are compared with
         alike = f", the same on all {ranks} ranks" if ranks > 1 else ""
         return f"{self.name}: acted in step {step}, penalty {self.penalty:.4g}{alike}"
 
@@ -113,43 +109,20 @@ class Regularization:
                 raise RegularizerError(f"{self.plugin}: {key} is {value} at step {step}; the run is stopped")
         return scalars
 
-    def watch(self, classes: Sequence[str] | None = None) -> tuple[list[float] | None, str]:
-        """Each class's largest exact norm, and a line where one has begun to explode; None of a regularizer without.
+    @property
+    def read_norms(self) -> Callable[[], Tensor] | None:
+        """A function that gives each class's largest norm by the regularizer's own `class_norms()`, if it has it."""
+        return self._read_norms if callable(getattr(self.regularizer, "class_norms", None)) else None
 
-        Reads weights alone.  To be called at a print interval; the first look is after the first step.
-        classes: names in label order, for the line.
-        """
-        norms = self._class_norms()
-        if norms is None:
-            return None, ""
-        self._start = norms if self._start is None else self._start
-        found = exploding(norms, self._start)
-        new = [label for label in found if label not in self._exploding]
-        self._exploding |= set(new)
-        told = ", ".join(
-            class_title(label, classes, f"{norms[label]:.3g}", f"at first {self._start[label]:.3g}")
-            for label in new[:10]
-        )
-        more = f" and {len(new) - 10} more" if len(new) > 10 else ""
-        return norms, f"spectral norms explode: class {told}{more}" if new else ""
-
-    def _class_norms(self) -> list[float] | None:
-        """Of each class the largest of what `class_norms()` gives; PluginError where that is no norms."""
-        read = getattr(self.regularizer, "class_norms", None)
-        if not callable(read):
-            return None
+    def _read_norms(self) -> Tensor:
         try:
-            sides = [norms for layer in read().values() for norms in layer.values()]
-            return [float(norm) for norm in torch.stack(sides).amax(0)]
+            return largest(self.regularizer.class_norms())  # type: ignore[attr-defined]
         except FOREIGN as error:
             raise PluginError(str(self.plugin), f"class_norms() failed: {reason(error)}") from error
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint: the plug-in's name, its state, how often it acted, and what `watch` compares with."""
-        state = {"name": self.name, "state": self.regularizer.state_dict(), "acted": self.acted}
-        if self._start is not None:
-            state["watched"] = {"start": self._start, "exploding": sorted(self._exploding)}
-        return state
+        """For a checkpoint: the plug-in's name, its state, and how often it acted."""
+        return {"name": self.name, "state": self.regularizer.state_dict(), "acted": self.acted}
 
     def restore(self, saved: dict[str, Any] | None, source: str) -> str:
         """Take the state back from a checkpoint, if it holds one; says in a line what was done."""
@@ -165,8 +138,6 @@ class Regularization:
                     str(self.plugin), f"load_state_dict() failed on {source}: {reason(error)}"
                 ) from error
         self._acted_before = int(saved.get("acted", 0)) - self.attachment.steps
-        watched = saved.get("watched", {})
-        self._start, self._exploding = watched.get("start"), set(watched.get("exploding", ()))
         told = "; ".join(" ".join(str(warning.message).split()) for warning in caught)
         return f"{self.name}: {told or 'state restored from the checkpoint'}"
 

@@ -27,6 +27,7 @@ from torch import nn
 from studiogan_gsr.errors import CheckpointError, TrainingError, reason
 from studiogan_gsr.hosts.native.losses import LeCam, ReleasedLeCam
 from studiogan_gsr.hosts.native.training import Trainer
+from studiogan_gsr.hosts.norms import STATE_KEY as NORMS_KEY
 
 STATE_KEY = "regularizer"
 _NATIVE = "native.pth"
@@ -98,6 +99,7 @@ def _states(trainer: Trainer, run_name: str, seed: int) -> dict[str, dict[str, A
     }
     if trainer.regularization is not None:
         generator[STATE_KEY] = trainer.regularization.state()
+    generator[NORMS_KEY] = trainer.norms.state()
     unseen = [LeCam.UNSEEN, LeCam.UNSEEN]
     real, fake = trainer.lecam.averages.tolist() if isinstance(trainer.lecam, LeCam) else unseen
     loss = trainer.configuration.LOSS
@@ -222,6 +224,7 @@ def restore(trainer: Trainer, saved: Saved, new_noise: bool = False) -> Restored
         network.load_state_dict(saved.files[name]["state_dict"])
     for name, optimizer in optimizers.items():
         optimizer.load_state_dict(moments[name])
+    trainer.norms.restore(saved.files["G"])
     trainer.steps = saved.step
     if trainer.lecam is not None and averages is not None:
         trainer.lecam.averages.copy_(averages)

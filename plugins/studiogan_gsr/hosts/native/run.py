@@ -49,6 +49,7 @@ from studiogan_gsr.hosts.native.selection import FILE as SELECTION
 from studiogan_gsr.hosts.native.selection import Selection, best, evaluations, noise_of
 from studiogan_gsr.hosts.native.starts import Options, Start, changes, kept, settle
 from studiogan_gsr.hosts.native.training import Trainer
+from studiogan_gsr.hosts.norms import record
 from studiogan_gsr.hosts.regularization import check_ranks, with_all_options
 from studiogan_gsr.machine import device_name, versions
 from studiogan_gsr.progress import console
@@ -146,7 +147,17 @@ class _Run:
         self.data.record["notes"] += images.notes
         for note in images.notes:
             self._say(f"{data.name}: {note}")
-        self.trainer = Trainer(configuration, self.counts, iter(()), device, start.seed, start.speed, rank, ranks)
+        self.trainer = Trainer(
+            configuration,
+            self.counts,
+            iter(()),
+            device,
+            start.seed,
+            start.speed,
+            rank,
+            ranks,
+            self.data.record["classes"],
+        )
         if self.trainer.regularization is not None:
             self._say(self.trainer.regularization.summary)
         # A batch that no machine holds ends the run here: a step would take minutes over it first.
@@ -280,12 +291,10 @@ class _Run:
 
     def _class_norms(self) -> dict[str, Any]:
         """Each class's largest norm, for the log; says so where one has begun to explode."""
-        regularization = self.trainer.regularization
-        names = self.data.record["classes"]
-        norms, told = regularization.watch(names) if regularization is not None and self.rank == 0 else (None, "")
+        norms, told = self.trainer.norms.look() if self.rank == 0 else (None, "")
         if told:
             self._say(f"step {self.trainer.steps}: {told}")
-        return {} if norms is None else {"class_norms": [round(norm, 5) for norm in norms]}
+        return record(norms)
 
     def _numbers(self) -> dict[str, float]:
         """The numbers of a print interval; here the run waits for the device."""
@@ -387,13 +396,13 @@ class _Run:
                 before = read_starts(self.restored.folder.parent.parent)
         if before and (different := changes(before[-1], start)):
             self._say(f"from step {self.trainer.steps} on: {different}")
-        record = {
+        whole = {
             "host": "native",
             "seed": self.start.seed,
             "regularizer": self._plugin_record(),
             "data": self.data.record,
         }
-        self.folder.write(record, start, self.options.resume)
+        self.folder.write(whole, start, self.options.resume)
 
     def _plugin_record(self) -> dict[str, Any] | None:
         regularization = self.trainer.regularization

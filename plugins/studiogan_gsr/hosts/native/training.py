@@ -6,7 +6,7 @@ Nothing in a step waits for the device: losses, LeCam's averages and ADA's p sta
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from studiogan_gsr.hosts.native.losses import (
 )
 from studiogan_gsr.hosts.native.networks import Judgement, make_networks
 from studiogan_gsr.hosts.native.sampling import sample_latents
+from studiogan_gsr.hosts.norms import ClassNorms
 from studiogan_gsr.hosts.regularization import Regularization
 
 
@@ -52,6 +53,7 @@ class Trainer:
         accumulation step of each discriminator update.
     seed: of the networks, and, with the rank, of all noise.
     rank, ranks: of data-parallel training; OPTIMIZATION.batch_size is that of all ranks together.
+    classes: names in label order, for messages; None: the labels.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Trainer:
         speed: Speed,
         rank: int = 0,
         ranks: int = 1,
+        classes: Sequence[str] | None = None,
     ) -> None:
         self.configuration, self.speed = configuration, speed
         self.batches, self.device, self.ranks = batches, device, ranks
@@ -79,6 +82,8 @@ class Trainer:
         self.regularization = (
             Regularization(settings, self.generator, self.g_optimizer, class_counts) if settings else None
         )
+        own = None if self.regularization is None else self.regularization.read_norms
+        self.norms = ClassNorms(self.generator, classes or [str(label) for label in range(len(class_counts))], own)
         self.noise = torch.Generator(device).manual_seed(seed + rank)
         self.augment = augmentation(configuration.AUG, self.noise)
         self.lecam: LeCam | ReleasedLeCam | None = None

@@ -29,6 +29,7 @@ import numpy as np
 import torch
 import yaml
 from filelock import FileLock
+from torch import nn
 
 from studiogan_gsr.attachment import Attachment
 from studiogan_gsr.datasets.folder import class_folders, differences
@@ -51,6 +52,9 @@ from studiogan_gsr.errors import (
 )
 from studiogan_gsr.files import claim, write_atomically
 from studiogan_gsr.hosts.keys import KEYS
+from studiogan_gsr.hosts.norms import STATE_KEY as NORMS_KEY
+from studiogan_gsr.hosts.norms import ClassNorms
+from studiogan_gsr.hosts.norms import record as norms_record
 from studiogan_gsr.hosts.regularization import (
     Regularization,
     check_ranks,
@@ -90,6 +94,8 @@ class Run:
 
     def __init__(self) -> None:
         self.training_set: Any = None
+        self.generator: nn.Module | None = None
+        self.norms: ClassNorms | None = None
         self.regularization: Regularization | None = None
         self.optimizer: torch.optim.Optimizer | None = None
         self.step_to_load: int | None = None
@@ -356,6 +362,7 @@ def _define_optimizer(original: Callable[..., None], self: Any, Gen: Any, Dis: A
         if settings is not None:
             _say(f"no training in this run: {settings.name} is not attached")
         return
+    _run.generator = Gen
     if settings is None and find_dataset(name) is None:
         return
     counts = _check_data(_run.training_set, name, self.DATA)
@@ -396,6 +403,8 @@ def _train_generator(original: Callable[..., Any], self: Any, current_step: int)
         if not _ranked() or torch.distributed.get_rank() == 0:  # the others have no folder
             _claim(Path(self.RUN.ckpt_dir))
     result = original(self, current_step)
+    if _run.norms is None and _run.generator is not None and (not _ranked() or torch.distributed.get_rank() == 0):
+        _watch(_run.generator).look()  # the norms that later ones are compared with
     step, regularization, first = current_step + 1, _run.regularization, not _run.ranks_checked
     if regularization is not None:
         scaled = self.RUN.mixed_precision and not self.is_stylegan  # as StudioGAN chooses
@@ -407,6 +416,13 @@ def _train_generator(original: Callable[..., Any], self: Any, current_step: int)
             _say(regularization.proof(step, ranks))
         _run.ranks_checked = regularization is None or regularization.attachment.steps > 0
     return result
+
+
+def _watch(generator: nn.Module) -> ClassNorms:
+    """Watch the classes' norms, from the first step or from where a checkpoint was loaded."""
+    own = None if _run.regularization is None else _run.regularization.read_norms
+    _run.norms = ClassNorms(generator, _described(_run.training_set)["classes"], own)
+    return _run.norms
 
 
 def _rest_in_path_lengths(path_lengths: Any, attachment: Attachment) -> None:
@@ -437,33 +453,40 @@ def _log_train_statistics(
     gen_acml_loss: Any,
     dis_acml_loss: Any,
 ) -> None:
-    """Penalty and largest norms, in StudioGAN's own log line and in wandb."""
-    if _run.regularization is None:
+    """Penalty and largest norms, in StudioGAN's own log line and in wandb; all numbers in log.jsonl."""
+    step, regularization = current_step + 1, _run.regularization
+    logged: dict[str, float] = {}
+    if regularization is None:
         original(self, current_step, real_cond_loss, gen_acml_loss, dis_acml_loss)
-        return
-    name, step = _run.regularization.name, current_step + 1
-    scalars = _run.regularization.report(step)
-    worker: Any = import_module("worker")
-    line = worker.LOG_FORMAT
-    shown = "".join(f"{name}_{key}: {value:<.4} " for key, value in scalars.items())
-    worker.LOG_FORMAT = line + shown.replace("{", "{{").replace("}", "}}")
-    try:
-        original(self, current_step, real_cond_loss, gen_acml_loss, dis_acml_loss)
-    finally:
-        worker.LOG_FORMAT = line
-    logged = {f"{name}/{key}": value for key, value in scalars.items()}
-    norms, told = _run.regularization.watch(_described(_run.training_set)["classes"])
+    else:
+        scalars = regularization.report(step)
+        with _log_format("".join(f"{regularization.name}_{key}: {value:<.4} " for key, value in scalars.items())):
+            original(self, current_step, real_cond_loss, gen_acml_loss, dis_acml_loss)
+        logged = {f"{regularization.name}/{key}": value for key, value in scalars.items()}
+    norms, told = (None, "") if _run.norms is None else _run.norms.look()
     if told:
         _say(f"step {step}: {told}")
     folder = Path(self.RUN.save_dir) / "statistics" / self.run_name
     folder.mkdir(parents=True, exist_ok=True)
-    shown_norms = {} if norms is None else {"class_norms": [round(norm, 5) for norm in norms]}
+    losses = {"g_loss": float(gen_acml_loss), "d_loss": float(dis_acml_loss)}  # named as in the native host's log
     with (folder / "log.jsonl").open("a") as file:
-        losses = {"g_loss": float(gen_acml_loss), "d_loss": float(dis_acml_loss)}  # named as in the native host's log
-        file.write(json.dumps({"step": step, **losses, **logged, **shown_norms}) + "\n")
-    import wandb
+        file.write(json.dumps({"step": step, **losses, **logged, **norms_record(norms)}) + "\n")
+    if logged:
+        import wandb
 
-    wandb.log(logged, step=step)
+        wandb.log(logged, step=step)
+
+
+@contextmanager
+def _log_format(more: str) -> Iterator[None]:
+    """StudioGAN's log line, with more at its end."""
+    worker: Any = import_module("worker")
+    line = worker.LOG_FORMAT
+    worker.LOG_FORMAT = line + more.replace("{", "{{").replace("}", "}}")
+    try:
+        yield
+    finally:
+        worker.LOG_FORMAT = line
 
 
 def _save(original: Callable[..., None], self: Any, step: int, is_best: bool) -> None:
@@ -584,6 +607,8 @@ def _save_model(
     _keep(model, step, states)
     if model == "G" and _run.regularization is not None:
         states = {**states, STATE_KEY: _run.regularization.state()}
+    if model == "G" and _run.norms is not None:
+        states = {**states, NORMS_KEY: _run.norms.state()}
     with tempfile.TemporaryDirectory(dir=ckpt_dir, prefix=_SAVING) as folder:
         original(model, when, step, folder, states)
         for path in Path(folder).iterdir():
@@ -649,7 +674,10 @@ def _load_file(original: Callable[..., Any], optimizer: Any, ckpt_path: str, loa
         if _run.regularization is not None:
             _say(f"{_run.regularization.name}: fine-tuning: its state in the checkpoint is left, and it starts anew")
         return result
-    saved = torch.load(ckpt_path, map_location="cpu", weights_only=True).get(STATE_KEY)
+    content = torch.load(ckpt_path, map_location="cpu", weights_only=True)
+    saved = content.get(STATE_KEY)
+    if _run.generator is not None and (not _ranked() or torch.distributed.get_rank() == 0):
+        _watch(_run.generator).restore(content)
     if _run.regularization is not None:
         _say(_run.regularization.restore(saved, ckpt_path))
     elif saved is not None:
