@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import re
 import shutil
@@ -414,6 +415,22 @@ def test_a_link_to_a_folder_above_it_is_not_counted_again_and_again(photos_root:
     found = folder_lt(str(photos_root), "train")
     assert found.class_counts == [9, 9 + 5, 5]
     assert found.notes == (f"train/: left out links that lead back up, the first is {photos_root}/train/cat/again",)
+
+
+def test_a_folder_that_cannot_be_read_is_not_left_out_in_silence(
+    photos_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (photos_root / "train" / "cat" / "more").mkdir()
+    scandir = os.scandir
+
+    def refusing(path: Any) -> Any:
+        if str(path).endswith("more"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(DataError, match=r"a folder of images cannot be read: PermissionError: .*train/cat/more"):
+        folder_lt(str(photos_root), "train")
 
 
 def test_images_stand_in_torchvisions_order(photos_root: Path) -> None:

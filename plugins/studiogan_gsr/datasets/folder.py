@@ -6,12 +6,13 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NoReturn
 
 from PIL import Image
 
 from studiogan_gsr.datasets.images import ImageFiles, checked_reference, listing
 from studiogan_gsr.datasets.long_tailed import LongTailed, View, Whole, check_variant
-from studiogan_gsr.errors import DataError
+from studiogan_gsr.errors import DataError, reason
 
 # torchvision's, and others that Pillow opens and that cameras, browsers and crawlers write.
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}) | {
@@ -55,7 +56,10 @@ def class_folders(root: Path, folder: str, layout: str) -> ImageFiles:
     top = root / folder
     if not top.is_dir():
         raise DataError(f"{layout}; found: {listing(root)}")
-    entries = sorted(os.scandir(top), key=lambda entry: entry.name)
+    try:
+        entries = sorted(os.scandir(top), key=lambda entry: entry.name)
+    except OSError as error:
+        _raise(error)
     classes = [entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name)]
     if not classes:
         raise DataError(f"{layout}; in {folder}/: no class folder, found: {listing(top)}")
@@ -146,7 +150,7 @@ class _LeftOut:
 def _walk(top: str, left_out: _LeftOut) -> list[tuple[str, list[str]]]:
     """Return (folder, names of its files) for a class, links followed, in torchvision's order."""
     found = []
-    for place, folders, files in os.walk(top, followlinks=True):
+    for place, folders, files in os.walk(top, onerror=_raise, followlinks=True):
         shown = [name for name in folders if not is_hidden(name)]
         hidden = len(folders) - len(shown)
         loops = [name for name in shown if _leads_up(place, name)]
@@ -156,6 +160,10 @@ def _walk(top: str, left_out: _LeftOut) -> list[tuple[str, list[str]]]:
         left_out.hidden += len(files) - len(visible) + hidden
         found.append((place, visible))
     return sorted(found)
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise DataError(f"a folder of images cannot be read: {reason(error)}") from error
 
 
 def _leads_up(place: str, name: str) -> bool:
