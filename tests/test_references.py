@@ -56,9 +56,9 @@ def test_a_strangers_reference_is_refused_or_noted(
     make_package("blobs", "studiogan.datasets", {"Blobs": "blobs:Blobs"}, {"blobs": source})
     number = 13 if uneven else 16
     faults = ["the reference is not balanced: class light has 6 images, class dark has 7"] * uneven
-    faults += [f"{shared} of {number} reference images are training images, the first is 0 (training: 11)"] * (
-        shared > 0
-    )
+    faults += [
+        f"{shared} of {number} reference images are training images, the first is 0 (training: 11), then 1, 2, 3, 4"
+    ] * (shared > 0)
     trained_on = Prepared(open_images("Blobs", "unused", "train"), "Blobs", 32)
     show = ["data", "show", "Blobs", "--data", str(tmp_path), "--split", "reference", "--out", str(tmp_path / "page")]
     if faults and not published:

@@ -91,6 +91,7 @@ def first_existing(root: Path, candidates: Sequence[str], what: str, get: str) -
 
 # StudioGAN's own sets that are two parts of one published archive.
 _PUBLISHED = ("CIFAR10", "CIFAR100")
+_LISTED = 20  # names in a message, so that they can be taken out at once
 
 
 def checked_reference(train: View, reference: View, name: str, published: bool = True) -> View:
@@ -159,10 +160,12 @@ def is_checked(reference: Any) -> bool:
 
 def _told(train: Any, reference: Any, shared: Sequence[tuple[int, int]]) -> str:
     train, reference = (side.dataset if isinstance(side, Prepared) else side for side in (train, reference))
-    (one, other), *_ = shared
+    (one, other), *others = shared
+    names = ", ".join(_called(reference, i) for i, _ in others[:_LISTED])
+    more = f" and {len(others) - _LISTED} more" if len(others) > _LISTED else ""
     return (
         f"{len(shared)} of {len(reference)} reference images are training images, the first is "
-        f"{_called(reference, one)} (training: {_called(train, other)})"
+        f"{_called(reference, one)} (training: {_called(train, other)})" + (f", then {names}{more}" if others else "")
     )
 
 

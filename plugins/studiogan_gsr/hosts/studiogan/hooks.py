@@ -266,6 +266,8 @@ def _check_reference(images: Any, found: tuple[LoadedPlugin, dict[str, Any]] | N
         train = make_dataset(found[0], images.data_dir, "train", found[1])
     elif hasattr(images.data, "samples") and (Path(images.data_dir) / "train").is_dir():
         train = class_folders(Path(images.data_dir), "train", str(images.data_name))
+    if isinstance(images.data, Prepared) and train is not None and not isinstance(train, Prepared):
+        train = Prepared(train, images.data.name, images.data.size, images.gsr_preparation[1])
     for note in check_reference(train, images.data, str(images.data_name), plugin=found is not None):
         _say(f"{images.data_name}, reference: {note}")
 
