@@ -256,6 +256,7 @@ def test_images_that_look_otherwise_than_they_are_used_are_counted(tmp_path: Pat
     assert told(prepared.marks, Preprocessing(crop=False))[2].endswith("they are squashed to squares")
     seen = look(dataset, prepared.preprocessing, most=5)
     assert all(line.startswith("of 5 images looked at, ") for line in seen)
+    assert look(dataset, prepared.preprocessing, seconds=-1) == []
 
 
 def test_sets_without_files_and_damaged_files_are_not_looked_at(tmp_path: Path) -> None:

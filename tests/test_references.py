@@ -55,10 +55,12 @@ def test_a_strangers_reference_is_refused_or_noted(
     source = BLOBS.replace("SHARED", str(shared)).replace("UNEVEN", str(uneven)).replace("PUBLISHED", str(published))
     make_package("blobs", "studiogan.datasets", {"Blobs": "blobs:Blobs"}, {"blobs": source})
     number = 13 if uneven else 16
-    faults = ["the reference is not balanced: class light has 6 images, class dark has 7"] * uneven
-    faults += [
-        f"{shared} of {number} reference images are training images, the first is 0 (training: 11), then 1, 2, 3, 4"
-    ] * (shared > 0)
+    faults = []
+    if uneven:
+        faults.append("the reference is not balanced: class light has 6 images, class dark has 7")
+    if shared:
+        first = "the first is 0 (training: 11), then 1, 2, 3, 4"
+        faults.append(f"{shared} of {number} reference images are training images, {first}")
     trained_on = Prepared(open_images("Blobs", "unused", "train"), "Blobs", 32)
     show = ["data", "show", "Blobs", "--data", str(tmp_path), "--split", "reference", "--out", str(tmp_path / "page")]
     if faults and not published:

@@ -6,6 +6,7 @@ The one place that crops and resizes: both hosts and the packer use it, so they 
 from __future__ import annotations
 
 import struct
+import time
 import zlib
 from collections import Counter
 from collections.abc import Mapping
@@ -168,24 +169,26 @@ def told(marks: Mapping[str, int], preprocessing: Preprocessing, of: str = "") -
     return [f"{of}{marks[name]} {line}" for name, line in lines.items() if marks.get(name)]
 
 
-def look(dataset: Any, preprocessing: Preprocessing, most: int = 1000) -> list[str]:
-    """Return what `told` says of `most` images, from first to last, without reading them whole.
+def look(dataset: Any, preprocessing: Preprocessing, most: int = 1000, seconds: float = 10.0) -> list[str]:
+    """Return what `told` says of up to `most` images all over the set, as far as one gets in `seconds`.
 
-    Nothing of sets without files.  Reads files alone, and draws no random number of a data set's.
+    Nothing of sets without files.  Reads files alone, few of them whole, and draws no random number of a data set's.
     """
-    number = len(dataset.targets)
-    places = range(number) if number <= most else np.linspace(0, number - 1, most).astype(int).tolist()
-    marks: Counter[str] = Counter()
-    for place in places:
+    number, marks, looked = len(dataset.targets), Counter[str](), 0
+    until = time.monotonic() + seconds
+    for place in np.random.RandomState(0).permutation(number)[:most].tolist():
         file = file_of(dataset, place)
         if file is None:
             return []
+        if time.monotonic() > until:
+            break
+        looked += 1
         try:
             with Image.open(file) as image:
                 marks.update(peculiarities(image))
         except Exception:  # reading it whole will name what is wrong
             continue
-    return told(marks, preprocessing, "" if len(places) == number else f"of {most:,} images looked at, ")
+    return told(marks, preprocessing, "" if looked == number else f"of {looked:,} images looked at, ")
 
 
 def _is_transparent(image: Image.Image) -> bool:
