@@ -115,9 +115,10 @@ def differences(root: Path, folder: str, theirs: Iterable[str]) -> list[str]:
     lines = [f"torchvision counts {len(hidden):,} hidden files, the first is {hidden[0]}"] if hidden else []
     if unknown:
         lines.append(f"torchvision leaves out {_counted(unknown)}, which Pillow opens")
-    if lines:
-        lines.append("DATA.name Folder_LT counts images as this package does")
-    return [*lines, *ours.notes]
+    if not lines:
+        return list(ours.notes)
+    counted = "; ".join([f"{len(ours):,} images of {len(ours.classes)} classes", *ours.notes])
+    return [*lines, f"under the DATA.name Folder_LT: {counted}"]
 
 
 class _LeftOut:

@@ -277,10 +277,9 @@ def _say_left_out(images: Any) -> None:
     if not hasattr(images.data, "samples"):  # CIFAR
         return
     folder = Path(images.data.root)
-    for line in differences(folder.parent, folder.name, (path for path, _ in images.data.samples)):
-        _say(f"{images.data_name}: {line}")
-    for line in look(images.data, STUDIOGAN):
-        _say(f"{images.data_name}: {line}")
+    found = differences(folder.parent, folder.name, (path for path, _ in images.data.samples))
+    for line in [*found, *look(images.data, STUDIOGAN)]:
+        _say(f"{images.data_name}, {'train' if images.train else 'reference'}: {line}")
 
 
 def _said(dataset: Any, resizer: str = "wo_resize") -> str:
