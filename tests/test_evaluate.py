@@ -246,7 +246,9 @@ def test_images_in_both_parts_or_not_those_of_the_run_are_refused(
         "the reference is not balanced: class 0 has 4 images, class 3 has 5; numbers over all classes weigh them so"
     )
     assert found["reference_notes"] == [note]
-    assert f"Real images: {note}." in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"Real images: {note}." in printed
+    assert "All classes have equally many training images: head, middle and tail only follow the labels." in printed
     extra.unlink()
     (data / "valid" / "3").rename(data / "valid" / "zz")
     told = error_of(capsys, str(tmp_path / "run"), *options)

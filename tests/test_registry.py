@@ -311,6 +311,12 @@ def test_the_longest_name_that_fits_wins(make_package: MakePackage) -> None:
             "gave 3 images, class_counts [2, 2] and targets that count to [2, 1]; they must agree",
         ),
         ("return Photos([0, 0, 1], [1, 2])", "gave 3 images, class_counts [1, 2] and targets that count to [2, 1]"),
+        (
+            "return Photos([1, 1, 2], [2, 1])",
+            "gave 3 images, class_counts [2, 1] and targets that count to [0, 2, 1]; they must agree; the labels "
+            "begin at 1: subtract 1 from each",
+        ),
+        ("return Photos([0, 0, 1.5], [2, 1])", "gave Photos whose labels cannot be counted: OptionError: targets: "),
         ("return Photos(None, [2, 1])", "gave Photos whose labels cannot be counted"),
         ("raise OSError('no\\ndisk')", "failed: OSError: no disk"),
     ],

@@ -137,7 +137,9 @@ def check_reference(train: Any, reference: Any, name: str, plugin: bool) -> list
     notes = []
     if unbalanced := _unbalanced(below):
         if plugin and not published:
-            raise DataError(f"{name}: {unbalanced}; give all classes {min(class_counts_of(below))}{remedy}")
+            raise DataError(
+                f"{name}: {unbalanced}; give all classes {min(class_counts_of(below)) or 'equally many'}{remedy}"
+            )
         notes.append(f"{unbalanced}; numbers over all classes weigh them so")
     if train is None:
         return notes
