@@ -442,7 +442,7 @@ def test_images_stand_in_torchvisions_order(photos_root: Path) -> None:
     assert (ours.targets, ours.classes) == (theirs.targets, theirs.classes)
 
 
-def test_a_folder_without_classes_is_told_with_what_is_there(photos_root: Path) -> None:
+def test_a_folder_without_classes_is_refused_with_what_is_there(photos_root: Path) -> None:
     for name in ("cat", "dog", "eel"):
         (photos_root / "train" / name).rename(photos_root / name)
     (photos_root / "train" / "0.png").write_bytes(b"")
@@ -516,7 +516,7 @@ def test_a_name_outside_the_grammar_is_refused_with_the_canonical_form(name: str
         ("_rhoinf", "none twice"),
     ],
 )
-def test_a_ratio_in_another_spelling_is_told_as_it_is_to_be_written(parts: str, hint: str) -> None:
+def test_a_ratio_in_another_spelling_is_refused_with_the_name_to_write(parts: str, hint: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         parse_variant(f"CIFAR10_LT{parts}", "CIFAR10_LT")
     assert str(caught.value).endswith(hint)

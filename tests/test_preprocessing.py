@@ -15,7 +15,14 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resiz
 
 from studiogan_gsr.datasets.folder import folder_lt
 from studiogan_gsr.datasets.identity import where
-from studiogan_gsr.datasets.preprocessing import RESIZERS, Prepared, Preprocessing, look, to_rgb, told
+from studiogan_gsr.datasets.preprocessing import (
+    RESIZERS,
+    Prepared,
+    Preprocessing,
+    describe_marks,
+    inspect_files,
+    to_rgb,
+)
 from studiogan_gsr.datasets.summary import describe
 from studiogan_gsr.errors import DamagedImage, DataError
 
@@ -252,16 +259,17 @@ def test_images_that_look_otherwise_than_they_are_used_are_counted(tmp_path: Pat
         f"{3 + occurs} images have transparent pixels; the colours hidden there are used, as in torchvision",
         "2 images are at least twice as long as wide; half or more of each is cropped away",
     ]
-    assert told(prepared.marks, prepared.preprocessing) == look(dataset, prepared.preprocessing) == lines
-    assert told(prepared.marks, Preprocessing(crop=False))[2].endswith("they are squashed to squares")
-    seen = look(dataset, prepared.preprocessing, most=5)
+    assert describe_marks(prepared.marks, prepared.preprocessing) == lines
+    assert inspect_files(dataset, prepared.preprocessing) == lines
+    assert describe_marks(prepared.marks, Preprocessing(crop=False))[2].endswith("they are squashed to squares")
+    seen = inspect_files(dataset, prepared.preprocessing, most=5)
     assert all(line.startswith("of 5 images looked at, ") for line in seen)
-    assert look(dataset, prepared.preprocessing, seconds=-1) == []
+    assert inspect_files(dataset, prepared.preprocessing, seconds=-1) == []
 
 
 def test_sets_without_files_and_damaged_files_are_not_looked_at(tmp_path: Path) -> None:
-    assert look(Theirs(), Preprocessing()) == []
+    assert inspect_files(Theirs(), Preprocessing()) == []
     (tmp_path / "train" / "a").mkdir(parents=True)
     (tmp_path / "train" / "a" / "0.png").write_bytes(b"")
     noise(40, 10).save(tmp_path / "train" / "a" / "1.png")
-    assert len(look(folder_lt(str(tmp_path), "train"), Preprocessing())) == 1
+    assert len(inspect_files(folder_lt(str(tmp_path), "train"), Preprocessing())) == 1

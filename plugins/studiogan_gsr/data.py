@@ -15,7 +15,7 @@ from studiogan_gsr.datasets.identity import file_of, where
 from studiogan_gsr.datasets.images import check_reference, is_checked
 from studiogan_gsr.datasets.pack import pack
 from studiogan_gsr.datasets.packed import packed_path
-from studiogan_gsr.datasets.preprocessing import Prepared, look, preprocessing_of
+from studiogan_gsr.datasets.preprocessing import Prepared, inspect_files, preprocessing_of
 from studiogan_gsr.datasets.summary import describe
 from studiogan_gsr.errors import ConfigurationError, DataError, reason
 from studiogan_gsr.files import write_atomically
@@ -112,7 +112,7 @@ def show(name: str, root: str, out: Path, split: str = "train") -> Shown:
     """
     dataset, _ = open_named(name, root, split)
     said = describe(dataset)
-    notes = [*said["notes"], *look(dataset, preprocessing_of(dataset))]
+    notes = [*said["notes"], *inspect_files(dataset, preprocessing_of(dataset))]
     counts, classes = said["class_counts"], [str(c) for c in dataset.classes]
     order = sorted(range(len(counts)), key=lambda label: -counts[label])
     groups = shot_groups(counts)

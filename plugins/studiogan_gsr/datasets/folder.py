@@ -111,8 +111,12 @@ def differences(root: Path, folder: str, theirs: Iterable[str]) -> list[str]:
         return []
     theirs = {Path(path).relative_to(root).as_posix() for path in theirs}
     known = {ours.where(i) for i in range(len(ours))}
-    hidden, unknown = sorted(theirs - known), Counter(_extension(name) for name in known - theirs)
-    lines = [f"torchvision counts {len(hidden):,} hidden files, the first is {hidden[0]}"] if hidden else []
+    more, unknown = sorted(theirs - known), Counter(_extension(name) for name in known - theirs)
+    lines = (
+        [f"torchvision counts {len(more):,} files more, hidden or again by a link, the first is {more[0]}"]
+        if more
+        else []
+    )
     if unknown:
         lines.append(f"torchvision leaves out {_counted(unknown)}, which Pillow opens")
     if not lines:

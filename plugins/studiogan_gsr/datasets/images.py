@@ -114,9 +114,9 @@ def checked_reference(train: View, reference: View, name: str, published: bool =
     except OSError as error:
         raise DataError(f"{name}: an image cannot be found: {reason(error)}") from error
     if shared := same or ([] if published else copied):
-        raise DataError(f"{name}: {_told(train, reference, shared)}; take them out of one of the two")
+        raise DataError(f"{name}: {_shared_message(train, reference, shared)}; take them out of one of the two")
     if copied:
-        reference.notes = (*reference.notes, f"{_told(train, reference, copied)}, as published")
+        reference.notes = (*reference.notes, f"{_shared_message(train, reference, copied)}, as published")
     reference.checked = True
     return reference
 
@@ -149,9 +149,12 @@ def check_reference(train: Any, reference: Any, name: str, plugin: bool) -> list
         raise DataError(f"{name}: an image cannot be read: {reason(error)}") from error
     if compared < len(train):
         notes.append(f"the reference was compared with {compared:,} of {len(train):,} training images")
-    if shared and not published:
-        raise DataError(f"{name}: {_told(train, reference, shared)}; take them out of one of the two{remedy}")
-    return [*notes, *([_told(train, reference, shared)] if shared else [])]
+    if not shared:
+        return notes
+    message = _shared_message(train, reference, shared)
+    if not published:
+        raise DataError(f"{name}: {message}; take them out of one of the two{remedy}")
+    return [*notes, message]
 
 
 def is_checked(reference: Any) -> bool:
@@ -160,7 +163,7 @@ def is_checked(reference: Any) -> bool:
     return isinstance(below, View) and below.checked
 
 
-def _told(train: Any, reference: Any, shared: Sequence[tuple[int, int]]) -> str:
+def _shared_message(train: Any, reference: Any, shared: Sequence[tuple[int, int]]) -> str:
     train, reference = (side.dataset if isinstance(side, Prepared) else side for side in (train, reference))
     (one, other), *others = shared
     names = ", ".join(_called(reference, i) for i, _ in others[:_LISTED])

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from studiogan_gsr.datasets.identity import content_digests, digest
 from studiogan_gsr.datasets.long_tailed import View
 from studiogan_gsr.datasets.packed import INDEX, Index, Packed, open_packed
-from studiogan_gsr.datasets.preprocessing import Prepared, told
+from studiogan_gsr.datasets.preprocessing import Prepared, describe_marks
 from studiogan_gsr.datasets.summary import describe
 from studiogan_gsr.errors import DamagedImage, DataError, reason
 from studiogan_gsr.files import locked, write_atomically
@@ -237,7 +237,7 @@ class _Packing:
 
     def _finish(self, state: _State, source: Prepared, labels: npt.NDArray[np.int64]) -> Index:
         marks = sum(map(Counter, state.marks.values()), Counter[str]())
-        notes = [*self.index.notes, *told(marks, source.preprocessing)]
+        notes = [*self.index.notes, *describe_marks(marks, source.preprocessing)]
         index, partial = replace(self.index, notes=notes), self._partial(state)
         index = replace(
             index, rotated=marks["rotated"], transparent=marks["transparent"], elongated=marks["elongated"]

@@ -23,7 +23,7 @@ from studiogan_gsr.errors import DamagedImage, DataError, reason
 
 # StudioGAN's names for Pillow's filters; "wo_resize": none.
 RESIZERS = ("wo_resize", "nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
-# In what an image may look otherwise than it is used: see `told`.
+# In what an image may look otherwise than it is used: see `describe_marks`.
 PECULIARITIES = ("rotated", "transparent", "elongated")
 _ORIENTATION = 0x0112  # the tag's number in EXIF
 # More than 8 bits a channel: Pillow cuts such values off at 255 without a word.
@@ -158,7 +158,7 @@ def peculiarities(image: Image.Image) -> list[str]:
     return [name for name, holds in found.items() if holds]
 
 
-def told(marks: Mapping[str, int], preprocessing: Preprocessing, of: str = "") -> list[str]:
+def describe_marks(marks: Mapping[str, int], preprocessing: Preprocessing, of: str = "") -> list[str]:
     """Return, in lines, how many images look otherwise than they are used; of: begins each line."""
     shape = "half or more of each is cropped away" if preprocessing.crop else "they are squashed to squares"
     lines = {
@@ -169,8 +169,8 @@ def told(marks: Mapping[str, int], preprocessing: Preprocessing, of: str = "") -
     return [f"{of}{marks[name]} {line}" for name, line in lines.items() if marks.get(name)]
 
 
-def look(dataset: Any, preprocessing: Preprocessing, most: int = 1000, seconds: float = 10.0) -> list[str]:
-    """Return what `told` says of up to `most` images all over the set, as far as one gets in `seconds`.
+def inspect_files(dataset: Any, preprocessing: Preprocessing, most: int = 1000, seconds: float = 10.0) -> list[str]:
+    """Return what `describe_marks` says of up to `most` images all over the set, as far as one gets in `seconds`.
 
     Nothing of sets without files.  Reads files alone, few of them whole, and draws no random number of a data set's.
     """
@@ -188,7 +188,7 @@ def look(dataset: Any, preprocessing: Preprocessing, most: int = 1000, seconds: 
                 marks.update(peculiarities(image))
         except Exception:  # reading it whole will name what is wrong
             continue
-    return told(marks, preprocessing, "" if looked == number else f"of {looked:,} images looked at, ")
+    return describe_marks(marks, preprocessing, "" if looked == number else f"of {looked:,} images looked at, ")
 
 
 def _is_transparent(image: Image.Image) -> bool:

@@ -201,9 +201,9 @@ class GroupSpectralRegularizer(nn.Module):
         vectors = dict(self.named_buffers())
         shapes = [f"{u.shape[-1]}x{vectors['v' + d[1:]].shape[-1]}" for d, u in vectors.items() if d[0] == "u"]
         matrices = f"{layers} layers, {layers * sides * classes} matrices of {' and '.join(shapes)}"
-        return f"{matrices}, {self.options}, {self._weights_told()}"
+        return f"{matrices}, {self.options}, {self._weights_summary()}"
 
-    def _weights_told(self) -> str:
+    def _weights_summary(self) -> str:
         """The range of the class weights, and from how many images on they do not tell classes apart."""
         low, high = float(self._weights.min()), float(self._weights.max())
         if low == high:

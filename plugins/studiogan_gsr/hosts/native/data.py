@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from studiogan_gsr.datasets.folder import class_folders
 from studiogan_gsr.datasets.packed import Packed, open_packed, packed_path
-from studiogan_gsr.datasets.preprocessing import PECULIARITIES, Prepared, look, told
+from studiogan_gsr.datasets.preprocessing import PECULIARITIES, Prepared, describe_marks, inspect_files
 from studiogan_gsr.datasets.summary import describe
 from studiogan_gsr.errors import DataError, near_miss, reason
 from studiogan_gsr.hosts.native.reading import LIMIT, Reader, workers_explained
@@ -186,7 +186,7 @@ class InMemory:
                 marks += found.sum(0)
                 start = stop
         counted = dict(zip(PECULIARITIES, marks.tolist(), strict=True))
-        self.notes = told(counted, pixels.images.preprocessing)
+        self.notes = describe_marks(counted, pixels.images.preprocessing)
         self.images, self.labels, self.device = images.to(device), labels.to(device), device
 
     def fetch(self, batches: Iterator[Tensor]) -> Batches:
@@ -207,7 +207,7 @@ class Streamed:
         self, pixels: Pixels, device: torch.device, workers: int, stopped: Callable[[], bool] = lambda: False
     ) -> None:
         self.pixels, self.device, self.workers, self.stopped = pixels, device, workers, stopped
-        self.notes = look(pixels.images.dataset, pixels.images.preprocessing)
+        self.notes = inspect_files(pixels.images.dataset, pixels.images.preprocessing)
 
     def fetch(self, batches: Iterator[Tensor]) -> Batches:
         loader = DataLoader(

@@ -36,7 +36,7 @@ from studiogan_gsr.datasets.folder import class_folders, differences
 from studiogan_gsr.datasets.images import check_reference, is_checked
 from studiogan_gsr.datasets.pack import check_unindexed, pack
 from studiogan_gsr.datasets.packed import Packed, open_packed, packed_path
-from studiogan_gsr.datasets.preprocessing import STUDIOGAN, Prepared, Preprocessing, look
+from studiogan_gsr.datasets.preprocessing import STUDIOGAN, Prepared, Preprocessing, inspect_files
 from studiogan_gsr.datasets.summary import describe
 from studiogan_gsr.errors import (
     CheckpointError,
@@ -278,7 +278,7 @@ def _say_left_out(images: Any) -> None:
         return
     folder = Path(images.data.root)
     found = differences(folder.parent, folder.name, (path for path, _ in images.data.samples))
-    for line in [*found, *look(images.data, STUDIOGAN)]:
+    for line in [*found, *inspect_files(images.data, STUDIOGAN)]:
         _say(f"{images.data_name}, {'train' if images.train else 'reference'}: {line}")
 
 
@@ -288,7 +288,7 @@ def _said(dataset: Any, resizer: str = "wo_resize") -> str:
     preprocessing = Preprocessing(**said["preprocessing"])
     head = "balanced" if said["head_class"] is None else f"head class {said['head_class']}"
     facts = f"{len(dataset.targets)} images, {head}, {preprocessing}"
-    notes = [*said["notes"], *look(dataset, preprocessing)]
+    notes = [*said["notes"], *inspect_files(dataset, preprocessing)]
     return "; ".join([f"{facts}; images_sha256 {said['images_sha256']}", *notes])
 
 
