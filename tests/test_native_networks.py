@@ -16,7 +16,7 @@ from studiogan_gsr import class_conditional_affines
 from studiogan_gsr.errors import GeneratorError
 from studiogan_gsr.hosts.native.augmentation import ADA
 from studiogan_gsr.hosts.native.configuration import Aug, Configuration, Loss, Model, read_configuration
-from studiogan_gsr.hosts.native.layers import ConditionalBatchNorm2d, DoublingConv2d, HalvingConv2d
+from studiogan_gsr.hosts.native.layers import ConditionalBatchNorm2d, DoublingConv2d, HalvingConv2d, Style
 from studiogan_gsr.hosts.native.losses import (
     LeCam,
     conditional_loss,
@@ -152,6 +152,23 @@ def test_bfloat16_stays_close_and_leaves_heads_and_spectral_norms_in_float32(
         assert torch.equal(rounded, exact)
     assert len(reduced_norms) > 40
     assert not any(reduced_norms)
+
+
+@pytest.mark.parametrize("gain", [0.003, 0.0005, -0.0005])
+def test_a_small_gain_of_a_class_is_not_lost_in_bfloat16(gain: float) -> None:
+    layer = ConditionalBatchNorm2d(2, 8, Style(spectral=False, activation="ReLU", folded=True))
+    with torch.no_grad():
+        layer.gain.weight.copy_(torch.tensor([0.0, gain]).expand(8, 2))
+        layer.bias.weight.zero_()
+    x = torch.randn(4, 8, 32, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
+    x = torch.cat([x, x])  # the same images, of either class
+    one_hot = nn.functional.one_hot(torch.tensor([0] * 4 + [1] * 4)).float()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found = layer(x, one_hot)
+    assert found.dtype == torch.bfloat16
+    plain, scaled = found.double().chunk(2)
+    slope = float((plain * scaled).sum() / plain.square().sum())
+    assert slope - 1 == pytest.approx(gain, rel=0.1)
 
 
 def test_spectral_norms_are_those_of_studiogan_down_to_their_epsilon() -> None:

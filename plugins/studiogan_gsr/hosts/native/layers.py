@@ -119,7 +119,10 @@ def batch_norm(channels: int, affine: bool = True) -> nn.BatchNorm2d:
 
 
 class ConditionalBatchNorm2d(nn.Module):
-    """bn(x) * (1 + gain(condition)) + bias(condition), both linear maps without offset."""
+    """bn(x) * (1 + gain(condition)) + bias(condition), both linear maps without offset.
+
+    Computed in the condition's dtype under autocast, too, and returned in x's.
+    """
 
     def __init__(self, conditions: int, channels: int, style: Style) -> None:
         super().__init__()
@@ -128,8 +131,12 @@ class ConditionalBatchNorm2d(nn.Module):
         self.bias = style.linear(conditions, channels, bias=False)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        gain = (1 + self.gain(condition))[:, :, None, None]
-        return torch.addcmul(self.bias(condition)[:, :, None, None], self.bn(x), gain)
+        # bfloat16 has steps of 2^-7 above one: 1 + gain would be one for gains below 0.004, and a product with
+        # bn(x) that was rounded before would be bn(x) again for gains below 0.002. gSR makes gains that small.
+        with torch.autocast(x.device.type, enabled=False):
+            gain = (1 + self.gain(condition))[:, :, None, None]
+            normalised = self.bn(x.to(condition.dtype))
+            return torch.addcmul(self.bias(condition)[:, :, None, None], normalised, gain).to(x.dtype)
 
 
 class SelfAttention(nn.Module):
