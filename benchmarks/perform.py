@@ -43,6 +43,7 @@ from studiogan_gsr.hosts.native.selection import FILE as SELECTION
 from studiogan_gsr.hosts.native.selection import Selection, best, evaluations, noise_of
 from studiogan_gsr.hosts.native.starts import Options
 from studiogan_gsr.hosts.studiogan.hooks import KEEP_VARIABLE
+from studiogan_gsr.machine import choose_device
 from studiogan_gsr.registry import find_dataset
 from studiogan_gsr.settings import load_configuration
 
@@ -283,7 +284,7 @@ def _select(run: Run) -> None:
         protocol.select_on,
         protocol.backbone,
         noise_of(run.seed),
-        torch.device(run.device or ("cuda" if torch.cuda.is_available() else "cpu")),
+        torch.device(choose_device(run.device)),
     )
     for step, folder in owed:
         generator = load_trained(folder, averaged=False).generator

@@ -13,7 +13,7 @@ import records
 import torch
 
 from studiogan_gsr.files import write_atomically
-from studiogan_gsr.machine import device_name
+from studiogan_gsr.machine import device_name, instruction_set
 from studiogan_gsr.report import ratios_chart
 
 FOLDER = Path(__file__).with_name("results")
@@ -57,20 +57,31 @@ def keep(parts: dict[str, Part], device: str, command: str, folder: Path) -> lis
     kept: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     made = {"device": device_name(device), "torch": torch.__version__, "date": date.today().isoformat()}
     made |= {"command": command, "git": records.git_state(Path(__file__).parent)["commit"]}
+    made |= {"instruction_set": instruction_set()} if kind == "cpu" else {}
     kept |= {name: {**asdict(part), "made": made} for name, part in parts.items()}
-    told = [f"# Speed, {kind.upper()}", ""]
-    for content in kept.values():
-        of, part = content["made"], Part(**{k: v for k, v in content.items() if k != "made"})
-        told += [part.markdown(), f"{of['device']}; torch {of['torch']}; {of['date']}; `{of['command']}`", ""]
     ratios = {name: content["ratios"] for name, content in kept.items() if content["ratios"]}
     titles = {name: kept[name]["title"] for name in ratios}
     folder.mkdir(parents=True, exist_ok=True)
-    contents: dict[str, str | bytes] = {".json": json.dumps(kept, indent=1) + "\n", ".md": "\n".join(told)}
+    contents: dict[str, str | bytes] = {".json": json.dumps(kept, indent=1) + "\n", ".md": as_markdown(kept, kind)}
     if ratios:
         contents[".svg"] = ratios_chart([(titles[name], of) for name, of in ratios.items()])
     for suffix, content in contents.items():
         write_atomically(path.with_suffix(suffix), content)
     return [path.with_suffix(suffix) for suffix in contents]
+
+
+def as_markdown(kept: dict[str, Any], kind: str) -> str:
+    """Return all that is kept as a page, each part with what it was measured on; kind: "cpu" or "gpu"."""
+    told = [f"# Speed, {kind.upper()}", ""]
+    for content in kept.values():
+        of, part = content["made"], Part(**{k: v for k, v in content.items() if k != "made"})
+        unknown = "" if kind == "gpu" or "instruction_set" in of else "instruction set not recorded; "
+        told += [
+            part.markdown(),
+            f"{of['device']}; {unknown}torch {of['torch']}; {of['date']}; `{of['command']}`",
+            "",
+        ]
+    return "\n".join(told)
 
 
 def _line(cells: Sequence[str]) -> str:

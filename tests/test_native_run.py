@@ -757,7 +757,7 @@ def test_a_name_that_is_no_configuration_lists_those_there_are(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_cuda_where_there_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="--device cuda: found no CUDA device; --device cpu trains on the CPU"):
+    with pytest.raises(RequestError, match="--device cuda: found no CUDA device; --device cpu runs on the CPU"):
         train(PLAIN, options(tmp_path / "out", device="cuda"))
 
 

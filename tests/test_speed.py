@@ -15,7 +15,7 @@ import gradient_shares
 import run as command
 import speed
 import speed_hosts
-from speed_findings import Part, keep
+from speed_findings import FOLDER, Part, as_markdown, keep
 
 from studiogan_gsr.hosts.native.training import Speed
 from studiogan_gsr.machine import device_name
@@ -40,10 +40,21 @@ def test_what_was_measured_is_kept_beside_what_was_measured_before(
     told = (tmp_path / "speed-cpu.md").read_text()
     for line in ("| classes | ms |", "| 10 | 1.5 |", "* a note", "`first`", "`second`"):
         assert line in told
+    # By it a speed in bfloat16 may differ by ten times.
+    assert all(kept[name]["made"]["instruction_set"] in kept[name]["made"]["device"] for name in kept)
+    assert told.count(kept["steps"]["made"]["instruction_set"]) == 2
     chart = (tmp_path / "speed-cpu.svg").read_text()
     assert "loop over layers" in chart
     assert "3.25x" in chart
     assert "| 10 | 1.5 |" in capsys.readouterr().out  # as it was found
+
+
+def test_the_published_page_is_what_is_kept_and_says_where_the_instruction_set_is_not_known() -> None:
+    kept = json.loads((FOLDER / "speed-cpu.json").read_text())
+    page = (FOLDER / "speed-cpu.md").read_text()
+    assert page == as_markdown(kept, "cpu")
+    unknown = [part for part in kept.values() if "instruction_set" not in part["made"]]
+    assert page.count("instruction set not recorded") == len(unknown)
 
 
 def test_a_dry_run_reckons_with_measured_steps(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Sequence
@@ -414,16 +415,12 @@ def _plugins(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from rich.table import Table
+    from studiogan_gsr.hosts.studiogan.doctor import diagnose, report
 
-    from studiogan_gsr.hosts.studiogan.doctor import OK, diagnose
-
-    table = Table("what", "found", "remedy")
     findings = diagnose(options.root)
-    problems = [finding for finding in findings if finding.remedy != OK]
-    for finding in [*problems, *(finding for finding in findings if finding.remedy == OK)]:
-        table.add_row(finding.what, finding.found, finding.remedy)
-    _show(table)
+    problems = [finding for finding in findings if finding.problem]
+    # Off a terminal nobody says how wide the text may be.
+    print(report(findings, shutil.get_terminal_size().columns if sys.stdout.isatty() else 80))
     if problems:
         print(f"{len(problems)} to mend, above all others: {', '.join(finding.what for finding in problems)}")
     return FAILED if problems else DONE

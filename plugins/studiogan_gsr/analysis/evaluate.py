@@ -27,6 +27,7 @@ from studiogan_gsr.files import write_atomically
 from studiogan_gsr.hosts.native.data import open_images
 from studiogan_gsr.hosts.native.generation import BATCH_NORM, generated
 from studiogan_gsr.hosts.native.reference import choose_backbone, measure_real, open_reference
+from studiogan_gsr.machine import choose_device, device_name
 from studiogan_gsr.progress import console
 from studiogan_gsr.report import shortened
 
@@ -71,7 +72,7 @@ def evaluate(path: Path, options: Options) -> dict[str, Any]:
     if options.batch_norm not in BATCH_NORM:
         raise RequestError(f"--batch-norm: found {options.batch_norm}; allowed: {', '.join(BATCH_NORM)}")
     trained = load_trained(path, options.config, options.averaged, options.best)
-    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = torch.device(choose_device(options.device))
     show = console()
     name, backbone = choose_backbone(options.backbone, device)
     split = options.split or _default_split(trained)
@@ -124,7 +125,7 @@ def evaluate(path: Path, options: Options) -> dict[str, Any]:
         "batch_norm": options.batch_norm,
         "neighbours": options.neighbours,
         "lpips": None if perceptual is None else perceptual.record,
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
+        "device": device_name(device.type),
         "network_share_of_time": round(float(seconds[0] / max(seconds[1], 1e-9)), 3),
         "images_per_second": round(options.images * options.repeats / max(float(seconds[1]), 1e-9), 1),
         "versions": {package: version(package) for package in ("studiogan-gsr", "torch", "numpy")},

@@ -31,7 +31,7 @@ from studiogan_gsr.datasets.summary import describe
 from studiogan_gsr.errors import DataError, near_miss, reason
 from studiogan_gsr.hosts.native.reading import LIMIT, Reader, workers_explained
 from studiogan_gsr.hosts.regularization import listed
-from studiogan_gsr.machine import cores
+from studiogan_gsr.machine import cores, free_memory
 from studiogan_gsr.progress import track
 from studiogan_gsr.registry import DATASETS, find_dataset, find_plugins, make_dataset
 
@@ -273,7 +273,7 @@ def load_images(
 def _free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    return free_memory()
 
 
 class ImageStream:

@@ -21,6 +21,7 @@ from studiogan_gsr.evaluation.cache import cached
 from studiogan_gsr.evaluation.features import Sample, extract
 from studiogan_gsr.evaluation.perceptual import Album
 from studiogan_gsr.hosts.native.data import open_images
+from studiogan_gsr.machine import arithmetic
 from studiogan_gsr.progress import console
 from studiogan_gsr.registry import find_backbone, find_dataset, make_backbone
 
@@ -95,6 +96,7 @@ def measure_real(dataset: Prepared, split: str, backbone: Backbone, device: torc
     images = {"names_sha256": names, "size": dataset.size, "preprocessing": dataset.preprocessing.record()}
     # Not the data set's name: variants of another ratio share their reference.
     terms = {"backbone": backbone.digest, "split": whole, "images": {**images, "content_sha256": times}}
+    terms |= arithmetic(device)
     sample, key = cached(terms, lambda: extract(backbone, _read(dataset, device), len(dataset), whole))
     places = torch.arange(len(sample))
     if split in ("validation", "test"):

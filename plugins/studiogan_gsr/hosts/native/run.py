@@ -51,7 +51,7 @@ from studiogan_gsr.hosts.native.starts import Options, Start, changes, kept, set
 from studiogan_gsr.hosts.native.training import Trainer
 from studiogan_gsr.hosts.norms import record
 from studiogan_gsr.hosts.regularization import check_ranks, with_all_options
-from studiogan_gsr.machine import device_name, versions
+from studiogan_gsr.machine import choose_device, device_name, shortcomings, versions
 from studiogan_gsr.progress import console
 from studiogan_gsr.settings import SECTION, load_configuration
 from studiogan_gsr.shipped import configuration_file
@@ -136,6 +136,8 @@ class _Run:
         self.rank, self.ranks, self.device = rank, start.ranks, device
         self.console = console()
         self.quiet = rank != 0
+        for line in shortcomings(start.speed.precision, options.workers, device):
+            self._say(line)
         data, optimization, ranks = configuration.DATA, configuration.OPTIMIZATION, start.ranks
         self.data = open_training_set(data.name, options.data, data.num_classes, data.img_size, start.resizer)
         self.counts, pixels = self.data.class_counts, self.data.pixels
@@ -473,9 +475,7 @@ def _rank() -> int:
 @contextmanager
 def _ranks(kind: str) -> Iterator[tuple[int, int, torch.device]]:
     """Rank, number of ranks and device of this process; joins the others where torchrun started it."""
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise RequestError("--device cuda: found no CUDA device; --device cpu trains on the CPU")
-    if kind == "cuda":
+    if choose_device(kind) == "cuda":
         torch.backends.cudnn.benchmark = True
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     if ranks == 1:

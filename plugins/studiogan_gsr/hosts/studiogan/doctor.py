@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib import metadata
 
 from studiogan_gsr.errors import GSRError
@@ -11,19 +13,47 @@ from studiogan_gsr.evaluation.backbones import INCEPTION_SHA256, INCEPTION_URL, 
 from studiogan_gsr.hosts.studiogan.checkout import PINNED, find_checkout
 from studiogan_gsr.hosts.studiogan.patching import series, state_of
 from studiogan_gsr.hosts.studiogan.shims import SHIMS
+from studiogan_gsr.machine import device_name, shortcomings
 from studiogan_gsr.registry import try_all_plugins
 
 OK = "-"
 _DISTRIBUTION = "studiogan-gsr"
+_COLUMN = 35  # of names; no plug-in of ours has a longer one
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the diagnosis; `remedy` is OK where nothing is to be done."""
+    """One part of the diagnosis.
+
+    remedy: what to do; OK where nothing is to be done.  optional: whether all works as it is, too, and the remedy is
+    for those who want more.
+    """
 
     what: str
     found: str
     remedy: str = OK
+    optional: bool = False
+
+    @property
+    def problem(self) -> bool:
+        return self.remedy != OK and not self.optional
+
+    def text(self, width: int) -> str:
+        """Return the finding in lines of `width` columns; paths, URLs and the remedy are kept whole, to be copied."""
+        lines = textwrap.wrap(
+            f"{self.what:<{_COLUMN}}  {self.found}",
+            width,
+            subsequent_indent=" " * (_COLUMN + 2),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        return "\n".join(lines if self.remedy == OK else [*lines, f"    remedy: {self.remedy}"])
+
+
+def report(findings: Sequence[Finding], width: int) -> str:
+    """Return all findings as text: first what is to be mended, then what can be, then the rest."""
+    ordered = sorted(findings, key=lambda finding: (not finding.problem, not finding.optional))
+    return "\n".join(finding.text(width) for finding in ordered)
 
 
 def diagnose(root: str | None = None) -> list[Finding]:
@@ -31,7 +61,7 @@ def diagnose(root: str | None = None) -> list[Finding]:
     return [
         Finding("python", platform.python_version()),
         *_packages(),
-        _device(),
+        *_devices(),
         _weights(),
         *_checkout(root),
         *_plugins(),
@@ -62,19 +92,36 @@ def _packages() -> list[Finding]:
     return findings
 
 
-def _device() -> Finding:
+def _devices() -> list[Finding]:
     import torch
 
+    findings = [Finding("device", "no CUDA: StudioGAN runs on the CPU, slowly")]
     if torch.cuda.is_available():
-        return Finding("device", torch.cuda.get_device_name())
-    return Finding("device", "no CUDA: StudioGAN runs on the CPU, slowly")
+        findings = [_for_bfloat16(Finding("device", device_name("cuda")), "cuda")]
+    return [*findings, _for_bfloat16(Finding("CPU", device_name("cpu")), "cpu")]
+
+
+def _for_bfloat16(finding: Finding, kind: str) -> Finding:
+    """The finding of a device, with what follows where it has no bfloat16 instructions."""
+    import torch
+
+    if not shortcomings("bfloat16", None, torch.device(kind)):
+        return finding
+    return replace(
+        finding, remedy="none needed: do not train with --precision bfloat16, which is slower here", optional=True
+    )
 
 
 def _weights() -> Finding:
     """Of the FID network, which `evaluate` downloads."""
     path = weights_folder() / INCEPTION_URL.rpartition("/")[2]
     if not path.is_file():
-        return Finding("FID's weights", f"not here yet; `evaluate` downloads {INCEPTION_URL} to {path}")
+        return Finding(
+            "FID's weights",
+            f"not here yet: `evaluate` downloads {INCEPTION_URL}",
+            f"none needed; without network, put that file into {path.parent}",
+            optional=True,
+        )
     right = sha256(path).startswith(INCEPTION_SHA256)
     return Finding("FID's weights", str(path), OK if right else f"damaged: rm '{path}'")
 

@@ -15,6 +15,8 @@ from studiogan_gsr.errors import RequestError
 from studiogan_gsr.hosts.studiogan import process, shims
 from studiogan_gsr.hosts.studiogan.checkout import find_checkout, surface
 from studiogan_gsr.hosts.studiogan.cpu import redirect_devices_to_cpu
+from studiogan_gsr.machine import choose_device
+from studiogan_gsr.progress import console
 from studiogan_gsr.shipped import shipped_configuration
 
 _CONFIG_FLAGS = ("-cfg", "--cfg_file")
@@ -77,15 +79,12 @@ def run(
     device: "cpu", "cuda", or None for CUDA where there is one.
     Besides, `-cfg` takes the name of a shipped configuration (CIFAR10_LT/SNGAN-gSR).
     """
-    import torch
-
     checkout = find_checkout(root)
     shims.check_names(skipped_shims)
     arguments = _with_shipped_configurations(arguments)
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise RequestError("--device cuda: torch sees no CUDA device; --device cpu runs without one")
+    device = choose_device(device)
+    if device == "cpu" and not {"-mpc", "--mixed_precision"}.isdisjoint(arguments):
+        console().print("-mpc: StudioGAN's mixed precision is CUDA's; on the CPU the run computes in float32")
     if processes > 1 and device != "cpu":
         raise RequestError("--ranks is for --device cpu; with CUDA, a -DDP run has one rank a device")
     if isinstance(getattr(sys.modules.get("loader"), "load_worker", None), RankEntry):
