@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +15,8 @@ from native_runs import PLAIN, arguments, write
 from studiogan_gsr import machine
 from studiogan_gsr.cli import main
 from studiogan_gsr.errors import RequestError
-from studiogan_gsr.hosts.studiogan import doctor
+from studiogan_gsr.files import write_atomically
+from studiogan_gsr.hosts.studiogan import doctor, hooks
 
 CPU = torch.device("cpu")
 GIB = 1 << 30
@@ -201,3 +205,60 @@ def test_arithmetic_tells_devices_and_tf32_apart(monkeypatch: pytest.MonkeyPatch
         found.append(machine.arithmetic(torch.device("cuda:0")))
     assert [one["convolutions"] for one in found] == ["tf32", "float32"]
     assert all(one["device"] == "cuda" for one in found)
+
+
+# Losses of power.
+
+
+@pytest.fixture
+def flushed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, list[str]]]:
+    """What is brought to the disk, and, of a folder, the names in it then."""
+    fsync, seen = os.fsync, []
+
+    def see(handle: int) -> None:
+        path = Path(f"/proc/self/fd/{handle}").resolve()
+        seen.append((path, sorted(p.name for p in path.iterdir()) if path.is_dir() else []))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", see)
+    return seen
+
+
+def test_a_new_name_is_on_the_disk_when_a_file_has_been_written(
+    flushed: list[tuple[Path, list[str]]], tmp_path: Path
+) -> None:
+    write_atomically(tmp_path / "run.json", "{}")
+    assert [path.name for path, _ in flushed] == [f".run.json.{os.getpid()}.partial", tmp_path.name]
+    assert flushed[-1] == (tmp_path, ["run.json"])
+
+
+def test_a_packed_file_and_a_checkpoint_of_studiogan_are_published_so(
+    flushed: list[tuple[Path, list[str]]], tmp_path: Path
+) -> None:
+    def save(model: str, when: str, step: int, folder: str, states: dict[str, Any]) -> None:
+        (Path(folder) / "model=D.pth").write_bytes(b"weights")
+
+    hooks._save_model(save, "D", "current", 1, str(tmp_path), {})
+    (folder, names) = flushed[-1]
+    assert folder == tmp_path
+    assert "model=D.pth" in names
+    assert main(["data", "prepare", "Digits_LT", "--data", str(tmp_path / "data"), "--workers", "0"]) == 0
+    assert any(
+        path == tmp_path / "data" and any(name.endswith("train.hdf5") and name[0] != "." for name in there)
+        for path, there in flushed
+    )
+
+
+def test_a_folder_that_a_file_system_does_not_flush_is_no_failure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fsync = os.fsync
+
+    def refuse(handle: int) -> None:
+        if Path(f"/proc/self/fd/{handle}").resolve().is_dir():
+            raise OSError(errno.EINVAL, "Invalid argument")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    write_atomically(tmp_path / "run.json", "{}")
+    assert (tmp_path / "run.json").read_text() == "{}"

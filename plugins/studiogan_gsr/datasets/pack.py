@@ -30,7 +30,7 @@ from studiogan_gsr.datasets.packed import INDEX, Index, Packed, open_packed
 from studiogan_gsr.datasets.preprocessing import Prepared, describe_marks
 from studiogan_gsr.datasets.summary import describe
 from studiogan_gsr.errors import DamagedImage, DataError, reason
-from studiogan_gsr.files import locked, write_atomically
+from studiogan_gsr.files import flush, locked, publish, write_atomically
 from studiogan_gsr.progress import track
 
 _CHUNK_BYTES = 2 << 20
@@ -231,7 +231,7 @@ class _Packing:
 
     def _save(self, state: _State) -> None:
         """The pixels first, then the word that they are there."""
-        _to_disk(self._partial(state))
+        flush(self._partial(state))
         record = {"index": self.index.record(), "images": self.images, **state.record()}
         write_atomically(self.journal, json.dumps(record))
 
@@ -250,9 +250,8 @@ class _Packing:
         with partial.open("r+b") as file:  # not by HDF5, which a kill here would leave in disorder
             file.seek(start)
             file.write(json.dumps(index.record()).encode().ljust(room))
-        _to_disk(partial)
         Packed(partial)
-        partial.replace(self.path)
+        publish(partial, self.path)
         self._remove()
         return index
 
@@ -364,8 +363,3 @@ def _place(path: Path, name: str) -> tuple[int, int]:
     with h5py.File(path, "r") as file:
         found = file[name]
         return int(found.id.get_offset()), int(found.size * found.dtype.itemsize)
-
-
-def _to_disk(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -11,7 +11,6 @@ StudioGAN resumes from such a folder (`-ckpt`), and this host from StudioGAN's.
 from __future__ import annotations
 
 import math
-import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ import torch.distributed as dist
 from torch import nn
 
 from studiogan_gsr.errors import CheckpointError, TrainingError, reason
+from studiogan_gsr.files import flush
 from studiogan_gsr.hosts.native.losses import LeCam, ReleasedLeCam
 from studiogan_gsr.hosts.native.training import Trainer
 from studiogan_gsr.hosts.norms import STATE_KEY as NORMS_KEY
@@ -67,11 +67,11 @@ def save_checkpoint(
         native = {"step": trainer.steps, "drawn": drawn, "noise": noise, "ada_signs": signs, "elapsed": elapsed}
         native |= {"lecam_slots": slots, "device": trainer.device.type}
         _write(native, partial / _NATIVE)
-        _flush_folder(partial)
+        flush(partial)
         if target.exists():  # written by a run that was resumed from an earlier step
             shutil.rmtree(target)
         partial.rename(target)
-        _flush_folder(folder)
+        flush(folder)
     except (OSError, RuntimeError) as error:
         # Where space runs out, torch.save says RuntimeError, of something else, while it handles the OSError.
         cause = error.__context__ if isinstance(error.__context__, OSError) else error
@@ -433,15 +433,4 @@ def _of_all_ranks(state: torch.Tensor, ranks: int) -> list[torch.Tensor]:
 def _write(state: dict[str, Any], path: Path) -> None:
     with path.open("wb") as file:
         torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make a new name last through a loss of power."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    flush(path)

@@ -50,7 +50,7 @@ from studiogan_gsr.errors import (
     place,
     reason,
 )
-from studiogan_gsr.files import claim, write_atomically
+from studiogan_gsr.files import claim, publish, write_atomically
 from studiogan_gsr.hosts.keys import KEYS
 from studiogan_gsr.hosts.norms import STATE_KEY as NORMS_KEY
 from studiogan_gsr.hosts.norms import ClassNorms
@@ -613,9 +613,7 @@ def _save_model(
     with tempfile.TemporaryDirectory(dir=ckpt_dir, prefix=_SAVING) as folder:
         original(model, when, step, folder, states)
         for path in Path(folder).iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-            path.replace(Path(ckpt_dir) / path.name)
+            publish(path, Path(ckpt_dir) / path.name)
 
 
 def _load_checkpoint(
