@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 
 import torch
@@ -10,7 +11,7 @@ from PIL import Image
 from generators import OneHot, observed_affines
 from studiogan_gsr.evaluation.spectrum import largest_class_norms
 from studiogan_gsr.regularizers.spectral import group_shape
-from studiogan_gsr.report import chart, norms_chart, page, picture, table
+from studiogan_gsr.report import chart, copyable, facts, latex, norms_chart, page, paragraph, picture, table
 
 
 def test_the_largest_norm_of_a_class_is_over_layers_and_sides_and_leaves_the_generator_alone() -> None:
@@ -45,3 +46,16 @@ def test_the_chart_has_a_line_a_class_named_by_its_images_the_most_frequent_firs
     assert [int(n) for n in re.findall(r">(5|700|50)<", svg)] == [700, 50, 5]
     assert ">without<" in svg
     assert norms_chart([("without", steps, norms)], [5, 700, 50], "png").startswith(b"\x89PNG")
+
+
+def test_texts_are_shown_as_they_are_in_html_and_latex() -> None:
+    name = r"a<b>&\c$_{d}^~|#%"
+    shown = (
+        paragraph(name, note=True) + table([name], [[name]], {name: 1}) + facts([(name, name)]) + copyable(name, name)
+    )
+    assert "<b>" not in shown
+    assert html.unescape(re.sub("<[^>]*>", "", shown)) == 8 * name
+    written = latex([name], [[name]])
+    assert written.count(r"a\textless{}b\textgreater{}\&\textbackslash{}c\$\_\{d\}\textasciicircum{}") == 2
+    assert written.count(r"\textasciitilde{}\textbar{}\#\% \\") == 2
+    assert latex(["x"], [["1 ± 2"]]).count(r"1 $\pm$ 2") == 1

@@ -251,3 +251,29 @@ def test_charts_take_any_number_of_classes(classes: int) -> None:
     norms = norms_chart([("run", [1, 2], [[0.1] * classes, [0.2] * classes])], counts, "svg").decode()
     legend = norms[norms.index('id="legend_1"') :]
     assert legend.count("<text") - 2 == min(classes, 10)  # beside its title of two lines
+
+
+def test_names_with_markup_are_text_in_every_page(digits: Path, tmp_path: Path, pixels: str) -> None:
+    data, name = tmp_path / "data", "two<b>&amp;"
+    for split in ("train", "valid"):
+        for label in range(4):
+            shutil.copytree(digits / split / str(label), data / split / (name if label == 2 else str(label)))
+    run = tmp_path / "run<b>&amp;"
+    argv = arguments(
+        write(tmp_path / "c.yaml", changed(SNGAN, DATA={"name": "Folder_LT_rho4", "num_classes": 4})), run
+    )
+    argv[argv.index("unused")] = str(data)
+    with one_thread():
+        assert main(argv) == 0
+        assert main(["spectrum", str(run)]) == 0
+        small = ["--images", "32", "--repeats", "1", "--device", "cpu"]
+        assert main(["evaluate", str(run), "--backbone", pixels, *small]) == 0
+    assert main(["data", "show", "Folder_LT_rho4", "--data", str(data), "--out", str(tmp_path / "show")]) == 0
+    pages = {
+        "spectrum": (run / "spectrum" / "index.html").read_text(),
+        "show": (tmp_path / "show" / "index.html").read_text(),
+    }
+    pages["report"] = reported(run, out=tmp_path / "page")
+    for kind, page in pages.items():
+        assert "<b>" not in page, kind
+        assert "&lt;b&gt;&amp;amp;" in page, kind

@@ -27,7 +27,7 @@ from studiogan_gsr.hosts.native.starts import Options
 from studiogan_gsr.hosts.native.training import Trainer
 from studiogan_gsr.progress import console
 from studiogan_gsr.registry import find_dataset, make_dataset
-from studiogan_gsr.report import chart, norms_chart, page, picture, table
+from studiogan_gsr.report import chart, norms_chart, page, paragraph, picture, table
 
 STEPS = 1500
 _SIZE = 32
@@ -243,8 +243,8 @@ def _page(twins: list[Twin], counts: list[int], steps: int, seed: int) -> str:
     return page(
         "gSR on handwritten digits",
         [
-            ("", f'<p class="note">{_protocol(steps, seed)}</p>'),
-            ("Head, middle and tail", thirds + f"<p>{' '.join(reading(twins, counts))}</p>"),
+            ("", paragraph(_protocol(steps, seed), note=True)),
+            ("Head, middle and tail", thirds + paragraph(" ".join(reading(twins, counts)))),
             ("Spectral norms over training", chart(svg, "One line a class, by the number of its training images.")),
             ("Samples, one row a class, the rarest at the bottom", f'<div class="side">{grids}</div>'),
             ("Class by class", table(["class", *header[1:]], _rows(twins, each, counts), groups)),

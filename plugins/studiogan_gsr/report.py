@@ -54,6 +54,14 @@ figcaption { font-size: .9rem; color: var(--faint); margin: .3rem 0; overflow-wr
 _COLORS = ("#31688e", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#666666")
 
 
+# What LaTeX would read as a command, or print as another letter.
+_LATEX = str.maketrans(
+    {special: f"\\{special}" for special in "&%_#${}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$"}
+)
+
+
 @dataclass(frozen=True)
 class Band:
     """Runs of one kind in a chart: their mean, and from the lowest to the highest.
@@ -92,6 +100,12 @@ def facts(pairs: Sequence[tuple[str, str]]) -> str:
     """A table of names and texts, without a header."""
     rows = "".join(f"<tr><th>{html.escape(name)}</th><td>{html.escape(text)}</td></tr>" for name, text in pairs)
     return f'<table class="facts"><tbody>{rows}</tbody></table>'
+
+
+def paragraph(text: str, note: bool = False) -> str:
+    """Return plain text as a paragraph of HTML; a note is in small print."""
+    opening = '<p class="note">' if note else "<p>"
+    return f"{opening}{html.escape(text)}</p>"
 
 
 def picture(image: Image.Image, caption: str) -> str:
@@ -298,10 +312,7 @@ def latex(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A table as LaTeX."""
 
     def line(cells: Sequence[object]) -> str:
-        texts = (str(cell) for cell in cells)
-        for special in ("&", "%", "_", "#"):
-            texts = (text.replace(special, f"\\{special}") for text in list(texts))
-        return " & ".join(text.replace("±", "$\\pm$") for text in texts) + r" \\"
+        return " & ".join(str(cell).translate(_LATEX) for cell in cells) + r" \\"
 
     body = "\n".join(line(row) for row in rows)
     columns = f"l{'r' * (len(header) - 1)}"

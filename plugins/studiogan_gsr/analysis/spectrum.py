@@ -18,7 +18,16 @@ from studiogan_gsr.files import write_atomically
 from studiogan_gsr.hosts.native.sampling import sample_latents
 from studiogan_gsr.progress import console
 from studiogan_gsr.regularizers.mapping import MAPPING
-from studiogan_gsr.report import chart, correlation_chart, norms_by_class_chart, norms_chart, page, shortened, table
+from studiogan_gsr.report import (
+    chart,
+    correlation_chart,
+    norms_by_class_chart,
+    norms_chart,
+    page,
+    paragraph,
+    shortened,
+    table,
+)
 from studiogan_gsr.settings import Configured
 
 _PASSES = 30  # forward passes after which spectral norm's own estimates have settled
@@ -124,7 +133,7 @@ def _page(trained: Trained, found: Spectrum, result: dict[str, Any], order: Sequ
     counts, groups, classes = result["training_images"], result["groups"], result["class_names"]
     short = [shortened(name, _WIDTH) for name in classes]
     norms, places = found.largest()
-    sections = [("", "".join(f"<p>{html.escape(line)}</p>" for line in result["verdict"]))]
+    sections = [("", "".join(map(paragraph, result["verdict"])))]
     drawn = norms_by_class_chart(norms.tolist(), result["start"], order, counts, result["exploding"], classes)
     caption = "Each class's largest exact spectral norm over layers, gain and bias; grey: at the start."
     sections.append(("Norms by class", chart(drawn, caption)))
@@ -159,7 +168,7 @@ def _page(trained: Trained, found: Spectrum, result: dict[str, Any], order: Sequ
         f"{result['checkpoint']}, step {result['step']}; exact, by SVD in float64; {groups} groups. A class explodes "
         f"when its norm is {THRESHOLD} times the largest of any class at the start, and the median of all now."
     )
-    sections.append(("Protocol", f'<p class="note">{note}</p>'))
+    sections.append(("Protocol", paragraph(note, note=True)))
     return page(f"Spectrum of {(trained.run or trained.folder).resolve().name}", sections)
 
 
