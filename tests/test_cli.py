@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -381,3 +382,13 @@ def test_a_ranks_error_is_told_like_any_other(
             assert cli.main(["doctor"]) == status
             (line,) = capsys.readouterr().err.splitlines()
             assert line.startswith(f"studiogan-gsr: {text}")
+
+
+@pytest.mark.parametrize(("module", "package"), [("wandb", "wandb,"), ("sklearn.manifold", "scikit-learn,")])
+def test_our_extra_is_advised_for_what_it_brings(module: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, module.partition(".")[0], raising=False)
+    error = ModuleNotFoundError(f"No module named {module!r}", name=module)
+    told = str(checkout.missing_module("StudioGAN's worker", error))
+    assert told.endswith("pip install 'studiogan-gsr[studiogan]' brings all that the pinned commit needs")
+    monkeypatch.setattr(checkout.metadata, "requires", lambda name: [])
+    assert f"pip install {package}" in f"{checkout.missing_module('StudioGAN', error)},"

@@ -568,6 +568,35 @@ def test_a_missing_or_changed_surface_is_named_before_the_first_step(
     refused(outcome, r"StudioGAN's worker.LOG_FORMAT is missing")
 
 
+@pytest.mark.parametrize(
+    ("file", "line", "message"),
+    [
+        ("loader.py", "import umap", "loader needs the module umap, .*this checkout does: pip install umap-learn$"),
+        (
+            "worker.py",
+            "import of_this_fork",
+            "the module of_this_fork, .*pip install of_this_fork, or the package that .*requirements name for it$",
+        ),
+        ("main.py", "import umap.plot", "StudioGAN needs the module umap, .*: pip install umap-learn$"),
+        (
+            "loader.py",
+            "from utils.of_this_fork import x",
+            "utils.of_this_fork, which is not in .*src/utils: ",
+        ),
+    ],
+)
+def test_what_a_fork_imports_is_named_with_what_brings_it(
+    file: str, line: str, message: str, checkout: Checkout, digits: Path, tmp_path: Path
+) -> None:
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", checkout.root, clone], check=True)
+    path = clone / "src" / file
+    path.write_text(f"{line}\n{path.read_text()}")
+    outcome = Host(Checkout(clone)).run(configure(tmp_path), digits, tmp_path / "out", forked=False)
+    refused(outcome, message)
+    assert "studiogan-gsr[studiogan]" not in outcome.output
+
+
 def test_without_its_shim_the_old_breakage_is_back(checkout: Checkout, digits: Path, tmp_path: Path) -> None:
     """Two of the shims mend a run; tests/test_shims.py has the others."""
     configuration = configure(tmp_path, steps=1)

@@ -6,12 +6,16 @@ import inspect
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from studiogan_gsr.errors import HostError, reason
 
@@ -19,6 +23,18 @@ PINNED = "947b35e9835b67860fdce44d337f6d7fee7c8db3"  # 2023-08-06, the last one
 SOURCE = "https://github.com/POSTECH-CVLab/PyTorch-StudioGAN"
 ROOT_VARIABLE = "STUDIOGAN_ROOT"
 OTHER = "this checkout is too old or changed too much"
+
+
+# Packages that are not called as the module that they bring, and that programs of this field import.
+_PACKAGES = {
+    "PIL": "pillow",
+    "cv2": "opencv-python",
+    "pkg_resources": "setuptools<81",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "umap": "umap-learn",
+    "yaml": "pyyaml",
+}
 
 
 @dataclass(frozen=True)
@@ -105,10 +121,7 @@ def surface(module: str, path: str, parameters: list[str]) -> tuple[Any, str, Ca
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module}.".startswith(f"{error.name}."):
             raise HostError(f"StudioGAN's {module} is missing: {OTHER}") from error
-        raise HostError(
-            f"StudioGAN's {module} needs the package {error.name}, which is not installed: "
-            "pip install 'studiogan-gsr[studiogan]' brings all that the pinned commit needs"
-        ) from error
+        raise missing_module(f"StudioGAN's {module}", error) from error
     except Exception as error:  # old commits compile for CUDA when they are imported
         raise HostError(f"StudioGAN's {module} cannot be imported: {reason(error)}") from error
     *parents, name = path.split(".")
@@ -124,6 +137,38 @@ def surface(module: str, path: str, parameters: list[str]) -> tuple[Any, str, Ca
             f"{', '.join(missing)}: {OTHER}"
         )
     return owner, name, function
+
+
+def missing_module(who: str, error: ModuleNotFoundError) -> HostError:
+    """Return the error that says which module is missing, and what brings it: our extra where it really does.
+
+    who: what imports it.
+    """
+    name = str(error.name)
+    top = name.partition(".")[0]
+    if top != name and top in sys.modules:
+        there = ", ".join(getattr(sys.modules[top], "__path__", []))
+        return HostError(
+            f"{who} needs the module {name}, which is not in {there or top}: the checkout is not whole, or it "
+            "needs another version of that package"
+        )
+    package = _PACKAGES.get(top, top)
+    if canonicalize_name(Requirement(package).name) in _brought():
+        remedy = "pip install 'studiogan-gsr[studiogan]' brings all that the pinned commit needs"
+    else:
+        known = "" if top in _PACKAGES else ", or the package that this checkout's own requirements name for it"
+        remedy = f"the pinned commit does not need it, this checkout does: pip install {package}{known}"
+    return HostError(f"{who} needs the module {name}, which is not installed: {remedy}")
+
+
+def _brought() -> set[str]:
+    """Names of the packages that come with this one and its extra for StudioGAN."""
+    requirements = map(Requirement, metadata.requires("studiogan-gsr") or [])
+    return {
+        canonicalize_name(one.name)
+        for one in requirements
+        if one.marker is None or one.marker.evaluate({"extra": "studiogan"})
+    }
 
 
 def _git(root: Path, *arguments: str) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from studiogan_gsr.errors import RequestError
 from studiogan_gsr.hosts.studiogan import process, shims
-from studiogan_gsr.hosts.studiogan.checkout import find_checkout, surface
+from studiogan_gsr.hosts.studiogan.checkout import find_checkout, missing_module, surface
 from studiogan_gsr.hosts.studiogan.cpu import redirect_devices_to_cpu
 from studiogan_gsr.machine import choose_device
 from studiogan_gsr.progress import console
@@ -94,7 +94,10 @@ def run(
     sys.argv = [str(checkout.main), *arguments]
     # Not runpy: spawned ranks re-import whatever file __main__ names, and need only the entry above.
     code = compile(checkout.main.read_bytes(), str(checkout.main), "exec")
-    exec(code, {"__name__": "__main__", "__file__": str(checkout.main)})
+    try:
+        exec(code, {"__name__": "__main__", "__file__": str(checkout.main)})
+    except ModuleNotFoundError as error:
+        raise missing_module("StudioGAN", error) from error
 
 
 def _with_shipped_configurations(arguments: Sequence[str]) -> list[str]:
