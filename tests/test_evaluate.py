@@ -30,10 +30,12 @@ from studiogan_gsr.evaluation.cache import cached
 from studiogan_gsr.evaluation.features import Sample, extract
 from studiogan_gsr.evaluation.measure import METRICS, Reference, inception_score, measure, metrics, summarise
 from studiogan_gsr.evaluation.perceptual import Album, Perceptual
+from studiogan_gsr.hosts.native import reference
 from studiogan_gsr.hosts.native.data import open_images
 from studiogan_gsr.hosts.native.generation import generated
 from studiogan_gsr.hosts.native.reference import choose_backbone, measure_real, open_reference
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
+from studiogan_gsr.machine import arithmetic
 from studiogan_gsr.registry import find_backbone, make_backbone
 
 CPU = torch.device("cpu")
@@ -314,6 +316,21 @@ def test_variants_of_one_set_share_their_reference_and_not_their_training_images
     assert keys[0] == keys[2]
     assert len(set(keys)) == 3
     assert calls[0] < calls[1] == calls[2] < calls[3]
+
+
+def test_features_are_kept_for_each_device_and_with_and_without_tf32(
+    pixels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, backbone = choose_backbone(pixels, CPU)
+    dataset = Prepared(open_images("Digits_LT_rho50", "unused", "train"), "Digits_LT_rho50", 32)
+    keys = [measure_real(dataset, "train", backbone, CPU).key for _ in range(2)]
+    assert keys[0] == keys[1]
+    for allowed in (True, False):
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
+        found = arithmetic(torch.device("cuda"))
+        monkeypatch.setattr(reference, "arithmetic", lambda device, found=found: found)
+        keys.append(measure_real(dataset, "train", backbone, CPU).key)
+    assert len(set(keys)) == 3
 
 
 def test_a_changed_reference_image_is_seen_again(

@@ -16,7 +16,7 @@ from studiogan_gsr import machine
 from studiogan_gsr.cli import main
 from studiogan_gsr.errors import RequestError
 from studiogan_gsr.files import write_atomically
-from studiogan_gsr.hosts.studiogan import doctor, hooks
+from studiogan_gsr.hosts.studiogan import doctor, hooks, launcher
 
 CPU = torch.device("cpu")
 GIB = 1 << 30
@@ -262,3 +262,21 @@ def test_a_folder_that_a_file_system_does_not_flush_is_no_failure(
     monkeypatch.setattr(os, "fsync", refuse)
     write_atomically(tmp_path / "run.json", "{}")
     assert (tmp_path / "run.json").read_text() == "{}"
+
+
+# StudioGAN's own arguments.
+
+
+@pytest.mark.parametrize("backend", [[], ["--backend", "nccl"], ["--backend=nccl"]])
+def test_studiogans_ranks_on_the_cpu_need_gloo(backend: list[str]) -> None:
+    with pytest.raises(RequestError, match="on the CPU: --backend gloo"):
+        launcher._check_without_cuda(["-t", "-DDP", *backend])
+    for fits in (["-t", *backend], ["-DDP", "--backend", "gloo"], ["-DDP", "--backend=gloo"]):
+        launcher._check_without_cuda(fits)
+
+
+def test_studiogans_mixed_precision_on_the_cpu_is_said_to_be_none(capsys: pytest.CaptureFixture[str]) -> None:
+    launcher._check_without_cuda(["-t"])
+    assert not capsys.readouterr().out
+    launcher._check_without_cuda(["-t", "-mpc"])
+    assert "on the CPU the run computes in float32" in capsys.readouterr().out

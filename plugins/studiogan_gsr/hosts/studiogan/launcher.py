@@ -83,8 +83,8 @@ def run(
     shims.check_names(skipped_shims)
     arguments = _with_shipped_configurations(arguments)
     device = choose_device(device)
-    if device == "cpu" and not {"-mpc", "--mixed_precision"}.isdisjoint(arguments):
-        console().print("-mpc: StudioGAN's mixed precision is CUDA's; on the CPU the run computes in float32")
+    if device == "cpu":
+        _check_without_cuda(arguments)
     if processes > 1 and device != "cpu":
         raise RequestError("--ranks is for --device cpu; with CUDA, a -DDP run has one rank a device")
     if isinstance(getattr(sys.modules.get("loader"), "load_worker", None), RankEntry):
@@ -98,6 +98,17 @@ def run(
         exec(code, {"__name__": "__main__", "__file__": str(checkout.main)})
     except ModuleNotFoundError as error:
         raise missing_module("StudioGAN", error) from error
+
+
+def _check_without_cuda(arguments: Sequence[str]) -> None:
+    """Say which of StudioGAN's arguments the CPU does not honour; RequestError for one that cannot run there."""
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    if not {"-mpc", "--mixed_precision"}.isdisjoint(words):
+        console().print("-mpc: StudioGAN's mixed precision is CUDA's; on the CPU the run computes in float32")
+    ranked = not {"-DDP", "--distributed_data_parallel"}.isdisjoint(words)
+    backend = next((value for flag, value in pairwise(words) if flag == "--backend"), "nccl")
+    if ranked and backend == "nccl":
+        raise RequestError("--backend: found nccl, StudioGAN's default, which needs CUDA; on the CPU: --backend gloo")
 
 
 def _with_shipped_configurations(arguments: Sequence[str]) -> list[str]:
