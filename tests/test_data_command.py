@@ -223,12 +223,12 @@ def test_a_run_says_and_records_what_it_trains_on(packed: Path, capsys: pytest.C
         file.truncate(packed.stat().st_size - 1)
     again = [*command[:-3], str(packed.parent / "again"), *command[-2:]]
     assert main(again) == 2
-    assert "is no whole HDF5 file" in capsys.readouterr().err
+    assert "is cut off: " in capsys.readouterr().err
     packed.unlink()
     assert main(["data", "prepare", "Digits_LT_rho50", "--data", str(packed.parent)]) == 0
     shutil.move(packed.parent / "Digits_LT_rho50_32_wo_resize_train.hdf5", packed)
     assert main(again) == 2
-    assert f"name is 'Digits_LT_rho50', wanted '{NAME}'; delete it and pack it again" in capsys.readouterr().err
+    assert f"name is 'Digits_LT_rho50', wanted '{NAME}'; move it away and pack it again" in capsys.readouterr().err
     assert not (packed.parent / "again" / "run.json").exists()
 
 
@@ -312,7 +312,7 @@ def test_what_is_no_pair_of_files_is_told(files: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"needs valid.hdf5, .*found: train.hdf5"):
         hdf5_lt(str(files), "reference")
     (files / "train.hdf5").write_bytes(b"no HDF5")
-    with pytest.raises(DataError, match="is no whole HDF5 file"):
+    with pytest.raises(DataError, match="is no HDF5 file; if it was one, copy it again"):
         hdf5_lt(str(files), "train")
 
 

@@ -254,11 +254,11 @@ def test_hdf5_files_are_used_counted_and_refused_when_cut_or_of_another_set(
     assert digest(folder_lt(str(digits), "train", 4, seed=7 if in_memory else 8)) in said
     if in_memory:
         os.truncate(path, path.stat().st_size - 1)
-        message = f"{path.name} is no whole HDF5 file .* delete it and pack it again"
+        message = f"{path.name} is cut off: .* bytes; copy it again, or move it away and pack it again"
     else:
         path.rename(digits / "Folder_LT_rho4_seed9_32_wo_resize_train.hdf5")
         configuration = configure(tmp_path, DATA={**DIGITS, "name": "Folder_LT_rho4_seed9"})
-        message = "name is 'Folder_LT_rho4_seed8', wanted 'Folder_LT_rho4_seed9'; delete it"
+        message = "name is 'Folder_LT_rho4_seed8', wanted 'Folder_LT_rho4_seed9'; move it away"
     again = host.run(configuration, data, tmp_path / "again", *flags)
     refused(again, message)
     assert not again.lines("Progress:")
@@ -309,7 +309,7 @@ def test_studiogans_own_sets_are_packed_alike_and_a_half_written_file_is_refused
         for key in ("imgs", "labels"):
             file[key].resize(1000, axis=0)
     again = host.run(configuration, theirs, tmp_path / "again", "-hdf5")
-    refused(again, "is not whole, or of other images: it has 1000 images, My_Digits has 1200; delete it")
+    refused(again, "is not whole, or of other images: it has 1000 images, My_Digits has 1200; move it away")
 
 
 COMPARE = """

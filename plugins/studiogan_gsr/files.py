@@ -67,7 +67,7 @@ def locked(path: Path, who: str) -> Iterator[None]:
         try:
             lock.acquire(timeout=_DAY)
         except Timeout as error:
-            raise TimeoutError(f"{who} has held {path} for a day: end it, or remove that file") from error
+            raise TimeoutError(f"{who} has held {path} for a day: end it") from error
     try:
         yield
     finally:

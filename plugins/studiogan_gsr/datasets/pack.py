@@ -89,7 +89,7 @@ def check_unindexed(path: Path, source: Prepared, looks: int = 64) -> None:
         wrong = f"its image {differing[0]} is another"
     else:
         return
-    raise DataError(f"{path} is not whole, or of other images: {wrong}; delete it")
+    raise DataError(f"{path} is not whole, or of other images: {wrong}; move it away, and it is packed anew")
 
 
 def _index_of(source: Prepared, split: str, options: Mapping[str, Any]) -> tuple[Index, str]:
@@ -169,7 +169,7 @@ class _Packing:
         if (found.source_sha256, found.preprocessing) != (self.index.source_sha256, self.index.preprocessing):
             raise DataError(
                 f"{self.path} was packed from other images, or in another way, than those that {self.index.name} has "
-                f"now ({found.images} then, {self.index.images} now); delete it and pack it again"
+                f"now ({found.images} then, {self.index.images} now); move it away and pack it again"
             )
         self._remove()
         return found

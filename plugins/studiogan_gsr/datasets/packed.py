@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from studiogan_gsr.datasets.chunks import Chunks, fits_in_memory, read_whole
 from studiogan_gsr.datasets.labels import whole_numbers
 from studiogan_gsr.datasets.preprocessing import Preprocessing
 from studiogan_gsr.errors import DataError, reason
@@ -76,12 +78,11 @@ class Packed:
                 images, labels = file["imgs"], whole_numbers(np.asarray(file["labels"][:]))
                 shape, kind, offset = images.shape, images.dtype, images.id.get_offset()
                 text = bytes(file[INDEX][()]).decode() if INDEX in file else None
+                compressed = images.chunks is not None and images.chunks[0] > 1
+                notes = [_slow_note(self.path, images)] if compressed and not fits_in_memory(images) else []
             self.index = None if text is None else _read_index(json.loads(text))
         except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-            raise DataError(
-                f"{self.path} is no whole HDF5 file in StudioGAN's layout (imgs, labels): {reason(error)}; "
-                "delete it and pack it again"
-            ) from error
+            raise DataError(f"{self.path} {_unreadable(self.path, error)}") from error
         if len(shape) != 4 or 3 not in (shape[1], shape[3]) or kind != np.uint8 or labels.shape != shape[:1]:
             raise DataError(
                 f"{self.path}: found imgs {shape} of {kind} and labels {labels.shape}; wanted: imgs (N, H, W, 3) of "
@@ -99,7 +100,7 @@ class Packed:
         self.class_counts: list[int] = np.bincount(labels, minlength=len(classes)).tolist()
         self.classes = classes or [str(label) for label in range(len(self.class_counts))]
         self.preprocessing: Preprocessing | None = Preprocessing(**self.index.preprocessing) if self.index else None
-        self.notes = tuple(self.index.notes) if self.index else ()
+        self.notes = (*(self.index.notes if self.index else ()), *notes)
         if self.index:
             self._check_index(self.index, shape)
             self.images_sha256 = self.index.images_sha256
@@ -125,18 +126,27 @@ class Packed:
     def pixels(self) -> Any:
         """All images, as an array that is read where it is indexed."""
         process, array = self._opened
-        if process != os.getpid():  # a forked process opens the file anew
+        if process != os.getpid() and not isinstance(array, np.ndarray):  # a forked process opens the file anew
             array = self._open()
             self._opened = os.getpid(), array
         return array
 
     def _open(self) -> Any:
-        if self._offset is not None and self._shape[3] == 3:  # in one piece, as we pack: no library between
+        images = self._stored()
+        if self._shape[3] == 3:
+            return images
+        return np.moveaxis(images, 1, 3) if isinstance(images, np.ndarray) else _ChannelsLast(images)
+
+    def _stored(self) -> Any:
+        """The images as they are stored, (N, H, W, 3) or (N, 3, H, W)."""
+        if self._offset is not None:  # in one piece, as we pack: no library between
             return np.memmap(self.path, np.uint8, "r", self._offset, self._shape)
         import h5py
 
         images = h5py.File(self.path, "r")["imgs"]
-        return images if self._shape[3] == 3 else _ChannelsLast(images)
+        if images.chunks is None or images.chunks[0] == 1:
+            return images
+        return read_whole(self.path, images) if fits_in_memory(images) else Chunks(images)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": (0, None)}
@@ -159,6 +169,42 @@ class Packed:
             )
 
 
+def _slow_note(path: Path, images: Any) -> str:
+    return (
+        f"{path.name} is stored in chunks of {images.chunks[0]} images, and does not fit in memory: in random order "
+        "most images cost a chunk; `studiogan-gsr data prepare` writes a file that is read at once"
+    )
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    """Return why a file cannot be read and what to do; never to remove one that may be good."""
+    again = "move it away and pack it again"
+    text = " ".join(str(error).split())
+    if isinstance(error, FileNotFoundError):
+        return "is not there"
+    if isinstance(error, IsADirectoryError):
+        return "is a folder; an HDF5 file is expected"
+    if isinstance(error, PermissionError):
+        return "may not be read: permission denied; its owner can allow it (chmod a+r)"
+    if isinstance(error, BlockingIOError) or "unable to lock file" in text:
+        return (
+            "is open in another program, which may be writing it: wait for its end (where nothing writes, "
+            "HDF5_USE_FILE_LOCKING=FALSE in the environment reads it all the same)"
+        )
+    if "already open for write" in text:
+        return f"was not closed by the program that wrote it: if that has ended, `h5clear -s {path}` opens it"
+    if found := re.search(r"truncated file: eof = (\d+),.*stored_eof = (\d+)", text):
+        return f"is cut off: {int(found[1]):,} of {int(found[2]):,} bytes; copy it again, or {again}"
+    if "signature not found" in text:
+        what = "is empty" if path.stat().st_size == 0 else "is no HDF5 file"
+        return f"{what}; if it was one, copy it again, or {again}"
+    if isinstance(error, KeyError):
+        return f"has another layout: {text}; expected: imgs (N, H, W, 3) of uint8 and labels (N,)"
+    if isinstance(error, ValueError) and "its index has" in text:
+        return f"cannot be used: {text}; install the studiogan-gsr that packed it, or {again}"
+    return f"is damaged, or has another layout than imgs and labels: {reason(error)}; copy it again, or {again}"
+
+
 class _ChannelsLast:
     """Images that an older program packed as (N, 3, H, W)."""
 
@@ -167,7 +213,8 @@ class _ChannelsLast:
         self.shape = (images.shape[0], *images.shape[2:], 3)
 
     def __getitem__(self, index: int) -> npt.NDArray[np.uint8]:
-        return np.moveaxis(self._images[index], -3, -1)
+        found: npt.NDArray[np.uint8] = np.moveaxis(self._images[index], -3, -1)
+        return found
 
 
 def _read_index(found: Any) -> Index:
@@ -192,8 +239,8 @@ def open_packed(
     packed = Packed(path)
     if packed.index is None:
         raise DataError(
-            f"{path} has no index, so nobody knows what it holds or whether it is whole; delete it and pack it again "
-            f"(studiogan-gsr data prepare {name})"
+            f"{path} has no index, so nobody knows what it holds or whether it is whole; move it away and pack it "
+            f"again (studiogan-gsr data prepare {name}), or use it as HDF5_LT"
         )
     found = {**packed.index.record(), **packed.index.preprocessing}
     wanted: dict[str, Any] = {"name": name, "split": split}
@@ -201,5 +248,5 @@ def open_packed(
     wanted |= {} if resizer == "wo_resize" else {"resizer": resizer}
     if differing := [key for key in wanted if found[key] != wanted[key]]:
         said = ", ".join(f"{key} is {found[key]!r}, wanted {wanted[key]!r}" for key in differing)
-        raise DataError(f"{path} is something else: {said}; delete it and pack it again")
+        raise DataError(f"{path} is something else: {said}; move it away and pack it again")
     return packed

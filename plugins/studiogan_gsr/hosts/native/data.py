@@ -119,6 +119,12 @@ class Pixels(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.images)
 
+    def preload(self) -> None:
+        """Let workers share what is decompressed as a whole at the first image, where a set does that."""
+        read = getattr(self.images.dataset, "read_pixels", None)
+        if read is not None:
+            read(0)
+
     def __getitem__(self, index: int) -> tuple[Tensor, int] | DataError:
         try:
             image, label = self.images.read(index)
@@ -218,6 +224,8 @@ class Streamed:
             collate_fn=_together,
             worker_init_fn=partial(_undisturbed, os.getpid()),
         )
+        if self.workers:
+            self.pixels.preload()
         with workers_explained():
             reader = Reader(loader, pin=self.device.type == "cuda")
             try:
