@@ -398,3 +398,13 @@ def test_a_step_of_another_term_is_left_out() -> None:
     assert all(torch.equal(p, old) for p, old in zip(generator.parameters(), before, strict=True))
     optimizer.step()
     assert handle.steps == 1
+
+
+def test_a_penalty_that_goes_through_a_graph_a_second_time_is_named() -> None:
+    generator = make_generator()
+    kept = generator.layers[0].gain.weight.square().sum().sqrt()  # its graph is gone after the first gradient
+    optimizer = torch.optim.Adam(generator.parameters())
+    attach(Odd(lambda: kept.square()), optimizer, "cached of mine 1.0")
+    message = r"^cached of mine 1.0: the gradient of penalty\(\) failed: .*second time.*; penalty\(\) must not"
+    with pytest.raises(RegularizerError, match=message):
+        optimizer.step()

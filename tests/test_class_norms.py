@@ -98,7 +98,6 @@ class Small:
     def scalars(self): return {}
     def state_dict(self): return {}
     def load_state_dict(self, state): pass
-    def __repr__(self): return "Small()"
 """
     monkeypatch.syspath_prepend(
         make_package("small-package", "studiogan.regularizers", {"small": "small:Small"}, {"small": module})
@@ -109,6 +108,8 @@ class Small:
         assert log_lines(tmp_path / name)[-1]["class_norms"] == [
             round(norm, 5) for norm in largest_class_norms(trainer.generator).tolist()
         ]
+    summary = json.loads((tmp_path / "small" / "run.json").read_text())["regularizer"]["summary"]
+    assert ": <small.Small object>; class counts 134 " in summary  # no address, which each rank has another of
     of = {name: [line["class_norms"] for line in losses(tmp_path / name)] for name in ("plain", "small", "watched")}
     assert of["plain"] == of["small"] == of["watched"]
     without = train(PLAIN, options(tmp_path / "unwatched", steps=3, print_freq=100))

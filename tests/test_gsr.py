@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import re
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from generators import FAMILIES, WRAPS, Generator, OneHot, Pairs, Shared
 from studiogan_gsr import GroupSpectralRegularizer, class_conditional_affines, effective_number_weights
-from studiogan_gsr.errors import GeneratorError, OptionError
+from studiogan_gsr.errors import ConfigurationError, GeneratorError, OptionError
+from studiogan_gsr.registry import find_regularizer
 from studiogan_gsr.regularizers.gsr import GSROptions
 from studiogan_gsr.regularizers.spectral import group_shape, group_spectral_norms
 from studiogan_gsr.regularizers.weights import images_of_equal_weight
@@ -470,3 +472,14 @@ def test_a_subclass_with_options_of_its_own_checks_those_that_it_passes_on() -> 
     Louder.check_options({"volume": 3, "groups": 2})
     with pytest.raises(OptionError, match="beta: found 2"):
         Louder.check_options({"beta": 2})
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("lambda", "weight"), ("gsr_lambda", "weight"), ("n_power_iterations", "power_iterations"), ("n_g", "groups")],
+)
+def test_the_papers_name_of_an_option_is_answered_with_ours(written: str, meant: str) -> None:
+    message = rf"^REGULARIZER.{written}: found 1; gsr has the keys .*did you mean {meant}"
+    with pytest.raises(ConfigurationError, match=message):
+        find_regularizer("gsr", {written: 1})
+    assert set(GroupSpectralRegularizer.also_called.values()) <= {field.name for field in fields(GSROptions)}

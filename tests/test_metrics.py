@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prdc import compute_prdc
-from torch import Tensor
+from torch import Tensor, nn
 
 from studiogan_gsr.evaluation import manifold
+from studiogan_gsr.evaluation.features import Sample
 from studiogan_gsr.evaluation.frechet import Gaussian, Moments, frechet_distance
 from studiogan_gsr.evaluation.kernel import kernel_distance
 from studiogan_gsr.evaluation.manifold import (
@@ -21,6 +23,8 @@ from studiogan_gsr.evaluation.manifold import (
     neighbour_radii,
     precision_recall_density_coverage,
 )
+from studiogan_gsr.evaluation.measure import Reference, inception_score, metrics
+from studiogan_gsr.evaluation.spectrum import group_correlation, spectrum
 
 
 def features(count: int, dimensions: int, scale: float = 1.0, shift: float = 0.0, seed: int = 0) -> Tensor:
@@ -123,3 +127,45 @@ def test_the_numbers_mean_what_they_are_read_as() -> None:
     assert narrow["coverage"] < 0.1
     assert wide["recall"] > 0.9 > 0.7 > wide["precision"]
     assert mean_pairwise_distance(collapsed) < 0.1 * mean_pairwise_distance(real) < mean_pairwise_distance(scattered)
+
+
+# ------------------------------------------------------------------ what rounding leaves is nothing
+
+
+def test_equal_images_have_no_diversity_to_divide_by() -> None:
+    """A residue of rounding made a diversity of 3.5e7."""
+    stream = torch.Generator().manual_seed(0)
+    real = Sample(torch.randn(1, 1280, generator=stream).repeat(8, 1), torch.zeros(8, 5), torch.zeros(8).long())
+    fake = Sample(torch.randn(8, 1280, generator=stream), torch.zeros(8, 5), torch.zeros(8).long())
+    assert mean_pairwise_distance(real.features) == 0
+    found = metrics(Reference(real), fake, None)
+    assert found["diversity"] is None
+    again = metrics(Reference(fake), real, None)
+    assert again["diversity"] == 0
+    assert all(value is None or math.isfinite(value) for value in (*found.values(), *again.values()))
+    near = real.features.double() + 1e-4 * torch.randn(8, 1280, generator=stream, dtype=torch.float64)
+    expected = float(torch.pdist(near).mean())
+    assert mean_pairwise_distance(near) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_probability_that_is_too_small_for_a_number_counts_as_none() -> None:
+    logits = torch.tensor([[0.0, -2000.0], [0.0, -2000.0]])
+    assert inception_score(logits, 1) == 1.0
+
+
+def test_constant_groups_and_singular_matrices_are_that_to_rounding() -> None:
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gain, self.bias = nn.Embedding(2, 16), nn.Embedding(2, 16)
+
+    generator = nn.Sequential(Layer())
+    with torch.no_grad():
+        layer = generator[0]
+        layer.gain.weight.copy_(torch.full((2, 16), 0.1))
+        layer.bias.weight.zero_()
+        layer.gain.weight[1] = torch.outer(torch.arange(1.0, 5), torch.rand(4)).flatten()  # of rank one
+    found = spectrum(generator)
+    assert found.conditions.isinf().all()
+    assert not group_correlation(generator, "0", "gain", 0).any()
+    torch.testing.assert_close(group_correlation(generator, "0", "gain", 1), torch.ones(4, 4).double())

@@ -178,3 +178,31 @@ def test_studiogans_own_folders_are_checked_when_they_are_opened(
     shutil.copy(data / "train" / "7" / "005.png", data / "valid" / "7" / "120.png")
     again = host.run(configuration, data, tmp_path / "again", "--save_real_images", "-ref", "valid")
     refused(again, r"My_Digits: 1 of 39 .*/valid/7/120.png \(training: .*train/7/005.png\); take them out")
+
+
+def test_images_that_a_reference_has_twice_are_counted(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = photos / "valid"
+    label = sorted(path.name for path in folder.iterdir())[0]
+    images = sorted((folder / label).iterdir())
+    images[1].write_bytes(images[0].read_bytes())
+    trained_on = Prepared(class_folders(photos, "train", ""), "Mine", 32, "bilinear")
+    notes = open_reference(trained_on, str(photos), "bilinear").notes
+    (note,) = [note for note in notes if "equal others in it" in note]
+    first, second = (f"valid/{label}/{path.name}" for path in images[:2])
+    assert note.startswith("1 of ")
+    assert f"reference images equal others in it, the first is {second} ({first}); classes: {label}; their" in note
+    pixels = [np.asarray(Image.open(path).convert("RGB")) for path in images]
+    assert overlap.duplicates(Stored(pixels)) == [(1, 0)]
+
+
+class Stored:
+    """Images without files."""
+
+    def __init__(self, images: list[np.ndarray]) -> None:
+        self.images, self.targets = images, [0] * len(images)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return Image.fromarray(self.images[index]), 0

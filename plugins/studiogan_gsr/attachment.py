@@ -150,7 +150,11 @@ class Attachment:
             raise RegularizerError(
                 f"{name}: penalty() gave a tensor on {penalty.device}; the parameters are on {', '.join(places)}"
             )
-        gradients = torch.autograd.grad(penalty, parameters, allow_unused=True) if parameters else ()
+        try:
+            gradients = torch.autograd.grad(penalty, parameters, allow_unused=True) if parameters else ()
+        except RuntimeError as error:
+            hint = "; penalty() must not keep a tensor of an earlier call" if "second time" in str(error) else ""
+            raise RegularizerError(f"{name}: the gradient of penalty() failed: {reason(error)}{hint}") from error
         reached = [(p, g) for p, g in zip(parameters, gradients, strict=True) if g is not None]
         if not reached:
             raise RegularizerError(

@@ -93,6 +93,10 @@ class DamagedImage(DataError):
     """One image of a data set cannot be read."""
 
 
+class LabelError(DataError):
+    """An image has another label than its data set's targets say."""
+
+
 class CheckpointError(GSRError):
     """A checkpoint is missing, damaged or another architecture's."""
 

@@ -314,12 +314,15 @@ def _check_signature(loaded: LoadedPlugin, signature: inspect.Signature, options
     parameters = [p for p in signature.parameters.values() if p.name not in taken]
     allowed = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    synonyms = getattr(loaded.factory, "also_called", {})  # names that papers and other programs have for an option
     for option, value in options.items():
         if option in taken or (option not in allowed and not takes_any):
+            synonym = synonyms.get(option.lower()) if isinstance(synonyms, Mapping) else None
+            hint = f"; did you mean {synonym}?" if synonym in allowed else near_miss(option, allowed)
             raise ConfigurationError(
                 f"REGULARIZER.{option}",
                 repr(value),
-                f"{loaded.plugin.name} has the keys {', '.join(allowed) or 'none'}{near_miss(option, allowed)}",
+                f"{loaded.plugin.name} has the keys {', '.join(allowed) or 'none'}{hint}",
             )
     try:
         signature.bind("generator", "class_counts", **options)

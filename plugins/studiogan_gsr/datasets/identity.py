@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -19,9 +20,15 @@ _FIRST, _SLOW = 200, 1e-4  # images that are timed, and seconds an image that ar
 
 def source_of(dataset: Any, index: int) -> tuple[Any, int]:
     """The data set that holds an image, below all views and subsets, and its index there."""
-    while hasattr(dataset, "dataset") and hasattr(dataset, "indices"):
-        dataset, index = dataset.dataset, int(dataset.indices[index])
-    return dataset, index
+    while True:
+        if hasattr(dataset, "dataset") and hasattr(dataset, "indices"):
+            dataset, index = dataset.dataset, int(dataset.indices[index])
+        elif hasattr(dataset, "datasets") and hasattr(dataset, "cumulative_sizes"):  # ConcatDataset
+            part = bisect_right(dataset.cumulative_sizes, index)
+            index -= dataset.cumulative_sizes[part - 1] if part else 0
+            dataset = dataset.datasets[part]
+        else:
+            return dataset, index
 
 
 def file_of(dataset: Any, index: int) -> Path | None:

@@ -8,18 +8,67 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from studiogan_gsr.errors import OptionError
+from studiogan_gsr.errors import LabelError, OptionError
 
 
 def labels_of(dataset: Any) -> npt.NDArray[np.int64]:
-    """The labels of all images, by the names that torchvision's data sets have for them; 1.0 is the label 1.
+    """The labels that a data set's items have, for all images, without reading these; 1.0 is the label 1.
 
+    By the names that torchvision's data sets have for them, after a `target_transform`; of Subset and
+    ConcatDataset, those of the data sets inside.
     Raises OptionError where there are none, or what is there are not whole numbers.
     """
+    inside, indices = getattr(dataset, "dataset", None), getattr(dataset, "indices", None)
+    if inside is not None and indices is not None and getattr(dataset, "targets", None) is None:
+        return labels_of(inside)[np.asarray(indices, dtype=np.int64)]
+    if isinstance(parts := getattr(dataset, "datasets", None), list | tuple) and parts:
+        return np.concatenate([labels_of(part) for part in parts])
+    return _transformed(dataset, _stored_labels(dataset))
+
+
+def is_relabelled(dataset: Any) -> bool:
+    """Return whether a data set's own names of its classes do not belong to its labels any more."""
+    if inside := getattr(dataset, "dataset", None):
+        return is_relabelled(inside)
+    if isinstance(parts := getattr(dataset, "datasets", None), list | tuple):
+        return any(map(is_relabelled, parts))
+    if getattr(dataset, "target_transform", None) is None:
+        return False
+    stored = _stored_labels(dataset)
+    return not np.array_equal(stored, _transformed(dataset, stored))
+
+
+def classes_of(dataset: Any, number: int) -> list[str]:
+    """The names of a data set's classes, where it has so many; else their numbers."""
+    inside = dataset
+    while not hasattr(inside, "classes") and (
+        (parts := getattr(inside, "datasets", None)) or hasattr(inside, "indices")
+    ):
+        inside = parts[0] if parts else inside.dataset
+    names = [str(name) for name in getattr(inside, "classes", ())]
+    return names if len(names) == number and not is_relabelled(dataset) else [str(label) for label in range(number)]
+
+
+def _transformed(dataset: Any, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Labels as items have them: torchvision's data sets transform theirs when an item is read."""
+    transform = getattr(dataset, "target_transform", None)
+    if not callable(transform) or not len(labels):
+        return labels
+    present, places = np.unique(labels, return_inverse=True)
+    made = whole_numbers(np.asarray([transform(int(label)) for label in present]))
+    if made.ndim != 1 or not np.issubdtype(made.dtype, np.integer):
+        found = str(made.tolist())[:60]
+        raise OptionError("target_transform", found, "a function that gives an integer for each label")
+    return made.astype(np.int64)[places]
+
+
+def _stored_labels(dataset: Any) -> npt.NDArray[np.int64]:
     for name in ("targets", "labels", "_labels"):
         labels = getattr(dataset, name, None)
         if labels is not None:
             array = whole_numbers(np.asarray(labels))
+            if array.ndim == 2 and array.shape[1] == 1:  # a list of tensors of one number
+                array = array[:, 0]
             if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
                 raise OptionError(name, str(labels)[:60], f"one integer an image, not {array.dtype} of {array.shape}")
             return array.astype(np.int64)
@@ -32,6 +81,15 @@ def whole_numbers(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
         integers = labels.astype(np.int64)
         return integers if np.array_equal(integers, labels) else labels
     return labels
+
+
+def check_label(found: Any, expected: int, what: str) -> None:
+    """Raise LabelError where an item's label is another than the targets say, which counts and weights rest on."""
+    if int(found) != expected:
+        raise LabelError(
+            f"{what} has the label {int(found)}, and the data set's targets say {expected}: the counts of classes "
+            "would be wrong; let targets hold the labels that items have"
+        )
 
 
 def start_hint(present: Sequence[int] | npt.NDArray[np.integer]) -> str:

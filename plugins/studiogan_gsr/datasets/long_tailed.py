@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from studiogan_gsr.datasets.counts import long_tailed_counts, long_tailed_indices, shot_groups
-from studiogan_gsr.datasets.labels import labels_of, notes_of, start_hint
+from studiogan_gsr.datasets.labels import check_label, classes_of, labels_of, notes_of, start_hint
 from studiogan_gsr.datasets.preprocessing import Preprocessing
 from studiogan_gsr.errors import OptionError
 
@@ -65,6 +65,7 @@ class View:
         if isinstance(index, slice):
             return View(self.dataset, self.indices[index], self.classes, self.preprocessing, self.notes)
         image, label = self.dataset[self.indices[index]]
+        check_label(label, self.targets[index], f"image {self.indices[index]} of {type(self.dataset).__name__}")
         return image, int(label)
 
     def read_pixels(self, index: int) -> npt.NDArray[np.uint8] | None:
@@ -81,7 +82,8 @@ class LongTailed(View):
     """A long-tailed subset of a torchvision-style data set; usable without any GAN.
 
     dataset: map-style, (image, int label), with its labels 0 .. C-1 as `targets` (or, as some of
-        torchvision's, `labels` or `_labels`) and, if it has them, `classes` (names).
+        torchvision's, `labels` or `_labels`) and, if it has them, `classes` (names); or a Subset or ConcatDataset of
+        such.  Labels count as a `target_transform` makes them.
     ratio: imbalance ratio rho >= 1.
     profile: "exp" or "step"; see `long_tailed_counts`.
     seed: of the choice of images within each class, or None for the first; see `long_tailed_indices`.
@@ -117,7 +119,7 @@ class LongTailed(View):
             counts.reverse()
         if capped:
             counts = np.minimum(counts, available).tolist()
-        classes = [str(c) for c in getattr(dataset, "classes", range(len(present)))]
+        classes = classes_of(dataset, len(present))
         super().__init__(dataset, long_tailed_indices(targets, counts, seed), classes, preprocessing, notes)
 
 

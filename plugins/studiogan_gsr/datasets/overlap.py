@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -37,6 +38,23 @@ def shared_images(train: Any, reference: Any) -> tuple[Pairs, int]:
     if not _has_pixels(train) and len(places) > MOST_DECODED:
         places = np.linspace(0, len(train) - 1, MOST_DECODED).astype(int)
     return shared_pixels(train, reference, places.tolist()), len(places)
+
+
+def duplicates(dataset: Any) -> Pairs:
+    """Return (index, first index) of each image that an earlier one of the same data set equals.
+
+    Files by their bytes, others by their pixels.  Raises OSError.
+    """
+    files = has_files(dataset)
+    below = _below(dataset) if files else copy.copy(dataset)
+    looks: Sequence[Look] = (_size, _middle_block, _whole_file) if files else (_middle_row, _all_pixels)
+    keys: dict[int, tuple[Hashable, ...]] = dict.fromkeys(range(len(dataset)), ())
+    for look in looks:
+        keys = _looked(below, keys, look, threads=files)
+        counts = Counter(keys.values())
+        keys = {i: key for i, key in keys.items() if counts[key] > 1}
+    first = {key: i for i, key in sorted(keys.items(), reverse=True)}
+    return [(i, first[key]) for i, key in sorted(keys.items()) if first[key] != i]
 
 
 def has_files(dataset: Any) -> bool:

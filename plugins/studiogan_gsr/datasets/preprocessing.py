@@ -18,8 +18,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from studiogan_gsr.datasets.identity import file_of, where
-from studiogan_gsr.datasets.labels import class_counts_of, notes_of
-from studiogan_gsr.errors import DamagedImage, DataError, reason
+from studiogan_gsr.datasets.labels import check_label, class_counts_of, notes_of
+from studiogan_gsr.errors import DamagedImage, DataError, LabelError, reason
 
 # StudioGAN's names for Pillow's filters; "wo_resize": none.
 RESIZERS = ("wo_resize", "nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
@@ -106,8 +106,11 @@ class Prepared:
                 raise TypeError(f"a PIL image is wanted, found {type(image).__name__}")
             marks = peculiarities(image)
             image = to_rgb(image)
+        except LabelError:
+            raise
         except Exception as error:
             raise self._unreadable(index, error) from error
+        check_label(label, self.targets[index], self._called(index))
         if marks:  # a new counter: copies of this object count for themselves
             self.marks = self.marks + Counter(marks)
         image = self.preprocessing(image, self.size)

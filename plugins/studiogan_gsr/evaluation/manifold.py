@@ -5,25 +5,31 @@ As the package `prdc` defines them, without its matrices of all pairs: a block o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 _PAIRS = 2**20  # of distances at a time: 8 MiB
+_ULPS = 4  # of a sum of products, times the root of their number: what rounding leaves
 
 
 def distances(rows: Tensor, columns: Tensor) -> Iterator[tuple[int, Tensor]]:
     """(first row, squared Euclidean distances (block, columns) float64) of all pairs, block by block.
 
-    Products in float64: of features of length 30, float32 loses distances below 0.02.
+    Products in float64: of features of length 30, float32 loses distances below 0.02.  What is below their rounding
+    is 0: of equal features a residue would be left, and be divided by.
     """
     others = columns.double()
     lengths = torch.linalg.vector_norm(others, dim=1).square()
     size = max(1, _PAIRS // max(1, len(others)))
+    rounding = _ULPS * torch.finfo(torch.float64).eps * math.sqrt(max(1, rows.shape[1]))
     for first in range(0, len(rows), size):
         block = rows[first : first + size].double()
-        yield first, (block.square().sum(1)[:, None] + lengths - 2 * block @ others.T).clamp_(min=0)
+        both = block.square().sum(1)[:, None] + lengths
+        squared = both - 2 * block @ others.T
+        yield first, squared.masked_fill_(squared <= rounding * both, 0)
 
 
 def neighbour_radii(features: Tensor, neighbours: int) -> Tensor:

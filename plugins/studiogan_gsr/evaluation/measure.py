@@ -137,7 +137,8 @@ def inception_score(logits: Tensor, splits: int) -> float:
     for i in range(min(splits, n)):
         part = log_p[i * n // splits : (i + 1) * n // splits] if n >= splits else log_p[i : i + 1]
         p = part.exp()
-        scores.append((p * (part - p.mean(0).log())).sum(1).mean().exp())
+        terms = p * (part - p.mean(0).log())  # 0 times infinity, where a probability is too small for float64
+        scores.append(torch.where(p > 0, terms, 0.0).sum(1).mean().exp())
     return float(torch.stack(scores).mean())
 
 

@@ -38,8 +38,13 @@ class Spectrum:
 
     @property
     def conditions(self) -> Tensor:
-        """Largest over smallest singular value, (layers, sides, classes); infinite for a singular matrix."""
-        return torch.stack([values[..., 0] / values[..., -1] for values in self.values])
+        """Largest over smallest singular value, (layers, sides, classes); infinite where that is 0 to rounding."""
+        found = []
+        for values in self.values:
+            largest, smallest = values[..., 0], values[..., -1]
+            singular = smallest <= values.shape[-1] * torch.finfo(values.dtype).eps * largest
+            found.append(torch.where(singular, torch.inf, largest / smallest))
+        return torch.stack(found)
 
     def largest(self) -> tuple[Tensor, list[tuple[str, str]]]:
         """Of each class the largest norm, (classes,), and the (layer, side) that has it."""
@@ -85,7 +90,8 @@ def group_correlation(
     matrix = _matrices(class_vectors(generator)[layer][side][label], groups)
     centred = matrix - matrix.mean(1, keepdim=True)
     lengths = centred.norm(dim=1, keepdim=True)
-    unit = torch.where(lengths > 0, centred / lengths.clamp(min=1e-300), 0.0)
+    constant = lengths <= 8 * torch.finfo(matrix.dtype).eps * matrix.norm(dim=1, keepdim=True)  # to rounding
+    unit = torch.where(constant, 0.0, centred / lengths.clamp(min=1e-300))
     return unit @ unit.T
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -54,7 +55,8 @@ class Regularization:
         if self.read_norms is not None:
             self.read_norms()
         self._check_state()
-        summary = " ".join(str(self.regularizer).split())
+        # Without an object's address, which is another one on every rank and says nothing.
+        summary = re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(str(self.regularizer).split()))
         package = f"{self.plugin.package} {self.plugin.version}"
         self.summary = f"{self.name} of {package}: {summary}; class counts {listed(class_counts)}"
         self._terms = f"{self.plugin} with {dict(settings.options)}, class counts {listed(class_counts)}"

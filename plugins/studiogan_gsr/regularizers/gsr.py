@@ -15,7 +15,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -106,6 +106,16 @@ class GroupSpectralRegularizer(nn.Module):
     """
 
     warm: Tensor
+    # What the paper, the authors' program and others call the options; for messages.
+    also_called: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("lambda", "lambda_", "lambd", "lam", "gsr_lambda", "lambda_gsr", "reg_weight"), "weight"),
+        **dict.fromkeys(
+            ("n_power_iterations", "num_iters", "n_iter", "iterations", "power_iters"), "power_iterations"
+        ),
+        **dict.fromkeys(("n_g", "num_groups", "n_groups", "group"), "groups"),
+        **dict.fromkeys(("effective_number", "cb_beta", "alpha"), "beta"),
+        **dict.fromkeys(("sides", "apply"), "apply_to"),
+    }
 
     def __init__(
         self,

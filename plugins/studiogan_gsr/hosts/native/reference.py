@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from studiogan_gsr.datasets.identity import content_digests, digest, file_of, source_of
+from studiogan_gsr.datasets.identity import content_digests, digest, file_of, source_of, where
 from studiogan_gsr.datasets.images import check_reference
+from studiogan_gsr.datasets.overlap import duplicates
 from studiogan_gsr.datasets.preprocessing import Prepared
-from studiogan_gsr.errors import DataError, WeightsError
+from studiogan_gsr.errors import DataError, WeightsError, reason
 from studiogan_gsr.evaluation.backbones import Backbone
 from studiogan_gsr.evaluation.cache import cached
 from studiogan_gsr.evaluation.features import Sample, extract
@@ -78,8 +79,26 @@ def open_reference(trained_on: Prepared, root: str, resizer: str) -> Prepared:
         if one != other:
             raise DataError(f"{prepared.name}: found the class {one} to train on where the reference has {other}")
     found = check_reference(trained_on, prepared, prepared.name, find_dataset(prepared.name) is not None)
-    prepared.notes = (*prepared.notes, *found)
+    prepared.notes = (*prepared.notes, *found, *_duplicates(prepared))
     return prepared
+
+
+def _duplicates(reference: Prepared) -> list[str]:
+    """A line about images that the reference has more than once: metrics of neighbours and diversity count on it."""
+    try:
+        found = duplicates(reference)
+    except OSError as error:
+        raise DataError(f"{reference.name}: an image cannot be read: {reason(error)}") from error
+    if not found:
+        return []
+    (one, other), targets = found[0], reference.targets
+    classes = sorted({targets[i] for i, _ in found})
+    names = ", ".join(reference.classes[label] for label in classes[:5]) + (", ..." if len(classes) > 5 else "")
+    first = f"{where(reference.dataset, one)} ({where(reference.dataset, other)})"
+    return [
+        f"{len(found)} of {len(reference)} reference images equal others in it, the first is {first}; classes: "
+        f"{names}; their precision, recall and diversity are those of fewer images"
+    ]
 
 
 def measure_real(dataset: Prepared, split: str, backbone: Backbone, device: torch.device) -> Real:
