@@ -11,7 +11,18 @@ from PIL import Image
 from generators import OneHot, observed_affines
 from studiogan_gsr.evaluation.spectrum import largest_class_norms
 from studiogan_gsr.regularizers.spectral import group_shape
-from studiogan_gsr.report import chart, copyable, facts, latex, norms_chart, page, paragraph, picture, table
+from studiogan_gsr.report import (
+    chart,
+    copyable,
+    counts_chart,
+    facts,
+    latex,
+    norms_chart,
+    page,
+    paragraph,
+    picture,
+    table,
+)
 
 
 def test_the_largest_norm_of_a_class_is_over_layers_and_sides_and_leaves_the_generator_alone() -> None:
@@ -59,3 +70,8 @@ def test_texts_are_shown_as_they_are_in_html_and_latex() -> None:
     assert written.count(r"a\textless{}b\textgreater{}\&\textbackslash{}c\$\_\{d\}\textasciicircum{}") == 2
     assert written.count(r"\textasciitilde{}\textbar{}\#\% \\") == 2
     assert latex(["x"], [["1 ± 2"]]).count(r"1 $\pm$ 2") == 1
+
+
+def test_names_in_other_scripts_are_drawn_without_a_warning() -> None:
+    drawn = counts_chart([3, 2], ["犬", "größe"])  # warnings are errors here
+    assert "犬" in drawn.decode()

@@ -8,7 +8,9 @@ import html
 import io
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -179,7 +181,8 @@ def counts_chart(class_counts: Sequence[int], classes: Sequence[str]) -> bytes:
         axis.set_ylim(max(0.7, 0.5 * min(counts)), 2 * max(counts))
     axis.grid(axis="y", alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
+    with _any_script():
+        figure.tight_layout()
     return _drawn(figure, "svg")
 
 
@@ -204,7 +207,8 @@ def curves_chart(panels: Sequence[tuple[str, Sequence[int], Mapping[str, Sequenc
     room = 0.15 * (high - low) or 1
     axes[0].set(ylabel=what, ylim=(low - room, high + room))
     axes[-1].legend(frameon=False)
-    figure.tight_layout()
+    with _any_script():
+        figure.tight_layout()
     return _drawn(figure, "svg")
 
 
@@ -297,7 +301,8 @@ def ratios_chart(panels: Sequence[tuple[str, Mapping[str, float]]]) -> bytes:
         axis.margins(x=0.12)
         axis.invert_yaxis()
         axis.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
+    with _any_script():
+        figure.tight_layout()
     return _drawn(figure, "svg")
 
 
@@ -364,7 +369,8 @@ def norms_by_class_chart(
     axis.legend(frameon=False, loc="lower left", ncols=3)
     axis.grid(axis="y", alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
+    with _any_script():
+        figure.tight_layout()
     return _drawn(figure, "svg")
 
 
@@ -382,11 +388,19 @@ def correlation_chart(panels: Sequence[tuple[str, Any]]) -> bytes:
     return _drawn(figure, "svg")
 
 
+@contextmanager
+def _any_script() -> Iterator[None]:
+    """No warnings about names in scripts that matplotlib's font does not have: a browser sets them in its own."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from")
+        yield
+
+
 def _drawn(figure: Any, kind: str) -> bytes:
     import matplotlib
 
     buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "gsr"}):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "gsr"}), _any_script():
         figure.savefig(buffer, format=kind, dpi=130, metadata={"Date": None} if kind == "svg" else None)
     return buffer.getvalue()
 

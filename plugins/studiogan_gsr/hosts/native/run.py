@@ -73,6 +73,7 @@ def train(name: str | Path | dict[str, Any], options: Options, on_interval: OnIn
     """
     sections = name if isinstance(name, dict) else load_configuration(configuration_file(name))
     configuration = read_configuration(sections)
+    _check_place(options)
     folder = RunFolder(options.out, with_all_options(configuration.sections()))
     # Rank 0 writes there; if it refuses, the others are ended.
     with folder.claimed(options.resume) if _rank() == 0 else nullcontext():
@@ -107,6 +108,15 @@ def _before(folder: RunFolder, options: Options, saved: Saved | None) -> Mapping
     if starts:
         return starts[-1]
     return {} if saved is None or saved.seed is None or options.seed is not None else {"seed": saved.seed}
+
+
+def _check_place(options: Options) -> None:
+    """Refuse to write a run among the images, where it would be a class of the next run."""
+    out = options.out.resolve()
+    for part in ("train", "valid"):
+        images = (Path(options.data) / part).resolve()
+        if out == images or images in out.parents:
+            raise RequestError(f"--out {options.out}: found a folder of images, {images}; name one outside of it")
 
 
 def _check_steps(options: Options, saved: Saved | None, total: int) -> None:
