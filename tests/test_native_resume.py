@@ -83,7 +83,7 @@ def test_a_run_keeps_its_seed_and_its_options(
     given = ["--seed", "3", "--steps", "6", "--save-freq", "3", "--print-freq", "2", "--no-fold"]
     given += ["--stream", "--workers", "1"]
     trained(sngan, whole, *given)
-    died = run(tmp_path, command_that_dies, arguments(sngan, out, *given), 8)  # in the second checkpoint
+    died = run(tmp_path, command_that_dies, arguments(sngan, out, *given), 11)  # in the second checkpoint
     assert died.process.exitcode == -signal.SIGKILL, died.output
     assert [step for step, _ in checkpoints(out / "checkpoints")] == [3]
     capsys.readouterr()
