@@ -431,6 +431,20 @@ def test_a_damaged_image_met_late_has_a_way_on(
     assert main([*argv, "--resume", "--steps", "21"]) == 0  # on these, no further word is needed
 
 
+@pytest.mark.parametrize("place", ["data/train/run", "data/valid", "data/other/../train/new"])
+def test_a_run_is_not_written_among_the_images(
+    place: str, images: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There it would be a class of the next run."""
+    data, configuration = images
+    (data / "other").mkdir()
+    before = sorted(data.rglob("*"))
+    argv = ["train", str(configuration), "--data", str(data), "--out", str(tmp_path / place), "--steps", "1"]
+    refused(capsys, [*argv, "--device", "cpu"], "found a folder of images, ")
+    assert sorted(data.rglob("*")) == before
+    assert main([*argv[:-3], str(data / "runs" / "one"), "--steps", "1", "--device", "cpu"]) == 0
+
+
 # ------------------------------------------------------------------ two at once
 
 

@@ -707,18 +707,6 @@ def test_a_folder_of_another_run_or_of_other_files_is_not_written_to(
     refused(capsys, arguments(plain, file), f"--out {file}: found a file")
 
 
-@pytest.mark.parametrize("place", ["data/train/run", "data/valid", "data/other/../train/b"])
-def test_a_run_is_not_written_among_the_images(
-    place: str, tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """There it would be a class of the next run."""
-    for part in ("train", "valid", "other"):
-        (tmp_path / "data" / part).mkdir(parents=True)
-    argv = ["train", str(folder / "plain.yaml"), "--data", str(tmp_path / "data"), "--out", str(tmp_path / place)]
-    refused(capsys, argv, "found a folder of images, .*; name one outside of it")
-    assert not list((tmp_path / "data" / "train").iterdir())
-
-
 def test_a_folder_that_cannot_be_made_is_a_wrong_request(
     tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

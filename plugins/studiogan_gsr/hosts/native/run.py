@@ -27,6 +27,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from studiogan_gsr.datasets.identity import file_of
 from studiogan_gsr.errors import FOREIGN, DataError, GSRError, RequestError, TrainingError, reason
 from studiogan_gsr.files import forget_after
 from studiogan_gsr.hosts.native.checkpoint import (
@@ -73,7 +74,6 @@ def train(name: str | Path | dict[str, Any], options: Options, on_interval: OnIn
     """
     sections = name if isinstance(name, dict) else load_configuration(configuration_file(name))
     configuration = read_configuration(sections)
-    _check_place(options)
     folder = RunFolder(options.out, with_all_options(configuration.sections()))
     # Rank 0 writes there; if it refuses, the others are ended.
     with folder.claimed(options.resume) if _rank() == 0 else nullcontext():
@@ -110,15 +110,6 @@ def _before(folder: RunFolder, options: Options, saved: Saved | None) -> Mapping
     return {} if saved is None or saved.seed is None or options.seed is not None else {"seed": saved.seed}
 
 
-def _check_place(options: Options) -> None:
-    """Refuse to write a run among the images, where it would be a class of the next run."""
-    out = options.out.resolve()
-    for part in ("train", "valid"):
-        images = (Path(options.data) / part).resolve()
-        if out == images or images in out.parents:
-            raise RequestError(f"--out {options.out}: found a folder of images, {images}; name one outside of it")
-
-
 def _check_steps(options: Options, saved: Saved | None, total: int) -> None:
     """Refuse a new run that would end before its first step."""
     if options.checkpoint is not None and saved is not None and saved.step >= total:
@@ -152,6 +143,7 @@ class _Run:
         self.data = open_training_set(data.name, options.data, data.num_classes, data.img_size, start.resizer)
         self.counts, pixels = self.data.class_counts, self.data.pixels
         self._say(self.data.summary)
+        self._check_place()
         if options.resume and (change := folder.check_images(self.data.record, options.allow_changed_images)):
             self._say(change)
         self.stop = threading.Event()  # set by a signal
@@ -377,6 +369,17 @@ class _Run:
             ) from error
         except OSError as error:
             raise TrainingError(f"the run in {self.out} failed: {reason(error)}; {self._last_good()}") from error
+
+    def _check_place(self) -> None:
+        """Refuse to write a run among image files, where it would be a class of the next run."""
+        out, root = self.out.resolve(), Path(self.options.data).resolve()
+        file = file_of(self.data.pixels.images.dataset, 0)
+        if file is None or not file.resolve().is_relative_to(root):
+            return
+        part = file.resolve().relative_to(root).parts[0]
+        for images in (root / part, *([root / "valid"] if part == "train" else [])):
+            if out.is_relative_to(images):
+                raise RequestError(f"--out {self.out}: found a folder of images, {images}; name one outside of it")
 
     def _restore(self, saved: Saved | None) -> Restored:
         if saved is None:
