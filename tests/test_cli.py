@@ -152,6 +152,13 @@ def test_wrong_arguments_exit_with_2(arguments: list[str], capsys: pytest.Captur
     assert "usage: studiogan-gsr" in capsys.readouterr().err
 
 
+def test_arguments_of_the_benchmark_without_two_dashes_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["studiogan", "run", "-t", "-cfg", "x"])
+    assert caught.value.code == 2
+    assert "main.py's own arguments follow --" in capsys.readouterr().err
+
+
 def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--version"])

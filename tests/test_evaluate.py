@@ -146,7 +146,9 @@ def test_of_a_killed_save_the_newest_whole_step_is_read(tmp_path: Path) -> None:
     configuration = str(tmp_path / "run" / "config.yaml")
     for averaged in (True, False):
         assert load_trained(folder, configuration, averaged).step == 10000
-    with pytest.raises(CheckpointError, match="no best checkpoint has all of G, G_ema"):
+    with pytest.raises(
+        CheckpointError, match=r"no best checkpoint was kept: the run was not measured .*; without --best the last"
+    ):
         load_trained(folder, configuration, best=True)
     for network in ("G", "G_ema"):
         path = folder / f"model={network}-current-weights-step=9000.pth"
@@ -259,6 +261,16 @@ def test_images_in_both_parts_or_not_those_of_the_run_are_refused(
     chosen.rename(chosen.with_name("renamed.png"))
     told = error_of(capsys, str(tmp_path / "run"), *options)
     assert "found other training images than the run was trained on" in told
+    chosen.with_name("renamed.png").rename(chosen)
+    (data / "valid").rename(data / "elsewhere")  # trained without a reference
+    assert error_of(capsys, str(tmp_path / "run"), *options).endswith(
+        "; --split train measures against the training images"
+    )
+    data.rename(tmp_path / "moved")
+    told = error_of(capsys, str(tmp_path / "run"), *options)
+    assert told.endswith("; --data names the folder, if the run's images have moved")
+    measured = evaluated(tmp_path / "run", "--split", "train", "--data", str(tmp_path / "moved"))
+    assert measured["protocol"]["reference"]["split"] == "train"
 
 
 # ------------------------------------------------------------------ features and their cache

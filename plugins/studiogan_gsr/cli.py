@@ -29,7 +29,11 @@ _DESCRIPTION = "gSR and long-tailed data sets as plug-ins for PyTorch-StudioGAN.
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; exit status 0 done, 1 the run failed, 2 the request was wrong."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        hint = "; main.py's own arguments follow --: studiogan-gsr studiogan run -- -t -cfg CONFIG ..."
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint * (options.command is _studiogan_run)}")
     if hasattr(sys.stdout, "reconfigure"):  # names of files are not always text
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

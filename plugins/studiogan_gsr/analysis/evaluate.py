@@ -26,7 +26,7 @@ from studiogan_gsr.evaluation.perceptual import add_to as add_lpips
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.hosts.native.data import open_images
 from studiogan_gsr.hosts.native.generation import BATCH_NORM, generated
-from studiogan_gsr.hosts.native.reference import choose_backbone, measure_real, open_reference
+from studiogan_gsr.hosts.native.reference import MissingReference, choose_backbone, measure_real, open_reference
 from studiogan_gsr.machine import choose_device, device_name
 from studiogan_gsr.progress import console
 from studiogan_gsr.report import shortened
@@ -176,7 +176,11 @@ def real_images(trained: Trained, options: Options, split: str) -> tuple[Prepare
     if packed is not None and packed.is_file():  # may hold fewer images than the folder, or be all there is
         train = open_packed(packed, data.name, data.img_size, resizer)
     else:
-        train = open_images(data.name, root, "train")
+        try:
+            train = open_images(data.name, root, "train")
+        except DataError as error:
+            moved = "" if options.data else "; --data names the folder, if the run's images have moved"
+            raise DataError(f"{error}{moved}") from error
     if "images_sha256" in known and digest(train) != known["images_sha256"]:
         raise DataError(f"{root}: found other training images than the run was trained on; --data names their folder")
     trained_on = Prepared(train, data.name, data.img_size, resizer)
@@ -184,8 +188,12 @@ def real_images(trained: Trained, options: Options, split: str) -> tuple[Prepare
         raise DataError(
             f"DATA.num_classes: found {data.num_classes}; {data.name} has {len(trained_on.classes)} classes"
         )
-    real = trained_on if split == "train" else open_reference(trained_on, root, resizer)
-    return real, trained_on.class_counts
+    if split == "train":
+        return trained_on, trained_on.class_counts
+    try:
+        return open_reference(trained_on, root, resizer), trained_on.class_counts
+    except MissingReference as error:
+        raise DataError(f"{error}; --split train measures against the training images") from error
 
 
 def _default_split(trained: Trained) -> str:

@@ -172,8 +172,12 @@ def _whole(folder: Path, network: str, has_average: bool, when: str) -> Path:
     files = {n: {step_of(p): p for p in folder.glob(f"model={n}-{when}-weights-step=*.pth")} for n in names}
     steps = set.intersection(*(set(found) for found in files.values()))
     if not steps:
-        hint = "; `train --evaluate` keeps the best" if when == "best" and not list(folder.glob("*-best-*")) else ""
-        raise CheckpointError(f"{folder}: no {when} checkpoint has all of {', '.join(names)}{hint}")
+        if when == "best" and not list(folder.glob("*-best-*")):
+            raise CheckpointError(
+                f"{folder}: no best checkpoint was kept: the run was not measured while it trained "
+                "(`train --evaluate`); without --best the last one is measured"
+            )
+        raise CheckpointError(f"{folder}: no {when} checkpoint has all of {', '.join(names)}")
     return files[network][max(steps)]
 
 
@@ -190,7 +194,11 @@ def _found(path: Path) -> tuple[Path | None, Path]:
     theirs = sorted((path / "checkpoints").glob("*/model=G-current*.pth"), key=lambda file: file.stat().st_mtime)
     if theirs:
         return _found(theirs[-1].parent)
+    if path.is_file():
+        raise RequestError(f"{path}: found a file; name the folder that it is in, {path.parent}")
     found = "a folder without checkpoints" if path.is_dir() else "no such folder"
+    if (path / "config.yaml").is_file():
+        found = "a run that has not saved a checkpoint yet"
     inside = [child.parent.name for child in sorted(path.glob("*/checkpoints"))]
     hint = f": {', '.join(inside[:5])} in it" if inside else ""
     raise RequestError(f"{path}: found {found}; name a run's folder or a checkpoint's{hint}")

@@ -66,6 +66,10 @@ def choose_backbone(name: str | None, device: torch.device) -> tuple[str, Backbo
         return OFFLINE, make_backbone(find_backbone(OFFLINE), device)
 
 
+class MissingReference(DataError):
+    """A data set's reference images cannot be opened."""
+
+
 def open_reference(trained_on: Prepared, root: str, resizer: str) -> Prepared:
     """The reference images of a data set, prepared as those that were trained on.
 
@@ -73,7 +77,10 @@ def open_reference(trained_on: Prepared, root: str, resizer: str) -> Prepared:
     Raises DataError where they are missing, share an image with the training images, have other classes, or,
     of a plug-in's set, are not balanced.
     """
-    reference = open_images(trained_on.name, root, "reference")
+    try:
+        reference = open_images(trained_on.name, root, "reference")
+    except DataError as error:
+        raise MissingReference(str(error)) from error
     prepared = Prepared(reference, trained_on.name, trained_on.size, resizer)
     for one, other in zip_longest(trained_on.classes, prepared.classes):
         if one != other:
