@@ -153,7 +153,8 @@ def norms_chart(
     shown = [lines[place * (len(lines) - 1) // 9] for place in range(10)] if len(lines) > 10 else list(lines)
     labels = [str(line.get_label()) for line in shown]
     figure.legend(shown, labels, title="training\nimages", loc="center right", frameon=False)
-    figure.tight_layout(rect=(0, 0, 1 - legend / width, 1))
+    with _any_script():
+        figure.tight_layout(rect=(0, 0, 1 - legend / width, 1))
     return _drawn(figure, kind)
 
 
@@ -248,7 +249,8 @@ def metric_chart(
     columns = max(1, min(len(names), 100 // (6 + max(map(len, names)))))
     figure.legend(lines, names, loc="upper center", ncols=columns, frameon=False)
     height = 0.2 * -(-len(names) // columns) * (1 + max(name.count("\n") for name in names)) + 0.1
-    figure.tight_layout(rect=(0, 0, 1, 1 - height / figure.get_figheight()))
+    with _any_script():
+        figure.tight_layout(rect=(0, 0, 1, 1 - height / figure.get_figheight()))
     return _drawn(figure, "svg")
 
 
