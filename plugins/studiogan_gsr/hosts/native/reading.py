@@ -64,7 +64,7 @@ class Reader:
         self._workers = [child for child in active_children() if child.pid not in before]
         # PyTorch's handler raises an error for a worker that died wherever the main thread is just then, even within
         # a checkpoint.  `next` looks for itself.
-        self._handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if _main_thread() else None
+        self._handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if _hears_of_children() else None
         self._pin = pin
         self._ready: queue.Queue[Any] = queue.Queue(maxsize=2)
         self._ended = threading.Event()
@@ -107,7 +107,7 @@ class Reader:
                 worker.kill()
             worker.join(timeout=5)
         self._thread.join(timeout=1)
-        if self._handler is not None and _main_thread():
+        if self._handler is not None and _hears_of_children():
             signal.signal(signal.SIGCHLD, self._handler)
 
     def _read(self, batches: Iterator[Any]) -> None:
@@ -137,5 +137,6 @@ def _how_it_ended(status: int | None) -> str:
     return f"was killed by {signal.Signals(-status).name}" if status and status < 0 else f"ended with status {status}"
 
 
-def _main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
+def _hears_of_children() -> bool:
+    """Whether this thread may set what happens when a worker ends; not on Windows."""
+    return hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
