@@ -408,3 +408,13 @@ def test_a_penalty_that_goes_through_a_graph_a_second_time_is_named() -> None:
     message = r"^cached of mine 1.0: the gradient of penalty\(\) failed: .*second time.*; penalty\(\) must not"
     with pytest.raises(RegularizerError, match=message):
         optimizer.step()
+
+
+def test_a_rest_whose_step_is_not_made_is_taken_back() -> None:
+    generator = make_generator()
+    optimizer = torch.optim.SGD(generator.parameters(), lr=1.0)
+    handle = attach(GroupSpectralRegularizer(generator, COUNTS), optimizer)
+    handle.rest()
+    handle.wake()
+    optimizer.step()
+    assert handle.steps == 1

@@ -157,6 +157,10 @@ def test_arguments_of_the_benchmark_without_two_dashes_are_explained(capsys: pyt
         main(["studiogan", "run", "-t", "-cfg", "x"])
     assert caught.value.code == 2
     assert "main.py's own arguments follow --" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["studiogan", "run", "--dvice", "cpu"])
+    assert "unrecognized arguments: --dvice" in (told := capsys.readouterr().err)
+    assert told.strip().endswith("; did you mean --device?")
 
 
 def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:

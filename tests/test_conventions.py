@@ -102,6 +102,42 @@ def test_a_layer_of_the_other_convention_is_refused_with_the_remedy(
     assert all(not affine.gain.any() for affine in class_conditional_affines(generator))
 
 
+class Labelled(nn.Module):
+    """norm(x) * gain(y) + bias(y), linear in the one-hot vector that it makes of the label."""
+
+    def __init__(self, deviation: bool = False) -> None:
+        super().__init__()
+        self.bn, self.deviation = nn.BatchNorm2d(8, affine=False), deviation
+        self.gain, self.bias = nn.Linear(3, 8), nn.Linear(3, 8)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        vector = nn.functional.one_hot(y, 3).float()
+        gain = self.gain(vector)[..., None, None]
+        return self.bn(x) * (1 + gain if self.deviation else gain) + self.bias(vector)[..., None, None]
+
+
+def test_a_layer_that_takes_labels_is_run_with_labels() -> None:
+    GroupSpectralRegularizer(nn.Sequential(Labelled(deviation=True)), COUNTS)
+    with pytest.raises(GeneratorError, match=r"^0 computes norm\(x\) \* gain, and is read as norm\(x\) \* \(1"):
+        GroupSpectralRegularizer(nn.Sequential(Labelled()), COUNTS)
+    with pytest.raises(GeneratorError, match=r"^1 computes norm"):  # one class of layer, two conventions
+        GroupSpectralRegularizer(nn.Sequential(Labelled(deviation=True), Labelled()), COUNTS)
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
+def test_a_layer_is_run_after_a_forward_of_spectral_norm_too(wrap: str) -> None:
+    """Whose weight then hangs in a graph, and cannot be copied as it is."""
+    layer = Factor(8, nn.Embedding)
+    nn.init.normal_(layer.gain.weight, 1, 0.3)
+    layer.gain = WRAPS[wrap](layer.gain)
+    generator = Generator([layer], [8])
+    generator(torch.randn(4, 8, 2, 2), torch.tensor([0, 1, 2, 0])).sum()
+    before = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
+    with pytest.raises(GeneratorError, match=r"layers.0 computes norm\(x\) \* gain, and is read as"):
+        GroupSpectralRegularizer(generator, COUNTS)
+    assert all(torch.equal(before[name], tensor) for name, tensor in generator.state_dict().items())
+
+
 def test_a_convention_is_inherited_and_a_constant_can_be_meant() -> None:
     class Mine(Silent):
         pass

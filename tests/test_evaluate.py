@@ -214,6 +214,15 @@ def test_a_generator_that_gives_nan_is_named(
     assert not list((broken).glob("evaluations/*"))
 
 
+def test_a_result_that_could_not_be_written_is_refused_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    for out, found in ((tmp_path, "a folder"), (tmp_path / "file" / "a.json", f"{tmp_path}/file, a file")):
+        told = error_of(capsys, str(tmp_path / "nowhere"), "--out", str(out))
+        assert told == f"studiogan-gsr: --out {out}: found {found}; name a file in a folder that can be written to"
+
+
 def test_images_in_both_parts_or_not_those_of_the_run_are_refused(
     tmp_path: Path, digits: Path, pixels: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

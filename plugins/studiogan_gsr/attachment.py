@@ -12,7 +12,8 @@ equals adding the penalty to the loss, and needs no line of the host's training 
 One difference: gradients that are clipped between backward and step are clipped without the penalty's.
 
 The hook lives in the optimizer, so an optimizer that is built anew over the same parameters is not regularized.  Its
-first step is refused.
+first step is refused.  A copy of optimizer and network (copy.deepcopy, pickle) has no hook either, and nothing notices:
+attach to the copy.
 """
 
 from __future__ import annotations
@@ -79,6 +80,10 @@ class Attachment:
     def rest(self) -> None:
         """Leave out the next optimizer step: one that a host makes of another term, beside that of the loss."""
         self._resting = True
+
+    def wake(self) -> None:
+        """Take `rest` back, where the step that it was meant for was not made."""
+        self._resting = False
 
     def _before_step(
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -247,6 +252,7 @@ def attach(
 
     optimizer: also one that a library has wrapped and keeps as `optimizer` (accelerate, Lightning).  One that is
     built later over the same parameters needs an `attach` of its own; until then its steps raise RegularizerError.
+    A copy of optimizer and network needs one, too, and nothing notices if it has none.
     The regularizer is tried once, at once: RegularizerError if its penalty is not a finite scalar
     with gradient to this optimizer's parameters.  The trial changes neither the regularizer's
     state nor any of torch's random generators.

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from studiogan_gsr.errors import DONE, FAILED, RequestError, in_one_line
+from studiogan_gsr.errors import DONE, FAILED, RequestError, in_one_line, near_miss
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,8 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
-        hint = "; main.py's own arguments follow --: studiogan-gsr studiogan run -- -t -cfg CONFIG ..."
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint * (options.command is _studiogan_run)}")
+        hint = ""
+        if options.command is _studiogan_run:
+            hint = near_miss(unknown[0], ("--root", "--device", "--ranks", "--no-shim"))
+            hint = hint or "; main.py's own arguments follow --: studiogan-gsr studiogan run -- -t -cfg CONFIG ..."
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     if hasattr(sys.stdout, "reconfigure"):  # names of files are not always text
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

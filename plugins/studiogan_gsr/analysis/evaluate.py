@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -71,6 +72,8 @@ def evaluate(path: Path, options: Options) -> dict[str, Any]:
     """
     if options.batch_norm not in BATCH_NORM:
         raise RequestError(f"--batch-norm: found {options.batch_norm}; allowed: {', '.join(BATCH_NORM)}")
+    if options.out is not None:
+        _check_out(options.out)
     trained = load_trained(path, options.config, options.averaged, options.best)
     device = torch.device(choose_device(options.device))
     show = console()
@@ -242,6 +245,16 @@ _TERMS = (
 def terms_of(protocol: dict[str, Any]) -> str:
     """What two evaluations must have in common for their numbers to be compared, as one text."""
     return json.dumps({name: protocol.get(name) for name in _TERMS}, sort_keys=True)
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a result's file that cannot be written, before hours of measuring."""
+    folder = next(parent for parent in out.absolute().parents if parent.exists())
+    if out.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        found = (
+            "a folder" if out.is_dir() else f"{folder}, {'a file' if folder.is_file() else 'not to be written to'}"
+        )
+        raise RequestError(f"--out {out}: found {found}; name a file in a folder that can be written to")
 
 
 def _place(trained: Trained, protocol: dict[str, Any]) -> Path:

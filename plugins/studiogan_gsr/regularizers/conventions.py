@@ -2,13 +2,14 @@
 
 Libraries differ: StudioGAN computes norm(x) * (1 + gain(y)) + bias(y), others norm(x) * gain(y) + bias(y).  A layer
 that is read by the wrong convention has a penalty from the start, and is drawn away from the identity.  So a copy of
-each kind of layer is run once, and its outputs for two classes say which it is.
+each layer is run once, and its outputs for two classes say which it is.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -35,15 +36,12 @@ def check_conventions(layers: Sequence[ConditionalLayer]) -> None:
     the start of a layer that is misread.  Layers that a reader or a convention was registered for are trusted.
     Raises GeneratorError with the remedy.
     """
-    tried: dict[type[nn.Module], str | None] = {}
     for layer in layers:
         module = layer.module
         if module is None or layer.custom is not None or is_registered(type(module)):
             continue
         weight, side = _gain_of(layer)
-        if type(module) not in tried:
-            tried[type(module)] = _found(module, weight, side)
-        read, found = FACTOR if side.shift else DEVIATION, tried[type(module)]
+        read, found = FACTOR if side.shift else DEVIATION, _found(module, weight, side)
         other = DEVIATION if side.shift else FACTOR
         remedy = f'register_affine_reader({type(module).__name__}, gain="{other}") reads it so'
         if found is not None and found != read:
@@ -75,33 +73,40 @@ def _constant(layer: ConditionalLayer) -> float | None:
 def _found(module: nn.Module, weight: ClassWeight, side: Side) -> str | None:
     """Which convention a copy of a layer computes by; None where it cannot be run, or computes something else."""
     child = next(name for name, inner in module.named_modules() if inner is weight.module)
-    cuda = sorted({p.get_device() for p in module.parameters() if p.is_cuda})
-    for spatial in _SPATIAL:
+    # What a hook has computed, such as spectral norm's weight, hangs in the graph of its forward: no copy is made.
+    computed = {
+        id(tensor): tensor.detach().clone()
+        for inner in module.modules()
+        for tensor in vars(inner).values()
+        if isinstance(tensor, Tensor) and not tensor.is_leaf
+    }
+    for by_label, spatial in product(sorted({isinstance(weight.module, nn.Embedding), True}), _SPATIAL):
         try:
-            with torch.no_grad(), torch.random.fork_rng(cuda):
-                return _tried(copy.deepcopy(module).float().eval(), child, side, spatial)
-        except FOREIGN:  # it has another signature, or normalises something of another shape
+            with torch.no_grad(), torch.random.fork_rng([]):
+                # On the CPU, where a label that a layer does not know is an error like any other.
+                trial = copy.deepcopy(module, dict(computed)).float().cpu().eval()
+                return _tried(trial, child, side, spatial, by_label)
+        except FOREIGN:  # it has another signature, or takes something of another shape
             continue
     return None
 
 
-def _tried(module: nn.Module, child: str, side: Side, spatial: tuple[int, ...]) -> str | None:
+def _tried(module: nn.Module, child: str, side: Side, spatial: tuple[int, ...], by_label: bool) -> str | None:
+    """by_label: whether the layer takes the label itself, else the vector that its gain is linear in."""
     stream = torch.Generator().manual_seed(0)
     inner = module.get_submodule(child)
     for parameter in inner.parameters():  # gains of two classes differ, whatever they are at the start
-        noise = torch.randn(parameter.shape, generator=stream)
-        parameter.add_(0.3 * noise.to(parameter.device))
+        parameter.add_(0.3 * torch.randn(parameter.shape, generator=stream))
     stored: list[Tensor] = []
     inner.register_forward_hook(lambda _module, _inputs, output: stored.append(output))
-    device = next(module.parameters()).device
-    if isinstance(inner, nn.Embedding):
-        channels, classes = (side.stop - side.start), [torch.full((4,), label, device=device) for label in (0, 1)]
+    assert isinstance(inner, nn.Embedding | nn.Linear)
+    channels = side.stop - side.start if isinstance(inner, nn.Embedding) else inner.out_features
+    if by_label:
+        classes = [torch.full((4,), label) for label in (0, 1)]
     else:
         assert isinstance(inner, nn.Linear)
-        channels = inner.out_features
-        vectors = torch.randn(2, inner.in_features, generator=stream).to(device)
-        classes = [vector.expand(4, -1) for vector in vectors]
-    x = torch.randn(4, channels, *spatial, generator=stream).to(device)
+        classes = [vector.expand(4, -1) for vector in torch.randn(2, inner.in_features, generator=stream)]
+    x = torch.randn(4, channels, *spatial, generator=stream)
     outputs = [module(x, y) for y in classes]
     one, other = (output[:2] - output[2:] for output in outputs)  # without the bias
     over = [dim for dim in range(one.ndim) if dim != 1]

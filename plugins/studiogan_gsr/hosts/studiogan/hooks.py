@@ -403,6 +403,8 @@ def _train_generator(original: Callable[..., Any], self: Any, current_step: int)
             _rest_in_path_lengths(self.pl_reg, _run.regularization.attachment)
         if not _ranked() or torch.distributed.get_rank() == 0:  # the others have no folder
             _claim(Path(self.RUN.ckpt_dir))
+    if _run.regularization is not None:
+        _run.regularization.attachment.wake()
     result = original(self, current_step)
     if _run.norms is None and _run.generator is not None and (not _ranked() or torch.distributed.get_rank() == 0):
         _watch(_run.generator).look()  # the norms that later ones are compared with
