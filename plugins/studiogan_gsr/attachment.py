@@ -12,8 +12,8 @@ equals adding the penalty to the loss, and needs no line of the host's training 
 One difference: gradients that are clipped between backward and step are clipped without the penalty's.
 
 The hook lives in the optimizer, so an optimizer that is built anew over the same parameters is not regularized.  Its
-first step is refused.  A copy of optimizer and network (copy.deepcopy, pickle) has no hook either, and nothing notices:
-attach to the copy.
+first step is refused.  A copy of optimizer and network (copy.deepcopy, pickle) has no hook either, and nothing
+notices: attach to the copy.
 """
 
 from __future__ import annotations
