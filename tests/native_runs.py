@@ -23,10 +23,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 import yaml
+from PIL import Image
 from torch.utils.data._utils import worker
 
 from studiogan_gsr.cli import main
@@ -111,6 +113,17 @@ def arguments(configuration: Path, out: Path, *more: str) -> list[str]:
     for flag, value in (("--print-freq", "1"), ("--save-freq", "2")):
         given += [] if flag in more else [flag, value]
     return given
+
+
+def noise_folder(root: Path) -> Path:
+    """Two classes of twelve images of noise each, as `Folder_LT` takes them."""
+    stream = np.random.default_rng(0)
+    for label in "ab":
+        (root / "train" / label).mkdir(parents=True)
+        for i in range(12):
+            pixels = stream.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / "train" / label / f"{i:02}.png")
+    return root
 
 
 @contextmanager

@@ -15,10 +15,8 @@ from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from native_runs import (
     PLAIN,
@@ -27,6 +25,7 @@ from native_runs import (
     command,
     command_without_patience,
     losses,
+    noise_folder,
     one_thread,
     start,
     write,
@@ -49,13 +48,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    stream = np.random.default_rng(0)
-    for label in "ab":
-        (tmp_path / "data" / "train" / label).mkdir(parents=True)
-        for i in range(12):
-            pixels = stream.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "data" / "train" / label / f"{i:02}.png")
-    return tmp_path / "data"
+    return noise_folder(tmp_path / "data")
 
 
 @pytest.fixture

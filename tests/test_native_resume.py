@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -28,6 +27,7 @@ from native_runs import (
     difference,
     files,
     losses,
+    noise_folder,
     one_thread,
     run,
     start,
@@ -388,14 +388,8 @@ def test_what_is_no_checkpoint_is_named(
 @pytest.fixture
 def images(tmp_path: Path) -> tuple[Path, Path]:
     """A folder of two classes, and a configuration for it."""
-    stream = np.random.default_rng(0)
-    for label in "ab":
-        (tmp_path / "data" / "train" / label).mkdir(parents=True)
-        for i in range(12):
-            pixels = stream.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "data" / "train" / label / f"{i:02}.png")
     sections = changed(PLAIN, DATA={"name": "Folder_LT", "num_classes": 2}, OPTIMIZATION={"total_steps": 30})
-    return tmp_path / "data", write(tmp_path / "folder.yaml", sections)
+    return noise_folder(tmp_path / "data"), write(tmp_path / "folder.yaml", sections)
 
 
 @pytest.mark.parametrize("repair", ["leave out", "replace"])
