@@ -136,8 +136,8 @@ def _at_different_steps(runs: Sequence[Run]) -> str:
     if len(steps) < 2:
         return ""
     each = ", ".join(f"{run.name} at {run.trained.step:,}" for run in runs)
-    told = f"The runs are at different steps: {each}. Norms, samples and metrics compare unequal training."
-    return f'<p class="note warning">{html.escape(told)}</p>'
+    warning = f"The runs are at different steps: {each}. Norms, samples and metrics compare unequal training."
+    return f'<p class="note warning">{html.escape(warning)}</p>'
 
 
 def _configurations(runs: Sequence[Run]) -> str:
