@@ -11,7 +11,7 @@ from paper_tables import Row
 from records import Record
 
 from studiogan_gsr.evaluation.measure import groups
-from studiogan_gsr.report import Band, bands_chart
+from studiogan_gsr.pages import Band, bands_chart
 
 PANELS = ("{} while training", "{} of the tail while training", "spectral norm of the tail's class parameters")
 

@@ -27,7 +27,7 @@ from scipy import stats
 
 from studiogan_gsr.errors import GSRError, RequestError, in_one_line
 from studiogan_gsr.files import write_atomically
-from studiogan_gsr.report import comma_separated, latex
+from studiogan_gsr.pages import comma_separated, latex
 from studiogan_gsr.settings import load_configuration
 from studiogan_gsr.shipped import shipped_configuration
 

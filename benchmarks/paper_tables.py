@@ -11,10 +11,10 @@ from typing import Any
 
 from studiogan_gsr.datasets.preprocessing import RESIZERS
 from studiogan_gsr.errors import ConfigurationError, OptionError, RequestError, near_miss
+from studiogan_gsr.evaluation.generation import BATCH_NORM
+from studiogan_gsr.evaluation.selection import SELECT_ON
 from studiogan_gsr.hosts.keys import COUNT, POSITIVE, Kind, one_of
 from studiogan_gsr.hosts.native.configuration import read_configuration
-from studiogan_gsr.hosts.native.generation import BATCH_NORM
-from studiogan_gsr.hosts.native.selection import SELECT_ON
 from studiogan_gsr.registry import find_regularizer
 from studiogan_gsr.settings import load_configuration
 from studiogan_gsr.shipped import shipped_configuration

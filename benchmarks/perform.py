@@ -28,23 +28,23 @@ from paper_tables import Protocol
 from records import Record, RecordError
 from runs import Run
 
-from studiogan_gsr.analysis import evaluate as evaluation
-from studiogan_gsr.analysis.spectrum import start_norms
-from studiogan_gsr.analysis.trained import load_trained
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import TrainingError, in_one_line
-from studiogan_gsr.evaluation.spectrum import largest_class_norms
+from studiogan_gsr.evaluation.reference import open_reference
+from studiogan_gsr.evaluation.selection import FILE as SELECTION
+from studiogan_gsr.evaluation.selection import Selection, best, evaluations, noise_of
 from studiogan_gsr.files import forget_after, lines_by_step
 from studiogan_gsr.hosts.native.checkpoint import checkpoints, remove_old
-from studiogan_gsr.hosts.native.data import open_images
-from studiogan_gsr.hosts.native.reference import open_reference
 from studiogan_gsr.hosts.native.run import train
-from studiogan_gsr.hosts.native.selection import FILE as SELECTION
-from studiogan_gsr.hosts.native.selection import Selection, best, evaluations, noise_of
 from studiogan_gsr.hosts.native.starts import Options
+from studiogan_gsr.hosts.native.stream import open_images
 from studiogan_gsr.hosts.studiogan.hooks import KEEP_VARIABLE
 from studiogan_gsr.machine import choose_device
 from studiogan_gsr.registry import find_dataset
+from studiogan_gsr.regularizers.norms import largest_class_norms
+from studiogan_gsr.runs import evaluate as evaluation
+from studiogan_gsr.runs.spectrum import start_norms
+from studiogan_gsr.runs.trained import load_trained
 from studiogan_gsr.settings import load_configuration
 
 PACKAGES = ("studiogan-gsr", "torch", "torchvision", "numpy")

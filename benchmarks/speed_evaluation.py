@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torchvision.models import inception_v3
 
 from studiogan_gsr.evaluation.features import Sample, extract
+from studiogan_gsr.evaluation.generation import generated
 from studiogan_gsr.evaluation.manifold import precision_recall_density_coverage
 from studiogan_gsr.evaluation.measure import METRICS, Reference, measure, metrics
 from studiogan_gsr.hosts.native.configuration import read_configuration
-from studiogan_gsr.hosts.native.generation import generated
 from studiogan_gsr.hosts.native.networks import make_networks
 from studiogan_gsr.machine import device_name
 from studiogan_gsr.settings import load_configuration

@@ -22,13 +22,13 @@ from speed_findings import Part
 from speed_penalty import wait_for
 from torch.utils.flop_counter import FlopCounterMode
 
-from studiogan_gsr.attachment import Attachment
 from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.native.run import train
 from studiogan_gsr.hosts.native.starts import Options
 from studiogan_gsr.hosts.native.training import Speed, Trainer
 from studiogan_gsr.hosts.studiogan import launcher
 from studiogan_gsr.machine import device_name
+from studiogan_gsr.regularizers.attachment import Attachment
 from studiogan_gsr.settings import load_configuration
 from studiogan_gsr.shipped import shipped_configuration
 

@@ -18,12 +18,12 @@ from conftest import MakePackage
 from generators import OneHot
 from host import Host, configure
 from native_runs import PLAIN, SNGAN, changed, difference, files, log_lines, losses, one_thread
-from studiogan_gsr.evaluation.spectrum import largest_class_norms
+from studiogan_gsr.hosts.class_norms import STATE_KEY, ClassNorms
 from studiogan_gsr.hosts.native.checkpoint import checkpoints
 from studiogan_gsr.hosts.native.run import train
 from studiogan_gsr.hosts.native.starts import Options
-from studiogan_gsr.hosts.norms import STATE_KEY, ClassNorms
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
+from studiogan_gsr.regularizers.norms import largest_class_norms
 
 NAMES = ["a", "b", "c", "zebra"]
 

@@ -21,8 +21,8 @@ from studiogan_gsr.datasets.identity import digest
 from studiogan_gsr.datasets.packed import Packed, open_packed
 from studiogan_gsr.datasets.preprocessing import RESIZERS as ALL_RESIZERS
 from studiogan_gsr.errors import DataError, OptionError
-from studiogan_gsr.hosts.native import data
-from studiogan_gsr.hosts.native.data import InMemory, Streamed, open_training_set
+from studiogan_gsr.hosts.native import stream as data
+from studiogan_gsr.hosts.native.stream import InMemory, Streamed, open_training_set
 from studiogan_gsr.shipped import shipped_configuration
 
 NAME = "Digits_LT_rho50_seed3"

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from studiogan_gsr.cli import main
-from studiogan_gsr.demo import CONFIGURATION, Twin, _classifier, _features, _pixels, _real, _spread, reading
 from studiogan_gsr.errors import DONE, WRONG_REQUEST
 from studiogan_gsr.hosts.native.checkpoint import network_file, read_file
+from studiogan_gsr.runs.demo import CONFIGURATION, Twin, _classifier, _features, _pixels, _real, _spread, reading
 
 
 @pytest.fixture(scope="module")

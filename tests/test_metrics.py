@@ -24,7 +24,7 @@ from studiogan_gsr.evaluation.manifold import (
     precision_recall_density_coverage,
 )
 from studiogan_gsr.evaluation.measure import Reference, inception_score, metrics
-from studiogan_gsr.evaluation.spectrum import group_correlation, spectrum
+from studiogan_gsr.regularizers.norms import group_correlation, spectrum
 
 
 def features(count: int, dimensions: int, scale: float = 1.0, shift: float = 0.0, seed: int = 0) -> Tensor:

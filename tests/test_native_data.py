@@ -19,8 +19,8 @@ from native_runs import PLAIN, arguments, changed, one_thread, write
 from studiogan_gsr.cli import main
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import DataError
-from studiogan_gsr.hosts.native import data
-from studiogan_gsr.hosts.native.data import ImageStream, InMemory, Pixels, Streamed, load_images, mixed
+from studiogan_gsr.hosts.native import stream as data
+from studiogan_gsr.hosts.native.stream import ImageStream, InMemory, Pixels, Streamed, load_images, mixed
 
 CPU = torch.device("cpu")
 NUMBER = 30

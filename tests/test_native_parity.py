@@ -13,11 +13,11 @@ from torch import Tensor
 import native_parity as parity
 from native_parity import Case, Reference, Results, distance
 from studiogan_gsr.errors import ConfigurationError
+from studiogan_gsr.evaluation.latents import sample_latents
 from studiogan_gsr.hosts.keys import KEYS
 from studiogan_gsr.hosts.native import augmentation as native_augmentation
 from studiogan_gsr.hosts.native.configuration import SECTIONS, read_configuration
 from studiogan_gsr.hosts.native.networks import make_networks
-from studiogan_gsr.hosts.native.sampling import sample_latents
 from studiogan_gsr.hosts.native.training import Speed
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
 from studiogan_gsr.settings import load_configuration

@@ -57,15 +57,15 @@ from native_runs import (
 )
 from studiogan_gsr.cli import main
 from studiogan_gsr.errors import FAILED, WRONG_REQUEST, RequestError, TrainingError
+from studiogan_gsr.evaluation.latents import sample_latents
+from studiogan_gsr.evaluation.samples import generate, save_grid, shown_classes, to_pixels
 from studiogan_gsr.hosts.native import training
 from studiogan_gsr.hosts.native.checkpoint import checkpoints
 from studiogan_gsr.hosts.native.configuration import read_configuration
-from studiogan_gsr.hosts.native.data import mixed
 from studiogan_gsr.hosts.native.losses import discriminator_loss
 from studiogan_gsr.hosts.native.run import _SAMPLES, train
-from studiogan_gsr.hosts.native.samples import generate, save_grid, shown_classes, to_pixels
-from studiogan_gsr.hosts.native.sampling import sample_latents
 from studiogan_gsr.hosts.native.starts import Options
+from studiogan_gsr.hosts.native.stream import mixed
 from studiogan_gsr.hosts.native.training import Trainer
 
 COUNTS = [134, 86, 56, 36, 23, 15, 9, 6, 4, 2]

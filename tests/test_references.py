@@ -19,8 +19,8 @@ from studiogan_gsr.datasets.overlap import shared_files, shared_images
 from studiogan_gsr.datasets.packed import Packed
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import DataError
-from studiogan_gsr.hosts.native.data import open_images
-from studiogan_gsr.hosts.native.reference import open_reference
+from studiogan_gsr.evaluation.reference import open_reference
+from studiogan_gsr.hosts.native.stream import open_images
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
 
 BLOBS = """

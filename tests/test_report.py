@@ -9,9 +9,7 @@ import torch
 from PIL import Image
 
 from generators import OneHot, observed_affines
-from studiogan_gsr.evaluation.spectrum import largest_class_norms
-from studiogan_gsr.regularizers.spectral import group_shape
-from studiogan_gsr.report import (
+from studiogan_gsr.pages import (
     chart,
     copyable,
     counts_chart,
@@ -23,6 +21,8 @@ from studiogan_gsr.report import (
     picture,
     table,
 )
+from studiogan_gsr.regularizers.norms import largest_class_norms
+from studiogan_gsr.regularizers.spectral import group_shape
 
 
 def test_the_largest_norm_of_a_class_is_over_layers_and_sides_and_leaves_the_generator_alone() -> None:

@@ -31,11 +31,11 @@ from native_runs import (
     write,
 )
 from studiogan_gsr.cli import main
+from studiogan_gsr.evaluation import selection
 from studiogan_gsr.evaluation.features import Sample
 from studiogan_gsr.evaluation.frechet import Gaussian, frechet_distance
-from studiogan_gsr.hosts.native import selection
+from studiogan_gsr.evaluation.selection import best, evaluations
 from studiogan_gsr.hosts.native.checkpoint import checkpoints
-from studiogan_gsr.hosts.native.selection import best, evaluations
 
 MEASURED = ("--evaluate", "40", "--backbone", "pixels")
 # Takes its time for generated images, and says so.

@@ -19,14 +19,14 @@ from generators import OneHot
 from host import Host, configure
 from native_runs import BIGGAN, SNGAN, arguments, one_thread, write
 from studiogan_gsr import class_conditional_affines
-from studiogan_gsr.analysis.spectrum import start_norms
-from studiogan_gsr.analysis.trained import load_trained
 from studiogan_gsr.cli import main
 from studiogan_gsr.datasets.labels import class_title
-from studiogan_gsr.evaluation.spectrum import exploding, group_correlation, spectrum
 from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.native.networks import make_networks
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
+from studiogan_gsr.regularizers.norms import exploding, group_correlation, spectrum
+from studiogan_gsr.runs.spectrum import start_norms
+from studiogan_gsr.runs.trained import load_trained
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 

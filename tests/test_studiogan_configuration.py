@@ -11,7 +11,7 @@ import yaml
 from studiogan_gsr.errors import ConfigurationError
 from studiogan_gsr.hosts.keys import KEYS, NEEDS
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
-from studiogan_gsr.hosts.studiogan.configuration import ALWAYS, TRAINING, check_size, check_values, check_whole
+from studiogan_gsr.hosts.studiogan.rules import ALWAYS, TRAINING, check_size, check_values, check_whole
 
 Sections = dict[str, dict[str, Any]]
 RUN = {

@@ -8,7 +8,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from studiogan_gsr.attachment import Attachment, attach
     from studiogan_gsr.datasets.counts import long_tailed_counts, long_tailed_indices
     from studiogan_gsr.datasets.long_tailed import LongTailed
     from studiogan_gsr.regularizers.affines import (
@@ -16,13 +15,14 @@ if TYPE_CHECKING:
         class_conditional_affines,
         register_affine_reader,
     )
+    from studiogan_gsr.regularizers.attachment import Attachment, attach
     from studiogan_gsr.regularizers.gsr import GroupSpectralRegularizer
     from studiogan_gsr.regularizers.spectral import group_spectral_norms
     from studiogan_gsr.regularizers.weights import effective_number_weights
 
 _HOME = {
-    "Attachment": "attachment",
-    "attach": "attachment",
+    "Attachment": "regularizers.attachment",
+    "attach": "regularizers.attachment",
     "long_tailed_counts": "datasets.counts",
     "long_tailed_indices": "datasets.counts",
     "LongTailed": "datasets.long_tailed",

@@ -317,7 +317,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from studiogan_gsr.analysis.evaluate import Options, evaluate
+    from studiogan_gsr.runs.evaluate import Options, evaluate
 
     given = {k: v for k, v in vars(options).items() if k not in ("command", "traceback", "path")}
     evaluate(options.path, Options(**given))
@@ -325,14 +325,14 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _spectrum(options: argparse.Namespace) -> int:
-    from studiogan_gsr.analysis.spectrum import inspect
+    from studiogan_gsr.runs.spectrum import inspect
 
     inspect(options.path, options.config, options.out)
     return DONE
 
 
 def _report(options: argparse.Namespace) -> int:
-    from studiogan_gsr.analysis.report import report
+    from studiogan_gsr.runs.report import report
 
     report(options.paths, options.out)
     return DONE
@@ -361,7 +361,7 @@ def _data_show(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from studiogan_gsr.demo import demo
+    from studiogan_gsr.runs.demo import demo
 
     demo(Path(options.out), options.steps, options.seed)
     return DONE

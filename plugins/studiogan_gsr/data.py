@@ -20,9 +20,9 @@ from studiogan_gsr.datasets.summary import describe
 from studiogan_gsr.errors import ConfigurationError, DataError, reason
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.machine import cores
+from studiogan_gsr.pages import chart, counts_chart, facts, page, picture, table
 from studiogan_gsr.progress import console
 from studiogan_gsr.registry import DATASETS, find_dataset, find_plugins, make_dataset
-from studiogan_gsr.report import chart, counts_chart, facts, page, picture, table
 
 _SHOWN = 10  # images of a class, classes at either end
 _TILE = 64  # pixels of an image on the page, at least

@@ -13,11 +13,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from studiogan_gsr.attachment import Attachment, attach
 from studiogan_gsr.contract import Regularizer
 from studiogan_gsr.errors import FOREIGN, PluginError, RegularizerError, reason
-from studiogan_gsr.hosts.norms import largest
+from studiogan_gsr.hosts.class_norms import largest
 from studiogan_gsr.registry import Plugin, all_options, find_regularizer, make_regularizer
+from studiogan_gsr.regularizers.attachment import Attachment, attach
 from studiogan_gsr.settings import SECTION, RegularizerSettings, regularizer_settings
 
 _LISTED_CLASSES = 20

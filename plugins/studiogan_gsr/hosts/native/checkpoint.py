@@ -25,9 +25,9 @@ from torch import nn
 
 from studiogan_gsr.errors import CheckpointError, TrainingError, reason
 from studiogan_gsr.files import flush
+from studiogan_gsr.hosts.class_norms import STATE_KEY as NORMS_KEY
 from studiogan_gsr.hosts.native.losses import LeCam, ReleasedLeCam
 from studiogan_gsr.hosts.native.training import Trainer
-from studiogan_gsr.hosts.norms import STATE_KEY as NORMS_KEY
 
 STATE_KEY = "regularizer"
 _NATIVE = "native.pth"

@@ -29,7 +29,12 @@ import torch.distributed as dist
 
 from studiogan_gsr.datasets.identity import file_of
 from studiogan_gsr.errors import FOREIGN, DataError, GSRError, RequestError, TrainingError, reason
+from studiogan_gsr.evaluation.reference import open_reference
+from studiogan_gsr.evaluation.samples import save_grid
+from studiogan_gsr.evaluation.selection import FILE as SELECTION
+from studiogan_gsr.evaluation.selection import Selection, best, evaluations, noise_of
 from studiogan_gsr.files import forget_after
+from studiogan_gsr.hosts.class_norms import record
 from studiogan_gsr.hosts.native.checkpoint import (
     Restored,
     Saved,
@@ -40,17 +45,12 @@ from studiogan_gsr.hosts.native.checkpoint import (
     save_checkpoint,
 )
 from studiogan_gsr.hosts.native.configuration import Configuration, read_configuration
-from studiogan_gsr.hosts.native.data import ImageStream, load_images, mixed, open_training_set
 from studiogan_gsr.hosts.native.folder import RunFolder, read_starts
-from studiogan_gsr.hosts.native.progress import TrainingProgress
-from studiogan_gsr.hosts.native.reading import ImagesLost
-from studiogan_gsr.hosts.native.reference import open_reference
-from studiogan_gsr.hosts.native.samples import save_grid
-from studiogan_gsr.hosts.native.selection import FILE as SELECTION
-from studiogan_gsr.hosts.native.selection import Selection, best, evaluations, noise_of
+from studiogan_gsr.hosts.native.progress_line import TrainingProgress
+from studiogan_gsr.hosts.native.reader import ImagesLost
 from studiogan_gsr.hosts.native.starts import Options, Start, changes, kept, settle
+from studiogan_gsr.hosts.native.stream import ImageStream, load_images, mixed, open_training_set
 from studiogan_gsr.hosts.native.training import Trainer
-from studiogan_gsr.hosts.norms import record
 from studiogan_gsr.hosts.regularization import check_ranks, with_all_options
 from studiogan_gsr.machine import choose_device, device_name, shortcomings, versions
 from studiogan_gsr.progress import console

@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from studiogan_gsr.evaluation.latents import sample_latents
+from studiogan_gsr.hosts.class_norms import ClassNorms
 from studiogan_gsr.hosts.native.augmentation import ADA, augmentation
 from studiogan_gsr.hosts.native.configuration import Configuration, Optimization
 from studiogan_gsr.hosts.native.losses import (
@@ -24,8 +26,6 @@ from studiogan_gsr.hosts.native.losses import (
     generator_loss,
 )
 from studiogan_gsr.hosts.native.networks import Judgement, make_networks
-from studiogan_gsr.hosts.native.sampling import sample_latents
-from studiogan_gsr.hosts.norms import ClassNorms
 from studiogan_gsr.hosts.regularization import Regularization
 
 

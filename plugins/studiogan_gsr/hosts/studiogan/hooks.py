@@ -31,7 +31,6 @@ import yaml
 from filelock import FileLock
 from torch import nn
 
-from studiogan_gsr.attachment import Attachment
 from studiogan_gsr.datasets.folder import class_folders, differences
 from studiogan_gsr.datasets.images import check_reference, is_checked
 from studiogan_gsr.datasets.pack import check_unindexed, pack
@@ -51,10 +50,10 @@ from studiogan_gsr.errors import (
     reason,
 )
 from studiogan_gsr.files import claim, publish, write_atomically
+from studiogan_gsr.hosts.class_norms import STATE_KEY as NORMS_KEY
+from studiogan_gsr.hosts.class_norms import ClassNorms
+from studiogan_gsr.hosts.class_norms import record as norms_record
 from studiogan_gsr.hosts.keys import KEYS
-from studiogan_gsr.hosts.norms import STATE_KEY as NORMS_KEY
-from studiogan_gsr.hosts.norms import ClassNorms
-from studiogan_gsr.hosts.norms import record as norms_record
 from studiogan_gsr.hosts.regularization import (
     Regularization,
     check_ranks,
@@ -63,9 +62,10 @@ from studiogan_gsr.hosts.regularization import (
     with_all_options,
 )
 from studiogan_gsr.hosts.studiogan.checkout import OTHER, Checkout, surface
-from studiogan_gsr.hosts.studiogan.configuration import check_size, check_values, check_whole, contradiction
+from studiogan_gsr.hosts.studiogan.rules import check_size, check_values, check_whole, contradiction
 from studiogan_gsr.machine import device_name, versions
 from studiogan_gsr.registry import LoadedPlugin, find_dataset, find_regularizer, make_dataset
+from studiogan_gsr.regularizers.attachment import Attachment
 from studiogan_gsr.settings import (
     SECTION,
     RegularizerSettings,

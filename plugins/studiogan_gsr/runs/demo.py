@@ -19,15 +19,15 @@ from torch import Tensor
 
 from studiogan_gsr.datasets.counts import frequency_thirds
 from studiogan_gsr.errors import RequestError
-from studiogan_gsr.evaluation.spectrum import largest_class_norms
+from studiogan_gsr.evaluation.samples import generate, grid, to_pixels
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.hosts.native.run import train
-from studiogan_gsr.hosts.native.samples import generate, grid, to_pixels
 from studiogan_gsr.hosts.native.starts import Options
 from studiogan_gsr.hosts.native.training import Trainer
+from studiogan_gsr.pages import chart, norms_chart, page, paragraph, picture, table
 from studiogan_gsr.progress import console
 from studiogan_gsr.registry import find_dataset, make_dataset
-from studiogan_gsr.report import chart, norms_chart, page, paragraph, picture, table
+from studiogan_gsr.regularizers.norms import largest_class_norms
 
 STEPS = 1500
 _SIZE = 32

@@ -13,18 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from studiogan_gsr.analysis.evaluate import Options, real_images, terms_of
-from studiogan_gsr.analysis.trained import Trained, load_trained
 from studiogan_gsr.datasets.labels import class_title
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import GSRError, RequestError
 from studiogan_gsr.evaluation.manifold import nearest
 from studiogan_gsr.evaluation.measure import METRICS, SHOWN_TIMES, as_text
+from studiogan_gsr.evaluation.samples import generate, grid, to_pixels
+from studiogan_gsr.evaluation.selection import evaluations
 from studiogan_gsr.files import write_atomically
-from studiogan_gsr.hosts.native.samples import generate, grid, to_pixels
-from studiogan_gsr.hosts.native.selection import evaluations
-from studiogan_gsr.progress import console
-from studiogan_gsr.report import (
+from studiogan_gsr.pages import (
     chart,
     comma_separated,
     copyable,
@@ -37,6 +34,9 @@ from studiogan_gsr.report import (
     picture,
     table,
 )
+from studiogan_gsr.progress import console
+from studiogan_gsr.runs.evaluate import Options, real_images, terms_of
+from studiogan_gsr.runs.trained import Trained, load_trained
 
 _CLASSES, _SAMPLES = 5, 10  # rows and columns of a gallery
 _NEIGHBOURS = 6  # samples of a tail class beside their nearest training images

@@ -29,7 +29,7 @@ from studiogan_gsr.datasets.packed import Packed, open_packed, packed_path
 from studiogan_gsr.datasets.preprocessing import PECULIARITIES, Prepared, describe_marks, inspect_files
 from studiogan_gsr.datasets.summary import describe
 from studiogan_gsr.errors import DataError, near_miss, reason
-from studiogan_gsr.hosts.native.reading import LIMIT, Reader, workers_explained
+from studiogan_gsr.hosts.native.reader import LIMIT, Reader, workers_explained
 from studiogan_gsr.hosts.regularization import listed
 from studiogan_gsr.machine import cores, free_memory
 from studiogan_gsr.progress import track

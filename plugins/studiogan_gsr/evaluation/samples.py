@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from studiogan_gsr.datasets.counts import frequency_thirds
-from studiogan_gsr.hosts.native.sampling import sample_latents
+from studiogan_gsr.evaluation.latents import sample_latents
 
 _ROWS, _COLUMNS = 16, 10
 

@@ -12,11 +12,11 @@ from typing import Any
 from torch import nn
 
 from studiogan_gsr.errors import CheckpointError, ConfigurationError, RequestError
+from studiogan_gsr.evaluation.selection import best as best_evaluation
 from studiogan_gsr.files import lines_by_step
 from studiogan_gsr.hosts.native.checkpoint import check_architecture, checkpoints, read_file, step_of
 from studiogan_gsr.hosts.native.configuration import ELSEWHERE, ELSEWHERE_TOO, read_configuration
 from studiogan_gsr.hosts.native.networks import make_networks
-from studiogan_gsr.hosts.native.selection import best as best_evaluation
 from studiogan_gsr.hosts.studiogan.generators import read_studiogan_configuration, studiogan_generator
 from studiogan_gsr.regularizers.affines import unwrapped
 from studiogan_gsr.settings import Configured, load_configuration

@@ -10,14 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from studiogan_gsr.analysis.trained import Trained, load_trained
 from studiogan_gsr.datasets.labels import class_title
-from studiogan_gsr.evaluation.spectrum import THRESHOLD, Spectrum, exploding, group_correlation, spectrum
+from studiogan_gsr.evaluation.latents import sample_latents
 from studiogan_gsr.files import write_atomically
-from studiogan_gsr.hosts.native.sampling import sample_latents
-from studiogan_gsr.progress import console
-from studiogan_gsr.regularizers.mapping import MAPPING
-from studiogan_gsr.report import (
+from studiogan_gsr.pages import (
     chart,
     correlation_chart,
     norms_by_class_chart,
@@ -27,6 +23,10 @@ from studiogan_gsr.report import (
     shortened,
     table,
 )
+from studiogan_gsr.progress import console
+from studiogan_gsr.regularizers.mapping import MAPPING
+from studiogan_gsr.regularizers.norms import THRESHOLD, Spectrum, exploding, group_correlation, spectrum
+from studiogan_gsr.runs.trained import Trained, load_trained
 from studiogan_gsr.settings import Configured
 
 _PASSES = 30  # forward passes after which spectral norm's own estimates have settled

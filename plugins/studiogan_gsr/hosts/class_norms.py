@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from studiogan_gsr.datasets.labels import class_title
 from studiogan_gsr.errors import GeneratorError
-from studiogan_gsr.evaluation.spectrum import exploding, largest_class_norms
+from studiogan_gsr.regularizers.norms import exploding, largest_class_norms
 
 STATE_KEY = "class_norms"  # in the generator's checkpoint
 

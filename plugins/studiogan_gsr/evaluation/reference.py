@@ -21,7 +21,7 @@ from studiogan_gsr.evaluation.backbones import Backbone
 from studiogan_gsr.evaluation.cache import cached
 from studiogan_gsr.evaluation.features import Sample, extract
 from studiogan_gsr.evaluation.perceptual import Album
-from studiogan_gsr.hosts.native.data import open_images
+from studiogan_gsr.hosts.native.stream import open_images
 from studiogan_gsr.machine import arithmetic
 from studiogan_gsr.progress import console
 from studiogan_gsr.registry import find_backbone, find_dataset, make_backbone

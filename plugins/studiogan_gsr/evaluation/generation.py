@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from studiogan_gsr.errors import EvaluationError
-from studiogan_gsr.hosts.native.samples import to_pixels
-from studiogan_gsr.hosts.native.sampling import sample_latents
+from studiogan_gsr.evaluation.latents import sample_latents
+from studiogan_gsr.evaluation.samples import to_pixels
 from studiogan_gsr.settings import Configured
 
 BATCH_NORM = ("batch", "running", "standing")

@@ -14,23 +14,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from studiogan_gsr.analysis.trained import Trained, load_trained
 from studiogan_gsr.datasets.identity import digest
 from studiogan_gsr.datasets.labels import class_title
 from studiogan_gsr.datasets.packed import open_packed
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import DataError, EvaluationError, RequestError, WeightsError
 from studiogan_gsr.evaluation.features import extract
+from studiogan_gsr.evaluation.generation import BATCH_NORM, generated
 from studiogan_gsr.evaluation.measure import MOST, SHOWN_TIMES, Reference, as_text, groups, measure, summarise
 from studiogan_gsr.evaluation.perceptual import Album, Perceptual, installed
 from studiogan_gsr.evaluation.perceptual import add_to as add_lpips
+from studiogan_gsr.evaluation.reference import MissingReference, choose_backbone, measure_real, open_reference
 from studiogan_gsr.files import write_atomically
-from studiogan_gsr.hosts.native.data import open_images
-from studiogan_gsr.hosts.native.generation import BATCH_NORM, generated
-from studiogan_gsr.hosts.native.reference import MissingReference, choose_backbone, measure_real, open_reference
+from studiogan_gsr.hosts.native.stream import open_images
 from studiogan_gsr.machine import choose_device, device_name
+from studiogan_gsr.pages import shortened
 from studiogan_gsr.progress import console
-from studiogan_gsr.report import shortened
+from studiogan_gsr.runs.trained import Trained, load_trained
 
 _WIDTH = 24  # letters of a class's name in the table
 

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import RequestError
 from studiogan_gsr.evaluation.features import extract
+from studiogan_gsr.evaluation.generation import generated
 from studiogan_gsr.evaluation.measure import Reference, groups, metrics
-from studiogan_gsr.evaluation.spectrum import largest_class_norms
+from studiogan_gsr.evaluation.reference import choose_backbone, measure_real
 from studiogan_gsr.files import lines_by_step
 from studiogan_gsr.hosts.keys import is_number
-from studiogan_gsr.hosts.native.data import mixed
-from studiogan_gsr.hosts.native.generation import generated
-from studiogan_gsr.hosts.native.reference import choose_backbone, measure_real
+from studiogan_gsr.hosts.native.stream import mixed
+from studiogan_gsr.regularizers.norms import largest_class_norms
 from studiogan_gsr.settings import Configured
 
 SELECT_ON = ("validation", "reference")
