@@ -10,8 +10,8 @@ from statistics import mean
 from paper_tables import Row
 from records import Record
 
+from studiogan_gsr.charts import Band, bands_chart
 from studiogan_gsr.evaluation.measure import groups
-from studiogan_gsr.pages import Band, bands_chart
 
 PANELS = ("{} while training", "{} of the tail while training", "spectral norm of the tail's class parameters")
 

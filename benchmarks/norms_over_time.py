@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from studiogan_gsr.pages import norms_chart
+from studiogan_gsr.charts import norms_chart
 
 
 def plot(picture: Path, records: Sequence[tuple[str, Path]]) -> None:

@@ -15,7 +15,7 @@ from studiogan_gsr.evaluation.generation import BATCH_NORM
 from studiogan_gsr.evaluation.selection import SELECT_ON
 from studiogan_gsr.hosts.keys import COUNT, POSITIVE, Kind, one_of
 from studiogan_gsr.hosts.native.configuration import read_configuration
-from studiogan_gsr.registry import find_regularizer
+from studiogan_gsr.hosts.regularization import find_regularizer
 from studiogan_gsr.settings import load_configuration
 from studiogan_gsr.shipped import shipped_configuration
 

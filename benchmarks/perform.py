@@ -28,6 +28,7 @@ from paper_tables import Protocol
 from records import Record, RecordError
 from runs import Run
 
+from studiogan_gsr.datasets.by_name import find_dataset, open_images
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import TrainingError, in_one_line
 from studiogan_gsr.evaluation.reference import open_reference
@@ -37,10 +38,8 @@ from studiogan_gsr.files import forget_after, lines_by_step
 from studiogan_gsr.hosts.native.checkpoint import checkpoints, remove_old
 from studiogan_gsr.hosts.native.run import train
 from studiogan_gsr.hosts.native.starts import Options
-from studiogan_gsr.hosts.native.stream import open_images
 from studiogan_gsr.hosts.studiogan.hooks import KEEP_VARIABLE
 from studiogan_gsr.machine import choose_device
-from studiogan_gsr.registry import find_dataset
 from studiogan_gsr.regularizers.norms import largest_class_norms
 from studiogan_gsr.runs import evaluate as evaluation
 from studiogan_gsr.runs.spectrum import start_norms

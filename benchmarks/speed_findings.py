@@ -12,9 +12,9 @@ from typing import Any
 import records
 import torch
 
+from studiogan_gsr.charts import ratios_chart
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.machine import device_name, instruction_set
-from studiogan_gsr.pages import ratios_chart
 
 FOLDER = Path(__file__).with_name("results")
 

@@ -15,8 +15,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 from paper_tables import FILE, read_tables
 
+from studiogan_gsr.datasets.by_name import find_dataset
 from studiogan_gsr.hosts.native.configuration import read_configuration
-from studiogan_gsr.registry import find_dataset, find_regularizer
+from studiogan_gsr.hosts.regularization import find_regularizer
 from studiogan_gsr.settings import load_configuration, regularizer_settings
 from studiogan_gsr.shipped import shipped_configuration, shipped_configurations
 

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from studiogan_gsr.datasets.by_name import find_dataset, make_dataset
 from studiogan_gsr.datasets.digits import digits_lt
 from studiogan_gsr.datasets.long_tailed import LongTailed, Whole
 from studiogan_gsr.errors import ConfigurationError, DataError, OptionError
-from studiogan_gsr.registry import find_dataset, make_dataset
 
 # The largest n with n^9 * rho^y <= 134^9 for y = 0 .. 9, in integers: int(134 * rho^(-y / 9)).
 COUNTS = {rho: [max(n for n in range(135) if n**9 * rho**y <= 134**9) for y in range(10)] for rho in (1, 10, 50, 134)}

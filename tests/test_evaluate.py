@@ -19,22 +19,28 @@ from conftest import MakePackage
 from host import DIGITS, Host, configure
 from native_runs import BIGGAN, PLAIN, SNGAN, arguments, changed, one_thread, write
 from studiogan_gsr.cli import main
+from studiogan_gsr.datasets.by_name import open_images
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import CheckpointError, EvaluationError, PluginError, WeightsError
 from studiogan_gsr.evaluation import backbones, cache, reference
 from studiogan_gsr.evaluation import measure as measuring
 from studiogan_gsr.evaluation import perceptual as perceptual_module
-from studiogan_gsr.evaluation.backbones import EffNetLite0, Inception, downloaded, sha256
+from studiogan_gsr.evaluation.backbones import (
+    EffNetLite0,
+    Inception,
+    downloaded,
+    find_backbone,
+    make_backbone,
+    sha256,
+)
 from studiogan_gsr.evaluation.cache import cached
 from studiogan_gsr.evaluation.features import Sample, extract
 from studiogan_gsr.evaluation.generation import generated
 from studiogan_gsr.evaluation.measure import METRICS, Reference, inception_score, measure, metrics, summarise
 from studiogan_gsr.evaluation.perceptual import Album, Perceptual
 from studiogan_gsr.evaluation.reference import choose_backbone, measure_real, open_reference
-from studiogan_gsr.hosts.native.stream import open_images
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
 from studiogan_gsr.machine import arithmetic
-from studiogan_gsr.registry import find_backbone, make_backbone
 from studiogan_gsr.runs.trained import load_trained
 
 CPU = torch.device("cpu")

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from generators import FAMILIES, WRAPS, Generator, OneHot, Pairs, Shared
 from studiogan_gsr import GroupSpectralRegularizer, class_conditional_affines, effective_number_weights
 from studiogan_gsr.errors import ConfigurationError, GeneratorError, OptionError
-from studiogan_gsr.registry import find_regularizer
+from studiogan_gsr.hosts.regularization import find_regularizer
 from studiogan_gsr.regularizers.gsr import GSROptions
 from studiogan_gsr.regularizers.spectral import group_shape, group_spectral_norms
 from studiogan_gsr.regularizers.weights import images_of_equal_weight

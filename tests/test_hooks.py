@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from torch.utils.data import TensorDataset
 
+from studiogan_gsr.datasets.counts import listed
 from studiogan_gsr.errors import DataError
-from studiogan_gsr.hosts.regularization import listed
 from studiogan_gsr.hosts.studiogan.hooks import _class_counts
 
 

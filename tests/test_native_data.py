@@ -20,7 +20,8 @@ from studiogan_gsr.cli import main
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import DataError
 from studiogan_gsr.hosts.native import stream as data
-from studiogan_gsr.hosts.native.stream import ImageStream, InMemory, Pixels, Streamed, load_images, mixed
+from studiogan_gsr.hosts.native.stream import ImageStream, InMemory, Pixels, Streamed, load_images
+from studiogan_gsr.seeds import mixed
 
 CPU = torch.device("cpu")
 NUMBER = 30

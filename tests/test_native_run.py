@@ -65,8 +65,8 @@ from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.native.losses import discriminator_loss
 from studiogan_gsr.hosts.native.run import _SAMPLES, train
 from studiogan_gsr.hosts.native.starts import Options
-from studiogan_gsr.hosts.native.stream import mixed
 from studiogan_gsr.hosts.native.training import Trainer
+from studiogan_gsr.seeds import mixed
 
 COUNTS = [134, 86, 56, 36, 23, 15, 9, 6, 4, 2]
 OF_STEPS = "--steps"

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 import yaml
 
-from studiogan_gsr.registry import DATASETS, find_plugins, find_regularizer
+from studiogan_gsr.hosts.regularization import find_regularizer
+from studiogan_gsr.registry import DATASETS, find_plugins
 from studiogan_gsr.settings import regularizer_settings
 
 ROOT = Path(__file__).parents[1]

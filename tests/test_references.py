@@ -13,6 +13,7 @@ from conftest import MakePackage
 from host import DIGITS, Host, configure, refused
 from studiogan_gsr.cli import main
 from studiogan_gsr.datasets import overlap
+from studiogan_gsr.datasets.by_name import open_images
 from studiogan_gsr.datasets.folder import class_folders, folder_lt
 from studiogan_gsr.datasets.images import check_reference
 from studiogan_gsr.datasets.overlap import shared_files, shared_images
@@ -20,7 +21,6 @@ from studiogan_gsr.datasets.packed import Packed
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import DataError
 from studiogan_gsr.evaluation.reference import open_reference
-from studiogan_gsr.hosts.native.stream import open_images
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
 
 BLOBS = """

@@ -12,17 +12,10 @@ import pytest
 from torch import nn
 
 from conftest import MakePackage
+from studiogan_gsr.datasets.by_name import find_dataset, make_dataset
 from studiogan_gsr.errors import ConfigurationError, DataError, GSRError, PluginError
-from studiogan_gsr.registry import (
-    DATASETS,
-    REGULARIZERS,
-    find_dataset,
-    find_plugins,
-    find_regularizer,
-    load_plugin,
-    make_dataset,
-    make_regularizer,
-)
+from studiogan_gsr.hosts.regularization import find_regularizer, make_regularizer
+from studiogan_gsr.registry import DATASETS, REGULARIZERS, find_plugins, load_plugin
 
 Stranger = Callable[[str], None]
 

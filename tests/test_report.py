@@ -9,18 +9,8 @@ import torch
 from PIL import Image
 
 from generators import OneHot, observed_affines
-from studiogan_gsr.pages import (
-    chart,
-    copyable,
-    counts_chart,
-    facts,
-    latex,
-    norms_chart,
-    page,
-    paragraph,
-    picture,
-    table,
-)
+from studiogan_gsr.charts import counts_chart, norms_chart
+from studiogan_gsr.pages import chart, copyable, facts, latex, page, paragraph, picture, table
 from studiogan_gsr.regularizers.norms import largest_class_norms
 from studiogan_gsr.regularizers.spectral import group_shape
 

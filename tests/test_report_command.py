@@ -14,11 +14,11 @@ import pytest
 
 from host import Host, configure
 from native_runs import PLAIN, SNGAN, arguments, changed, one_thread, write
+from studiogan_gsr.charts import correlation_chart, metric_chart, norms_chart
 from studiogan_gsr.cli import main
 from studiogan_gsr.evaluation.measure import METRICS
 from studiogan_gsr.evaluation.selection import best
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
-from studiogan_gsr.pages import correlation_chart, metric_chart, norms_chart
 
 
 def reported(*runs: Path, out: Path) -> str:

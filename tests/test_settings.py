@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from studiogan_gsr.errors import ConfigurationError
-from studiogan_gsr.registry import find_regularizer
+from studiogan_gsr.hosts.regularization import find_regularizer
 from studiogan_gsr.settings import RegularizerSettings, check_keys, load_configuration, regularizer_settings
 
 Write = Callable[[str], Path]

@@ -10,40 +10,22 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from studiogan_gsr.charts import counts_chart
+from studiogan_gsr.datasets.by_name import open_named
 from studiogan_gsr.datasets.counts import shot_groups
 from studiogan_gsr.datasets.identity import file_of, where
-from studiogan_gsr.datasets.images import check_reference, is_checked
 from studiogan_gsr.datasets.pack import pack
 from studiogan_gsr.datasets.packed import packed_path
 from studiogan_gsr.datasets.preprocessing import Prepared, inspect_files, preprocessing_of
 from studiogan_gsr.datasets.summary import describe
-from studiogan_gsr.errors import ConfigurationError, DataError, reason
+from studiogan_gsr.errors import DataError, reason
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.machine import cores
-from studiogan_gsr.pages import chart, counts_chart, facts, page, picture, table
+from studiogan_gsr.pages import chart, facts, page, picture, table
 from studiogan_gsr.progress import console
-from studiogan_gsr.registry import DATASETS, find_dataset, find_plugins, make_dataset
 
 _SHOWN = 10  # images of a class, classes at either end
 _TILE = 64  # pixels of an image on the page, at least
-
-
-def open_named(name: str, root: str, split: str) -> tuple[Any, dict[str, Any]]:
-    """The plug-in's data set of that name, and the options that its parts mean.
-
-    A reference is compared with its training images.
-    Raises ConfigurationError for a name that no plug-in has, and what the plug-in says of its data.
-    """
-    found = find_dataset(name)
-    if found is None:
-        names = ", ".join(plugin.name for plugin in find_plugins(DATASETS))
-        raise ConfigurationError("NAME", repr(name), f"data sets are {names}; Folder_LT is any image folder")
-    dataset = make_dataset(found[0], root, split, found[1])
-    if split == "reference" and not is_checked(dataset):
-        train = make_dataset(found[0], root, "train", found[1])
-        for note in check_reference(train, dataset, name, plugin=True):
-            console().print(f"{name}: {note}")
-    return dataset, found[1]
 
 
 def prepare(

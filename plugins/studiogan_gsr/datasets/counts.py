@@ -99,3 +99,13 @@ def long_tailed_indices(
             stream.shuffle(indices)
         kept += indices[:count].tolist()
     return kept
+
+
+_LISTED_CLASSES = 20
+
+
+def listed(counts: list[int]) -> str:
+    """Class counts in a line."""
+    if len(counts) <= _LISTED_CLASSES:
+        return " ".join(map(str, counts))
+    return f"{max(counts)} to {min(counts)} of {len(counts)} classes"

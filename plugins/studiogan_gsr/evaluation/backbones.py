@@ -11,14 +11,15 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from studiogan_gsr.errors import WeightsError, reason
+from studiogan_gsr.errors import FOREIGN, GSRError, PluginError, WeightsError, reason
 from studiogan_gsr.files import impatient_network, locked
+from studiogan_gsr.registry import BACKBONES, LoadedPlugin, load_plugin
 
 INCEPTION_URL = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
@@ -113,3 +114,23 @@ def downloaded(url: str, digest: str) -> str:
 def sha256(path: str | Path) -> str:
     """Of a file, in hexadecimal."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def find_backbone(name: str) -> LoadedPlugin:
+    """The plug-in of a network for features, by name."""
+    return load_plugin(BACKBONES, name)
+
+
+def make_backbone(loaded: LoadedPlugin, device: Any) -> Any:
+    """Call the factory and check what it gives; WeightsError where weights are missing, else PluginError."""
+    try:
+        backbone = loaded.factory(device)
+    except GSRError:
+        raise
+    except FOREIGN as error:
+        raise PluginError(str(loaded.plugin), f"failed: {reason(error)}") from error
+    missing = [name for name in ("column", "digest") if not isinstance(getattr(backbone, name, None), str)]
+    if missing or not callable(backbone):
+        wanted = ", ".join(missing) or "a call"
+        raise PluginError(str(loaded.plugin), f"gave {type(backbone).__name__}, no backbone: it lacks {wanted}")
+    return backbone

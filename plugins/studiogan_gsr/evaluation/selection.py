@@ -24,10 +24,9 @@ from studiogan_gsr.evaluation.generation import generated
 from studiogan_gsr.evaluation.measure import Reference, groups, metrics
 from studiogan_gsr.evaluation.reference import choose_backbone, measure_real
 from studiogan_gsr.files import lines_by_step
-from studiogan_gsr.hosts.keys import is_number
-from studiogan_gsr.hosts.native.stream import mixed
 from studiogan_gsr.regularizers.norms import largest_class_norms
-from studiogan_gsr.settings import Configured
+from studiogan_gsr.seeds import mixed
+from studiogan_gsr.settings import Configured, is_number
 
 SELECT_ON = ("validation", "reference")
 FILE = "selection.jsonl"

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from studiogan_gsr.errors import ConfigurationError, near_miss, number_hint
+from studiogan_gsr.settings import is_int, is_number
 
 UNSET = "N/A"
 
@@ -20,23 +21,14 @@ class Kind(NamedTuple):
     accepts: Callable[[Any], bool]
 
 
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def is_number(value: object) -> bool:
-    """An integer or a float that is neither infinite nor NaN."""
-    return _is_int(value) or (isinstance(value, float) and value - value == 0)
-
-
 def one_of(*values: object) -> Kind:
     """Exactly one of these, of the same type."""
     return Kind("one of " + ", ".join(map(str, values)), lambda v: v in values and type(v) in map(type, values))
 
 
 FLAG = Kind("true or false", lambda v: isinstance(v, bool))
-POSITIVE = Kind("a positive integer", lambda v: _is_int(v) and v > 0)
-COUNT = Kind("an integer, 0 or more", lambda v: _is_int(v) and v >= 0)
+POSITIVE = Kind("a positive integer", lambda v: is_int(v) and v > 0)
+COUNT = Kind("an integer, 0 or more", lambda v: is_int(v) and v >= 0)
 AMOUNT = Kind("a number, 0 or more", lambda v: is_number(v) and v >= 0)
 ABOVE_ZERO = Kind("a number above 0", lambda v: is_number(v) and v > 0)
 SHARE = Kind("a number from 0 to 1", lambda v: is_number(v) and 0 <= v <= 1)
@@ -46,7 +38,7 @@ NUMBER = Kind("a number", is_number)
 SIGN_RATE = Kind("a number from -1 to 1", lambda v: is_number(v) and -1 <= v <= 1)
 BLOCKS = Kind(
     "a list of block numbers, from 1",
-    lambda v: isinstance(v, list | tuple) and len(set(v)) == len(v) and all(_is_int(i) and i > 0 for i in v),
+    lambda v: isinstance(v, list | tuple) and len(set(v)) == len(v) and all(is_int(i) and i > 0 for i in v),
 )
 NAME = Kind("a data set's name", lambda v: isinstance(v, str) and bool(v))
 _ACTIVATION = one_of("ReLU", "Leaky_ReLU", "ELU", "GELU", "Auto")
@@ -150,7 +142,7 @@ KEYS: dict[str, dict[str, Key]] = {
         **_unset(Kind("a number above 0 with a point", lambda v: isinstance(v, float) and 0 < v < 1e9), "radius"),
         **_unset(SHARE, "lo_rate"),
         # With one, StudioGAN's optimization of z makes no step and gives nothing back.
-        **_unset(Kind("an integer, 2 or more", lambda v: _is_int(v) and v >= 2), "lo_steps4train lo_steps4eval"),
+        **_unset(Kind("an integer, 2 or more", lambda v: is_int(v) and v >= 2), "lo_steps4train lo_steps4eval"),
         **_unset(PART, "topk_gamma topk_nu"),
         **_unset(COUNT, "lecam_ema_start_iter"),
         **_unset(DECAY, "lecam_ema_decay"),

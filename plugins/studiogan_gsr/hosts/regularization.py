@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import math
 import re
@@ -13,14 +14,23 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from studiogan_gsr.contract import Regularizer
-from studiogan_gsr.errors import FOREIGN, PluginError, RegularizerError, reason
+from studiogan_gsr.contract import Regularizer, missing_methods
+from studiogan_gsr.datasets.counts import listed
+from studiogan_gsr.errors import (
+    FOREIGN,
+    ConfigurationError,
+    OptionError,
+    PluginError,
+    RegularizerError,
+    near_miss,
+    number_hint,
+    reason,
+)
 from studiogan_gsr.hosts.class_norms import largest
-from studiogan_gsr.registry import Plugin, all_options, find_regularizer, make_regularizer
+from studiogan_gsr.registry import REGULARIZERS, LoadedPlugin, Plugin, load_plugin, signature_of
 from studiogan_gsr.regularizers.attachment import Attachment, attach
 from studiogan_gsr.settings import SECTION, RegularizerSettings, regularizer_settings
 
-_LISTED_CLASSES = 20
 # Of penalties on two ranks; equal weights on unlike devices differ by rounding.
 _SAME_PENALTY = 1e-5
 
@@ -230,8 +240,88 @@ def _differ(first: tuple[str, int, float], other: tuple[str, int, float]) -> str
     return "; ".join(f"{what}{a} and {b}" for what, a, b in parts if a != b)
 
 
-def listed(counts: list[int]) -> str:
-    """Class counts in a line."""
-    if len(counts) <= _LISTED_CLASSES:
-        return " ".join(map(str, counts))
-    return f"{max(counts)} to {min(counts)} of {len(counts)} classes"
+def find_regularizer(name: str, options: Mapping[str, Any]) -> LoadedPlugin:
+    """The regularizer plug-in of that name, its options checked as far as possible without a generator.
+
+    Raises ConfigurationError with the key's path for options that the factory does not take or refuses.
+    """
+    loaded = load_plugin(REGULARIZERS, name)
+    signature = signature_of(loaded)
+    if signature is not None:
+        _check_signature(loaded, signature, options)
+    check_options = getattr(loaded.factory, "check_options", None)
+    if callable(check_options):
+        try:
+            check_options(dict(options))
+        except OptionError as error:
+            raise ConfigurationError(
+                f"REGULARIZER.{error.option}",
+                repr(error.found),
+                f"allowed: {error.allowed}{number_hint(error.found)}",
+            ) from error
+        except FOREIGN as error:
+            raise PluginError(str(loaded.plugin), f"check_options failed: {reason(error)}") from error
+    return loaded
+
+
+def all_options(loaded: LoadedPlugin, options: Mapping[str, Any]) -> dict[str, Any]:
+    """A regularizer's options, the given ones and the defaults of its factory, as far as they are plain data."""
+    signature = signature_of(loaded)
+    parameters = list(signature.parameters.values())[2:] if signature else []  # after generator and class_counts
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    return {name: _plain(value) for name, value in {**defaults, **options}.items() if _is_plain(value)}
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _plain(value: Any) -> Any:
+    """As a YAML file has it."""
+    return list(map(_plain, value)) if isinstance(value, tuple | list) else value
+
+
+def make_regularizer(
+    loaded: LoadedPlugin, generator: Any, class_counts: list[int], options: Mapping[str, Any]
+) -> Regularizer:
+    """Call the factory and check what it gives; PluginError names the plug-in and the cause."""
+    try:
+        regularizer: Regularizer = loaded.factory(generator, class_counts, **options)
+    except FOREIGN as error:
+        raise PluginError(str(loaded.plugin), f"refused: {reason(error)}") from error
+    if missing := missing_methods(regularizer):
+        raise PluginError(
+            str(loaded.plugin),
+            f"gave {type(regularizer).__name__}, no regularizer: it lacks {', '.join(missing)}",
+        )
+    return regularizer
+
+
+def _check_signature(loaded: LoadedPlugin, signature: inspect.Signature, options: Mapping[str, Any]) -> None:
+    """Refuse a regularizer's factory of another shape, options it does not take, and missing ones."""
+    wrong = PluginError(
+        str(loaded.plugin), f"has the signature {signature}; wanted (generator, class_counts, **options)"
+    )
+    try:
+        taken = signature.bind_partial("generator", "class_counts").arguments
+    except TypeError as error:
+        raise wrong from error
+    parameters = [p for p in signature.parameters.values() if p.name not in taken]
+    allowed = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    synonyms = getattr(loaded.factory, "also_called", {})  # names that papers and other programs have for an option
+    for option, value in options.items():
+        if option in taken or (option not in allowed and not takes_any):
+            synonym = synonyms.get(option.lower()) if isinstance(synonyms, Mapping) else None
+            hint = f"; did you mean {synonym}?" if synonym in allowed else near_miss(option, allowed)
+            raise ConfigurationError(
+                f"REGULARIZER.{option}",
+                repr(value),
+                f"{loaded.plugin.name} has the keys {', '.join(allowed) or 'none'}{hint}",
+            )
+    try:
+        signature.bind("generator", "class_counts", **options)
+    except TypeError as error:
+        raise ConfigurationError("REGULARIZER", f"{error}", f"{loaded.plugin.name} needs this key") from error

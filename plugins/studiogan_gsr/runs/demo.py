@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from studiogan_gsr.charts import norms_chart
+from studiogan_gsr.datasets.by_name import find_dataset, make_dataset
 from studiogan_gsr.datasets.counts import frequency_thirds
 from studiogan_gsr.errors import RequestError
 from studiogan_gsr.evaluation.samples import generate, grid, to_pixels
@@ -24,9 +26,8 @@ from studiogan_gsr.files import write_atomically
 from studiogan_gsr.hosts.native.run import train
 from studiogan_gsr.hosts.native.starts import Options
 from studiogan_gsr.hosts.native.training import Trainer
-from studiogan_gsr.pages import chart, norms_chart, page, paragraph, picture, table
+from studiogan_gsr.pages import chart, page, paragraph, picture, table
 from studiogan_gsr.progress import console
-from studiogan_gsr.registry import find_dataset, make_dataset
 from studiogan_gsr.regularizers.norms import largest_class_norms
 
 STEPS = 1500

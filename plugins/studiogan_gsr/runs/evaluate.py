@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from studiogan_gsr.datasets.by_name import open_images
 from studiogan_gsr.datasets.identity import digest
 from studiogan_gsr.datasets.labels import class_title
 from studiogan_gsr.datasets.packed import open_packed
@@ -26,7 +27,6 @@ from studiogan_gsr.evaluation.perceptual import Album, Perceptual, installed
 from studiogan_gsr.evaluation.perceptual import add_to as add_lpips
 from studiogan_gsr.evaluation.reference import MissingReference, choose_backbone, measure_real, open_reference
 from studiogan_gsr.files import write_atomically
-from studiogan_gsr.hosts.native.stream import open_images
 from studiogan_gsr.machine import choose_device, device_name
 from studiogan_gsr.pages import shortened
 from studiogan_gsr.progress import console

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from studiogan_gsr.charts import curves_chart, metric_chart, norms_chart
 from studiogan_gsr.datasets.labels import class_title
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import GSRError, RequestError
@@ -21,19 +22,7 @@ from studiogan_gsr.evaluation.measure import METRICS, SHOWN_TIMES, as_text
 from studiogan_gsr.evaluation.samples import generate, grid, to_pixels
 from studiogan_gsr.evaluation.selection import evaluations
 from studiogan_gsr.files import write_atomically
-from studiogan_gsr.pages import (
-    chart,
-    comma_separated,
-    copyable,
-    curves_chart,
-    facts,
-    latex,
-    metric_chart,
-    norms_chart,
-    page,
-    picture,
-    table,
-)
+from studiogan_gsr.pages import chart, comma_separated, copyable, facts, latex, page, picture, table
 from studiogan_gsr.progress import console
 from studiogan_gsr.runs.evaluate import Options, real_images, terms_of
 from studiogan_gsr.runs.trained import Trained, load_trained

@@ -10,19 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from studiogan_gsr.charts import correlation_chart, norms_by_class_chart, norms_chart
 from studiogan_gsr.datasets.labels import class_title
 from studiogan_gsr.evaluation.latents import sample_latents
 from studiogan_gsr.files import write_atomically
-from studiogan_gsr.pages import (
-    chart,
-    correlation_chart,
-    norms_by_class_chart,
-    norms_chart,
-    page,
-    paragraph,
-    shortened,
-    table,
-)
+from studiogan_gsr.pages import chart, page, paragraph, shortened, table
 from studiogan_gsr.progress import console
 from studiogan_gsr.regularizers.mapping import MAPPING
 from studiogan_gsr.regularizers.norms import THRESHOLD, Spectrum, exploding, group_correlation, spectrum

@@ -49,11 +49,12 @@ from studiogan_gsr.hosts.native.folder import RunFolder, read_starts
 from studiogan_gsr.hosts.native.progress_line import TrainingProgress
 from studiogan_gsr.hosts.native.reader import ImagesLost
 from studiogan_gsr.hosts.native.starts import Options, Start, changes, kept, settle
-from studiogan_gsr.hosts.native.stream import ImageStream, load_images, mixed, open_training_set
+from studiogan_gsr.hosts.native.stream import ImageStream, load_images, open_training_set
 from studiogan_gsr.hosts.native.training import Trainer
 from studiogan_gsr.hosts.regularization import check_ranks, with_all_options
 from studiogan_gsr.machine import choose_device, device_name, shortcomings, versions
 from studiogan_gsr.progress import console
+from studiogan_gsr.seeds import mixed
 from studiogan_gsr.settings import SECTION, load_configuration
 from studiogan_gsr.shipped import configuration_file
 

@@ -24,16 +24,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from studiogan_gsr.datasets.folder import class_folders
+from studiogan_gsr.datasets.by_name import find_dataset, open_images
+from studiogan_gsr.datasets.counts import listed
 from studiogan_gsr.datasets.packed import Packed, open_packed, packed_path
 from studiogan_gsr.datasets.preprocessing import PECULIARITIES, Prepared, describe_marks, inspect_files
 from studiogan_gsr.datasets.summary import describe
-from studiogan_gsr.errors import DataError, near_miss, reason
+from studiogan_gsr.errors import DataError
 from studiogan_gsr.hosts.native.reader import LIMIT, Reader, workers_explained
-from studiogan_gsr.hosts.regularization import listed
 from studiogan_gsr.machine import cores, free_memory
 from studiogan_gsr.progress import track
-from studiogan_gsr.registry import DATASETS, find_dataset, find_plugins, make_dataset
+from studiogan_gsr.seeds import mixed
 
 # Sets that take more than this share of the free memory are streamed.
 _SHARE_OF_MEMORY = 0.3
@@ -80,30 +80,6 @@ def open_training_set(name: str, root: str, num_classes: int, size: int, resizer
     source = f" from {dataset.path}" if isinstance(dataset, Packed) else ""
     summary = "; ".join([f"{name}{source}: class counts {listed(counts)}", *record["notes"]])
     return TrainingSet(Pixels(prepared), counts, record, summary)
-
-
-def open_images(name: str, root: str, split: str) -> Any:
-    """The images of a split, "train" or "reference", as they lie there; DataError where they are missing.
-
-    A plug-in's set; StudioGAN's CIFAR10 or CIFAR100, whose reference is the test part; or the image folder
-    `root`/train, whose reference is `root`/valid.
-    """
-    found = find_dataset(name)
-    if found is not None:
-        return make_dataset(found[0], root, split, found[1])
-    if name not in ("CIFAR10", "CIFAR100"):
-        part = "train" if split == "train" else "valid"
-        known = [plugin.name for plugin in find_plugins(DATASETS)]
-        folder = f"no plug-in's data set{near_miss(name, known)}; so an image folder, and {Path(root).resolve()}"
-        layout = f"{name}: {folder} needs {part}/, with one folder of images a class"
-        return class_folders(Path(root), part, layout)
-    from torchvision import datasets
-
-    try:
-        Path(root).mkdir(parents=True, exist_ok=True)
-        return getattr(datasets, name)(root=root, train=split == "train", download=True)
-    except Exception as error:
-        raise DataError(f"{name}: {Path(root).resolve()} needs the CIFAR archive: {reason(error)}") from error
 
 
 class Pixels(Dataset[Any]):
@@ -351,8 +327,3 @@ class ImageStream:
             order = torch.randperm(self.number, generator=stream)
             self._passes[number] = order, torch.rand(self.number, generator=stream) < 0.5
         return self._passes[number]
-
-
-def mixed(*seeds: int) -> int:
-    """One seed of several: streams of nearby seeds have nothing in common."""
-    return int(np.random.SeedSequence([abs(seed) for seed in seeds]).generate_state(1, np.uint64)[0] >> 1)

@@ -31,6 +31,8 @@ import yaml
 from filelock import FileLock
 from torch import nn
 
+from studiogan_gsr.datasets.by_name import find_dataset, make_dataset
+from studiogan_gsr.datasets.counts import listed
 from studiogan_gsr.datasets.folder import class_folders, differences
 from studiogan_gsr.datasets.images import check_reference, is_checked
 from studiogan_gsr.datasets.pack import check_unindexed, pack
@@ -58,13 +60,13 @@ from studiogan_gsr.hosts.regularization import (
     Regularization,
     check_ranks,
     equalise_ranks,
-    listed,
+    find_regularizer,
     with_all_options,
 )
 from studiogan_gsr.hosts.studiogan.checkout import OTHER, Checkout, surface
 from studiogan_gsr.hosts.studiogan.rules import check_size, check_values, check_whole, contradiction
 from studiogan_gsr.machine import device_name, versions
-from studiogan_gsr.registry import LoadedPlugin, find_dataset, find_regularizer, make_dataset
+from studiogan_gsr.registry import LoadedPlugin
 from studiogan_gsr.regularizers.attachment import Attachment
 from studiogan_gsr.settings import (
     SECTION,

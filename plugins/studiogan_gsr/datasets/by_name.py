@@ -1,0 +1,179 @@
+"""From a data set's name to its opened and checked images; the only place that opens images by name."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from studiogan_gsr.datasets.folder import class_folders
+from studiogan_gsr.datasets.images import check_reference, is_checked
+from studiogan_gsr.datasets.labels import labels_of, start_hint
+from studiogan_gsr.datasets.names import GRAMMAR, is_variant, parse_variant, variant_name
+from studiogan_gsr.errors import (
+    FOREIGN,
+    ConfigurationError,
+    DataError,
+    GSRError,
+    OptionError,
+    PluginError,
+    near_miss,
+    reason,
+)
+from studiogan_gsr.progress import console
+from studiogan_gsr.registry import DATASETS, LoadedPlugin, find_plugins, load_plugin, signature_of
+
+# A factory's options, and the parts of a name that give them.
+_PART_OF = {
+    "ratio": "ratio (_rho)",
+    "profile": "_step",
+    "reversed": "_reversed",
+    "released": "_released",
+    "seed": "_seed",
+}
+
+
+_DATASET_ATTRIBUTES = ("targets", "class_counts", "classes", "__len__", "__getitem__")
+
+
+def find_dataset(name: str) -> tuple[LoadedPlugin, dict[str, Any]] | None:
+    """The plug-in and options that a data set's name means; None for a name that is the host's own.
+
+    Raises ConfigurationError for a name that looks like one of ours and is not.
+    """
+    found = {p.name for p in find_plugins(DATASETS)}
+    bases = [base for base in found if is_variant(name, base)]
+    if not bases:
+        stem = name.split("_rho")[0]
+        ours = [base for base in found if base.endswith("_LT")]
+        alike = (
+            _letters(name).startswith(tuple(map(_letters, ours)))
+            or _letters(name) in map(_letters, found)
+            # Not what we call CIFAR10_LT and the host calls CIFAR10.
+            or (f"{_letters(stem)}lt" not in map(_letters, ours) and get_close_matches(stem, ours, cutoff=0.85))
+        )
+        if alike or re.search(r"_rho\d", name):
+            raise ConfigurationError(
+                "DATA.name",
+                repr(name),
+                f"installed data sets are {', '.join(sorted(found)) or 'none'}{near_miss(stem, found)}; the form is "
+                f"{GRAMMAR}; an image folder of your own is Folder_LT, or any name without _rho",
+            )
+        return None
+    base = max(bases, key=len)
+    options = parse_variant(name, base)
+    loaded = load_plugin(DATASETS, base)
+    signature = signature_of(loaded)
+    if signature is not None:
+        try:
+            signature.bind_partial("root", "train")
+        except TypeError as error:
+            raise PluginError(
+                str(loaded.plugin), f"has the signature {signature}; wanted (root, split, **options)"
+            ) from error
+        _check_parts(name, base, signature, options)
+    return loaded, options
+
+
+def _check_parts(name: str, base: str, signature: inspect.Signature, options: dict[str, Any]) -> None:
+    """Refuse parts of a name that mean nothing for a data set, and a missing one, with the name to write."""
+    parameters = signature.parameters.values()
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        known = {option: value for option, value in options.items() if option in signature.parameters}
+        if unknown := [part for option, part in _PART_OF.items() if option in options and option not in known]:
+            raise ConfigurationError(
+                "DATA.name", repr(name), f"{base} has no {', '.join(unknown)}; write {variant_name(base, known)}"
+            )
+    try:
+        signature.bind("root", "train", **options)
+    except TypeError as error:
+        example = variant_name(base, {"ratio": 100, **options})
+        raise ConfigurationError(
+            "DATA.name",
+            repr(name),
+            f"{base} cannot be made so: {error}; write, say, {example}; the form is {GRAMMAR}",
+        ) from error
+
+
+def make_dataset(loaded: LoadedPlugin, root: str, split: str, options: Mapping[str, Any]) -> Any:
+    """Call the factory and check what it gives; DataError and PluginError name the cause."""
+    try:
+        dataset = loaded.factory(root, split, **options)
+    except GSRError as error:
+        if isinstance(error, OptionError):
+            raise ConfigurationError("DATA.name", f"{error}", f"as {loaded.plugin} reports") from error
+        raise
+    except FOREIGN as error:
+        raise PluginError(str(loaded.plugin), f"failed: {reason(error)}") from error
+    missing = [a for a in _DATASET_ATTRIBUTES if not hasattr(dataset, a)]
+    if missing:
+        raise PluginError(str(loaded.plugin), f"gave {type(dataset).__name__} without {', '.join(missing)}")
+    try:
+        images, counts = len(dataset), [int(n) for n in dataset.class_counts]
+        counted = np.bincount(labels_of(dataset), minlength=len(counts)).tolist()
+    except FOREIGN as error:
+        raise PluginError(
+            str(loaded.plugin), f"gave {type(dataset).__name__} whose labels cannot be counted: {reason(error)}"
+        ) from error
+    if counts != counted or images != sum(counts):
+        raise PluginError(
+            str(loaded.plugin),
+            f"gave {images} images, class_counts {_start(counts)} and targets that count to {_start(counted)}; "
+            f"they must agree{start_hint(np.flatnonzero(counted))}",
+        )
+    return dataset
+
+
+def _start(counts: list[int]) -> str:
+    return f"{counts[:10]}{'...' * (len(counts) > 10)}"
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name.lower()))
+
+
+def open_images(name: str, root: str, split: str) -> Any:
+    """The images of a split, "train" or "reference", as they lie there; DataError where they are missing.
+
+    A plug-in's set; StudioGAN's CIFAR10 or CIFAR100, whose reference is the test part; or the image folder
+    `root`/train, whose reference is `root`/valid.
+    """
+    found = find_dataset(name)
+    if found is not None:
+        return make_dataset(found[0], root, split, found[1])
+    if name not in ("CIFAR10", "CIFAR100"):
+        part = "train" if split == "train" else "valid"
+        known = [plugin.name for plugin in find_plugins(DATASETS)]
+        folder = f"no plug-in's data set{near_miss(name, known)}; so an image folder, and {Path(root).resolve()}"
+        layout = f"{name}: {folder} needs {part}/, with one folder of images a class"
+        return class_folders(Path(root), part, layout)
+    from torchvision import datasets
+
+    try:
+        Path(root).mkdir(parents=True, exist_ok=True)
+        return getattr(datasets, name)(root=root, train=split == "train", download=True)
+    except Exception as error:
+        raise DataError(f"{name}: {Path(root).resolve()} needs the CIFAR archive: {reason(error)}") from error
+
+
+def open_named(name: str, root: str, split: str) -> tuple[Any, dict[str, Any]]:
+    """The plug-in's data set of that name, and the options that its parts mean.
+
+    A reference is compared with its training images.
+    Raises ConfigurationError for a name that no plug-in has, and what the plug-in says of its data.
+    """
+    found = find_dataset(name)
+    if found is None:
+        names = ", ".join(plugin.name for plugin in find_plugins(DATASETS))
+        raise ConfigurationError("NAME", repr(name), f"data sets are {names}; Folder_LT is any image folder")
+    dataset = make_dataset(found[0], root, split, found[1])
+    if split == "reference" and not is_checked(dataset):
+        train = make_dataset(found[0], root, "train", found[1])
+        for note in check_reference(train, dataset, name, plugin=True):
+            console().print(f"{name}: {note}")
+    return dataset, found[1]
