@@ -5,32 +5,18 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from native_runs import PLAIN, SNGAN, arguments, changed, one_thread, write
 from studiogan_gsr.cli import main
 from studiogan_gsr.errors import GSRError
 from studiogan_gsr.evaluation import cache, perceptual
 from studiogan_gsr.hosts.studiogan.checkout import Checkout, find_checkout
-
-MakePackage = Callable[..., Path]
-# A backbone of another package, without weights.
-PIXELS = """
-import torch, torch.nn.functional as F
-class Pixels:
-    column, digest = "FD-Pixels", "means of 8 x 8 pixels"
-    def __init__(self, device):
-        self.calls = 0
-    def __call__(self, images):
-        self.calls += 1
-        features = F.adaptive_avg_pool2d(images.float() / 255, 4).flatten(1)
-        return features, features[:, :10]
-"""
+from support.plugins import PIXELS, MakePackage
+from support.runs import PLAIN, SNGAN, arguments, changed, one_thread, write
 
 
 @pytest.fixture

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-
 from paper_tables import FILE, read_tables
 
 from studiogan_gsr.datasets.by_name import find_dataset

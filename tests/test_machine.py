@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from native_runs import PLAIN, arguments, write
 from studiogan_gsr import machine
 from studiogan_gsr.cli import main
 from studiogan_gsr.errors import RequestError
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.hosts.studiogan import doctor, hooks, launcher
+from support.runs import PLAIN, arguments, write
 
 CPU = torch.device("cpu")
 GIB = 1 << 30

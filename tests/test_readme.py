@@ -15,7 +15,7 @@ from studiogan_gsr.settings import regularizer_settings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SCRIPT = Path(__file__).with_name("twenty_lines.py").read_text(encoding="utf-8")
+SCRIPT = (Path(__file__).with_name("support") / "twenty_lines.py").read_text(encoding="utf-8")
 PLACE = "# the README's lines go here"
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from torch import nn
 
-from conftest import MakePackage
 from studiogan_gsr.datasets.by_name import find_dataset, make_dataset
 from studiogan_gsr.errors import ConfigurationError, DataError, GSRError, PluginError
 from studiogan_gsr.hosts.regularization import find_regularizer, make_regularizer
 from studiogan_gsr.registry import DATASETS, REGULARIZERS, find_plugins, load_plugin
+from support.plugins import MakePackage
 
 Stranger = Callable[[str], None]
 

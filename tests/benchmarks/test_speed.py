@@ -1,0 +1,120 @@
+"""What measures speed: that it runs, keeps what it found, and that dry runs reckon with it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import gradient_shares
+import pytest
+import run as command
+import speed
+import speed_hosts
+from speed_findings import FOLDER, Part, as_markdown, keep
+from torch.utils.flop_counter import FlopCounterMode
+
+from studiogan_gsr.hosts.native.training import Speed
+from studiogan_gsr.machine import device_name
+from studiogan_gsr.shipped import shipped_configurations
+
+
+def test_what_was_measured_is_kept_beside_what_was_measured_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = Part("Penalty"), Part("Steps")
+    one.columns("classes", "ms")
+    one.row(10, "1.5")
+    one.note("a note")
+    one.ratios["loop over layers"] = 3.25
+    other.columns("configuration", "s")
+    other.data["CIFAR10_LT/SNGAN"] = 2.0
+    keep({"penalty": one}, "cpu", "first", tmp_path)
+    keep({"steps": other}, "cpu", "second", tmp_path)
+    kept = json.loads((tmp_path / "speed-cpu.json").read_text())
+    assert [kept[name]["made"]["command"] for name in ("penalty", "steps")] == ["first", "second"]
+    assert kept["penalty"]["rows"] == [["10", "1.5"]]
+    told = (tmp_path / "speed-cpu.md").read_text()
+    for line in ("| classes | ms |", "| 10 | 1.5 |", "* a note", "`first`", "`second`"):
+        assert line in told
+    # By it a speed in bfloat16 may differ by ten times.
+    assert all(kept[name]["made"]["instruction_set"] in kept[name]["made"]["device"] for name in kept)
+    assert told.count(kept["steps"]["made"]["instruction_set"]) == 2
+    chart = (tmp_path / "speed-cpu.svg").read_text()
+    assert "loop over layers" in chart
+    assert "3.25x" in chart
+    assert "| 10 | 1.5 |" in capsys.readouterr().out  # as it was found
+
+
+def test_the_published_page_is_what_is_kept_and_says_where_the_instruction_set_is_not_known() -> None:
+    kept = json.loads((FOLDER / "speed-cpu.json").read_text())
+    page = (FOLDER / "speed-cpu.md").read_text()
+    assert page == as_markdown(kept, "cpu")
+    unknown = [part for part in kept.values() if "instruction_set" not in part["made"]]
+    assert page.count("instruction set not recorded") == len(unknown)
+
+
+def test_a_dry_run_reckons_with_measured_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = Part("Steps")
+    part.columns("configuration", "s")
+    part.data["CIFAR10_LT/SNGAN-DiffAug-LeCam-gSR"] = {"seconds": 0.03, "teraflop": 1.5}
+    keep({"steps": part}, "cpu", "steps", tmp_path)
+    monkeypatch.setattr(command, "FOLDER", tmp_path)
+    assert command.main(["lecam-diffaug", "--dry-run", "--records", str(tmp_path / "none"), "--seeds", "0"]) == 0
+    told = capsys.readouterr().out
+    device = f"{device_name('cpu')} without evaluation"
+    # 120,000 steps; without gSR a step is reckoned to be as long.
+    assert f"SNGAN + LeCam + DiffAug, seed 0: 120,000 steps, 1.0 h on {device}" in told
+    assert f"2 of these 4 runs, the others not timed there: 2.0 h on {device}, one run at a time" in told
+    assert "operations of training: 0.36 EFLOP (2 runs not counted), 10.0 h at 10 TFLOP/s" in told
+
+
+def test_steps_of_the_native_host_are_timed_without_data(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = {
+        "DATA": {"num_classes": 4},
+        "MODEL": {"g_conv_dim": 4, "d_conv_dim": 4, "g_cond_mtd": "cBN", "d_cond_mtd": "PD"},
+        "OPTIMIZATION": {"batch_size": 12, "d_updates_per_step": 1, "total_steps": 3600},
+        "REGULARIZER": "gsr",
+    }
+    monkeypatch.setattr("speed_hosts.load_configuration", lambda path: small)
+    monkeypatch.setattr(sys, "argv", ["speed.py", "steps", "CIFAR10_LT/SNGAN", "--device", "cpu"])
+    speed.main()
+    (row,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("| CIFAR10_LT/SNGAN |"))
+    steps, operations, seconds, _, hours = [cell.strip() for cell in row.split("|")][2:7]
+    assert steps == "3,600"
+    with FlopCounterMode(display=False) as counter:
+        speed_hosts._trainer(small, "cpu", Speed(folded=False)).step()
+    assert float(operations) == pytest.approx(counter.get_total_flops() / 1e12, rel=0.01)
+    assert 0 < float(seconds) < 10
+    assert float(hours) == pytest.approx(float(seconds), abs=0.06)
+
+
+def test_all_shapes_are_timed_by_default() -> None:
+    families = {name.split("-")[0] for name in shipped_configurations()}
+    assert {name.split("-")[0] for name in speed._shapes()} == families
+
+
+def test_gradient_shares_follow_weight_and_class(capsys: pytest.CaptureFixture[str]) -> None:
+    def penalties(row: str) -> list[float]:
+        assert gradient_shares.main(["cpu-study-weights", row, "--batches", "4"]) == 0
+        rows = [line.split("|") for line in capsys.readouterr().out.splitlines()[2:]]
+        assert [cells[1].strip() for cells in rows][::9] == ["5,000", "50"]
+        assert all(float(cells[2]) > 0 for cells in rows)
+        return [float(cells[3]) for cells in rows]
+
+    strong, weak, alike = map(penalties, ("gSR, weight 0.5", "weight 0.05", "weight 0.05, all classes alike"))
+    assert [a / b for a, b in zip(strong, weak, strict=True)] == pytest.approx([10] * 10, rel=0.02)
+    assert strong[9] > 10 * strong[0]
+    assert max(alike) < 2 * min(alike)
+    for table, row, told in (
+        ("cpu-study-weights", "without gSR", "it has no regularizer"),
+        ("cpu-study", "SNGAN, ratio 1000", "did you mean SNGAN, ratio 100?"),
+        ("cpu-studi", "SNGAN", "did you mean cpu-study?"),
+        ("inaturalist-2019", "BigGAN + gSR", "DATA.name without its ratio: found iNaturalist2019"),
+    ):
+        assert gradient_shares.main([table, row]) == 2
+        assert told in capsys.readouterr().err

@@ -1,0 +1,279 @@
+"""The page about runs side by side."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from studiogan_gsr.charts import correlation_chart, metric_chart, norms_chart
+from studiogan_gsr.cli import main
+from studiogan_gsr.evaluation.measure import METRICS
+from studiogan_gsr.evaluation.selection import best
+from studiogan_gsr.hosts.studiogan.checkout import Checkout
+from support.host import Host, configure
+from support.runs import PLAIN, SNGAN, arguments, changed, one_thread, write
+
+
+def reported(*runs: Path, out: Path) -> str:
+    with one_thread():
+        assert main(["report", *map(str, runs), "--out", str(out)]) == 0
+    page = (out / "index.html").read_text()
+    assert not re.search(r'(src|href|url)\s*[=(]\s*"?https?:', page)  # needs no network
+    assert page.count("<svg") == page.count("</svg>")
+    return page
+
+
+def headings(page: str) -> list[str]:
+    return re.findall("<h2>(.*?)</h2>", page)
+
+
+def test_a_pair_of_runs_is_shown_side_by_side(pair: tuple[Path, Path], tmp_path: Path, pixels: str) -> None:
+    runs = [shutil.copytree(run, tmp_path / run.name) for run in pair]
+    with one_thread():
+        for run in runs:
+            small = ["--images", "96", "--repeats", "2", "--device", "cpu"]
+            assert main(["evaluate", str(run), "--backbone", pixels, *small]) == 0
+    page = reported(*runs, out=tmp_path / "page")
+    wanted = ["Configurations", "Losses", "Spectral norms by class", "Metrics", "Samples", "Nearest training images"]
+    assert headings(page) == wanted
+    assert "<td>REGULARIZER.weight</td><td>-</td><td>0.5</td>" in page
+    assert "<td>DATA.name</td>" not in page  # the same in both
+    text = html.unescape(re.search("<summary>CSV</summary><pre>(.*?)</pre>", page, re.DOTALL)[1])
+    header, *rows = csv.reader(io.StringIO(text))
+    assert header[:4] == ["classes", "images", "FD-Pixels, plain", "FD-Pixels, gsr"]
+    assert len(header) == 2 + 2 * len(METRICS)
+    assert [row[0] for row in rows] == [
+        "all",
+        "many",
+        "medium",
+        "few",
+        "head",
+        "middle",
+        "tail",
+        *map(str, range(10)),
+    ]
+    result = json.loads(next((runs[1] / "evaluations").glob("step=4-pixels-*.json")).read_text())
+    assert float(rows[0][3].split(" ± ")[0]) == pytest.approx(result["all"]["frechet"]["mean"], rel=1e-3)
+    assert rows[7][1] == str(result["training_images"][0])
+    latex = re.search("<summary>LaTeX</summary><pre>(.*?)</pre>", page, re.DOTALL)[1]
+    assert latex.count("\\\\") == 1 + len(rows)
+    assert page.count("<img ") == 4 + 2
+    assert "class 9 (" in page
+
+
+def test_classes_have_their_names_on_the_page_and_in_the_terminal(
+    named: Path, tmp_path: Path, pixels: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(named, tmp_path / "run")
+    with one_thread():
+        argv = ["evaluate", str(run), "--backbone", pixels, "--images", "96", "--repeats", "1", "--device", "cpu"]
+        assert main(argv) == 0
+    printed = capsys.readouterr().out
+    assert "\nzero (label 9) " in printed
+    page = reported(run, out=tmp_path / "page")
+    assert "<td>zero (label 9)</td><td>30</td>" in page
+    assert "\nzero (label 9),30," in html.unescape(page)  # in the copies, too
+    assert "six (label 6, 47 images), three (label 8, 34 images), zero (label 9, 30 images)" not in page  # by label
+    assert "three (label 7, 40 images), two (label 8, 34 images), zero (label 9, 30 images)" in page
+    assert "class zero (label 9, 30 images): median distance" in page
+    assert "zero  30<" in page  # below the points of each metric
+    assert ">30  zero<" in page  # in the legend of the norms
+
+
+def test_a_kernel_distance_is_the_same_number_on_the_page_and_in_the_terminal(
+    pair: tuple[Path, Path], tmp_path: Path, pixels: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(pair[1], tmp_path / "run")
+    with one_thread():
+        argv = ["evaluate", str(run), "--backbone", pixels, "--images", "96", "--repeats", "2", "--device", "cpu"]
+        assert main(argv) == 0
+    lines = capsys.readouterr().out.splitlines()
+    header = next(line for line in lines if "FD-Pixels" in line).split()
+    every = next(line for line in lines if line.startswith("all ")).replace(" ± ", "±").split()
+    kernel = every[header.index("KD-Pixels")].replace("±", " ± ")
+    result = json.loads(next((run / "evaluations").glob("*.json")).read_text())["all"]["kernel"]
+    assert kernel == f"{1000 * result['mean']:.4g} ± {1000 * result['deviation']:.2g}"
+    page = reported(run, out=tmp_path / "page")
+    assert f"<td>{kernel}</td>" in page
+    assert '<th colspan="1">kernel distance x 1000</th>' in page
+    assert ">kernel distance x 1000<" in page  # the chart's title
+
+
+def test_runs_at_different_steps_are_pointed_out(pair: tuple[Path, Path], tmp_path: Path, pixels: str) -> None:
+    runs = [shutil.copytree(run, tmp_path / run.name) for run in pair]
+    assert "at different steps" not in reported(*runs, out=tmp_path / "page")
+    shutil.rmtree(runs[1] / "checkpoints" / "step=4")
+    with one_thread():
+        for run in runs:
+            small = ["--images", "96", "--repeats", "1", "--device", "cpu"]
+            assert main(["evaluate", str(run), "--backbone", pixels, *small]) == 0
+    page = reported(*runs, out=tmp_path / "page")
+    assert "The runs are at different steps: plain at 4, gsr at 2." in page
+    assert "The runs were measured at different steps: plain at 4, gsr at 2." in page
+
+
+def test_the_device_is_that_of_the_last_start_in_records_of_any_age(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    run = shutil.copytree(pair[0], tmp_path / "run")
+    record = json.loads((run / "run.json").read_text())
+    record["starts"] = [{"step": 0, "device": "an older card"}, {"step": 2, "device": "a newer card"}]
+    record["device"] = "what an older version wrote"
+    (run / "run.json").write_text(json.dumps(record))
+    assert "device a newer card" in reported(run, out=tmp_path / "page")
+    record["starts"] = [{"step": 0}]
+    (run / "run.json").write_text(json.dumps(record))
+    assert "device what an older version wrote" in reported(run, out=tmp_path / "page")
+
+
+def test_a_run_that_was_not_measured_says_what_to_do(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    page = reported(pair[0], out=tmp_path / "page")
+    assert "No run has been measured: <code>studiogan-gsr evaluate RUN</code>" in page
+    assert "<td>DATA.name</td><td>Digits_LT_rho50</td>" in page  # of one run, every key
+    assert "Spectral norms by class" in headings(page)
+
+
+def test_runs_are_compared_by_a_protocol_that_they_have_in_common(
+    pair: tuple[Path, Path], tmp_path: Path, pixels: str
+) -> None:
+    runs = [shutil.copytree(run, tmp_path / run.name) for run in pair]
+
+    def evaluated(run: Path, *options: str) -> None:
+        with one_thread():
+            argv = ["evaluate", str(run), "--backbone", pixels, "--repeats", "1", "--device", "cpu"]
+            assert main([*argv, *options]) == 0
+
+    warning = "measured in different ways, and their numbers cannot be compared"
+    evaluated(runs[0], "--images", "40")
+    evaluated(runs[1], "--images", "48")
+    assert warning in reported(*runs, out=tmp_path / "page")
+    evaluated(runs[0], "--images", "48", "--split", "test")
+    assert warning in reported(*runs, out=tmp_path / "page")
+    evaluated(runs[1], "--images", "40")
+    evaluated(runs[1], "--images", "56")
+    page = reported(*runs, out=tmp_path / "page")
+    assert warning not in page
+    assert page.count("(last); 40 images a repeat") == 2
+
+
+def test_runs_that_were_measured_while_training_show_how_it_went(tmp_path: Path, pixels: str) -> None:
+    runs = []
+    for name, images in (("one", "24"), ("other", "24"), ("odd", "32")):
+        more = ("--evaluate", images, "--backbone", pixels)
+        with one_thread():
+            assert main(arguments(write(tmp_path / "c.yaml", SNGAN), tmp_path / name, *more)) == 0
+        runs.append(tmp_path / name)
+    page = reported(*runs, out=tmp_path / "page")
+    assert "FD-Pixels while training" in headings(page)
+    assert "24 images an evaluation, against 200 of validation" in page
+    chosen = best(runs[0])
+    assert chosen is not None
+    assert f"one: the best is step {chosen['step']}, {chosen['all']['frechet']:.4g}." in page
+    assert "odd was measured by another rule while it trained, and is left out." in page
+
+
+def test_runs_on_different_data_are_not_compared(
+    pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write(tmp_path / "c.yaml", changed(PLAIN, DATA={"name": "Digits_LT_rho10"}))
+    with one_thread():
+        assert main(arguments(other, tmp_path / "other", "--steps", "1")) == 0
+    capsys.readouterr()
+    assert main(["report", str(pair[0]), str(tmp_path / "other"), "--out", str(tmp_path / "page")]) == 2
+    assert "other: was trained on Digits_LT_rho10, plain on Digits_LT_rho50: compare like" in capsys.readouterr().err
+    assert not (tmp_path / "page").exists()
+
+
+def test_other_images_than_the_run_was_trained_on_are_not_shown_as_its_own(digits: Path, tmp_path: Path) -> None:
+    images = shutil.copytree(digits, tmp_path / "images")
+    sections = changed(PLAIN, DATA={"name": "Folder_LT_rho4"})
+    argv = arguments(write(tmp_path / "c.yaml", sections), tmp_path / "run", "--steps", "1")
+    argv[argv.index("--data") + 1] = str(images)
+    with one_thread():
+        assert main(argv) == 0
+    assert "pairs of a sample and its nearest training image" in reported(tmp_path / "run", out=tmp_path / "page")
+    (images / "train" / "9" / "000.png").rename(images / "train" / "9" / "other.png")
+    page = reported(tmp_path / "run", out=tmp_path / "page")
+    assert "pairs of a sample and its nearest training image" not in page
+    assert f"run: no training images: {images}: found other training images than the run was trained on" in page
+
+
+@pytest.mark.host
+def test_a_run_of_studiogan_is_reported(checkout: Checkout, digits: Path, tmp_path: Path) -> None:
+    outcome = Host(checkout).run(configure(tmp_path), digits, tmp_path / "out")
+    assert outcome.status == 0, outcome.output
+    page = reported(outcome.save, out=tmp_path / "page")
+    assert "host studiogan; seed 3; device CPU, 1 thread" in page
+    assert "Losses" in headings(page)
+    (log,) = outcome.save.glob("statistics/*/log.jsonl")
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    theirs = outcome.losses()
+    for ours, name in (("g_loss", "gen_loss"), ("d_loss", "dis_loss")):
+        assert [line[ours] for line in lines] == pytest.approx(theirs[name])
+    assert "Spectral norms by class" in headings(page)  # the hooks wrote them
+    assert "Nearest training images" in headings(page)
+
+
+def test_charts_show_every_run_and_long_names_inside() -> None:
+    runs = {f"a-run-with-a-name-that-is-very-long-indeed-{number}": [0.1, 0.2] for number in range(9)}
+    drawn = metric_chart({"recall": runs}, [5, 3], ["a" * 60, "$b$"]).decode()
+    assert len(set(re.findall(r"indeed-\d", drawn))) == 9
+    assert "a" * 18 not in drawn
+    assert ">$b$  3<" in drawn  # no formula
+    panels = [(name * 3, [1, 2], [[0.1, 0.2], [0.3, 0.4]]) for name in runs]
+    titles = re.findall(r">([^<]*)</text>", norms_chart(panels, [5, 3], "svg").decode())
+    assert max(map(len, titles)) <= 40
+
+
+def test_labels_of_one_matrix_do_not_run_into_the_next() -> None:
+    drawn = correlation_chart([("one", [[1.0]]), ("other", [[1.0]])]).decode()
+    panels = []
+    for panel in re.findall(r'<g id="axes_\d+">.*?<path d="(.*?)"', drawn, re.DOTALL):
+        across = [float(x) for x in re.findall(r"[ML] (\S+) \S+", panel)]
+        panels.append((min(across), max(across)))
+    upright = re.findall(r'<text[^>]*(?: x="|translate\()([\d.]+)[^>]*rotate\(-90[^>]*>group<', drawn)
+    assert (len(panels), len(upright)) == (3, 2)  # the third is the scale's
+    for place in map(float, upright):
+        assert all(not left - 2 < place < right + 2 for left, right in panels)
+
+
+@pytest.mark.parametrize("classes", [1, 10, 100, 1010])
+def test_charts_take_any_number_of_classes(classes: int) -> None:
+    counts = [1 + 5000 // (label + 1) for label in range(classes)]
+    some = [None if label % 7 == 3 else label / classes for label in range(classes)]
+    drawn = metric_chart({"recall": {"a": some, "b": some}, "one": {"a": some}, "two": {"a": some}}, counts)
+    assert b"</svg>" in drawn
+    norms = norms_chart([("run", [1, 2], [[0.1] * classes, [0.2] * classes])], counts, "svg").decode()
+    legend = norms[norms.index('id="legend_1"') :]
+    assert legend.count("<text") - 2 == min(classes, 10)  # beside its title of two lines
+
+
+def test_names_with_markup_are_text_in_every_page(digits: Path, tmp_path: Path, pixels: str) -> None:
+    data, name = tmp_path / "data", "two<b>&amp;"
+    for split in ("train", "valid"):
+        for label in range(4):
+            shutil.copytree(digits / split / str(label), data / split / (name if label == 2 else str(label)))
+    run = tmp_path / "run<b>&amp;"
+    argv = arguments(
+        write(tmp_path / "c.yaml", changed(SNGAN, DATA={"name": "Folder_LT_rho4", "num_classes": 4})), run
+    )
+    argv[argv.index("unused")] = str(data)
+    with one_thread():
+        assert main(argv) == 0
+        assert main(["spectrum", str(run)]) == 0
+        small = ["--images", "32", "--repeats", "1", "--device", "cpu"]
+        assert main(["evaluate", str(run), "--backbone", pixels, *small]) == 0
+    assert main(["data", "show", "Folder_LT_rho4", "--data", str(data), "--out", str(tmp_path / "show")]) == 0
+    pages = {
+        "spectrum": (run / "spectrum" / "index.html").read_text(),
+        "show": (tmp_path / "show" / "index.html").read_text(),
+    }
+    pages["report"] = reported(run, out=tmp_path / "page")
+    for kind, page in pages.items():
+        assert "<b>" not in page, kind
+        assert "&lt;b&gt;&amp;amp;" in page, kind

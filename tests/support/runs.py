@@ -1,0 +1,398 @@
+"""Tiny runs of the native host on handwritten digits, in processes that can be killed.
+
+Processes are forked from a server that has imported everything once: they start at once, and run the command as
+`python -m studiogan_gsr` would, with one thread each and warnings as errors.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from multiprocessing import forkserver, get_all_start_methods, get_context, set_start_method
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import yaml
+from PIL import Image
+from torch.utils.data._utils import worker
+
+from studiogan_gsr.cli import main
+from studiogan_gsr.evaluation import cache as cache_of_features
+from studiogan_gsr.hosts.native import checkpoint, reader
+from studiogan_gsr.hosts.native.configuration import read_configuration
+from studiogan_gsr.hosts.native.losses import LeCam, conditional_loss, discriminator_loss
+from studiogan_gsr.hosts.native.networks import make_networks
+from studiogan_gsr.hosts.native.run import train
+from studiogan_gsr.hosts.native.starts import Options
+from studiogan_gsr.hosts.native.training import Trainer
+
+Sections = dict[str, Any]
+
+_COMMON: Sections = {
+    "DATA": {"name": "Digits_LT_rho50", "img_size": 32, "num_classes": 10},
+    "MODEL": {
+        "backbone": "resnet",
+        "g_cond_mtd": "cBN",
+        "d_cond_mtd": "PD",
+        "apply_d_sn": True,
+        "z_dim": 8,
+        "g_conv_dim": 8,
+        "d_conv_dim": 4,
+    },
+    "LOSS": {"adv_loss": "hinge"},
+    "OPTIMIZATION": {"batch_size": 8, "d_updates_per_step": 2, "beta1": 0.5, "beta2": 0.9, "total_steps": 4},
+}
+
+
+def changed(sections: Sections, **changes: Any) -> Sections:
+    """Sections with some keys changed; None removes a section."""
+    names = {**sections, **changes}
+    made = {name: {**sections.get(name, {}), **(changes.get(name, {}) or {})} for name in names}
+    return {name: values for name, values in made.items() if changes.get(name, {}) is not None}
+
+
+PLAIN = _COMMON
+# gSR, DiffAugment and LeCam, whose averages count from step 2.
+SNGAN = changed(
+    _COMMON,
+    LOSS={"apply_lecam": True, "lecam_lambda": 0.1, "lecam_ema_start_iter": 2, "lecam_ema_decay": 0.9},
+    AUG={"apply_diffaug": True, "diffaug_type": "diffaug"},
+    REGULARIZER={"name": "gsr", "weight": 0.5, "beta": 0.9},
+)
+# ADA, which adjusts p in every fourth step and counts between, attention, and an averaged generator.
+BIGGAN = changed(
+    _COMMON,
+    MODEL={
+        "backbone": "big_resnet",
+        "apply_g_sn": True,
+        "apply_attn": True,
+        "attn_g_loc": [2],
+        "attn_d_loc": [1],
+        "g_shared_dim": 4,
+        "g_conv_dim": 8,
+        "d_conv_dim": 8,
+        "apply_g_ema": True,
+        "g_ema_decay": 0.9,
+        "g_ema_start": 2,
+    },
+    AUG={
+        "apply_ada": True,
+        "ada_aug_type": "bgc",
+        "ada_initial_augment_p": 0.4,
+        "ada_target": 0.6,
+        "ada_kimg": 1,
+        "ada_interval": 4,
+    },
+)
+MODELS = {"SNGAN": SNGAN, "BigGAN": BIGGAN}
+
+
+def write(path: Path, sections: Sections) -> Path:
+    path.write_text(yaml.safe_dump(sections))
+    return path
+
+
+def arguments(configuration: Path, out: Path, *more: str) -> list[str]:
+    """Of `studiogan-gsr`: train on the digits, log every step and save every other."""
+    given = ["train", str(configuration), "--data", "unused", "--out", str(out), "--device", "cpu", *more]
+    for flag, value in (("--print-freq", "1"), ("--save-freq", "2")):
+        given += [] if flag in more else [flag, value]
+    return given
+
+
+def noise_folder(root: Path) -> Path:
+    """Two classes of twelve images of noise each, as `Folder_LT` takes them."""
+    stream = np.random.default_rng(0)
+    for label in "ab":
+        (root / "train" / label).mkdir(parents=True)
+        for i in range(12):
+            pixels = stream.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / "train" / label / f"{i:02}.png")
+    return root
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Tiny networks are no work for more, and the processes below have one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+# Processes.
+
+
+class Child:
+    """A process with all that it printed."""
+
+    def __init__(self, process: ForkServerProcess, path: Path) -> None:
+        self.process, self.path = process, path
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
+
+    @property
+    def output(self) -> str:
+        return self.path.read_text()
+
+    def end(self, seconds: float = 60) -> int:
+        """The exit status; negative: the signal that ended it."""
+        self.process.join(seconds)
+        if self.process.exitcode is None:
+            self.process.kill()
+            raise TimeoutError(f"still running after {seconds} s:\n{self.output}")
+        return self.process.exitcode
+
+    def wait_for_step(self, out: Path, step: int) -> None:
+        """Until the run's log has reached a step, or the process has ended."""
+        while self.process.is_alive() and last_step(out) < step:
+            time.sleep(0.005)
+
+
+def start(folder: Path, work: Callable[..., Any], *given: Any, environment: dict[str, str] | None = None) -> Child:
+    """Call `work` of this module in a process and a session of its own; gives at once."""
+    context = _server()
+    path = folder / f"output-{len(list(folder.glob('output-*')))}.txt"
+    path.touch()
+    process = context.Process(target=_child, args=(path, environment or {}, work, given))
+    process.start()
+    return Child(process, path)
+
+
+@cache
+def _server() -> Any:
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["studiogan_gsr.hosts.native.run", "torch.utils.tensorboard", "sklearn.datasets"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        forkserver.ensure_running()
+    return context
+
+
+def run(folder: Path, *given: Any) -> Child:
+    """`start`, and wait until it ends."""
+    child = start(folder, *given)
+    child.end()
+    return child
+
+
+def _child(path: Path, environment: dict[str, str], work: Callable[..., Any], given: tuple[Any, ...]) -> None:
+    os.setsid()
+    set_start_method(get_all_start_methods()[0], force=True)  # the default again, for workers
+    with path.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.environ.update(environment)
+    warnings.simplefilter("error")
+    sys.exit(work(*given))
+
+
+def command(argv: list[str]) -> int:
+    return main(argv)
+
+
+def command_with_impatient_workers(argv: list[str]) -> int:
+    """The command with workers that look ten times a second, not every five seconds, whether it lives."""
+    worker.MP_STATUS_CHECK_INTERVAL = 0.1
+    return main(argv)
+
+
+def command_without_patience(argv: list[str], seconds: float) -> int:
+    """The command, which waits so long for a batch at most, and says so at half of it."""
+    reader._NOTICE, reader.LIMIT = seconds / 2, seconds
+    return main(argv)
+
+
+def command_with(path: Path, argv: list[str], dies_at: int | None = None) -> int:
+    """The command with packages of a folder, and a cache beside it; killed as `command_that_dies`."""
+    sys.path.insert(0, str(path))
+    cache_of_features.FOLDER = path.parent / "references"
+    return main(argv) if dies_at is None else command_that_dies(argv, dies_at)
+
+
+def command_that_dies(argv: list[str], at: int) -> int:
+    """The command, killed at its `at`-th flush of a file to disk."""
+    flush, flushed = os.fsync, 0
+
+    def fsync(handle: int) -> None:
+        nonlocal flushed
+        flushed += 1
+        if flushed == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        flush(handle)
+
+    os.fsync = fsync
+    return main(argv)
+
+
+def command_on_a_full_disk(argv: list[str], size: int, of_files: str) -> int:
+    """The command where no file named so can grow beyond a size (and where the system says so, not we)."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    whole = checkpoint._write
+
+    def write(state: dict[str, Any], path: Path) -> None:
+        if of_files in path.name:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        whole(state, path)
+
+    checkpoint._write = write
+    return main(argv)
+
+
+def command_with_small_files(argv: list[str], size: int) -> int:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    return main(argv)
+
+
+def command_with_little_memory(argv: list[str], size: int) -> int:
+    """The command in so many bytes of address space beyond what it has by now."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + size, resource.RLIM_INFINITY))
+    return main(argv)
+
+
+def one_rank(sections: Sections, options: Options, kept: Path) -> None:
+    """A rank's training; what it holds at the end is left in a file."""
+    trainer = train(sections, options)
+    torch.save(state_of(trainer), kept)
+
+
+def state_of(trainer: Trainer) -> dict[str, Any]:
+    """All that moves in training, but for the batch-norm statistics, which are each rank's own."""
+    networks = {"G": trainer.generator, "D": trainer.discriminator, "G_ema": trainer.averaged}
+    return {
+        **{name: dict(net.named_parameters()) for name, net in networks.items() if net is not None},
+        "noise": trainer.noise.get_state(),
+        "ada": None if trainer.ada is None else {"p": trainer.ada.p, "signs": trainer.ada.signs},
+        "lecam": None if trainer.lecam is None else trainer.lecam.averages,
+        "steps": trainer.steps,
+    }
+
+
+def discriminator_gradients(
+    sections: Sections, real: torch.Tensor, fake: torch.Tensor, labels: torch.Tensor, kept: Path | None = None
+) -> dict[str, torch.Tensor]:
+    """Gradients of two updates' losses, and LeCam's averages; of a rank's part of the batch, where it is one.
+
+    real, fake: (2, N, 3, H, W) in float64.  kept: where a rank leaves what it found.
+    """
+    configuration = read_configuration(sections)
+    _, discriminator = make_networks(configuration, 0)
+    discriminator.double()
+    if kept is not None:
+        dist.init_process_group("gloo")
+        rank, ranks = dist.get_rank(), dist.get_world_size()
+        real, fake, labels = (tensor.chunk(ranks, 1)[rank] for tensor in (real, fake, labels))
+    trainer = SimpleNamespace(ranks=1 if kept is None else ranks)
+    loss, conditional = configuration.LOSS, conditional_loss(configuration.MODEL, configuration.LOSS)
+    lecam = LeCam(loss.lecam_ema_decay, loss.lecam_ema_start_iter, torch.device("cpu"))
+    found = {}
+    for step, (x, y, label) in enumerate(zip(real, fake, labels, strict=True), start=3):
+        discriminator.zero_grad()
+        of_real, of_fake = discriminator(x, label), discriminator(y, label)
+        value = discriminator_loss(loss.adv_loss, of_real.logits, of_fake.logits)
+        value = value + loss.cond_lambda * conditional(of_real, label)
+        value = value + loss.lecam_lambda * lecam.penalty(of_real.logits, of_fake.logits, step)
+        value.backward()
+        Trainer._average_gradients(trainer, discriminator)
+        found |= {f"{name} {step}": p.grad.clone() for name, p in discriminator.named_parameters()}
+    found["averages"] = lecam.averages
+    if kept is not None:
+        torch.save(found, kept)
+        dist.destroy_process_group()
+    return found
+
+
+def discriminator_work(*given: Any) -> None:
+    discriminator_gradients(*given)
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
+
+
+def start_ranks(folder: Path, ranks: int, work: Callable[..., Any], given: list[tuple[Any, ...]]) -> list[Child]:
+    """Processes with the environment that torchrun gives; `given`: of each rank."""
+    place = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    return [
+        start(folder, work, *mine, environment={**place, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank, mine in enumerate(given)
+    ]
+
+
+def end_ranks(ranks: list[Child]) -> list[int]:
+    """Their exit statuses; as torchrun, ends all when one has failed."""
+    until = time.monotonic() + 60
+    while any(child.process.is_alive() for child in ranks):
+        if time.monotonic() > until or any(child.process.exitcode for child in ranks):
+            for child in ranks:
+                child.process.kill()
+        time.sleep(0.02)
+    return [child.end() for child in ranks]
+
+
+# What a run left.
+
+
+def log_lines(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def losses(out: Path) -> list[dict[str, Any]]:
+    """The log without what time it took."""
+    timing = ("seconds", "steps_per_second")
+    return [{k: v for k, v in line.items() if k not in timing} for line in log_lines(out)]
+
+
+def last_step(out: Path) -> int:
+    try:
+        return int(log_lines(out)[-1]["step"])
+    except (OSError, ValueError, IndexError):  # not there, or half a line
+        return 0
+
+
+def files(folder: Path) -> dict[str, Any]:
+    """A checkpoint's files by name, without what time they took and the run's name."""
+    contents = {path.name: checkpoint.read_file(path) for path in sorted(folder.iterdir())}
+    for content in contents.values():
+        for key in ("elapsed", "run_name"):
+            content.pop(key, None)
+    return contents
+
+
+def difference(a: Any, b: Any, place: str = "") -> str:
+    """Where two nested contents differ first, to the bit; empty where they do not."""
+    if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
+        return "" if type(a) is type(b) and a.dtype == b.dtype and torch.equal(a, b) else place
+    if isinstance(a, dict) and isinstance(b, dict):
+        if set(a) != set(b):
+            return f"{place}: {sorted(map(str, set(a) ^ set(b)))}"
+        return next(filter(None, (difference(a[k], b[k], f"{place}/{k}") for k in a)), "")
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        if len(a) != len(b):
+            return place
+        return next(
+            filter(None, (difference(x, y, f"{place}/{i}") for i, (x, y) in enumerate(zip(a, b, strict=True)))), ""
+        )
+    return "" if a == b else f"{place}: {a} {b}"
