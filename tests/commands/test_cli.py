@@ -12,6 +12,7 @@ import pytest
 
 from studiogan_gsr import cli
 from studiogan_gsr.cli import main
+from studiogan_gsr.commands import doctor as doctor_command
 from studiogan_gsr.errors import DataError
 from studiogan_gsr.hosts.studiogan import checkout, doctor, launcher
 from studiogan_gsr.hosts.studiogan.shims import SHIMS
@@ -101,7 +102,7 @@ def test_doctor_is_readable_on_80_columns_and_begins_with_what_is_to_be_mended(
     ]
     assert [text.index(part) for part in order] == sorted(text.index(part) for part in order)
     assert "built for another version of torch, and does not load" in " ".join(text.split())
-    assert lines[-1].startswith("2 to mend, above all others: ")
+    assert lines[-1].startswith("2 to fix, listed first: ")
 
 
 def _weights(root: Path) -> list[doctor.Finding]:
@@ -389,7 +390,7 @@ def test_a_ranks_error_is_told_like_any_other(
             def fail(options: object, error: Exception = error) -> int:
                 raise error
 
-            monkeypatch.setattr(cli, "_doctor", fail)
+            monkeypatch.setattr(doctor_command, "run", fail)
             assert cli.main(["doctor"]) == status
             (line,) = capsys.readouterr().err.splitlines()
             assert line.startswith(f"studiogan-gsr: {text}")

@@ -13,23 +13,18 @@ import pytest
 import yaml
 from PIL import Image
 
-from studiogan_gsr.cli import RESIZERS, main
-from studiogan_gsr.data import show
+from studiogan_gsr.cli import main
 from studiogan_gsr.datasets.digits import digits_lt
 from studiogan_gsr.datasets.hdf5 import hdf5_lt
 from studiogan_gsr.datasets.identity import digest
 from studiogan_gsr.datasets.packed import Packed, open_packed
-from studiogan_gsr.datasets.preprocessing import RESIZERS as ALL_RESIZERS
+from studiogan_gsr.datasets.show import show
 from studiogan_gsr.errors import DataError, OptionError
 from studiogan_gsr.hosts.native import stream as data
 from studiogan_gsr.hosts.native.stream import InMemory, Streamed, open_training_set
 from studiogan_gsr.shipped import shipped_configuration
 
 NAME = "Digits_LT_rho50_seed3"
-
-
-def test_the_commands_resizers_are_those_of_the_preprocessing() -> None:
-    assert RESIZERS == ALL_RESIZERS
 
 
 @pytest.fixture

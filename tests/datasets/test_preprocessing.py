@@ -16,13 +16,13 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resiz
 from studiogan_gsr.datasets.folder import folder_lt
 from studiogan_gsr.datasets.identity import where
 from studiogan_gsr.datasets.preprocessing import (
-    RESIZERS,
     Prepared,
     Preprocessing,
     describe_marks,
     inspect_files,
     to_rgb,
 )
+from studiogan_gsr.datasets.resizers import RESIZERS
 from studiogan_gsr.datasets.summary import describe
 from studiogan_gsr.errors import DamagedImage, DataError
 

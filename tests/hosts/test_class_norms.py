@@ -16,8 +16,8 @@ from torch import nn
 
 from studiogan_gsr.hosts.class_norms import STATE_KEY, ClassNorms
 from studiogan_gsr.hosts.native.checkpoint import checkpoints
+from studiogan_gsr.hosts.native.options import TrainOptions
 from studiogan_gsr.hosts.native.run import train
-from studiogan_gsr.hosts.native.starts import Options
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
 from studiogan_gsr.regularizers.norms import largest_class_norms
 from support.generators import OneHot
@@ -40,8 +40,8 @@ def generator() -> OneHot:
     return OneHot(4, [16, 16])
 
 
-def options(out: Path, **more: Any) -> Options:
-    return Options("unused", out, **{"device": "cpu", "print_freq": 1, "save_freq": 2, **more})
+def options(out: Path, **more: Any) -> TrainOptions:
+    return TrainOptions("unused", out, **{"device": "cpu", "print_freq": 1, "save_freq": 2, **more})
 
 
 def explode(generator: nn.Module, label: int) -> None:

@@ -37,8 +37,8 @@ from studiogan_gsr.hosts.native import checkpoint, reader
 from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.native.losses import LeCam, conditional_loss, discriminator_loss
 from studiogan_gsr.hosts.native.networks import make_networks
+from studiogan_gsr.hosts.native.options import TrainOptions
 from studiogan_gsr.hosts.native.run import train
-from studiogan_gsr.hosts.native.starts import Options
 from studiogan_gsr.hosts.native.training import Trainer
 
 Sections = dict[str, Any]
@@ -270,7 +270,7 @@ def command_with_little_memory(argv: list[str], size: int) -> int:
     return main(argv)
 
 
-def one_rank(sections: Sections, options: Options, kept: Path) -> None:
+def one_rank(sections: Sections, options: TrainOptions, kept: Path) -> None:
     """A rank's training; what it holds at the end is left in a file."""
     trainer = train(sections, options)
     torch.save(state_of(trainer), kept)

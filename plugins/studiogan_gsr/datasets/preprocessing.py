@@ -22,7 +22,6 @@ from studiogan_gsr.datasets.labels import check_label, class_counts_of, notes_of
 from studiogan_gsr.errors import DamagedImage, DataError, LabelError, reason
 
 # StudioGAN's names for Pillow's filters; "wo_resize": none.
-RESIZERS = ("wo_resize", "nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 # In what an image may look otherwise than it is used: see `describe_marks`.
 PECULIARITIES = ("rotated", "transparent", "elongated")
 _ORIENTATION = 0x0112  # the tag's number in EXIF

@@ -13,7 +13,6 @@ from studiogan_gsr.evaluation.latents import sample_latents
 from studiogan_gsr.evaluation.samples import to_pixels
 from studiogan_gsr.settings import Configured
 
-BATCH_NORM = ("batch", "running", "standing")
 _STANDING = 16  # batches that standing statistics are made of
 
 

@@ -28,7 +28,6 @@ from studiogan_gsr.regularizers.norms import largest_class_norms
 from studiogan_gsr.seeds import mixed
 from studiogan_gsr.settings import Configured, is_number
 
-SELECT_ON = ("validation", "reference")
 FILE = "selection.jsonl"
 _STREAM = 3  # of a run's random numbers: see run.py
 _METRICS = ("frechet", "inception_score")  # what costs little beside the images

@@ -23,8 +23,8 @@ from studiogan_gsr.datasets.counts import frequency_thirds
 from studiogan_gsr.errors import RequestError
 from studiogan_gsr.evaluation.samples import generate, grid, to_pixels
 from studiogan_gsr.files import write_atomically
+from studiogan_gsr.hosts.native.options import TrainOptions
 from studiogan_gsr.hosts.native.run import train
-from studiogan_gsr.hosts.native.starts import Options
 from studiogan_gsr.hosts.native.training import Trainer
 from studiogan_gsr.pages import chart, page, paragraph, picture, table
 from studiogan_gsr.progress import console
@@ -135,7 +135,17 @@ def _train(out: Path, title: str, regularizer: dict[str, Any] | None, steps: int
         return {"class_norms": norms[-1]}
 
     print_freq = max(1, steps // 60)
-    options = Options(str(out), out, steps, "cpu", seed, print_freq=print_freq, save_freq=steps, label=title, lines=5)
+    options = TrainOptions(
+        data=str(out),
+        out=out,
+        steps=steps,
+        device="cpu",
+        seed=seed,
+        print_freq=print_freq,
+        save_freq=steps,
+        label=title,
+        lines=5,
+    )
     trainer = train(sections, options, watch)
     labels = torch.arange(10).repeat_interleave(_SAMPLES_PER_CLASS)
     model = trainer.configuration.MODEL

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -20,8 +19,9 @@ from studiogan_gsr.datasets.labels import class_title
 from studiogan_gsr.datasets.packed import open_packed
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import DataError, EvaluationError, RequestError, WeightsError
+from studiogan_gsr.evaluation.choices import BATCH_NORM
 from studiogan_gsr.evaluation.features import extract
-from studiogan_gsr.evaluation.generation import BATCH_NORM, generated
+from studiogan_gsr.evaluation.generation import generated
 from studiogan_gsr.evaluation.measure import MOST, SHOWN_TIMES, Reference, as_text, groups, measure, summarise
 from studiogan_gsr.evaluation.perceptual import Album, Perceptual, installed
 from studiogan_gsr.evaluation.perceptual import add_to as add_lpips
@@ -30,42 +30,13 @@ from studiogan_gsr.files import write_atomically
 from studiogan_gsr.machine import choose_device, device_name
 from studiogan_gsr.pages import shortened
 from studiogan_gsr.progress import console
+from studiogan_gsr.runs.options import EvaluateOptions
 from studiogan_gsr.runs.trained import Trained, load_trained
 
 _WIDTH = 24  # letters of a class's name in the table
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """How to evaluate; the defaults are the paper's final protocol.
-
-    data: None: where the run says.  backbone: None: inception, or effnetlite0 where that cannot be had.
-    batch_size: of generation, which batch norm sees; None: OPTIMIZATION.batch_size.  seed: of the first repeat.
-    averaged: None: the averaged generator where there is one.
-    best: the best checkpoint while training, in place of the last.
-    split: None: the reference, or its half that the best was not chosen on.
-    resizer: of the reference; None: the run's.  lpips: None: where the package and its weights can be had.
-    """
-
-    config: str | None = None
-    data: str | None = None
-    backbone: str | None = None
-    images: int = 50_000
-    repeats: int = 3
-    seed: int = 0
-    split: str | None = None
-    batch_size: int | None = None
-    batch_norm: str = "batch"
-    averaged: bool | None = None
-    best: bool = False
-    resizer: str | None = None
-    neighbours: int = 5
-    lpips: bool | None = None
-    device: str | None = None
-    out: Path | None = None
-
-
-def evaluate(path: Path, options: Options) -> dict[str, Any]:
+def evaluate(path: Path, options: EvaluateOptions) -> dict[str, Any]:
     """Measure a generator, print a table, write the result as JSON; gives what was written.
 
     Raises RequestError, DataError, CheckpointError, WeightsError before the first image is made.
@@ -168,7 +139,7 @@ def _perceptual(wanted: bool | None, device: torch.device) -> Perceptual | None:
         return None
 
 
-def real_images(trained: Trained, options: Options, split: str) -> tuple[Prepared, list[int]]:
+def real_images(trained: Trained, options: EvaluateOptions, split: str) -> tuple[Prepared, list[int]]:
     """Real images, prepared as the run prepared its own, and the training images of each class."""
     data, known = trained.configuration.DATA, trained.data
     root = options.data or known.get("root")

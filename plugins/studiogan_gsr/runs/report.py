@@ -24,7 +24,8 @@ from studiogan_gsr.evaluation.selection import evaluations
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.pages import chart, comma_separated, copyable, facts, latex, page, picture, table
 from studiogan_gsr.progress import console
-from studiogan_gsr.runs.evaluate import Options, real_images, terms_of
+from studiogan_gsr.runs.evaluate import real_images, terms_of
+from studiogan_gsr.runs.options import EvaluateOptions
 from studiogan_gsr.runs.trained import Trained, load_trained
 
 _CLASSES, _SAMPLES = 5, 10  # rows and columns of a gallery
@@ -329,7 +330,7 @@ def _memory(runs: Sequence[Run], order: Sequence[int]) -> list[tuple[str, str]]:
     parts = []
     for run in runs:
         try:
-            images, _ = real_images(run.trained, Options(), "train")
+            images, _ = real_images(run.trained, EvaluateOptions(), "train")
             pairs = [_pairs(run, images, label) for label in labels]
         except GSRError as error:
             told = html.escape(f"{run.name}: no training images: {error}")

@@ -17,8 +17,8 @@ from studiogan_gsr.errors import CheckpointError
 from studiogan_gsr.hosts.native.checkpoint import checkpoints, load_checkpoint, network_file, read_file
 from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.native.losses import ReleasedLeCam
+from studiogan_gsr.hosts.native.options import TrainOptions
 from studiogan_gsr.hosts.native.run import train
-from studiogan_gsr.hosts.native.starts import Options
 from studiogan_gsr.hosts.native.training import Speed, Trainer
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
 from studiogan_gsr.settings import load_configuration
@@ -75,8 +75,8 @@ def moments(state: dict[str, Any]) -> dict[str, Any]:
     return {k: {**v, "step": float(v["step"])} for k, v in state["state"].items()}
 
 
-def options(out: Path, **more: Any) -> Options:
-    return Options(data="unused", out=out, **{"device": "cpu", "print_freq": 1, "save_freq": 2, **more})
+def options(out: Path, **more: Any) -> TrainOptions:
+    return TrainOptions(data="unused", out=out, **{"device": "cpu", "print_freq": 1, "save_freq": 2, **more})
 
 
 BOTH = {"SNGAN": SNGAN, "BigGAN": changed(BIGGAN, REGULARIZER={"name": "gsr", "weight": 0.5, "beta": 0.9})}

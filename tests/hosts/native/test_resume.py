@@ -20,8 +20,9 @@ from studiogan_gsr.cli import main
 from studiogan_gsr.errors import FAILED, WRONG_REQUEST, CheckpointError, PluginError, RequestError
 from studiogan_gsr.hosts.native.checkpoint import checkpoint_files, checkpoints, load_checkpoint, read_checkpoint
 from studiogan_gsr.hosts.native.configuration import read_configuration
+from studiogan_gsr.hosts.native.options import TrainOptions
 from studiogan_gsr.hosts.native.run import train
-from studiogan_gsr.hosts.native.starts import Options, changes, settle
+from studiogan_gsr.hosts.native.starts import changes, settle
 from studiogan_gsr.hosts.native.training import Speed, Trainer
 from studiogan_gsr.hosts.regularization import Regularization
 from support.runs import (
@@ -182,16 +183,18 @@ def test_another_machines_versions_and_devices_are_said() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_run_of_a_gpu_resumes_on_the_cpu_where_there_is_none(tmp_path: Path) -> None:
-    options = Options(data="unused", out=tmp_path)
+    options = TrainOptions(data="unused", out=tmp_path)
     assert settle(options, {"device_type": "cuda", "seed": 5}, 1).device_type == "cpu"
-    assert settle(Options(data="unused", out=tmp_path, device="cuda"), {}, 1).device_type == "cuda"  # refused later
+    assert (
+        settle(TrainOptions(data="unused", out=tmp_path, device="cuda"), {}, 1).device_type == "cuda"
+    )  # refused later
 
 
 def test_evaluations_are_kept_and_can_be_switched_off(tmp_path: Path) -> None:
     before = {"evaluate": 500, "select_on": "reference", "backbone": "effnetlite0"}
-    kept = settle(Options(data="unused", out=tmp_path), before, 1)
+    kept = settle(TrainOptions(data="unused", out=tmp_path), before, 1)
     assert (kept.evaluate, kept.select_on, kept.backbone) == (500, "reference", "effnetlite0")
-    assert settle(Options(data="unused", out=tmp_path, evaluate=0), before, 1).evaluate == 0
+    assert settle(TrainOptions(data="unused", out=tmp_path, evaluate=0), before, 1).evaluate == 0
 
 
 # ------------------------------------------------------------------ devices
@@ -199,7 +202,7 @@ def test_evaluations_are_kept_and_can_be_switched_off(tmp_path: Path) -> None:
 
 def test_noise_of_another_device_starts_anew_and_says_so(tmp_path: Path) -> None:
     """A generator on CUDA has a state of 16 bytes, one on the CPU of some thousand."""
-    train(SNGAN, Options("unused", tmp_path / "run", steps=2, device="cpu"))
+    train(SNGAN, TrainOptions("unused", tmp_path / "run", steps=2, device="cpu"))
     folder = tmp_path / "run" / "checkpoints" / "step=2"
     native = torch.load(folder / "native.pth", weights_only=True)
     assert native["device"] == "cpu"
@@ -222,7 +225,7 @@ def test_noise_of_another_device_starts_anew_and_says_so(tmp_path: Path) -> None
 def test_a_regularizer_that_refuses_its_state_leaves_networks_and_moments_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(SNGAN, Options("unused", tmp_path / "run", steps=2, device="cpu"))
+    train(SNGAN, TrainOptions("unused", tmp_path / "run", steps=2, device="cpu"))
     trainer = Trainer(read_configuration(SNGAN), COUNTS, iter(()), torch.device("cpu"), 9, Speed())
     before = {name: tensor.clone() for name, tensor in trainer.generator.state_dict().items()}
 
@@ -238,7 +241,7 @@ def test_a_regularizer_that_refuses_its_state_leaves_networks_and_moments_alone(
 
 
 def test_moments_of_another_shape_are_refused_before_anything_is_restored(tmp_path: Path) -> None:
-    train(PLAIN, Options("unused", tmp_path / "run", steps=2, device="cpu"))
+    train(PLAIN, TrainOptions("unused", tmp_path / "run", steps=2, device="cpu"))
     folder = tmp_path / "run" / "checkpoints" / "step=2"
     path = folder / "model=D-current-weights-step=2.pth"
     content = torch.load(path, weights_only=True)
@@ -330,7 +333,7 @@ def test_another_number_of_classes_is_called_that(tmp_path: Path, capsys: pytest
 
 def test_networks_of_different_steps_are_never_mixed(tmp_path: Path) -> None:
     """StudioGAN writes its files one after the other; a killed save leaves a folder of two steps."""
-    train(PLAIN, Options("unused", tmp_path / "run", steps=4, save_freq=2, device="cpu"))
+    train(PLAIN, TrainOptions("unused", tmp_path / "run", steps=4, save_freq=2, device="cpu"))
     folder = tmp_path / "theirs"
     folder.mkdir()
     for step, networks in ((2, "GD"), (4, "G")):
@@ -351,7 +354,7 @@ def test_networks_of_different_steps_are_never_mixed(tmp_path: Path) -> None:
 
 def test_noise_of_a_folder_that_studiogan_has_saved_in_since_is_not_taken(tmp_path: Path) -> None:
     """StudioGAN's -ckpt takes our folder and writes beside native.pth, which is then of an older step."""
-    train(PLAIN, Options("unused", tmp_path / "run", steps=4, save_freq=2, device="cpu"))
+    train(PLAIN, TrainOptions("unused", tmp_path / "run", steps=4, save_freq=2, device="cpu"))
     two, four = (tmp_path / "run" / "checkpoints" / f"step={step}" for step in (2, 4))
     for path in four.glob("model=*"):
         shutil.copy(path, two)
@@ -546,4 +549,4 @@ def test_a_runs_own_configuration_resumes_it(sngan: Path, tmp_path: Path) -> Non
 
 def test_settle_refuses_by_name() -> None:
     with pytest.raises(RequestError, match=r"--seed 4; the run in x has 3: leave --seed out"):
-        settle(Options(data="unused", out=Path("x"), seed=4), {"seed": 3}, 1)
+        settle(TrainOptions(data="unused", out=Path("x"), seed=4), {"seed": 3}, 1)

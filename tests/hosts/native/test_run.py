@@ -33,8 +33,8 @@ from studiogan_gsr.hosts.native import training
 from studiogan_gsr.hosts.native.checkpoint import checkpoints
 from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.native.losses import discriminator_loss
+from studiogan_gsr.hosts.native.options import TrainOptions
 from studiogan_gsr.hosts.native.run import _SAMPLES, train
-from studiogan_gsr.hosts.native.starts import Options
 from studiogan_gsr.hosts.native.training import Trainer
 from studiogan_gsr.seeds import mixed
 from support.runs import (
@@ -95,8 +95,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def options(out: Path, **more: Any) -> Options:
-    return Options(data="unused", out=out, **{"device": "cpu", "print_freq": 1, "save_freq": 2, **more})
+def options(out: Path, **more: Any) -> TrainOptions:
+    return TrainOptions(data="unused", out=out, **{"device": "cpu", "print_freq": 1, "save_freq": 2, **more})
 
 
 def refused(capsys: pytest.CaptureFixture[str], argv: list[str], message: str, status: int = WRONG_REQUEST) -> None:
@@ -401,7 +401,7 @@ def test_workers_end_with_a_run_that_is_killed(folder: Path, tmp_path: Path) -> 
 
 
 def test_workers_end_with_a_run_that_ends(tmp_path: Path) -> None:
-    trainer = train(PLAIN, options(tmp_path / "out", steps=1, in_memory=False, workers=1))
+    trainer = train(PLAIN, options(tmp_path / "out", steps=1, stream=True, workers=1))
     assert not multiprocessing.active_children()
     assert trainer.steps == 1
 

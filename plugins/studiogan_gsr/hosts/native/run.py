@@ -46,9 +46,10 @@ from studiogan_gsr.hosts.native.checkpoint import (
 )
 from studiogan_gsr.hosts.native.configuration import Configuration, read_configuration
 from studiogan_gsr.hosts.native.folder import RunFolder, read_starts
+from studiogan_gsr.hosts.native.options import TrainOptions
 from studiogan_gsr.hosts.native.progress_line import TrainingProgress
 from studiogan_gsr.hosts.native.reader import ImagesLost
-from studiogan_gsr.hosts.native.starts import Options, Start, changes, kept, settle
+from studiogan_gsr.hosts.native.starts import Start, changes, kept, settle
 from studiogan_gsr.hosts.native.stream import ImageStream, load_images, open_training_set
 from studiogan_gsr.hosts.native.training import Trainer
 from studiogan_gsr.hosts.regularization import check_ranks, with_all_options
@@ -64,7 +65,7 @@ _ORDER, _SAMPLES = 1, 2
 _EVALUATION = timedelta(days=7)  # at most
 
 
-def train(name: str | Path | dict[str, Any], options: Options, on_interval: OnInterval | None = None) -> Trainer:
+def train(name: str | Path | dict[str, Any], options: TrainOptions, on_interval: OnInterval | None = None) -> Trainer:
     """Train until the last step; gives the trainer as it then is.
 
     name: a file, a shipped configuration's name, or the sections themselves.
@@ -77,7 +78,7 @@ def train(name: str | Path | dict[str, Any], options: Options, on_interval: OnIn
     configuration = read_configuration(sections)
     folder = RunFolder(options.out, with_all_options(configuration.sections()))
     # Rank 0 writes there; if it refuses, the others are ended.
-    with folder.claimed(options.resume) if _rank() == 0 else nullcontext():
+    with folder.claimed(options.resumes) if _rank() == 0 else nullcontext():
         # Before the ranks meet, and so before rank 0 adds the start that is about to come.
         saved = _saved(folder, options, configuration)
         start = settle(options, _before(folder, options, saved), int(os.environ.get("WORLD_SIZE", "1")))
@@ -94,24 +95,24 @@ def train(name: str | Path | dict[str, Any], options: Options, on_interval: OnIn
                 return _Run(configuration, options, start, folder, saved, rank, device, on_interval).train()
 
 
-def _saved(folder: RunFolder, options: Options, configuration: Configuration) -> Saved | None:
+def _saved(folder: RunFolder, options: TrainOptions, configuration: Configuration) -> Saved | None:
     """The checkpoint that the run resumes or begins from; None where there is none."""
     path = options.checkpoint
-    if path is None and options.resume:
+    if path is None and options.resumes:
         own = checkpoints(folder.path / "checkpoints")
         path = own[-1][1] if own else folder.origin()
     return None if path is None else read_checkpoint(path, configuration.MODEL.apply_g_ema)
 
 
-def _before(folder: RunFolder, options: Options, saved: Saved | None) -> Mapping[str, Any]:
+def _before(folder: RunFolder, options: TrainOptions, saved: Saved | None) -> Mapping[str, Any]:
     """What the run's last start had; without a record of it, the checkpoint's seed, unless another is given."""
-    starts = folder.starts() if options.resume else []
+    starts = folder.starts() if options.resumes else []
     if starts:
         return starts[-1]
     return {} if saved is None or saved.seed is None or options.seed is not None else {"seed": saved.seed}
 
 
-def _check_steps(options: Options, saved: Saved | None, total: int) -> None:
+def _check_steps(options: TrainOptions, saved: Saved | None, total: int) -> None:
     """Refuse a new run that would end before its first step."""
     if options.checkpoint is not None and saved is not None and saved.step >= total:
         what = "OPTIMIZATION.total_steps" if options.steps is None else "--steps"
@@ -125,7 +126,7 @@ class _Run:
     def __init__(
         self,
         configuration: Configuration,
-        options: Options,
+        options: TrainOptions,
         start: Start,
         folder: RunFolder,
         saved: Saved | None,
@@ -145,7 +146,7 @@ class _Run:
         self.counts, pixels = self.data.class_counts, self.data.pixels
         self._say(self.data.summary)
         self._check_place()
-        if options.resume and (change := folder.check_images(self.data.record, options.allow_changed_images)):
+        if options.resumes and (change := folder.check_images(self.data.record, options.allow_changed_images)):
             self._say(change)
         self.stop = threading.Event()  # set by a signal
         images = load_images(pixels, device, start.workers, start.in_memory, self.stop.is_set)
@@ -384,7 +385,7 @@ class _Run:
 
     def _restore(self, saved: Saved | None) -> Restored:
         if saved is None:
-            if self.options.resume:
+            if self.options.resumes:
                 self._say(f"no checkpoint in {self.out}: starting from the beginning")
             return Restored(0, 0, 0.0, (), None)
         restored = restore(self.trainer, saved, new_noise=saved.seed not in (None, self.start.seed))
@@ -404,7 +405,7 @@ class _Run:
         }
         if self.restored.folder is not None:
             start["checkpoint"] = str(self.restored.folder.resolve())
-        before = self.folder.starts() if self.options.resume else []
+        before = self.folder.starts() if self.options.resumes else []
         if before and (same := kept(self.start, self.options)):
             self._say(f"kept from the run: {same}")
         if not before and self.restored.folder is not None:  # a new run, from a checkpoint of another
@@ -418,7 +419,7 @@ class _Run:
             "regularizer": self._plugin_record(),
             "data": self.data.record,
         }
-        self.folder.write(whole, start, self.options.resume)
+        self.folder.write(whole, start, self.options.resumes)
 
     def _plugin_record(self) -> dict[str, Any] | None:
         regularization = self.trainer.regularization

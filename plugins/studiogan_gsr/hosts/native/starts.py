@@ -5,52 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from studiogan_gsr.errors import RequestError
+from studiogan_gsr.hosts.native.options import TrainOptions
 from studiogan_gsr.hosts.native.training import Speed
 
 # Of a resumed run these cannot change: its noise, the order of its images and its pixels follow from them.
 _FIXED = ("seed", "resizer")
 # What the machine decides at every start.  Another value is no error, but may round differently.
 _MACHINE = ("device_type", "ranks", "threads")
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a user asks of a run, beside its configuration.
-
-    None means not given: a resumed run then keeps what it had, and a new one has the default of `Start`.
-
-    steps: the step to train to, in place of OPTIMIZATION.total_steps.  resume: continue the run in `out`.
-    checkpoint: start a new run in `out` from this one.  allow_changed_images: resume on other images than the run
-    began with, and record it.  speed: the given switches of `Speed`, by name.
-    lines: at most so many lines of progress off a terminal; None: one a print interval.
-    The others are those of `Start`.
-    """
-
-    data: str
-    out: Path
-    steps: int | None = None
-    device: str | None = None
-    seed: int | None = None
-    resume: bool = False
-    checkpoint: Path | None = None
-    resizer: str | None = None
-    workers: int | None = None
-    in_memory: bool | None = None
-    print_freq: int | None = None
-    save_freq: int | None = None
-    speed: Mapping[str, Any] = field(default_factory=dict)
-    label: str = "training"
-    lines: int | None = None
-    evaluate: int | None = None
-    select_on: str | None = None
-    backbone: str | None = None
-    allow_changed_images: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,7 +51,7 @@ class Start:
         return dataclasses.asdict(self)
 
 
-def settle(options: Options, before: Mapping[str, Any], ranks: int) -> Start:
+def settle(options: TrainOptions, before: Mapping[str, Any], ranks: int) -> Start:
     """What a run starts with: the given options, else what it had before, else the defaults.
 
     before: the record of its last start; empty for a new run.
@@ -114,11 +80,11 @@ def _available(before: str | None) -> str:
     return "cpu" if before == "cpu" or not torch.cuda.is_available() else "cuda"
 
 
-def kept(start: Start, options: Options) -> str:
+def kept(start: Start, options: TrainOptions) -> str:
     """What a resumed run keeps though the command line does not say it, in words; empty where all is default."""
     default = Start(start.device_type, start.ranks, start.threads).record()
-    given = {name for name, value in vars(options).items() if value is not None}
     found = _flat(start.record())
+    given = {name for name in found if getattr(options, name, None) is not None}
     names = [name for name in found if name not in (*_MACHINE, *given, *options.speed)]
     return ", ".join(f"{name} {found[name]}" for name in names if found[name] != _flat(default)[name])
 

@@ -1,4 +1,4 @@
-"""The command `data`: packing a data set, and showing it."""
+"""Showing a data set by name: its counts, and a page with images of head and tail."""
 
 from __future__ import annotations
 
@@ -13,70 +13,14 @@ from PIL import Image
 from studiogan_gsr.charts import counts_chart
 from studiogan_gsr.datasets.by_name import open_named
 from studiogan_gsr.datasets.counts import shot_groups
-from studiogan_gsr.datasets.identity import file_of, where
-from studiogan_gsr.datasets.pack import pack
-from studiogan_gsr.datasets.packed import packed_path
 from studiogan_gsr.datasets.preprocessing import Prepared, inspect_files, preprocessing_of
 from studiogan_gsr.datasets.summary import describe
-from studiogan_gsr.errors import DataError, reason
 from studiogan_gsr.files import write_atomically
-from studiogan_gsr.machine import cores
 from studiogan_gsr.pages import chart, facts, page, picture, table
 from studiogan_gsr.progress import console
 
 _SHOWN = 10  # images of a class, classes at either end
 _TILE = 64  # pixels of an image on the page, at least
-
-
-def prepare(
-    name: str,
-    root: str,
-    size: int | None = None,
-    split: str = "train",
-    resizer: str = "wo_resize",
-    workers: int | None = None,
-    skip_damaged: bool = False,
-) -> Path:
-    """Pack a data set into one HDF5 file in its folder, where both hosts find it; gives the file.
-
-    size: pixels; None: that of the first image, where the set has a size of its own.
-    workers: processes; None: one a core.
-    Raises ConfigurationError for an unknown name, DataError for missing or damaged data, a full disk, and
-    a file that is there already and is not this one.
-    """
-    dataset, options = open_named(name, root, split)
-    size = _own_size(dataset, name, resizer) if size is None else size
-    prepared = Prepared(dataset, name, size, resizer)
-    path = packed_path(root, name, size, resizer, split)
-    there = path.exists()
-    out = console()
-    done = pack(prepared, path, split, options, cores() if workers is None else workers, skip_damaged)
-    out.print(
-        f"{path}{' is there already' if there else ''}: {done.images} images of {done.size} x {done.size} pixels "
-        f"({path.stat().st_size / 1e6:,.1f} MB), {len(done.class_counts)} classes with {max(done.class_counts)} to "
-        f"{min(done.class_counts)} images"
-    )
-    for note in done.notes:
-        out.print(f"  {note}")
-    for line in done.skipped[:20]:
-        out.print(f"    {line}")
-    if len(done.skipped) > 20:
-        out.print(f"    and {len(done.skipped) - 20} more; all are in the file's index")
-    return path
-
-
-def _own_size(dataset: Any, name: str, resizer: str) -> int:
-    preprocessing = preprocessing_of(dataset, resizer)
-    if preprocessing.resizer != "wo_resize":
-        raise DataError(f"{name} has images of many sizes: --size N is needed, that of DATA.img_size")
-    try:
-        image, _ = dataset[0]
-        return int(min(image.size))
-    except Exception as error:
-        raise DataError(
-            f"image 0 of {name} ({file_of(dataset, 0) or where(dataset, 0)}) cannot be read: {reason(error)}; --size "
-            "N says what size the images have"
-        ) from error
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,108 @@
+"""Command-line options as the fields of a dataclass.
+
+A field made by `option`, `switch` or `argument` carries what argparse needs to know of it.  So each option
+stands in one place, with its default and its help, and the parsed options are an object with types.
+
+    @dataclass(frozen=True)
+    class Options:
+        path: Path = argument("RUN", Path, "the run's folder")
+        steps: int | None = option(None, "where to stop", kind=positive)
+
+    add_options(parser, Options)
+    options = read_options(Options, parser.parse_args())
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+_KEY = "argparse"
+T = TypeVar("T")
+
+
+def argument(metavar: str, kind: Callable[[str], Any], help: str | None = None, *, nargs: str | None = None) -> Any:
+    """Return a field for a positional argument; nargs: as in argparse."""
+    keywords = {"metavar": metavar, "type": kind, "help": help, "nargs": nargs}
+    return dataclasses.field(metadata={_KEY: {k: v for k, v in keywords.items() if v is not None}})
+
+
+def option(
+    default: Any,
+    help: str | None = None,
+    *,
+    kind: Callable[[str], Any] = str,
+    metavar: str | None = None,
+    choices: Sequence[str] | None = None,
+    required: bool = False,
+    flag: str | None = None,
+    group: str | None = None,
+    value_if_bare: Any = None,
+) -> Any:
+    """Return a field for an option with a value, `--name VALUE`.
+
+    flag: in place of the field's name.  group: the title that the help lists it under.
+    value_if_bare: what the option without a value means; None: it needs one.
+    """
+    keywords = {"help": help, "type": kind, "metavar": metavar, "choices": choices, "required": required or None}
+    if value_if_bare is not None:
+        keywords |= {"nargs": "?", "const": value_if_bare}
+    return _field(default, flag, group, keywords)
+
+
+def repeatable(help: str, *, metavar: str, flag: str) -> Any:
+    """Return a field for an option that may be given several times: a list of texts."""
+    keywords = {"action": "append", "default": [], "metavar": metavar, "help": help}
+    return dataclasses.field(default_factory=list, metadata={_KEY: keywords, "flag": flag})
+
+
+def switch(
+    default: bool | None, help: str | None = None, *, flag: str | None = None, group: str | None = None
+) -> Any:
+    """Return a field for `--name`, True; with the default None also for `--no-name`, False."""
+    action: Any = "store_true" if default is False else argparse.BooleanOptionalAction
+    return _field(default, flag, group, {"action": action, "help": help})
+
+
+def _field(default: Any, flag: str | None, group: str | None, keywords: dict[str, Any]) -> Any:
+    given = {"default": default, **{name: value for name, value in keywords.items() if value is not None}}
+    return dataclasses.field(default=default, metadata={_KEY: given, "flag": flag, "group": group})
+
+
+def add_options(parser: argparse.ArgumentParser, options: type) -> None:
+    """Add every field of a dataclass that `option`, `switch` or `argument` made to a parser."""
+    groups: dict[str | None, Any] = {None: parser}
+    for field in dataclasses.fields(options):
+        keywords = field.metadata.get(_KEY)
+        if keywords is None:
+            continue
+        if "flag" not in field.metadata:
+            parser.add_argument(field.name, **keywords)
+            continue
+        title = field.metadata.get("group")
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        flag = field.metadata["flag"] or f"--{field.name.replace('_', '-')}"
+        groups[title].add_argument(flag, dest=field.name, **keywords)
+
+
+def read_options(options: type[T], parsed: argparse.Namespace) -> T:
+    """Return the options that were parsed for this dataclass."""
+    names = [field.name for field in dataclasses.fields(options) if _KEY in field.metadata]  # type: ignore[arg-type]
+    return options(**{name: getattr(parsed, name) for name in names})
+
+
+def positive(text: str) -> int:
+    """Read an integer above 0."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text}; allowed: a positive integer")
+    return int(text)
+
+
+def count(text: str) -> int:
+    """Read an integer, 0 or more."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"found {text}; allowed: an integer, 0 or more")
+    return int(text)

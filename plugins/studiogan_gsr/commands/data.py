@@ -1,0 +1,79 @@
+"""`studiogan-gsr data`: pack a data set into one file, or show it."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from studiogan_gsr.commandline import add_options, argument, count, option, positive, read_options, switch
+from studiogan_gsr.datasets.resizers import RESIZERS
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Options that both actions have."""
+
+    name: str = argument("NAME", str, "as in DATA.name, such as CIFAR10_LT_rho100")
+    data: str = option(None, "where the data set is, or is downloaded to", metavar="DIR", required=True)
+    split: str = option("train", choices=["train", "reference"])
+
+
+@dataclass(frozen=True)
+class PrepareOptions(DataOptions):
+    """Options of `studiogan-gsr data prepare`."""
+
+    size: int | None = option(None, "pixels; default: the images' own, where all have the same size", kind=positive)
+    resizer: str = option("wo_resize", "instead of the data set's own", choices=RESIZERS)
+    workers: int | None = option(None, "processes; default: one per core", kind=count)
+    skip_damaged: bool = switch(
+        False, "leave unreadable images out, and count them; needs twice the disk space where there are any"
+    )
+
+
+@dataclass(frozen=True)
+class ShowOptions(DataOptions):
+    """Options of `studiogan-gsr data show`."""
+
+    out: Path | None = option(None, "for the page; default: <NAME>-show", kind=Path, metavar="DIR")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the command's actions."""
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    prepare = actions.add_parser(
+        "prepare",
+        help="pack a data set into one HDF5 file, which both hosts use",
+        description="Writes DIR/<NAME>_<size>_<resizer>_<split>.hdf5, in StudioGAN's layout. An interrupted file is "
+        "resumed; a file under its final name is complete. The native host uses one of --split train by itself, "
+        "StudioGAN with -hdf5; one of --split reference is for HDF5_LT, as valid.hdf5.",
+    )
+    add_options(prepare, PrepareOptions)
+    prepare.set_defaults(command=run_prepare)
+    show = actions.add_parser("show", help="counts per class, images of head and tail, digest of the chosen images")
+    add_options(show, ShowOptions)
+    show.set_defaults(command=run_show)
+
+
+def run_prepare(parsed: argparse.Namespace) -> None:
+    """Pack the data set."""
+    from studiogan_gsr.datasets.prepare import prepare
+
+    options = read_options(PrepareOptions, parsed)
+    prepare(
+        options.name,
+        options.data,
+        size=options.size,
+        split=options.split,
+        resizer=options.resizer,
+        workers=options.workers,
+        skip_damaged=options.skip_damaged,
+    )
+
+
+def run_show(parsed: argparse.Namespace) -> None:
+    """Print the counts, and write a page about the data set."""
+    from studiogan_gsr.datasets.show import show
+
+    options = read_options(ShowOptions, parsed)
+    show(options.name, options.data, options.out or Path(f"{options.name}-show"), options.split)

@@ -1,0 +1,38 @@
+"""`studiogan-gsr doctor`: what is installed, and what to do about the rest."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from dataclasses import dataclass
+
+from studiogan_gsr.commandline import add_options, option, read_options
+from studiogan_gsr.commands.studiogan import ROOT_HELP
+from studiogan_gsr.errors import DONE, FAILED
+
+
+@dataclass(frozen=True)
+class DoctorOptions:
+    """Options of `studiogan-gsr doctor`."""
+
+    root: str | None = option(None, ROOT_HELP, metavar="DIR")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_options(parser, DoctorOptions)
+    parser.set_defaults(command=run)
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Print the diagnosis; exit status 1 where something must be fixed."""
+    from studiogan_gsr.hosts.studiogan.doctor import diagnose, report
+
+    findings = diagnose(read_options(DoctorOptions, parsed).root)
+    problems = [finding for finding in findings if finding.problem]
+    # Off a terminal nothing says how wide the text may be.
+    print(report(findings, shutil.get_terminal_size().columns if sys.stdout.isatty() else 80))
+    if problems:
+        print(f"{len(problems)} to fix, listed first: {', '.join(finding.what for finding in problems)}")
+    return FAILED if problems else DONE

@@ -1,0 +1,35 @@
+"""`studiogan-gsr report`: one page about one run or several."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from studiogan_gsr.commandline import add_options, argument, option, read_options
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Options of `studiogan-gsr report`."""
+
+    paths: list[Path] = argument("RUN", Path, nargs="+")
+    out: Path = option(Path("gsr-report"), "default: gsr-report", kind=Path, metavar="DIR")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.description = (
+        "Shows configurations, losses, norms and metrics per class, samples of head and tail, and nearest training "
+        "images. Metrics are those that `evaluate` has measured."
+    )
+    add_options(parser, ReportOptions)
+    parser.set_defaults(command=run)
+
+
+def run(parsed: argparse.Namespace) -> None:
+    """Write the page."""
+    from studiogan_gsr.runs.report import report
+
+    options = read_options(ReportOptions, parsed)
+    report(options.paths, options.out)

@@ -1,0 +1,98 @@
+"""What a run of the native host is started with, beside its configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from studiogan_gsr.commandline import count, option, positive, switch
+from studiogan_gsr.datasets.resizers import RESIZERS
+from studiogan_gsr.evaluation.choices import SELECT_ON
+
+_MEASURING = "measuring while training; the best checkpoint is kept beside the last ones"
+_SPEED = "speed; none of these changes what is computed, except for rounding"
+SWITCHES = ("precision", "channels_last", "folded", "fused")  # fields of `training.Speed`
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Options of `studiogan-gsr train`.
+
+    None means not given: a resumed run keeps the value that it had, and a new run takes the default of `Start`.
+
+    resume: True to resume the run in `out`; a path to start a new run in `out` from another run or checkpoint.
+    label, lines: how progress is shown; at most `lines` lines off a terminal, None: one a print interval.
+    """
+
+    data: str = option(None, "where the data set is, or is downloaded to", metavar="DIR", required=True)
+    out: Path = option(None, "the run's folder", kind=Path, metavar="DIR", required=True)
+    steps: int | None = option(
+        None, "the step to train to, over restarts; default: OPTIMIZATION.total_steps", kind=positive
+    )
+    device: str | None = option(None, "default: cuda where it is available", choices=["cpu", "cuda"])
+    seed: int | None = option(None, "default: 0", kind=count)
+    resume: bool | Path = option(
+        False,
+        "resume the run in --out with its own options, except for those given here; or start a new run there from "
+        "another run's newest checkpoint, a checkpoint's folder or one of its files, ours or StudioGAN's",
+        kind=Path,
+        metavar="RUN|CHECKPOINT",
+        value_if_bare=True,
+    )
+    allow_changed_images: bool = switch(
+        False, "resume although images were added, removed or renamed since; run.json records it"
+    )
+    print_freq: int | None = option(None, "steps between log lines (100)", kind=positive)
+    save_freq: int | None = option(None, "steps between checkpoints (2000)", kind=positive)
+    resizer: str | None = option(None, "resizes images to DATA.img_size; default: none", choices=RESIZERS)
+    workers: int | None = option(None, "processes that read images (4)", kind=count)
+    stream: bool | None = switch(
+        None, "read images while training, or all before it; default: before it where they fit in memory"
+    )
+    evaluate: int | None = option(
+        None,
+        "whenever a checkpoint is saved, generate this many images (10,000) and measure their Frechet distance",
+        kind=positive,
+        metavar="IMAGES",
+        value_if_bare=10_000,
+        group=_MEASURING,
+    )
+    select_on: str | None = option(
+        None,
+        "real images to select the best checkpoint on: half of the reference, which leaves the other half to measure "
+        "it (default); or all of the reference, as the paper",
+        choices=SELECT_ON,
+        group=_MEASURING,
+    )
+    backbone: str | None = option(
+        None, "default: inception, else effnetlite0, from a wheel", metavar="NAME", group=_MEASURING
+    )
+    precision: str | None = option(None, "default: float32", choices=["float32", "bfloat16"], group=_SPEED)
+    channels_last: bool | None = switch(None, "the memory order that convolutions prefer; default: on", group=_SPEED)
+    folded: bool | None = switch(
+        None, "resample inside convolutions, not before and after them; default: on", flag="--fold", group=_SPEED
+    )
+    fused: bool | None = switch(None, "the optimizers' fused form; default: on", group=_SPEED)
+    label: str = "training"
+    lines: int | None = None
+
+    @property
+    def resumes(self) -> bool:
+        """Whether to resume the run in `out`; its own folder, named again, means the same as True."""
+        return self.resume is True or (isinstance(self.resume, Path) and self.resume.resolve() == self.out.resolve())
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The run or checkpoint that a new run starts from; None where it starts from nothing."""
+        return self.resume if isinstance(self.resume, Path) and not self.resumes else None
+
+    @property
+    def in_memory(self) -> bool | None:
+        """Whether all images are read before training."""
+        return None if self.stream is None else not self.stream
+
+    @property
+    def speed(self) -> dict[str, Any]:
+        """The given switches of `training.Speed`, by name."""
+        return {name: getattr(self, name) for name in SWITCHES if getattr(self, name) is not None}
