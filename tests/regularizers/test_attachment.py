@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from studiogan_gsr import GroupSpectralRegularizer, attach
 from studiogan_gsr.errors import RegularizerError
 from studiogan_gsr.regularizers import attachment
-from support.generators import Generator, OneHot, Shared
+from support.attached import COUNTS, loss_of, make_generator, train_rank
+from support.generators import Generator, OneHot
 
-COUNTS = [8, 4, 2, 1]
 MakeOptimizer = Callable[[Any], torch.optim.Optimizer]
 OPTIMIZERS: dict[str, MakeOptimizer] = {
     "adam": lambda p: torch.optim.Adam(p, lr=1e-2, betas=(0.5, 0.999), eps=1e-6),
@@ -25,17 +25,6 @@ OPTIMIZERS: dict[str, MakeOptimizer] = {
     "sgd": lambda p: torch.optim.SGD(p, lr=1e-2, momentum=0.9, nesterov=True),
     "rmsprop": lambda p: torch.optim.RMSprop(p, lr=1e-3, weight_decay=1e-2),
 }
-
-
-def make_generator() -> Generator:
-    torch.manual_seed(0)
-    return Shared(4, [12, 16, 12])
-
-
-def loss_of(generator: nn.Module, step: int) -> Tensor:
-    source = torch.Generator().manual_seed(step)
-    x, y = torch.randn(6, 16, 2, 2, generator=source), torch.randint(4, (6,), generator=source)
-    return generator(x, y).square().sum() * 10
 
 
 def train(make: MakeOptimizer, attached: bool, accumulate: int = 1, scaler: Any = None, steps: int = 5) -> Generator:
@@ -236,27 +225,6 @@ def test_data_parallel_replicas_do_not_matter() -> None:
     loss_of(wrapped, 0).backward()
     optimizer.step()
     assert handle.steps == 1
-
-
-def train_rank(rank: int, world: int, folder: str, seeds: list[list[int]]) -> None:
-    """One rank's share of three steps; leaves its final parameters and its vectors in a file."""
-    torch.set_num_threads(1)
-    store = torch.distributed.FileStore(f"{folder}/store", world)
-    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=world)
-    generator = make_generator()
-    if rank:  # DDP makes all ranks equal to the first
-        for p in generator.parameters():
-            p.data.zero_()
-    wrapped = nn.parallel.DistributedDataParallel(generator)
-    optimizer = OPTIMIZERS["adam"](list(wrapped.parameters()))
-    regularizer = GroupSpectralRegularizer(wrapped, COUNTS)
-    attach(regularizer, optimizer)
-    for step in seeds:
-        optimizer.zero_grad()
-        loss_of(wrapped, step[rank]).backward()
-        optimizer.step()
-    torch.save([*generator.parameters(), *regularizer.buffers()], f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
 
 
 def test_two_ranks_get_the_same_penalty_as_one_process_on_the_whole_batch(tmp_path: Path) -> None:
