@@ -290,7 +290,7 @@ def test_a_signal_does_not_wait_for_an_evaluation_which_is_made_up_for(
             time.sleep(0.01)
         os.kill(child.pid, signal.SIGTERM)
         assert child.end() == 1, child.output
-        assert f"stopped after step 4 of {steps}, saved in {out}/checkpoints/step=4; --resume goes on" in child.output
+        assert f"stopped after step 4 of {steps}, saved in {out}/checkpoints/step=4; --resume resumes the run" in child.output
         assert not evaluations(out)
 
     ended_while_evaluating()

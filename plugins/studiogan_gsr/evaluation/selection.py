@@ -25,11 +25,10 @@ from studiogan_gsr.evaluation.measure import Reference, groups, metrics
 from studiogan_gsr.evaluation.reference import choose_backbone, measure_real
 from studiogan_gsr.files import lines_by_step
 from studiogan_gsr.regularizers.norms import largest_class_norms
-from studiogan_gsr.seeds import mixed
+from studiogan_gsr.seeds import EVALUATION, mixed
 from studiogan_gsr.settings import Configured, is_number
 
 FILE = "selection.jsonl"
-_STREAM = 3  # of a run's random numbers: see run.py
 _METRICS = ("frechet", "inception_score")  # what costs little beside the images
 
 
@@ -129,7 +128,7 @@ class Selection:
 
 def noise_of(seed: int) -> int:
     """The seed of the noise of a run's evaluations, which is not what it trains with."""
-    return mixed(seed, _STREAM)
+    return mixed(seed, EVALUATION)
 
 
 def evaluations(run: Path) -> list[dict[str, Any]]:

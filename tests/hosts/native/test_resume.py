@@ -410,7 +410,7 @@ def test_a_damaged_image_met_late_has_a_way_on(
     refused(capsys, [*argv, "--resume", "--steps", "20"], message, FAILED)
     reached, last = checkpoints(out / "checkpoints")[-1]
     refused(capsys, [*argv, "--resume", "--steps", "20"], f"the last good checkpoint is {last}", FAILED)
-    remedy = "mend the images and --resume, with --allow-changed-images where"
+    remedy = "repair the images and --resume, with --allow-changed-images where"
     refused(capsys, [*argv, "--resume", "--steps", "20"], remedy, FAILED)
     if repair == "replace":  # the same name: nothing to allow
         broken.write_bytes(whole)

@@ -34,9 +34,9 @@ from studiogan_gsr.hosts.native.checkpoint import checkpoints
 from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.native.losses import discriminator_loss
 from studiogan_gsr.hosts.native.options import TrainOptions
-from studiogan_gsr.hosts.native.run import _SAMPLES, train
+from studiogan_gsr.hosts.native.run import train
 from studiogan_gsr.hosts.native.training import Trainer
-from studiogan_gsr.seeds import mixed
+from studiogan_gsr.seeds import SAMPLES, mixed
 from support.runs import (
     BIGGAN,
     MODELS,
@@ -195,7 +195,7 @@ def test_a_sample_grid_has_a_row_of_each_class(trained: tuple[Trainer, Path]) ->
     picture = np.asarray(Image.open(out / "samples" / "step=000007.png"))
     assert picture.shape == (10 * 33 - 1, 10 * 33 - 1, 3)
     labels = torch.arange(10).repeat_interleave(10)
-    pixels = to_pixels(generate(trainer.generator, labels, "gaussian", 8, mixed(5, _SAMPLES)))
+    pixels = to_pixels(generate(trainer.generator, labels, "gaussian", 8, mixed(5, SAMPLES)))
     for row, column in ((0, 0), (3, 9), (9, 4)):
         cell = picture[row * 33 : row * 33 + 32, column * 33 : column * 33 + 32]
         assert np.array_equal(cell, pixels[row * 10 + column].permute(1, 2, 0).numpy())
@@ -233,7 +233,7 @@ def test_the_averaged_generator_makes_the_samples_where_there_is_one(tmp_path: P
     assert trainer.averaged is not None
     drawn = {}
     for name, generator in (("averaged", trainer.averaged), ("current", trainer.generator)):
-        save_grid(generator, COUNTS, "gaussian", 8, mixed(0, _SAMPLES), tmp_path / f"{name}.png")
+        save_grid(generator, COUNTS, "gaussian", 8, mixed(0, SAMPLES), tmp_path / f"{name}.png")
         drawn[name] = (tmp_path / f"{name}.png").read_bytes()
     assert drawn["averaged"] != drawn["current"]
     assert (tmp_path / "out" / "samples" / "step=000003.png").read_bytes() == drawn["averaged"]
@@ -366,7 +366,9 @@ def test_a_signal_ends_a_run_with_a_checkpoint(
     os.kill(group(child) if to_all else child.pid, number)
     assert child.end() == FAILED, child.output
     line = child.output.splitlines()[-1]
-    found = re.fullmatch(r"studiogan-gsr: stopped after step (\d+) of 1000, saved in (.*); --resume goes on", line)
+    found = re.fullmatch(
+        r"studiogan-gsr: stopped after step (\d+) of 1000, saved in (.*); --resume resumes the run", line
+    )
     assert found, child.output
     assert "Traceback" not in child.output
     step = int(found[1])
@@ -524,7 +526,7 @@ def test_a_signal_to_one_rank_ends_all_with_one_checkpoint(folder: Path, tmp_pat
         assert child.end() == FAILED, child.output
     ((step, path),) = checkpoints(out / "checkpoints")
     for child in ranks:
-        assert f"stopped after step {step} of 1000, saved in {path}; --resume goes on" in child.output
+        assert f"stopped after step {step} of 1000, saved in {path}; --resume resumes the run" in child.output
     assert len(files(path)["native.pth"]["noise"]) == 2
 
 

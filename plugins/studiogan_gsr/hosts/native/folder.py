@@ -32,6 +32,16 @@ class RunFolder:
         self.path, self.sections = path, sections
         self._lock: FileLock | None = None
 
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the run's checkpoints."""
+        return self.path / "checkpoints"
+
+    def last_good(self) -> str:
+        """Return where the newest checkpoint is, as part of a message."""
+        found = checkpoints(self.checkpoints)
+        return f"the last good checkpoint is {found[-1][1]}" if found else "there is no checkpoint yet"
+
     @contextmanager
     def claimed(self, resume: bool) -> Iterator[None]:
         """Refuse to mix two runs in the folder, and let no other process train in it meanwhile.
@@ -127,7 +137,7 @@ class RunFolder:
                 raise RequestError(f"--out {self.path}: found other files there; name an empty or new folder")
             return
         if not resume:
-            found = checkpoints(self.path / "checkpoints")
+            found = checkpoints(self.checkpoints)
             where = f"at step {found[-1][0]}" if found else "without a checkpoint"
             raise RequestError(
                 f"--out {self.path}: found a run {where}; --resume resumes it, another --out begins a new one"

@@ -1,0 +1,39 @@
+"""How long a run has trained, and how fast."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Clock:
+    """Seconds of training over all restarts, without what is spent on logging and evaluating."""
+
+    def __init__(self, seconds: float, step: int) -> None:
+        """Start at a step; seconds: trained before, in earlier starts of the run."""
+        self._before, self._since = seconds, time.perf_counter()
+        self._lap_seconds, self._lap_step = self._since, step
+
+    @property
+    def seconds(self) -> float:
+        """Seconds trained until now."""
+        return self._before + time.perf_counter() - self._since
+
+    def lap(self, step: int) -> float:
+        """Return the steps per second since the last lap, and begin another."""
+        now = time.perf_counter()
+        rate = (step - self._lap_step) / (now - self._lap_seconds)
+        self._lap_seconds, self._lap_step = now, step
+        return rate
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Do not count what happens meanwhile."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            pause = time.perf_counter() - began
+            self._since += pause
+            self._lap_seconds += pause

@@ -1,0 +1,213 @@
+"""The training loop: step, log if due, save if due, evaluate if due, stop if asked."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+from studiogan_gsr.errors import FOREIGN, GSRError, TrainingError, reason
+from studiogan_gsr.evaluation.samples import save_grid
+from studiogan_gsr.evaluation.selection import FILE as EVALUATIONS
+from studiogan_gsr.evaluation.selection import Selection, best, evaluations
+from studiogan_gsr.files import forget_after
+from studiogan_gsr.hosts.class_norms import record
+from studiogan_gsr.hosts.native.checkpoint import checkpoints, remove_old, save_checkpoint
+from studiogan_gsr.hosts.native.clock import Clock
+from studiogan_gsr.hosts.native.failures import failures_explained
+from studiogan_gsr.hosts.native.folder import RunFolder
+from studiogan_gsr.hosts.native.log import RunLog
+from studiogan_gsr.hosts.native.numbers import check_weights, read_numbers
+from studiogan_gsr.hosts.native.process import Ranks, stop_on_signals
+from studiogan_gsr.hosts.native.progress_line import TrainingProgress
+from studiogan_gsr.hosts.native.starts import Start
+from studiogan_gsr.hosts.native.stream import ImageStream
+from studiogan_gsr.hosts.native.training import Trainer
+from studiogan_gsr.hosts.regularization import check_ranks
+from studiogan_gsr.seeds import SAMPLES, mixed
+
+OnInterval = Callable[[Trainer], dict[str, Any]]
+
+
+class Loop:
+    """Trains from a trainer's step to the run's last one.
+
+    selection: measures the checkpoints; on rank 0 of a run that evaluates, else None.
+    seconds: that the run has trained before.  stop: set when the run shall end after the current step.
+    on_interval: gives more numbers to log at each print interval.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        stream: ImageStream,
+        folder: RunFolder,
+        start: Start,
+        ranks: Ranks,
+        selection: Selection | None,
+        progress: TrainingProgress,
+        seconds: float,
+        stop: threading.Event,
+        on_interval: OnInterval | None = None,
+    ) -> None:
+        self.trainer, self.stream, self.folder, self.start = trainer, stream, folder, start
+        self.ranks, self.selection, self.progress = ranks, selection, progress
+        self.stop, self.on_interval = stop, on_interval
+        self.first_step = trainer.steps + 1
+        self.total: int = trainer.configuration.OPTIMIZATION.total_steps
+        self.log = RunLog(folder.path, trainer.steps, active=ranks.first)
+        self._seconds = seconds
+
+    def done(self) -> bool:
+        """Return whether nothing is left to train or to evaluate."""
+        return self.trainer.steps >= self.total and not self._owes_evaluation()
+
+    def run(self) -> None:
+        """Train until the last step.
+
+        Raises TrainingError for losses that are not finite, lost images, a full disk, and, with a checkpoint
+        saved, after a signal.
+        """
+        with (
+            stop_on_signals(self.stop),
+            closing(self.stream),
+            failures_explained(self.folder, self.trainer),
+            self.log,
+            self.progress,
+        ):
+            if self.ranks.first:
+                forget_after(self.folder.path / EVALUATIONS, self.trainer.steps)
+            self.clock = Clock(self._seconds, self.trainer.steps)
+            if self._owes_evaluation():  # the run was ended before it had evaluated
+                self._evaluate()
+                self._end_if(self._asked_to_stop())
+            while self.trainer.steps < self.total:
+                self.trainer.step()
+                self.progress.advance()
+                self._check_regularizer()
+                if self._log_is_due():
+                    self._log()
+                stop = self._asked_to_stop()
+                if stop or self._save_is_due():
+                    self._save()
+                if self._save_is_due() and self.start.evaluate and not stop:
+                    self._evaluate()
+                    stop = self._asked_to_stop()
+                self._end_if(stop)
+
+    def _log_is_due(self) -> bool:
+        step = self.trainer.steps
+        return step % self.start.print_freq == 0 or step in (1, self.total)
+
+    def _save_is_due(self) -> bool:
+        return self.trainer.steps % self.start.save_freq == 0 or self.trainer.steps == self.total
+
+    def _asked_to_stop(self) -> bool:
+        """Return whether a rank was asked to; ranks are compared rarely, as that waits for the device."""
+        compare = self._save_is_due() or self.trainer.steps % self.start.print_freq == 0
+        return (self.ranks.number == 1 or compare) and self.ranks.any(self.stop.is_set())
+
+    def _end_if(self, stop: bool) -> None:
+        """Raise TrainingError where the run shall stop and is not complete."""
+        step = self.trainer.steps
+        if stop and (step < self.total or self._owes_evaluation()):
+            saved = self.folder.checkpoints / f"step={step}"
+            raise TrainingError(
+                f"stopped after step {step} of {self.total}, saved in {saved}; --resume resumes the run"
+            )
+
+    def _check_regularizer(self) -> None:
+        """Check after every step that the regularizer has acted, and now and then that all ranks agree."""
+        step, regularization = self.trainer.steps, self.trainer.regularization
+        if regularization is not None:
+            regularization.check_acted(step)
+        first = step == self.first_step
+        if first or step % self.start.print_freq == 0:
+            ranks = check_ranks(regularization, step)
+            if first and regularization is not None:
+                self.ranks.say(regularization.proof(step, ranks))
+
+    def _log(self) -> None:
+        """Log and show the numbers of a print interval; the run waits for the device here."""
+        step, numbers = self.trainer.steps, read_numbers(self.trainer)
+        rate = self.clock.lap(step)
+        line = {"seconds": round(self.clock.seconds, 3), "steps_per_second": rate, **numbers}
+        with self.clock.paused():
+            self.progress.show(step, rate, numbers, left=(self.total - step) / rate)
+            line |= self._class_norms()
+            if self.on_interval is not None:
+                line |= self.on_interval(self.trainer)
+            self.log.write(step, line)
+
+    def _class_norms(self) -> dict[str, Any]:
+        """Return each class's largest norm, for the log; say so where one has begun to explode."""
+        if not self.ranks.first:
+            return record(None)
+        norms, warning = self.trainer.norms.look()
+        if warning:
+            self.ranks.say(f"step {self.trainer.steps}: {warning}")
+        return record(norms)
+
+    def _save(self) -> None:
+        trainer, model = self.trainer, self.trainer.configuration.MODEL
+        check_weights(trainer)
+        if self.ranks.first:  # before the checkpoint: a run that dies between the two draws it again
+            save_grid(
+                trainer.averaged or trainer.generator,
+                trainer.class_counts,
+                model.z_prior,
+                model.z_dim,
+                mixed(self.start.seed, SAMPLES),
+                self.folder.path / "samples" / f"step={trainer.steps:06}.png",
+            )
+        save_checkpoint(
+            trainer,
+            self.folder.checkpoints,
+            self.folder.path.resolve().name,
+            self.start.seed,
+            self.clock.seconds,
+            self.stream.drawn,
+            self._best_step(),
+        )
+
+    # Evaluation: rank 0 measures, and the others wait for it where all are asked whether to stop.
+
+    def _owes_evaluation(self) -> bool:
+        """Return whether the checkpoint of this step should have been measured, and was not."""
+        return self.start.evaluate > 0 and self.ranks.any(self._is_unmeasured())
+
+    def _is_unmeasured(self) -> bool:
+        step = self.trainer.steps
+        saved = any(step == there for there, _ in checkpoints(self.folder.checkpoints))
+        measured = any(step == line["step"] for line in evaluations(self.folder.path))
+        return self.selection is not None and saved and self._save_is_due() and not measured
+
+    def _evaluate(self) -> None:
+        """Measure the generator that was saved, and keep its checkpoint if it is the best so far."""
+        if self.selection is not None and not self.stop.is_set():
+            with self.clock.paused():
+                self._measure(self.selection)
+
+    def _measure(self, selection: Selection) -> None:
+        trainer, step = self.trainer, self.trainer.steps
+        try:
+            with self.progress.paused():
+                line = selection.measure(step, trainer.generator, trainer.averaged, self.stop.is_set)
+        except FOREIGN as error:
+            cause = str(error) if isinstance(error, GSRError) else reason(error)
+            raise TrainingError(
+                f"evaluating step {step} failed: {cause}; {self.folder.last_good()}; --resume tries again, and with "
+                "--no-evaluate does without"
+            ) from error
+        if line is None:  # interrupted
+            return
+        self.ranks.say(selection.told(line))
+        remove_old(self.folder.checkpoints, self._best_step())
+        scalars = {f"evaluation/{name}": value for name, value in line["all"].items()}
+        scalars |= {f"evaluation/{group}/frechet": of["frechet"] for group, of in line["groups"].items()}
+        self.log.plot(step, scalars)
+
+    def _best_step(self) -> int | None:
+        chosen = best(self.folder.path)
+        return None if chosen is None else int(chosen["step"])

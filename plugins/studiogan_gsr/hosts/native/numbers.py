@@ -1,0 +1,41 @@
+"""The numbers of a print interval, and the proof that a trainer's numbers are finite."""
+
+from __future__ import annotations
+
+import torch
+
+from studiogan_gsr.errors import TrainingError
+from studiogan_gsr.hosts.native.training import Trainer
+
+
+class NotFinite(TrainingError):
+    """A loss, a weight or an optimizer's moment is NaN or Inf."""
+
+
+def read_numbers(trainer: Trainer) -> dict[str, float]:
+    """Return the losses and the regularizer's scalars of the last step; waits for the device.
+
+    Raises NotFinite where any loss so far was not.
+    """
+    step = trainer.steps
+    if not bool(trainer.finite):
+        found = ", ".join(f"{name} {value.item():.4g}" for name, value in trainer.losses.items())
+        raise NotFinite(f"a loss was NaN or Inf by step {step} ({found})")
+    numbers = {name: value.item() for name, value in trainer.losses.items()}
+    if trainer.ada is not None:
+        numbers["ada_p"] = trainer.ada.p.item()
+    if trainer.regularization is not None:
+        regularizer = trainer.regularization
+        numbers |= {f"{regularizer.name}/{key}": value for key, value in regularizer.report(step).items()}
+    return numbers
+
+
+def check_weights(trainer: Trainer) -> None:
+    """Raise NotFinite where a loss, a weight or an optimizer's moment is; such a state is never saved."""
+    read_numbers(trainer)
+    saved = [*trainer.generator.state_dict().values(), *trainer.discriminator.state_dict().values()]
+    for optimizer in (trainer.g_optimizer, trainer.d_optimizer):
+        saved += [moment for state in optimizer.state.values() for moment in state.values()]
+    moving = [t for t in saved if isinstance(t, torch.Tensor) and t.is_floating_point() and t.ndim]
+    if not bool(torch.stack(torch._foreach_norm(moving, float("inf"))).isfinite().all()):
+        raise NotFinite(f"a weight or its moments are NaN or Inf at step {trainer.steps}")

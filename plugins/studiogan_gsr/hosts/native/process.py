@@ -1,0 +1,110 @@
+"""The processes of a run: ranks, signals, memory."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from studiogan_gsr.errors import RequestError
+from studiogan_gsr.hosts.native.configuration import Optimization
+from studiogan_gsr.machine import choose_device
+from studiogan_gsr.progress import console
+
+_EVALUATION = timedelta(days=7)  # at most
+
+
+class Ranks:
+    """This process among the ranks of a run.
+
+    rank: its number; 0 logs, saves and evaluates.  number: how many there are.
+    """
+
+    def __init__(self, rank: int, number: int, device: torch.device) -> None:
+        self.rank, self.number, self.device = rank, number, device
+        self._patient: Any = None
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def wait_for_evaluations(self) -> None:
+        """Let `any` wait as long as rank 0 evaluates."""
+        if self.number > 1:
+            self._patient = dist.new_group(backend="gloo", timeout=_EVALUATION)
+
+    def any(self, mine: bool) -> bool:
+        """Return whether it is true on any rank; all ranks have to ask."""
+        if self.number == 1:
+            return mine
+        answer = torch.tensor(float(mine), device="cpu" if self._patient else self.device)
+        dist.all_reduce(answer, group=self._patient)
+        return bool(answer.item())
+
+    def say(self, line: str) -> None:
+        """Print a line, once for all ranks."""
+        if self.first:
+            console().print(line)
+
+
+def number_of_ranks() -> int:
+    """Return how many processes torchrun has started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def own_rank() -> int:
+    """Return the number of this process among those of torchrun."""
+    return int(os.environ.get("RANK", "0"))
+
+
+@contextmanager
+def joined_ranks(kind: str, optimization: Optimization) -> Iterator[Ranks]:
+    """Join the other ranks where torchrun started this process.
+
+    kind: "cpu" or "cuda".  Raises RequestError for a batch that cannot be shared evenly.
+    """
+    if choose_device(kind) == "cuda":
+        torch.backends.cudnn.benchmark = True
+    number, size = number_of_ranks(), optimization.batch_size
+    if number == 1:
+        yield Ranks(0, 1, torch.device(kind))
+        return
+    local = int(os.environ["LOCAL_RANK"])
+    if kind == "cuda":
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+    try:
+        if size % number:
+            raise RequestError(f"OPTIMIZATION.batch_size: found {size}; allowed: a multiple of the {number} ranks")
+        yield Ranks(dist.get_rank(), number, torch.device(f"cuda:{local}" if kind == "cuda" else kind))
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def stop_on_signals(stop: threading.Event) -> Iterator[None]:
+    """Let SIGINT or SIGTERM set the event; a second one has its usual effect."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def set_stop(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        signal.signal(number, before[number])  # type: ignore[index]
+
+    for number in before:
+        signal.signal(number, set_stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
