@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from studiogan_gsr import long_tailed_counts
 from studiogan_gsr.errors import GSRError, RequestError, in_one_line
-from studiogan_gsr.hosts.native.checkpoint import load_checkpoint
 from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.native.losses import generator_loss
+from studiogan_gsr.hosts.native.restore import load_checkpoint
 from studiogan_gsr.hosts.native.training import Speed, Trainer
 
 # Images of the head; the folder is the study's CIFAR-10.

@@ -26,8 +26,8 @@ import yaml
 from filelock import FileLock, Timeout
 from paper_tables import Protocol
 from records import Record, RecordError
-from runs import Run
 
+from runs import Run
 from studiogan_gsr.datasets.by_name import find_dataset, open_images
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import TrainingError, in_one_line
@@ -35,7 +35,8 @@ from studiogan_gsr.evaluation.reference import open_reference
 from studiogan_gsr.evaluation.selection import FILE as SELECTION
 from studiogan_gsr.evaluation.selection import Selection, best, evaluations, noise_of
 from studiogan_gsr.files import forget_after, lines_by_step
-from studiogan_gsr.hosts.native.checkpoint import checkpoints, remove_old
+from studiogan_gsr.hosts.checkpoint_files import checkpoints
+from studiogan_gsr.hosts.native.checkpoint import remove_old
 from studiogan_gsr.hosts.native.run import train
 from studiogan_gsr.hosts.native.starts import Options
 from studiogan_gsr.hosts.studiogan.hooks import KEEP_VARIABLE

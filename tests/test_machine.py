@@ -15,7 +15,9 @@ from studiogan_gsr import machine
 from studiogan_gsr.cli import main
 from studiogan_gsr.errors import RequestError
 from studiogan_gsr.files import write_atomically
-from studiogan_gsr.hosts.studiogan import doctor, hooks, launcher
+from studiogan_gsr.hosts.studiogan import doctor, launcher
+from studiogan_gsr.hosts.studiogan.hooked.checkpoints import CheckpointHooks
+from studiogan_gsr.hosts.studiogan.hooked.state import HookedRun
 from support.runs import PLAIN, arguments, write
 
 CPU = torch.device("cpu")
@@ -238,7 +240,7 @@ def test_a_packed_file_and_a_checkpoint_of_studiogan_are_published_so(
     def save(model: str, when: str, step: int, folder: str, states: dict[str, Any]) -> None:
         (Path(folder) / "model=D.pth").write_bytes(b"weights")
 
-    hooks._save_model(save, "D", "current", 1, str(tmp_path), {})
+    CheckpointHooks(HookedRun()).save_network(save, "D", "current", 1, str(tmp_path), {})
     (folder, names) = flushed[-1]
     assert folder == tmp_path
     assert "model=D.pth" in names

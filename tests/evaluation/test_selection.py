@@ -18,7 +18,7 @@ from studiogan_gsr.evaluation import selection
 from studiogan_gsr.evaluation.features import Sample
 from studiogan_gsr.evaluation.frechet import Gaussian, frechet_distance
 from studiogan_gsr.evaluation.selection import best, evaluations
-from studiogan_gsr.hosts.native.checkpoint import checkpoints
+from studiogan_gsr.hosts.checkpoint_files import checkpoints
 from support.plugins import PIXELS, MakePackage
 from support.runs import (
     BIGGAN,
@@ -290,7 +290,10 @@ def test_a_signal_does_not_wait_for_an_evaluation_which_is_made_up_for(
             time.sleep(0.01)
         os.kill(child.pid, signal.SIGTERM)
         assert child.end() == 1, child.output
-        assert f"stopped after step 4 of {steps}, saved in {out}/checkpoints/step=4; --resume resumes the run" in child.output
+        assert (
+            f"stopped after step 4 of {steps}, saved in {out}/checkpoints/step=4; --resume resumes the run"
+            in child.output
+        )
         assert not evaluations(out)
 
     ended_while_evaluating()

@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import nn
 
+from studiogan_gsr.hosts.checkpoint_files import checkpoints
 from studiogan_gsr.hosts.class_norms import STATE_KEY, ClassNorms
-from studiogan_gsr.hosts.native.checkpoint import checkpoints
 from studiogan_gsr.hosts.native.options import TrainOptions
 from studiogan_gsr.hosts.native.run import train
 from studiogan_gsr.hosts.studiogan.checkout import Checkout

@@ -19,8 +19,9 @@ import yaml
 from PIL import Image
 
 from studiogan_gsr.files import claim
-from studiogan_gsr.hosts.studiogan import hooks
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
+from studiogan_gsr.hosts.studiogan.hooked.checkpoints import CheckpointHooks
+from studiogan_gsr.hosts.studiogan.hooked.state import HookedRun
 from studiogan_gsr.shipped import shipped_configuration
 from support.host import Host, Outcome, configure, refused
 from support.plugins import MakePackage
@@ -220,7 +221,7 @@ def test_fine_tuning_with_frozen_layers_starts_the_state_anew_and_says_so(
     arguments = ("-ckpt", str(trained.checkpoint_folder), "--freezeD", "1")
     outcome = Host(checkout).run(configure(tmp_path), digits, tmp_path / "out", *arguments)
     assert outcome.status == 0, outcome.output
-    assert outcome.lines("gsr: fine-tuning: its state in the checkpoint is left, and it starts anew")
+    assert outcome.lines("gsr: fine-tuning: its state in the checkpoint is ignored, it starts anew")
     assert outcome.lines("gsr: acted in step 1")
     assert outcome.checkpoint()["regularizer"]["state"]["warm"]
     before, after = trained.checkpoint("D")["state_dict"], outcome.checkpoint("D")["state_dict"]
@@ -235,7 +236,7 @@ def test_adaptive_augmentation_cannot_be_switched_on_where_nothing_was_adapted(
     configuration = configure(tmp_path, steps=5, AUG={**ada, "ada_kimg": 500, "ada_interval": 4})
     folder = shutil.copytree(trained.checkpoint_folder, tmp_path / "checkpoint")
     outcome = Host(checkout).run(configuration, digits, tmp_path / "out", "-ckpt", str(folder))
-    refused(outcome, "checkpoint: was trained without ADA or APA, and holds no p for them to go on from")
+    refused(outcome, "checkpoint: was trained without ADA or APA, and holds no p to resume them from")
 
 
 @pytest.mark.parametrize(
@@ -255,16 +256,17 @@ def test_the_best_networks_are_of_one_step(
     for network in ("G", "D", "G_ema"):
         (tmp_path / f"model={network}-current-weights-step=6.pth").touch()
     asked: list[int | None] = []
+    hooks = CheckpointHooks(HookedRun())
 
     def original(**arguments: object) -> int:
-        asked.append(hooks._run.step_to_load)
+        asked.append(hooks.run.step_to_load)
         return 0
 
-    found = hooks._load_best(original, ckpt_dir=str(tmp_path), apply_g_ema=True)
+    found = hooks.load_best(original, ckpt_dir=str(tmp_path), apply_g_ema=True)
     assert asked == ([] if loaded is None else [loaded])
     assert found == (6 if loaded is None else 0)
     assert said in capsys.readouterr().out
-    assert hooks._run.step_to_load is None
+    assert hooks.run.step_to_load is None
 
 
 class Evil:

@@ -10,7 +10,7 @@ import torch
 
 from studiogan_gsr.cli import main
 from studiogan_gsr.errors import DONE, WRONG_REQUEST
-from studiogan_gsr.hosts.native.checkpoint import network_file, read_file
+from studiogan_gsr.hosts.checkpoint_files import network_file, read_file
 from studiogan_gsr.runs.demo import CONFIGURATION, Twin, _classifier, _features, _pixels, _real, _spread, reading
 
 

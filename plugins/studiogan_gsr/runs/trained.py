@@ -14,7 +14,14 @@ from torch import nn
 from studiogan_gsr.errors import CheckpointError, ConfigurationError, RequestError
 from studiogan_gsr.evaluation.selection import best as best_evaluation
 from studiogan_gsr.files import lines_by_step
-from studiogan_gsr.hosts.native.checkpoint import check_architecture, checkpoints, read_file, step_of
+from studiogan_gsr.hosts.checkpoint_files import (
+    check_architecture,
+    checkpoints,
+    file_name,
+    read_file,
+    step_of,
+    whole_steps,
+)
 from studiogan_gsr.hosts.native.configuration import ELSEWHERE, ELSEWHERE_TOO, read_configuration
 from studiogan_gsr.hosts.native.networks import make_networks
 from studiogan_gsr.hosts.studiogan.generators import read_studiogan_configuration, studiogan_generator
@@ -169,8 +176,7 @@ def _load(generator: nn.Module, file: Path) -> nn.Module:
 def _whole(folder: Path, network: str, has_average: bool, when: str) -> Path:
     """A network's file of the newest step whose generators are all there: a killed save leaves some of them."""
     names = ["G", "G_ema"] if has_average else ["G"]
-    files = {n: {step_of(p): p for p in folder.glob(f"model={n}-{when}-weights-step=*.pth")} for n in names}
-    steps = set.intersection(*(set(found) for found in files.values()))
+    steps = whole_steps(folder, when, names)
     if not steps:
         if when == "best" and not list(folder.glob("*-best-*")):
             raise CheckpointError(
@@ -178,7 +184,7 @@ def _whole(folder: Path, network: str, has_average: bool, when: str) -> Path:
                 "(`train --evaluate`); without --best the last one is measured"
             )
         raise CheckpointError(f"{folder}: no {when} checkpoint has all of {', '.join(names)}")
-    return files[network][max(steps)]
+    return folder / file_name(network, when, max(steps))
 
 
 def _found(path: Path) -> tuple[Path | None, Path]:

@@ -14,10 +14,11 @@ import torch
 
 from studiogan_gsr.cli import main
 from studiogan_gsr.errors import CheckpointError
-from studiogan_gsr.hosts.native.checkpoint import checkpoints, load_checkpoint, network_file, read_file
+from studiogan_gsr.hosts.checkpoint_files import checkpoints, network_file, read_file
 from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.native.losses import ReleasedLeCam
 from studiogan_gsr.hosts.native.options import TrainOptions
+from studiogan_gsr.hosts.native.restore import load_checkpoint
 from studiogan_gsr.hosts.native.run import train
 from studiogan_gsr.hosts.native.training import Speed, Trainer
 from studiogan_gsr.hosts.studiogan.checkout import Checkout

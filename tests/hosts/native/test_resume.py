@@ -18,9 +18,10 @@ from PIL import Image
 
 from studiogan_gsr.cli import main
 from studiogan_gsr.errors import FAILED, WRONG_REQUEST, CheckpointError, PluginError, RequestError
-from studiogan_gsr.hosts.native.checkpoint import checkpoint_files, checkpoints, load_checkpoint, read_checkpoint
+from studiogan_gsr.hosts.checkpoint_files import checkpoint_files, checkpoints
 from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.native.options import TrainOptions
+from studiogan_gsr.hosts.native.restore import load_checkpoint, read_checkpoint
 from studiogan_gsr.hosts.native.run import train
 from studiogan_gsr.hosts.native.starts import changes, settle
 from studiogan_gsr.hosts.native.training import Speed, Trainer

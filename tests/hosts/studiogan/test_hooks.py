@@ -12,7 +12,7 @@ from torch.utils.data import TensorDataset
 
 from studiogan_gsr.datasets.counts import listed
 from studiogan_gsr.errors import DataError
-from studiogan_gsr.hosts.studiogan.hooks import _class_counts
+from studiogan_gsr.hosts.studiogan.hooked.data import class_counts
 
 
 def dataset(data: object, hdf5_path: Path | None = None) -> SimpleNamespace:
@@ -20,20 +20,20 @@ def dataset(data: object, hdf5_path: Path | None = None) -> SimpleNamespace:
 
 
 def test_class_counts_come_from_a_plugins_counts_or_from_targets_or_from_an_hdf5_file(tmp_path: Path) -> None:
-    assert _class_counts(dataset(SimpleNamespace(class_counts=[3, 1]))) == [3, 1]
-    assert _class_counts(dataset(SimpleNamespace(targets=[0, 2, 0]))) == [2, 0, 1]  # CIFAR and image folders
+    assert class_counts(dataset(SimpleNamespace(class_counts=[3, 1]))) == [3, 1]
+    assert class_counts(dataset(SimpleNamespace(targets=[0, 2, 0]))) == [2, 0, 1]  # CIFAR and image folders
     path = tmp_path / "set.hdf5"
     with h5py.File(path, "w") as file:
         file["labels"] = np.array([1, 1, 0], dtype=np.int64)
         file["imgs"] = np.zeros((3, 4, 4, 3), dtype=np.uint8)
-    assert _class_counts(dataset(None, path)) == [1, 2]
+    assert class_counts(dataset(None, path)) == [1, 2]
 
 
 def test_class_counts_that_cannot_be_had_are_an_error_never_a_default() -> None:
     with pytest.raises(DataError, match=r"Some_Set: TensorDataset has neither class_counts nor targets"):
-        _class_counts(dataset(TensorDataset()))
+        class_counts(dataset(TensorDataset()))
     with pytest.raises(DataError, match=r"no training set was opened"):
-        _class_counts(None)
+        class_counts(None)
 
 
 def test_many_classes_are_summed_up() -> None:

@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from studiogan_gsr.errors import RequestError, reason
 from studiogan_gsr.files import LOCK, claim, write_atomically
-from studiogan_gsr.hosts.native.checkpoint import checkpoints
+from studiogan_gsr.hosts.checkpoint_files import checkpoints
 from studiogan_gsr.hosts.regularization import with_all_options
 from studiogan_gsr.settings import load_configuration, regularizer_settings
 

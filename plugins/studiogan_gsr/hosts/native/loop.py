@@ -12,8 +12,9 @@ from studiogan_gsr.evaluation.samples import save_grid
 from studiogan_gsr.evaluation.selection import FILE as EVALUATIONS
 from studiogan_gsr.evaluation.selection import Selection, best, evaluations
 from studiogan_gsr.files import forget_after
+from studiogan_gsr.hosts.checkpoint_files import checkpoints
 from studiogan_gsr.hosts.class_norms import record
-from studiogan_gsr.hosts.native.checkpoint import checkpoints, remove_old, save_checkpoint
+from studiogan_gsr.hosts.native.checkpoint import remove_old, save_checkpoint
 from studiogan_gsr.hosts.native.clock import Clock
 from studiogan_gsr.hosts.native.failures import failures_explained
 from studiogan_gsr.hosts.native.folder import RunFolder

@@ -24,7 +24,7 @@ from studiogan_gsr.datasets.identity import file_of
 from studiogan_gsr.errors import RequestError
 from studiogan_gsr.evaluation.reference import open_reference
 from studiogan_gsr.evaluation.selection import Selection, noise_of
-from studiogan_gsr.hosts.native.checkpoint import Restored, Saved, checkpoints, read_checkpoint, restore
+from studiogan_gsr.hosts.checkpoint_files import checkpoints
 from studiogan_gsr.hosts.native.configuration import Configuration, read_configuration
 from studiogan_gsr.hosts.native.failures import failures_explained, memory_explained
 from studiogan_gsr.hosts.native.folder import RunFolder
@@ -33,6 +33,7 @@ from studiogan_gsr.hosts.native.options import TrainOptions
 from studiogan_gsr.hosts.native.process import Ranks, joined_ranks, number_of_ranks, own_rank
 from studiogan_gsr.hosts.native.progress_line import TrainingProgress
 from studiogan_gsr.hosts.native.records import write_records
+from studiogan_gsr.hosts.native.restore import Restored, Saved, read_checkpoint, restore
 from studiogan_gsr.hosts.native.starts import Start, settle
 from studiogan_gsr.hosts.native.stream import Images, ImageStream, TrainingSet, load_images, open_training_set
 from studiogan_gsr.hosts.native.training import Trainer

@@ -110,7 +110,7 @@ def fetch(root: str | Path | None = None, source: str = SOURCE) -> Checkout:
     return find_checkout(target)
 
 
-def surface(module: str, path: str, parameters: list[str]) -> tuple[Any, str, Callable[..., Any]]:
+def find_function(module: str, path: str, parameters: list[str]) -> tuple[Any, str, Callable[..., Any]]:
     """(owner, attribute, function) of a function of StudioGAN, whose source is on the import path.
 
     parameters: those that it must have, among others; they are passed by name.

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from studiogan_gsr.errors import ConfigurationError, HostError, reason
 from studiogan_gsr.hosts.keys import KEYS, given
 from studiogan_gsr.hosts.studiogan import shims
-from studiogan_gsr.hosts.studiogan.checkout import find_checkout, surface
+from studiogan_gsr.hosts.studiogan.checkout import find_checkout, find_function
 from studiogan_gsr.settings import SECTION, RegularizerSettings, check_data_name, check_keys, regularizer_settings
 
 _PARAMETERS = ["DATA", "OPTIMIZATION", "MODEL", "STYLEGAN", "MODULES", "RUN", "device", "logger"]
@@ -94,8 +94,8 @@ def studiogan_generator(sections: Mapping[str, Any], seed: int) -> StudioGANGene
     if source not in sys.path:
         sys.path.insert(0, source)
     shims.apply_shims((), early=True)
-    config, _, _ = surface("config", "Configurations", ["cfg_file"])
-    _, _, build = surface("models.model", "load_generator_discriminator", _PARAMETERS)
+    config, _, _ = find_function("config", "Configurations", ["cfg_file"])
+    _, _, build = find_function("models.model", "load_generator_discriminator", _PARAMETERS)
     try:
         with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file, torch.random.fork_rng(devices=[]):
             yaml.safe_dump({name: values for name, values in sections.items() if name != SECTION}, file)

@@ -13,7 +13,7 @@ from typing import Any
 
 from studiogan_gsr.errors import RequestError
 from studiogan_gsr.hosts.studiogan import process, shims
-from studiogan_gsr.hosts.studiogan.checkout import find_checkout, missing_module, surface
+from studiogan_gsr.hosts.studiogan.checkout import find_checkout, find_function, missing_module
 from studiogan_gsr.hosts.studiogan.cpu import redirect_devices_to_cpu
 from studiogan_gsr.machine import choose_device
 from studiogan_gsr.progress import console
@@ -46,7 +46,7 @@ class Setup:
         if self.device == "cpu":
             redirect_devices_to_cpu(self.processes)
         process.prepare(self.skipped_shims)
-        return surface("loader", "load_worker", _LOAD_WORKER)[2]
+        return find_function("loader", "load_worker", _LOAD_WORKER)[2]
 
 
 class RankEntry:

@@ -13,7 +13,7 @@ from types import TracebackType
 
 from studiogan_gsr.errors import in_one_line
 from studiogan_gsr.hosts.studiogan import hooks, shims
-from studiogan_gsr.hosts.studiogan.checkout import surface
+from studiogan_gsr.hosts.studiogan.checkout import find_function
 
 _ready = False
 
@@ -27,7 +27,7 @@ def prepare(skipped_shims: Sequence[str] = ()) -> None:
     if _ready:
         return
     shims.apply_shims(skipped_shims, early=True)
-    surface("loader", "load_worker", [])
+    find_function("loader", "load_worker", [])
     shims.apply_shims(skipped_shims, early=False)
     hooks.install()
     _ready = True

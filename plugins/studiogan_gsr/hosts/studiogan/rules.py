@@ -1,4 +1,4 @@
-"""What StudioGAN takes without a look and fails at while it trains, refused before the first step."""
+"""Rules on configurations that StudioGAN accepts and then fails at while it trains: refused before the first step."""
 
 from __future__ import annotations
 
@@ -6,189 +6,241 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from studiogan_gsr.errors import ConfigurationError
 from studiogan_gsr.hosts.keys import KEYS, UNSET, check_needs, check_together, given
 
-Value = Callable[[str], Any]
+
+class Sections:
+    """StudioGAN's sections: `sections.MODEL.backbone` is a value, None for "N/A" and for a key that is missing."""
+
+    def __init__(self, sections: Mapping[str, Any]) -> None:
+        self._sections = sections
+
+    def __getattr__(self, name: str) -> _Section:
+        return _Section(self._sections[name])
+
+    def value(self, path: str) -> Any:
+        """Return the value of a key by its path, such as "MODEL.backbone"."""
+        section, name = path.split(".")
+        return getattr(getattr(self, section), name)
 
 
-class Rule(NamedTuple):
-    """What StudioGAN fails at later: the key to name, when, and what to do instead."""
+class _Section:
+    def __init__(self, section: Any) -> None:
+        self._section = section
+
+    def __getattr__(self, name: str) -> Any:
+        return given(getattr(self._section, name, None))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What StudioGAN fails at later.
+
+    path: the key to name.  breaks: whether sections break the rule.  allowed: what to do instead.
+    training: whether only training fails.
+    """
 
     path: str
-    breaks: Callable[[Value], bool]
+    breaks: Callable[[Sections], bool]
     allowed: str
+    training: bool
 
 
-def _stylegan(value: Value) -> bool:
-    return value("MODEL.backbone") in ("stylegan2", "stylegan3")
+RULES: list[Rule] = []
+Breaks = Callable[[Sections], bool]
 
 
-def _deep(value: Value) -> bool:
-    return str(value("MODEL.backbone")).startswith("big_resnet_deep")
+def _rule(path: str, allowed: str, *, training: bool = False) -> Callable[[Breaks], Breaks]:
+    """Make a rule of a function that returns whether sections break it."""
+
+    def add(breaks: Breaks) -> Breaks:
+        RULES.append(Rule(path, breaks, allowed, training))
+        return breaks
+
+    return add
 
 
-def _adaptive(value: Value) -> bool:
-    return bool(value("AUG.apply_ada") or value("AUG.apply_apa"))
+def _is_stylegan(s: Sections) -> bool:
+    return s.MODEL.backbone in ("stylegan2", "stylegan3")
 
 
-def _batch(value: Value) -> int:
-    """Images a process."""
-    ranks = value("OPTIMIZATION.world_size") if value("RUN.distributed_data_parallel") else 1
-    return int(value("OPTIMIZATION.batch_size")) // ranks
+def _is_deep(s: Sections) -> bool:
+    return str(s.MODEL.backbone).startswith("big_resnet_deep")
 
 
-def _sizes(value: Value) -> range:
-    """The sizes that a backbone has, as the powers of two in a range."""
-    if _stylegan(value):
-        return range(8, 1025)
-    return range(32, 33 if value("MODEL.backbone") == "deep_conv" else 513)
+def _images_per_process(s: Sections) -> int:
+    ranks = s.OPTIMIZATION.world_size if s.RUN.distributed_data_parallel else 1
+    return int(s.OPTIMIZATION.batch_size) // ranks
 
 
-# With networks that exist, whatever the run is for.
-ALWAYS = (
-    Rule(
-        "DATA.img_size",
-        lambda v: v("DATA.img_size") not in _sizes(v),
-        "the StyleGANs take 8 to 1024 pixels, deep_conv 32, the others 32 to 512",
-    ),
-    Rule(
-        "MODEL.g_cond_mtd",
-        lambda v: _deep(v) and v("MODEL.g_cond_mtd") == "W/O" and v("MODEL.g_info_injection") != "cBN",
-        "this backbone's batch norms need a condition: cBN",
-    ),
-    Rule(
-        "MODEL.g_depth",
-        lambda v: _deep(v) and v("MODEL.g_depth") == 1 and v("DATA.img_size") > 32,
-        "from 64 pixels on, widths change in a level's second block: 2 or more",
-    ),
-    Rule(
-        "MODEL.d_cond_mtd",
-        lambda v: _stylegan(v) and v("MODEL.d_cond_mtd") == "PD",
-        "a StyleGAN's projection discriminator is SPD",
-    ),
-    Rule(
-        "STYLEGAN.cond_type",
-        lambda v: (
-            _stylegan(v)
-            and v("MODEL.d_cond_mtd") in ("SPD", "2C", "D2DCE")
-            and v("MODEL.d_cond_mtd") not in v("STYLEGAN.cond_type")
-        ),
-        "MODEL.d_cond_mtd has to be in it",
-    ),
-    Rule(
-        "MODEL.apply_g_ema",
-        lambda v: _stylegan(v) and not v("MODEL.apply_g_ema"),
-        "StudioGAN draws a StyleGAN's images with the averaged generator: true",
-    ),
-    Rule(
-        "LOSS.radius",
-        lambda v: v("MODEL.info_type") is not None and v("LOSS.radius") is not None,
-        "InfoGAN's codes have no place in the second images that a radius makes: leave it out",
-    ),
-    Rule(
-        "--standing_max_batch",
-        lambda v: v("RUN.standing_statistics") and min(v("RUN.standing_max_batch"), v("RUN.standing_step")) < 1,
-        "-std_stat needs -std_max and -std_step above 0",
-    ),
-    Rule(
-        "LOSS.apply_lo",
-        lambda v: v("RUN.standing_statistics") and v("LOSS.apply_lo"),
-        "standing statistics are made without a discriminator, and latent optimization needs it",
-    ),
-    Rule(
-        "--truncation_factor",
-        lambda v: (
-            v("RUN.truncation_factor") != -1
-            and (v("RUN.truncation_factor") <= 0 or (_stylegan(v) and v("RUN.truncation_factor") > 1))
-        ),
-        "above 0 (a StyleGAN's up to 1), or -1 for none",
-    ),
-    Rule(
-        "--langevin_noise_std",
-        lambda v: v("RUN.langevin_sampling") and min(v("RUN.langevin_noise_std"), v("RUN.langevin_rate")) <= 0,
-        "-lgv needs -lgv_rate and -lgv_std above 0",
-    ),
-    Rule(
-        "--langevin_sampling",
-        lambda v: v("RUN.langevin_sampling") and (v("MODEL.info_type") is not None or v("MODEL.d_cond_mtd") == "MH"),
-        "neither InfoGAN nor MH can be sampled so",
-    ),
+# Networks.
+
+
+@_rule("DATA.img_size", "the StyleGANs take 8 to 1024 pixels, deep_conv 32, the others 32 to 512")
+def _another_size(s: Sections) -> bool:
+    smallest, largest = 32, 512
+    if _is_stylegan(s):
+        smallest, largest = 8, 1024
+    elif s.MODEL.backbone == "deep_conv":
+        largest = 32
+    return not smallest <= s.DATA.img_size <= largest
+
+
+@_rule("MODEL.g_cond_mtd", "this backbone's batch norms need a condition: cBN")
+def _deep_without_condition(s: Sections) -> bool:
+    return _is_deep(s) and s.MODEL.g_cond_mtd == "W/O" and s.MODEL.g_info_injection != "cBN"
+
+
+@_rule("MODEL.g_depth", "from 64 pixels on, widths change in a level's second block: 2 or more")
+def _deep_of_one_block(s: Sections) -> bool:
+    return _is_deep(s) and s.MODEL.g_depth == 1 and s.DATA.img_size > 32
+
+
+@_rule("MODEL.d_cond_mtd", "a StyleGAN's projection discriminator is SPD")
+def _stylegan_with_projection(s: Sections) -> bool:
+    return _is_stylegan(s) and s.MODEL.d_cond_mtd == "PD"
+
+
+@_rule("STYLEGAN.cond_type", "it must contain MODEL.d_cond_mtd")
+def _stylegan_of_another_condition(s: Sections) -> bool:
+    method = s.MODEL.d_cond_mtd
+    return _is_stylegan(s) and method in ("SPD", "2C", "D2DCE") and method not in s.STYLEGAN.cond_type
+
+
+@_rule("MODEL.apply_g_ema", "StudioGAN draws a StyleGAN's images with the averaged generator: true")
+def _stylegan_without_average(s: Sections) -> bool:
+    return _is_stylegan(s) and not s.MODEL.apply_g_ema
+
+
+@_rule("LOSS.radius", "InfoGAN's codes have no place in the second images that a radius makes: leave it out")
+def _radius_with_codes(s: Sections) -> bool:
+    return s.MODEL.info_type is not None and s.LOSS.radius is not None
+
+
+# Sampling.
+
+
+@_rule("--standing_max_batch", "-std_stat needs -std_max and -std_step above 0")
+def _standing_without_batches(s: Sections) -> bool:
+    return s.RUN.standing_statistics and min(s.RUN.standing_max_batch, s.RUN.standing_step) < 1
+
+
+@_rule(
+    "LOSS.apply_lo",
+    "standing statistics are computed without a discriminator, and latent optimization needs it",
 )
-# Of training alone.
-TRAINING = (
-    Rule("--print_freq", lambda v: v("RUN.print_freq") < 1, "a positive integer"),
-    Rule("--save_freq", lambda v: v("RUN.save_freq") < 1, "a positive integer"),
-    Rule("--num_workers", lambda v: v("RUN.num_workers") < 1, "a positive integer: StudioGAN keeps its workers"),
-    *(
-        Rule(
-            f"AUG.{kind}_target",
-            lambda v, kind=kind: v(f"AUG.apply_{kind}") and v(f"AUG.{kind}_target") is None,  # type: ignore[misc]
-            f"apply_{kind} needs a number from -1 to 1: StudioGAN cannot log a p that stays as it is",
-        )
-        for kind in ("ada", "apa")
-    ),
-    Rule(
-        "AUG.ada_aug_type",
-        lambda v: (
-            v("AUG.apply_ada")
-            and v("DATA.img_size") < 32
-            and v("AUG.ada_aug_type") in ("filter", "bgcf", "bgcfn", "bgcfnc")
-        ),
-        "its filter is longer than images below 32 pixels",
-    ),
-    Rule(
-        "--freezeD",
-        lambda v: v("RUN.freezeD") > -1 and (_adaptive(v) or v("LOSS.apply_topk")),
-        "fine-tuning forgets what top-k, ADA and APA start from: switch them off",
-    ),
-    Rule(
-        "STYLEGAN.apply_pl_reg",
-        lambda v: v("STYLEGAN.apply_pl_reg") and not _stylegan(v),
-        "only StyleGANs have the w whose path lengths are regularized",
-    ),
-    Rule(
-        "STYLEGAN.d_epilogue_mbstd_group_size",
-        lambda v: _stylegan(v) and _batch(v) % min(_batch(v), v("STYLEGAN.d_epilogue_mbstd_group_size")) != 0,
-        "a divisor of the images a process",
-    ),
-    Rule(
-        "LOSS.apply_topk",
-        lambda v: v("LOSS.apply_topk") and v("MODEL.d_cond_mtd") == "SPD",
-        "top-k cannot choose among SPD's outputs",
-    ),
-    Rule(
-        "LOSS.topk_nu",
-        lambda v: v("LOSS.apply_topk") and v("LOSS.topk_gamma") < 1 and int(_batch(v) * v("LOSS.topk_nu")) < 1,
-        "of a batch not one image would be left",
-    ),
-    Rule(
-        "DATA.num_classes",
-        lambda v: v("MODEL.d_cond_mtd") == "MD" and v("DATA.num_classes") == 1,
-        "MD is a discriminator a class: 2 or more",
-    ),
-    Rule(
-        "OPTIMIZATION.batch_size",
-        lambda v: (
-            _batch(v) < 2
-            and (v("MODEL.d_cond_mtd") in ("MD", "MH", "2C", "D2DCE") or v("MODEL.info_type") is not None)
-        ),
-        "this loss needs 2 images a process",
-    ),
-    Rule(
-        "OPTIMIZATION.batch_size",
-        lambda v: (
-            v("RUN.save_freq") <= v("OPTIMIZATION.total_steps") + 1
-            and v("MODEL.d_cond_mtd") != "W/O"
-            and v("DATA.name") != "CIFAR10"
-            and _batch(v) < 8 * v("DATA.num_classes")
-            and _batch(v) % 8 != 0
-        ),
-        "a multiple of 8, or 8 a class, in each process: StudioGAN draws such a picture before it saves",
-    ),
+def _standing_with_optimized_latents(s: Sections) -> bool:
+    return bool(s.RUN.standing_statistics and s.LOSS.apply_lo)
+
+
+@_rule("--truncation_factor", "above 0 (a StyleGAN's up to 1), or -1 for none")
+def _truncation_out_of_range(s: Sections) -> bool:
+    factor = s.RUN.truncation_factor
+    return factor != -1 and (factor <= 0 or (_is_stylegan(s) and factor > 1))
+
+
+@_rule("--langevin_noise_std", "-lgv needs -lgv_rate and -lgv_std above 0")
+def _langevin_without_noise(s: Sections) -> bool:
+    return bool(s.RUN.langevin_sampling and min(s.RUN.langevin_noise_std, s.RUN.langevin_rate) <= 0)
+
+
+@_rule("--langevin_sampling", "InfoGAN and MH cannot be sampled this way")
+def _langevin_of_other_latents(s: Sections) -> bool:
+    return s.RUN.langevin_sampling and (s.MODEL.info_type is not None or s.MODEL.d_cond_mtd == "MH")
+
+
+# Training.
+
+
+@_rule("--print_freq", "a positive integer", training=True)
+def _never_printed(s: Sections) -> bool:
+    return bool(s.RUN.print_freq < 1)
+
+
+@_rule("--save_freq", "a positive integer", training=True)
+def _never_saved(s: Sections) -> bool:
+    return bool(s.RUN.save_freq < 1)
+
+
+@_rule("--num_workers", "a positive integer: StudioGAN keeps its workers", training=True)
+def _without_workers(s: Sections) -> bool:
+    return bool(s.RUN.num_workers < 1)
+
+
+@_rule(
+    "AUG.ada_target",
+    "apply_ada needs a number from -1 to 1: StudioGAN cannot log a p that stays as it is",
+    training=True,
 )
+def _ada_without_target(s: Sections) -> bool:
+    return s.AUG.apply_ada and s.AUG.ada_target is None
+
+
+@_rule(
+    "AUG.apa_target",
+    "apply_apa needs a number from -1 to 1: StudioGAN cannot log a p that stays as it is",
+    training=True,
+)
+def _apa_without_target(s: Sections) -> bool:
+    return s.AUG.apply_apa and s.AUG.apa_target is None
+
+
+@_rule("AUG.ada_aug_type", "its filter is longer than images below 32 pixels", training=True)
+def _filter_longer_than_images(s: Sections) -> bool:
+    return s.AUG.apply_ada and s.DATA.img_size < 32 and s.AUG.ada_aug_type in ("filter", "bgcf", "bgcfn", "bgcfnc")
+
+
+@_rule("--freezeD", "fine-tuning forgets what top-k, ADA and APA start from: switch them off", training=True)
+def _fine_tuning_with_memory(s: Sections) -> bool:
+    return s.RUN.freezeD > -1 and bool(s.AUG.apply_ada or s.AUG.apply_apa or s.LOSS.apply_topk)
+
+
+@_rule("STYLEGAN.apply_pl_reg", "only StyleGANs have the w whose path lengths are regularized", training=True)
+def _path_lengths_without_w(s: Sections) -> bool:
+    return s.STYLEGAN.apply_pl_reg and not _is_stylegan(s)
+
+
+@_rule("STYLEGAN.d_epilogue_mbstd_group_size", "a divisor of the images per process", training=True)
+def _uneven_groups_of_images(s: Sections) -> bool:
+    images = _images_per_process(s)
+    return _is_stylegan(s) and images % min(images, s.STYLEGAN.d_epilogue_mbstd_group_size) != 0
+
+
+@_rule("LOSS.apply_topk", "top-k cannot choose among SPD's outputs", training=True)
+def _topk_of_stylegan_outputs(s: Sections) -> bool:
+    return bool(s.LOSS.apply_topk and s.MODEL.d_cond_mtd == "SPD")
+
+
+@_rule("LOSS.topk_nu", "not one image of a batch would be left", training=True)
+def _topk_of_no_image(s: Sections) -> bool:
+    return s.LOSS.apply_topk and s.LOSS.topk_gamma < 1 and int(_images_per_process(s) * s.LOSS.topk_nu) < 1
+
+
+@_rule("DATA.num_classes", "MD is a discriminator per class: 2 or more", training=True)
+def _one_discriminator(s: Sections) -> bool:
+    return bool(s.MODEL.d_cond_mtd == "MD" and s.DATA.num_classes == 1)
+
+
+@_rule("OPTIMIZATION.batch_size", "this loss needs 2 images per process", training=True)
+def _loss_of_one_image(s: Sections) -> bool:
+    pairs = s.MODEL.d_cond_mtd in ("MD", "MH", "2C", "D2DCE") or s.MODEL.info_type is not None
+    return _images_per_process(s) < 2 and pairs
+
+
+@_rule(
+    "OPTIMIZATION.batch_size",
+    "a multiple of 8, or 8 per class, in each process: StudioGAN draws such a picture before it saves",
+    training=True,
+)
+def _picture_without_images(s: Sections) -> bool:
+    images = _images_per_process(s)
+    drawn = s.MODEL.d_cond_mtd != "W/O" and s.DATA.name != "CIFAR10"
+    saves = s.RUN.save_freq <= s.OPTIMIZATION.total_steps + 1
+    return saves and drawn and images < 8 * s.DATA.num_classes and images % 8 != 0
 
 
 def check_values(sections: Mapping[str, Mapping[str, Any]]) -> None:
@@ -211,19 +263,14 @@ def check_whole(cfgs: Any) -> None:
 
     cfgs: StudioGAN's, with the defaults and the arguments filled in.
     """
-    sections = cfgs.super_cfgs
-
-    def value(path: str) -> Any:
-        section, name = path.split(".")
-        return given(getattr(sections[section], name, None))
-
+    sections = Sections(cfgs.super_cfgs)
     if cfgs.RUN.train:
-        check_needs(value)
-        check_together(value)
-    for path, breaks, allowed in (*ALWAYS, *(TRAINING if cfgs.RUN.train else ())):
-        if breaks(value):
-            found = value(f"RUN.{path[2:]}" if path.startswith("--") else path)
-            raise ConfigurationError(path, UNSET if found is None else str(found), allowed)
+        check_needs(sections.value)
+        check_together(sections.value)
+    for rule in RULES:
+        if (cfgs.RUN.train or not rule.training) and rule.breaks(sections):
+            found = sections.value(f"RUN.{rule.path[2:]}" if rule.path.startswith("--") else rule.path)
+            raise ConfigurationError(rule.path, UNSET if found is None else str(found), rule.allowed)
     scored = cfgs.RUN.GAN_train or cfgs.RUN.GAN_test
     if scored and cfgs.DATA.name not in cfgs.MISC.cas_setting:
         allowed = f"--GAN_train and --GAN_test know {', '.join(cfgs.MISC.cas_setting)}"
@@ -240,11 +287,6 @@ def check_size(images: int, OPTIMIZATION: Any, ranks: int) -> None:
         found = f"{OPTIMIZATION.batch_size} x {OPTIMIZATION.acml_steps} x {OPTIMIZATION.d_updates_per_step}"
         allowed = f"a step takes {basket} images a process, and there are {images // ranks}"
         raise ConfigurationError("OPTIMIZATION.batch_size, acml_steps, d_updates_per_step", found, allowed)
-
-
-def _value(sections: Mapping[str, Any], path: str) -> Any:
-    section, name = path.split(".")
-    return given(getattr(sections[section], name, None))
 
 
 def contradiction(function: Callable[..., Any], error: AssertionError, cfgs: Any) -> ConfigurationError:

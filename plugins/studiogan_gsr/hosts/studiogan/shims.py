@@ -19,7 +19,7 @@ from typing import Any
 from packaging.version import parse
 
 from studiogan_gsr.errors import RequestError, near_miss
-from studiogan_gsr.hosts.studiogan.checkout import surface
+from studiogan_gsr.hosts.studiogan.checkout import find_function
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _wandb_image() -> None:
 
 def _best_checkpoint() -> None:
     parameters = ["ckpt_dir", "Gen", "Dis", "apply_g_ema", "Gen_ema", "ema"]
-    ckpt, name, load_best_model = surface("utils.ckpt", "load_best_model", parameters)
+    ckpt, name, load_best_model = find_function("utils.ckpt", "load_best_model", parameters)
 
     @functools.wraps(load_best_model)
     def load_best_model_if_any(ckpt_dir: str, *args: Any, **kwargs: Any) -> Any:
@@ -102,7 +102,9 @@ def _best_checkpoint() -> None:
 
 
 def _integer_betas() -> None:
-    config, name, define_optimizer = surface("config", "Configurations.define_optimizer", ["self", "Gen", "Dis"])
+    config, name, define_optimizer = find_function(
+        "config", "Configurations.define_optimizer", ["self", "Gen", "Dis"]
+    )
 
     def define_optimizer_of_floats(self: Any, Gen: Any, Dis: Any) -> None:
         for key in ("beta1", "beta2"):
@@ -116,7 +118,7 @@ def _integer_betas() -> None:
 def _late_penalties() -> None:
     import torch
 
-    worker, _, _ = surface("worker", "WORKER.log_train_statistics", ["self", "current_step"])
+    worker, _, _ = find_function("worker", "WORKER.log_train_statistics", ["self", "current_step"])
     for penalty in ("r1_penalty", "pl_reg_loss"):
         setattr(worker, penalty, torch.zeros(()))
 

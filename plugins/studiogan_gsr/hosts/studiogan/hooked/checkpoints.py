@@ -1,0 +1,177 @@
+"""Hooks on StudioGAN's checkpoints: the regularizer's state goes with them, and they are whole or not there."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from studiogan_gsr.errors import CheckpointError, GSRError, reason
+from studiogan_gsr.files import publish, write_atomically
+from studiogan_gsr.hosts.checkpoint_files import (
+    KEEP_VARIABLE,
+    STATE_KEY,
+    file_name,
+    network_files,
+    networks_of,
+    saved_steps,
+    whole_steps,
+)
+from studiogan_gsr.hosts.class_norms import STATE_KEY as NORMS_KEY
+from studiogan_gsr.hosts.studiogan.hooked.records import watch_norms, write_records
+from studiogan_gsr.hosts.studiogan.hooked.state import HookedRun, own_rank, say
+from studiogan_gsr.hosts.studiogan.hooked.surface import Surface
+
+_SAVING = ".saving-"
+
+
+class CheckpointHooks:
+    """Hooks on saving and loading."""
+
+    def __init__(self, run: HookedRun) -> None:
+        self.run = run
+
+    def surfaces(self) -> list[Surface]:
+        """What is wrapped, and by what."""
+        return [
+            Surface("worker", "WORKER.save", ("self", "step", "is_best"), self.save),
+            Surface("utils.misc", "save_model", ("model", "when", "step", "ckpt_dir", "states"), self.save_network),
+            Surface("utils.ckpt", "load_StudioGAN_ckpts", ("ckpt_dir", "load_best", "apply_g_ema"), self.load),
+            Surface("utils.ckpt", "load_best_model", ("ckpt_dir", "apply_g_ema"), self.load_best),
+            Surface("utils.ckpt", "load_ckpt", ("optimizer", "ckpt_path", "load_opt"), self.load_network),
+        ]
+
+    def save(self, original: Callable[..., None], worker: Any, step: int, is_best: bool) -> None:
+        """Remove the older checkpoint once the new one is whole."""
+        folder = Path(worker.RUN.ckpt_dir)
+        for left in folder.glob(f"{_SAVING}*"):  # by a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        if self.run.regularization is not None:
+            self.run.regularization.report(step)  # what is not finite is never saved
+        write_records(self.run, worker, folder)
+        original(worker, step, is_best)
+        for (_, when, saved), path in network_files(folder).items():
+            if saved != step and (when == "current" or is_best):
+                path.unlink()
+
+    def save_network(
+        self, original: Callable[..., None], model: str, when: str, step: int, ckpt_dir: str, states: dict[str, Any]
+    ) -> None:
+        """Put the regularizer's state into the generator's file; write a file whole or not at all.
+
+        StudioGAN removes the old file first and writes the new one in place.
+        """
+        _keep(model, step, states)
+        if model == "G" and self.run.regularization is not None:
+            states = {**states, STATE_KEY: self.run.regularization.state()}
+        if model == "G" and self.run.norms is not None:
+            states = {**states, NORMS_KEY: self.run.norms.state()}
+        with tempfile.TemporaryDirectory(dir=ckpt_dir, prefix=_SAVING) as folder:
+            original(model, when, step, folder, states)
+            for path in Path(folder).iterdir():
+                publish(path, Path(ckpt_dir) / path.name)
+
+    def load(
+        self, original: Callable[..., Any], ckpt_dir: str, load_best: bool, apply_g_ema: bool, **rest: Any
+    ) -> Any:
+        """Load the newest step that is whole; CheckpointError where there is none or it cannot be loaded."""
+        folder, when = Path(ckpt_dir), "best" if load_best else "current"
+        networks = networks_of(apply_g_ema)
+        steps, whole = saved_steps(folder, when, networks), whole_steps(folder, when, networks)
+        if not whole:
+            there = ", ".join(f"{network} of {sorted(found) or 'no step'}" for network, found in steps.items())
+            raise CheckpointError(f"{folder}: no whole {when} checkpoint: found {there}")
+        step = max(whole)
+        if left := set.union(*steps.values()) - {step}:
+            say(f"{folder}: resumes from step {step}; files of {sorted(left)} are ignored")
+        try:
+            with self._step_to_load(step), _only_weights():
+                loaded = original(ckpt_dir=ckpt_dir, load_best=load_best, apply_g_ema=apply_g_ema, **rest)
+            strength = loaded[4]  # after run's name, step, epoch and top-k
+            if self.run.adaptive and isinstance(strength, str | None):
+                raise CheckpointError(f"{folder}: was trained without ADA or APA, and holds no p to resume them from")
+        except GSRError:
+            raise
+        except Exception as error:
+            raise CheckpointError(
+                f"{folder}: the {when} checkpoint of step {step} cannot be loaded: {reason(error)[:300]}"
+            ) from error
+        self.run.origin = folder.resolve(), step
+        return loaded
+
+    def load_best(self, original: Callable[..., Any], ckpt_dir: str, apply_g_ema: bool, **rest: Any) -> Any:
+        """Load the newest best step that is whole; where there are files but none is whole, keep the last weights."""
+        folder, networks = Path(ckpt_dir), networks_of(apply_g_ema)
+        whole = whole_steps(folder, "best", networks)
+        if not whole and any(saved_steps(folder, "best", networks).values()):
+            say(f"{ckpt_dir}: no best checkpoint is whole: the last weights are kept")
+            return max(whole_steps(folder, "current", networks), default=0)
+        with self._step_to_load(max(whole, default=None)):
+            return original(ckpt_dir=ckpt_dir, apply_g_ema=apply_g_ema, **rest)
+
+    @contextmanager
+    def _step_to_load(self, step: int | None) -> Iterator[None]:
+        """Let `load_network` read the files of this step."""
+        self.run.step_to_load = step
+        try:
+            yield
+        finally:
+            self.run.step_to_load = None
+
+    def load_network(
+        self, original: Callable[..., Any], optimizer: Any, ckpt_path: str, load_opt: bool, **rest: Any
+    ) -> Any:
+        """Restore the regularizer's state where the generator's optimizer is restored."""
+        run = self.run
+        if run.step_to_load is not None:
+            ckpt_path = re.sub(r"step=\d+\.pth$", f"step={run.step_to_load}.pth", ckpt_path)
+        with _only_weights():
+            result = original(optimizer=optimizer, ckpt_path=ckpt_path, load_opt=load_opt, **rest)
+        if optimizer is not run.optimizer:
+            return result
+        if not load_opt:
+            if run.regularization is not None:
+                say(f"{run.regularization.name}: fine-tuning: its state in the checkpoint is ignored, it starts anew")
+            return result
+        content = torch.load(ckpt_path, map_location="cpu", weights_only=True)
+        saved = content.get(STATE_KEY)
+        if run.generator is not None and own_rank() == 0:
+            watch_norms(run, run.generator).restore(content)
+        if run.regularization is not None:
+            say(run.regularization.restore(saved, ckpt_path))
+        elif saved is not None:
+            say(f"the checkpoint holds the state of {saved['name']}, and this run has no regularizer")
+        return result
+
+
+def _keep(network: str, step: int, states: dict[str, Any]) -> None:
+    """Keep the generators of every saved step where $STUDIOGAN_KEEP says: a folder that reads as a run."""
+    kept = os.environ.get(KEEP_VARIABLE)
+    if not kept or network == "D":
+        return
+    path = Path(kept) / "checkpoints" / f"step={step}" / file_name(network, "current", step)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = io.BytesIO()
+    torch.save({"state_dict": states["state_dict"]}, content)
+    write_atomically(path, content.getvalue())
+
+
+@contextmanager
+def _only_weights() -> Iterator[None]:
+    """Load tensors and plain data alone; nothing else that a file holds is run."""
+    force, never = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+    before = {name: os.environ.pop(name, None) for name in (force, never)}
+    os.environ[force] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[force]
+        os.environ.update({name: value for name, value in before.items() if value is not None})

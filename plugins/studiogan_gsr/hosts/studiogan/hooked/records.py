@@ -1,0 +1,131 @@
+"""What stands beside StudioGAN's checkpoints: config.yaml and run.json, for those who read them later."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import time
+from datetime import datetime, timezone
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from studiogan_gsr.datasets.packed import Packed
+from studiogan_gsr.datasets.preprocessing import Prepared
+from studiogan_gsr.datasets.summary import describe
+from studiogan_gsr.files import write_atomically
+from studiogan_gsr.hosts.checkpoint_files import KEEP_VARIABLE
+from studiogan_gsr.hosts.class_norms import ClassNorms
+from studiogan_gsr.hosts.keys import KEYS
+from studiogan_gsr.hosts.regularization import with_all_options
+from studiogan_gsr.hosts.studiogan.checkout import Checkout
+from studiogan_gsr.hosts.studiogan.hooked.data import class_counts
+from studiogan_gsr.hosts.studiogan.hooked.state import HookedRun, number_of_ranks, settings_of
+from studiogan_gsr.machine import device_name, versions
+from studiogan_gsr.settings import SECTION
+
+
+def write_records(run: HookedRun, worker: Any, folder: Path) -> None:
+    """Write config.yaml and run.json beside a checkpoint, and where $STUDIOGAN_KEEP keeps generators."""
+    kept = os.environ.get(KEEP_VARIABLE)
+    sections, record = _sections(worker), _record(run, worker, folder)
+    for where in [folder, *([Path(kept)] if kept else [])]:
+        where.mkdir(parents=True, exist_ok=True)
+        write_atomically(where / "config.yaml", yaml.safe_dump(sections, sort_keys=False))
+        write_atomically(where / "run.json", json.dumps(record) + "\n")
+
+
+def watch_norms(run: HookedRun, generator: nn.Module) -> ClassNorms:
+    """Watch the classes' norms, from the first step or from where a checkpoint was loaded."""
+    own = None if run.regularization is None else run.regularization.read_norms
+    run.norms = ClassNorms(generator, _describe_images(run.training_set)["classes"], own)
+    return run.norms
+
+
+def _sections(worker: Any) -> dict[str, Any]:
+    """The configuration of the run, as a YAML file has it."""
+    theirs = worker.cfgs.super_cfgs
+    sections: dict[str, Any] = {
+        name: {key: vars(theirs[name])[key] for key in keys if hasattr(theirs[name], key)}
+        for name, keys in KEYS.items()
+        if name in theirs
+    }
+    if (settings := settings_of(worker.cfgs)) is not None:
+        sections = with_all_options({**sections, SECTION: {"name": settings.name, **settings.options}})
+    if worker.RUN.distributed_data_parallel:  # StudioGAN has divided it
+        sections["OPTIMIZATION"]["batch_size"] *= worker.OPTIMIZATION.world_size
+    return sections
+
+
+def _record(run: HookedRun, worker: Any, folder: Path) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "name": worker.DATA.name,
+        "root": str(Path(worker.RUN.data_dir).resolve()),
+        "preprocessing": {"resizer": worker.RUN.pre_resizer},
+    }
+    if run.training_set is not None:
+        data |= _describe_images(run.training_set)
+    return {
+        "host": "studiogan",
+        "checkout": _checkout(),
+        "seed": worker.RUN.seed,
+        "starts": [*_earlier_starts(run, folder), _this_start(run)],
+        "ranks": number_of_ranks(),
+        "regularizer": _regularizer(run),
+        "data": data,
+    }
+
+
+def _regularizer(run: HookedRun) -> dict[str, Any] | None:
+    regularization = run.regularization
+    if regularization is None:
+        return None
+    plugin, summary = str(regularization.plugin), regularization.summary
+    return {"plugin": plugin, "summary": summary, "acted": regularization.acted}
+
+
+def _this_start(run: HookedRun) -> dict[str, Any]:
+    step, began = run.began or (0, time.time())
+    origin = {} if run.origin is None else {"checkpoint": str(run.origin[0]), "checkpoint_step": run.origin[1]}
+    digest = None if run.training_set is None else _describe_images(run.training_set).get("images_sha256")
+    return {
+        "step": step,
+        "time": datetime.fromtimestamp(began, timezone.utc).isoformat(),
+        "seconds": round(time.time() - began, 3),
+        "device": device_name("cuda" if torch.cuda.is_available() else "cpu"),
+        "versions": versions(),
+        "images_sha256": digest,
+        **origin,
+    }
+
+
+def _earlier_starts(run: HookedRun, folder: Path) -> list[dict[str, Any]]:
+    """The starts of the processes that this one resumes."""
+    path, here = folder / "run.json", _this_start(run)["step"]
+    before = json.loads(path.read_text()).get("starts", []) if path.is_file() else []
+    return [start for start in before if start["step"] < here]
+
+
+@functools.cache
+def _describe_images(images: Any) -> dict[str, Any]:
+    """Which images a `Dataset_` has: of a plug-in's, all that the native host records; else counts and names."""
+    if images.hdf5_path is None and isinstance(images.data, Prepared):
+        return describe(images.data.dataset, images.gsr_preparation[1])
+    counts = class_counts(images)
+    packed = None if images.hdf5_path is None else Packed(images.hdf5_path)
+    classes = list(getattr(images.data if packed is None else packed, "classes", ()))
+    return {
+        "class_counts": counts,
+        "classes": [str(name) for name in (classes if len(classes) == len(counts) else range(len(counts)))],
+    }
+
+
+@functools.cache
+def _checkout() -> dict[str, Any]:
+    checkout = Checkout(Path(str(import_module("loader").__file__)).resolve().parents[1])
+    return {"commit": checkout.commit(), "changed_files": checkout.changed_files()}

@@ -1,0 +1,61 @@
+"""What the hooks of one process share, and how they print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from torch import nn
+
+from studiogan_gsr.hosts.class_norms import ClassNorms
+from studiogan_gsr.hosts.regularization import Regularization
+from studiogan_gsr.settings import SECTION, RegularizerSettings, regularizer_settings
+
+
+class HookedRun:
+    """StudioGAN's run in this process, as far as the hooks know it yet.
+
+    training_set: StudioGAN's `Dataset_` to train on.  generator, optimizer: of the run.
+    regularization: attached to the optimizer; None without REGULARIZER.  norms: on rank 0.
+    adaptive: whether the run trains with ADA or APA.  step_to_load: of the checkpoint that is being loaded.
+    ranks_checked: whether all ranks have been compared.  began: the first step of this process, and when.
+    lock: on the folder that the run saves in, until the process ends.  origin: the checkpoint that it resumed, and
+    its step.
+    """
+
+    def __init__(self) -> None:
+        self.training_set: Any = None
+        self.generator: nn.Module | None = None
+        self.norms: ClassNorms | None = None
+        self.regularization: Regularization | None = None
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.step_to_load: int | None = None
+        self.adaptive = False
+        self.ranks_checked = False
+        self.began: tuple[int, float] | None = None
+        self.lock: FileLock | None = None
+        self.origin: tuple[Path, int] | None = None
+
+
+def settings_of(cfgs: Any) -> RegularizerSettings | None:
+    """Return the settings under REGULARIZER in StudioGAN's `Configurations`; None where the section is absent."""
+    section = cfgs.super_cfgs.get(SECTION)
+    return None if section is None else regularizer_settings({SECTION: dict(vars(section))})
+
+
+def number_of_ranks() -> int:
+    """Return how many processes train together."""
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+
+def own_rank() -> int:
+    """Return the number of this process among them."""
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
+def say(message: str) -> None:
+    """Print a line of this rank."""
+    # The line's end in the same write: ranks share their output.
+    print(f"[studiogan-gsr] rank {own_rank()}: {message}\n", end="", flush=True)

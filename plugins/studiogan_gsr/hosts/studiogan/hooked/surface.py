@@ -1,0 +1,57 @@
+"""One function of StudioGAN, and the hook that wraps it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from studiogan_gsr.errors import HostError
+from studiogan_gsr.hosts.studiogan.checkout import OTHER, find_function
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A function of StudioGAN that is wrapped.
+
+    module, path: where it is, such as "worker" and "WORKER.save".  parameters: those that it must have.
+    hook: is called in its place with the function itself, the object that it is a method of (if it is one), and its
+    arguments by name.
+    """
+
+    module: str
+    path: str
+    parameters: tuple[str, ...]
+    hook: Callable[..., Any]
+
+    def find(self) -> tuple[Any, str, Callable[..., Any]]:
+        """Return the function's owner, its name, and what is to take its place.
+
+        Raises HostError where the function is missing or has other parameters.
+        """
+        owner, name, function = find_function(self.module, self.path, list(self.parameters))
+        signature = inspect.signature(function)
+        self._check_known(signature)
+
+        @functools.wraps(function)
+        def hooked(*args: Any, **kwargs: Any) -> Any:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            arguments = bound.arguments
+            instance = (arguments.pop("self"),) if "self" in arguments else ()
+            return self.hook(function, *instance, **arguments)
+
+        return owner, name, hooked
+
+    def _check_known(self, signature: inspect.Signature) -> None:
+        """Refuse a function with parameters that the hook would lose."""
+        taken = inspect.signature(self.hook).parameters
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
+            return
+        if extra := [name for name in signature.parameters if name not in (*taken, "self")]:
+            raise HostError(
+                f"StudioGAN's {self.module}.{self.path} has the parameters {', '.join(extra)}, which the hooks do "
+                f"not know: {OTHER}"
+            )

@@ -1,0 +1,204 @@
+"""Hooks on StudioGAN's training: the regularizer is attached, watched after every step, and logged."""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from studiogan_gsr.datasets.by_name import find_dataset
+from studiogan_gsr.datasets.counts import listed
+from studiogan_gsr.errors import ConfigurationError, HostError, RegularizerError, place, reason
+from studiogan_gsr.files import claim
+from studiogan_gsr.hosts.class_norms import record
+from studiogan_gsr.hosts.regularization import Regularization, check_ranks, equalise_ranks
+from studiogan_gsr.hosts.studiogan.checkout import OTHER
+from studiogan_gsr.hosts.studiogan.hooked.data import check_data
+from studiogan_gsr.hosts.studiogan.hooked.records import watch_norms
+from studiogan_gsr.hosts.studiogan.hooked.state import HookedRun, number_of_ranks, own_rank, say, settings_of
+from studiogan_gsr.hosts.studiogan.hooked.surface import Surface
+from studiogan_gsr.hosts.studiogan.rules import check_size
+from studiogan_gsr.regularizers.attachment import Attachment
+
+# Optimizer steps that may be skipped: GradScaler looks for its scale in the first steps of a mixed-precision run.
+_SKIPPED_MIXED_PRECISION, _SKIPPED = 50, 1
+_LOG = ("self", "current_step", "real_cond_loss", "gen_acml_loss", "dis_acml_loss")
+
+
+class LogLine(str):
+    """StudioGAN's format of a log line; the line ends with the regularizer's scalars.
+
+    scalars: by name, set before each line.
+    """
+
+    scalars: dict[str, float]
+
+    def format(self, *args: object, **numbers: object) -> str:
+        """Return the line."""
+        return super().format(*args, **numbers) + "".join(f"{key}: {x:<.4} " for key, x in self.scalars.items())
+
+
+class TrainingHooks:
+    """Hooks on the networks, the optimizer, the generator's update and the log."""
+
+    def __init__(self, run: HookedRun) -> None:
+        self.run = run
+        worker: Any = import_module("worker")
+        if not isinstance(getattr(worker, "LOG_FORMAT", None), str):
+            raise HostError(f"StudioGAN's worker.LOG_FORMAT is missing: {OTHER}")
+        self.log_line = LogLine(worker.LOG_FORMAT)
+        self.log_line.scalars = {}
+
+    def surfaces(self) -> list[Surface]:
+        """What is wrapped, and by what."""
+        return [
+            Surface("models.model", "load_generator_discriminator", ("DATA", "MODEL"), self.build_networks),
+            Surface("config", "Configurations.define_optimizer", ("self", "Gen", "Dis"), self.attach),
+            Surface(
+                "models.model", "prepare_parallel_training", ("Gen", "distributed_data_parallel"), self.prepare_ranks
+            ),
+            Surface("worker", "WORKER.train_generator", ("self", "current_step"), self.train_generator),
+            Surface("worker", "WORKER.log_train_statistics", _LOG, self.log),
+        ]
+
+    def install_log_line(self) -> None:
+        """Let StudioGAN's log lines end with the regularizer's scalars."""
+        worker: Any = import_module("worker")
+        worker.LOG_FORMAT = self.log_line
+
+    def build_networks(self, original: Callable[..., Any], **arguments: Any) -> Any:
+        """Raise ConfigurationError for what StudioGAN says of networks that it cannot build."""
+        try:
+            return original(**arguments)
+        except (torch.cuda.OutOfMemoryError, MemoryError, OSError, ImportError):
+            raise
+        except Exception as error:
+            raise ConfigurationError(
+                "DATA and MODEL", "networks that cannot be built", f"{reason(error)} (at {place(error)})"
+            ) from error
+
+    def attach(self, original: Callable[..., None], cfgs: Any, Gen: Any, Dis: Any) -> None:
+        """Attach the regularizer to the generator's optimizer."""
+        run = self.run
+        original(cfgs, Gen, Dis)
+        run.optimizer = cfgs.OPTIMIZATION.g_optimizer
+        settings, name = settings_of(cfgs), str(cfgs.DATA.name)
+        run.adaptive = bool(cfgs.RUN.train and (cfgs.AUG.apply_ada or cfgs.AUG.apply_apa))
+        if not cfgs.RUN.train:
+            if settings is not None:
+                say(f"no training in this run: {settings.name} is not attached")
+            return
+        run.generator = Gen
+        if settings is None and find_dataset(name) is None:
+            return
+        counts = check_data(run.training_set, name, cfgs.DATA)
+        check_size(sum(counts), cfgs.OPTIMIZATION, number_of_ranks())
+        if settings is None:
+            say(f"no regularizer; {name}: class counts {listed(counts)}")
+            return
+        run.regularization = Regularization(settings, Gen, run.optimizer, counts)
+        say(run.regularization.summary)
+
+    def prepare_ranks(
+        self, original: Callable[..., Any], Gen: Any, distributed_data_parallel: bool, **rest: Any
+    ) -> Any:
+        """Let all ranks start from one generator, buffers included."""
+        if distributed_data_parallel:
+            equalise_ranks(self.run.regularization, Gen)
+        return original(Gen=Gen, distributed_data_parallel=distributed_data_parallel, **rest)
+
+    def train_generator(self, original: Callable[..., Any], worker: Any, current_step: int) -> Any:
+        """Check after every step, on every rank, that the regularizer has acted."""
+        run = self.run
+        if run.regularization is None and (settings := settings_of(worker.cfgs)) is not None:
+            raise RegularizerError(
+                f"{settings.name} is not attached: StudioGAN made its optimizers without the hooks"
+            )
+        if run.began is None:
+            self._begin(worker, current_step)
+        if run.regularization is not None:
+            run.regularization.attachment.wake()
+        result = original(worker, current_step)
+        if run.norms is None and run.generator is not None and own_rank() == 0:
+            watch_norms(run, run.generator).look()  # the norms that later ones are compared with
+        self._check_regularizer(worker, current_step + 1)
+        return result
+
+    def _begin(self, worker: Any, step: int) -> None:
+        """Prepare for the first step of this process."""
+        run = self.run
+        run.began = step, time.time()
+        path_lengths = getattr(worker, "pl_reg", None)
+        if run.regularization is not None and path_lengths is not None:
+            _rest_in_path_lengths(path_lengths, run.regularization.attachment)
+        if own_rank() == 0:  # the others have no folder
+            self._claim(Path(worker.RUN.ckpt_dir))
+
+    def _claim(self, folder: Path) -> None:
+        """Let no other run save there: two of -ckpt on one folder would overwrite each other."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.run.lock = claim(folder)
+        if self.run.lock is None:
+            raise HostError(f"{folder}: another process trains there; wait for its end, or give -ckpt a copy of it")
+
+    def _check_regularizer(self, worker: Any, step: int) -> None:
+        """Check that the regularizer has acted in a step, and now and then that all ranks agree."""
+        run, regularization, first = self.run, self.run.regularization, not self.run.ranks_checked
+        if regularization is not None:
+            scaled = worker.RUN.mixed_precision and not worker.is_stylegan  # as StudioGAN chooses
+            regularization.check_acted(step, _SKIPPED_MIXED_PRECISION if scaled else _SKIPPED)
+        if first or step % worker.RUN.print_freq == 0:
+            ranks = check_ranks(regularization, step)
+            # With mixed precision the first steps may be skipped, on all ranks.
+            if first and regularization is not None and regularization.attachment.steps:
+                say(regularization.proof(step, ranks))
+            run.ranks_checked = regularization is None or regularization.attachment.steps > 0
+
+    def log(
+        self,
+        original: Callable[..., None],
+        worker: Any,
+        current_step: int,
+        real_cond_loss: Any,
+        gen_acml_loss: Any,
+        dis_acml_loss: Any,
+    ) -> None:
+        """Add penalty and largest norms to StudioGAN's own log line and to wandb; all numbers to log.jsonl."""
+        step, regularization = current_step + 1, self.run.regularization
+        logged: dict[str, float] = {}
+        self.log_line.scalars = {}
+        if regularization is not None:
+            scalars, name = regularization.report(step), regularization.name
+            logged = {f"{name}/{key}": value for key, value in scalars.items()}
+            self.log_line.scalars = {f"{name}_{key}": value for key, value in scalars.items()}
+        original(worker, current_step, real_cond_loss, gen_acml_loss, dis_acml_loss)
+        norms, warning = (None, "") if self.run.norms is None else self.run.norms.look()
+        if warning:
+            say(f"step {step}: {warning}")
+        folder = Path(worker.RUN.save_dir) / "statistics" / worker.run_name
+        folder.mkdir(parents=True, exist_ok=True)
+        losses = {"g_loss": float(gen_acml_loss), "d_loss": float(dis_acml_loss)}  # named as in the native host's log
+        with (folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps({"step": step, **losses, **logged, **record(norms)}) + "\n")
+        if logged:
+            import wandb
+
+            wandb.log(logged, step=step)
+
+
+def _rest_in_path_lengths(path_lengths: Any, attachment: Attachment) -> None:
+    """Let the penalty act once a generator update: path-length regularization makes an optimizer step of its own."""
+    original = path_lengths.cal_pl_reg
+
+    @functools.wraps(original)
+    def cal_pl_reg(*args: Any, **kwargs: Any) -> Any:
+        attachment.rest()
+        return original(*args, **kwargs)
+
+    path_lengths.cal_pl_reg = cal_pl_reg
