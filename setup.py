@@ -71,6 +71,7 @@ setup(
         "test": [
             "build",
             "hypothesis",
+            "import-linter",
             "lpips",
             "mypy",
             "pytest",

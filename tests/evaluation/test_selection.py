@@ -304,6 +304,7 @@ def test_a_signal_does_not_wait_for_an_evaluation_which_is_made_up_for(
     assert [line["step"] for line in evaluations(out)] == list(range(4, steps + 1, 4))
 
 
+@pytest.mark.slow
 def test_killed_at_its_writes_a_run_has_the_evaluations_and_the_best_of_the_uninterrupted_one(
     tmp_path: Path, make_package: MakePackage, pixels: str
 ) -> None:

@@ -21,6 +21,18 @@ from support.host import Host, narrowed, refused
 
 pytestmark = pytest.mark.host
 
+# One of each kind of backbone and condition; the others are slow tests.
+QUICK = (
+    "ACGAN-Mod-ADC",
+    "BigGAN",
+    "BigGAN-Info",
+    "ContraGAN",
+    "DCGAN",
+    "GGAN",
+    "MHGAN",
+    "ReACGAN-Deep",
+    "SNGAN-LeCam",
+)
 SOME_STYLEGANS = ("StyleGAN2", "StyleGAN2-Uncond", "StyleGAN2-Info-Uncond")
 FILES = [
     path
@@ -29,7 +41,10 @@ FILES = [
 ]
 
 
-@pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[] if path.stem in QUICK else pytest.mark.slow, id=path.stem) for path in FILES],
+)
 def test_a_configuration_of_studiogan_trains_with_gsr_or_is_refused_with_the_reason(
     path: Path, checkout: Checkout, digits: Path, tmp_path: Path
 ) -> None:
@@ -57,6 +72,7 @@ def test_a_stylegan_without_the_experimental_option_is_refused_and_told_of_it(
     refused(outcome, r"no class-conditional normalisation layer; .* apply_to: \[mapping\] \(experimental\)")
 
 
+@pytest.mark.slow
 def test_path_length_regularization_does_not_make_the_penalty_act_twice(
     checkout: Checkout, digits: Path, tmp_path: Path
 ) -> None:

@@ -211,6 +211,7 @@ def test_the_native_host_runs_or_refuses(sections: Sections, digits: Path) -> No
 
 
 @pytest.mark.host
+@pytest.mark.slow
 @given(sections=configurations())
 @examples(120)
 def test_studiogan_runs_or_is_refused(sections: Sections, checkout: Checkout, digits: Path) -> None:

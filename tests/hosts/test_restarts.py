@@ -59,6 +59,7 @@ class Told(GroupSpectralRegularizer):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("writes", range(12))
 def test_killed_at_any_write_of_a_checkpoint_a_run_goes_on_from_a_whole_one(
     writes: int, checkout: Checkout, digits: Path, tmp_path: Path, make_package: MakePackage
@@ -98,6 +99,7 @@ def told(outcome: Outcome, word: str) -> list[str]:
     return [line for line in lines if "'u_32': 0.0" not in line]
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_a_run_comes_to_its_end(
     checkout: Checkout, digits: Path, tmp_path: Path, make_package: MakePackage
 ) -> None:

@@ -305,6 +305,7 @@ def same_run(out: Path, whole: Path) -> None:
         assert (out / "samples" / picture.name).read_bytes() == picture.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_killed_at_random_moments_a_run_ends_as_the_uninterrupted_one(
     name: str, folder: Path, uninterrupted: dict[str, Path], tmp_path: Path
@@ -325,6 +326,7 @@ def test_killed_at_random_moments_a_run_ends_as_the_uninterrupted_one(
     assert starts == sorted(starts)
 
 
+@pytest.mark.slow
 def test_killed_at_every_write_a_run_ends_as_the_uninterrupted_one(
     folder: Path, uninterrupted: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -543,6 +543,7 @@ def test_wrong_configurations_are_refused_before_the_first_step(
     refused(host.run(configuration, digits, tmp_path / "out"), message)
 
 
+@pytest.mark.slow
 def test_a_missing_or_changed_surface_is_named_before_the_first_step(
     checkout: Checkout, digits: Path, tmp_path: Path
 ) -> None:
@@ -613,7 +614,7 @@ def test_without_its_shim_the_old_breakage_is_back(checkout: Checkout, digits: P
     assert "the run failed: " in outcome.output
 
 
-@pytest.mark.parametrize("model", ["SNGAN", "BigGAN"])
+@pytest.mark.parametrize("model", ["SNGAN", pytest.param("BigGAN", marks=pytest.mark.slow)])
 def test_two_spawned_ranks_both_regularize_alike(model: str, host: Host, digits: Path, tmp_path: Path) -> None:
     """BigGAN's generator has spectral norm, whose vectors each of StudioGAN's ranks draws for itself."""
     base = shipped_configuration(f"CIFAR10_LT/{model}-gSR")
@@ -649,7 +650,7 @@ def test_data_parallel_regularizes_once_a_step(
     assert len(outcome.lines("rank 0: gsr: acted in step 1")) == 1
 
 
-@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+@pytest.mark.parametrize("method", [pytest.param("forkserver", marks=pytest.mark.slow), "spawn"])
 def test_data_workers_are_started_in_any_way(
     method: str, host: Host, digits: Path, tmp_path: Path, make_package: MakePackage
 ) -> None:
@@ -669,6 +670,7 @@ from studiogan_gsr import GroupSpectralRegularizer as Same
     assert len(outcome.lines("Progress:")) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "inserted", "message"),
     [

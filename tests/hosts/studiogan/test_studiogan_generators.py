@@ -32,7 +32,12 @@ def done(outcome: Outcome) -> Outcome:
 
 @pytest.mark.host
 @pytest.mark.parametrize(
-    ("name", "layer"), [("GGAN", "blocks.2.0.bn0"), ("BigGAN-Deep", "blocks.0.0.bn1"), ("StyleGAN2", "mapping")]
+    ("name", "layer"),
+    [
+        ("GGAN", "blocks.2.0.bn0"),
+        ("BigGAN-Deep", "blocks.0.0.bn1"),
+        pytest.param("StyleGAN2", "mapping", marks=pytest.mark.slow),
+    ],
 )
 def test_checkpoints_of_other_backbones_are_measured_inspected_and_reported(
     name: str, layer: str, checkout: Checkout, digits: Path, tmp_path: Path, environment: dict[str, str]

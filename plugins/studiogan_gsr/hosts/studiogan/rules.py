@@ -126,7 +126,7 @@ def _radius_with_codes(s: Sections) -> bool:
 
 @_rule("--standing_max_batch", "-std_stat needs -std_max and -std_step above 0")
 def _standing_without_batches(s: Sections) -> bool:
-    return s.RUN.standing_statistics and min(s.RUN.standing_max_batch, s.RUN.standing_step) < 1
+    return bool(s.RUN.standing_statistics and min(s.RUN.standing_max_batch, s.RUN.standing_step) < 1)
 
 
 @_rule(
