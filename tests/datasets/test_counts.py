@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studiogan_gsr import long_tailed_counts, long_tailed_indices
-from studiogan_gsr.datasets.counts import frequency_thirds
+from studiogan_gsr.class_groups import frequency_thirds
 from studiogan_gsr.errors import OptionError
 from studiogan_gsr.evaluation.measure import groups
 

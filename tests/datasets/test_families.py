@@ -20,8 +20,8 @@ from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100, ImageFolder
 
 from studiogan_gsr import LongTailed, long_tailed_indices
+from studiogan_gsr.class_groups import shot_groups
 from studiogan_gsr.datasets.cifar import cifar10_lt, cifar100_lt
-from studiogan_gsr.datasets.counts import shot_groups
 from studiogan_gsr.datasets.folder import folder_lt
 from studiogan_gsr.datasets.identity import digest, file_of, where
 from studiogan_gsr.datasets.labels import class_counts_of

@@ -374,7 +374,7 @@ def last_step(out: Path) -> int:
 
 def files(folder: Path) -> dict[str, Any]:
     """A checkpoint's files by name, without what time they took and the run's name."""
-    contents = {path.name: checkpoint.read_file(path) for path in sorted(folder.iterdir())}
+    contents = {path.name: read_file(path) for path in sorted(folder.iterdir())}
     for content in contents.values():
         for key in ("elapsed", "run_name"):
             content.pop(key, None)

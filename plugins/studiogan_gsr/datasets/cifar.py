@@ -10,7 +10,8 @@ from PIL import Image
 
 from studiogan_gsr.datasets.download import downloaded
 from studiogan_gsr.datasets.images import check_balanced
-from studiogan_gsr.datasets.long_tailed import LongTailed, View, Whole, check_split
+from studiogan_gsr.datasets.long_tailed import View, Whole, check_split
+from studiogan_gsr.datasets.variant import Variant
 
 
 def cifar10_lt(
@@ -19,7 +20,7 @@ def cifar10_lt(
     """CIFAR-10-LT.  "train": 5000 images in the head class; "reference": the 10,000 test images."""
     from torchvision.datasets import CIFAR10
 
-    return _cifar(CIFAR10, "170 MB", root, split, ratio, profile, seed, reversed)
+    return _cifar(CIFAR10, "170 MB", root, split, Variant(ratio, profile, seed, reversed))
 
 
 def cifar100_lt(
@@ -28,12 +29,10 @@ def cifar100_lt(
     """CIFAR-100-LT.  "train": 500 images in the head class; "reference": the 10,000 test images."""
     from torchvision.datasets import CIFAR100
 
-    return _cifar(CIFAR100, "169 MB", root, split, ratio, profile, seed, reversed)
+    return _cifar(CIFAR100, "169 MB", root, split, Variant(ratio, profile, seed, reversed))
 
 
-def _cifar(
-    cifar: Any, size: str, root: str, split: str, ratio: float, profile: str, seed: int, reversed: bool
-) -> View:
+def _cifar(cifar: Any, size: str, root: str, split: str, variant: Variant) -> View:
     check_split(split)
     train = split == "train"
     dataset = downloaded(
@@ -44,7 +43,7 @@ def _cifar(
     )
     source = _Batches(dataset, f"{cifar.__name__}/{'train' if train else 'test'}")
     if train:
-        return LongTailed(source, ratio, profile, seed, reversed)
+        return variant.view(source)
     reference = Whole(source, source.classes)
     # The archive's other part, and balanced: torchvision has checked its digest.
     check_balanced(reference, f"{cifar.__name__}_LT")

@@ -40,32 +40,6 @@ def long_tailed_counts(n_max: int, num_classes: int, ratio: float, profile: str 
     return counts
 
 
-def frequency_thirds(class_counts: Sequence[int]) -> dict[str, list[int]]:
-    """{"head", "middle", "tail"}: labels by falling frequency (equals by label), cut into thirds.
-
-    Of two classes the rarer is the tail, and no class is in the middle; one class is the head.
-    """
-    order = np.argsort(-np.asarray(class_counts), kind="stable")
-    if len(order) == 2:
-        return {"head": order[:1].tolist(), "middle": [], "tail": order[1:].tolist()}
-    thirds = (part.tolist() for part in np.array_split(order, 3))
-    return dict(zip(("head", "middle", "tail"), thirds, strict=True))
-
-
-def shot_groups(class_counts: Sequence[int], fewer_than: int = 20, more_than: int = 100) -> dict[str, list[int]]:
-    """{"many", "medium", "few"}: labels with more than 100 images, fewer than 20, and those between.
-
-    The usual thresholds (Liu et al., "Large-Scale Long-Tailed Recognition in an Open World", CVPR 2019).
-    Raises OptionError where the thresholds overlap.
-    """
-    if not 0 <= fewer_than <= more_than + 1:
-        raise OptionError("fewer_than", fewer_than, f"a number from 0 to more_than + 1 = {more_than + 1}")
-    groups: dict[str, list[int]] = {"many": [], "medium": [], "few": []}
-    for label, count in enumerate(class_counts):
-        groups["many" if count > more_than else "few" if count < fewer_than else "medium"].append(label)
-    return groups
-
-
 def long_tailed_indices(
     targets: Sequence[int] | npt.NDArray[np.integer], counts: Sequence[int], seed: int | None = 0
 ) -> list[int]:
@@ -99,13 +73,3 @@ def long_tailed_indices(
             stream.shuffle(indices)
         kept += indices[:count].tolist()
     return kept
-
-
-_LISTED_CLASSES = 20
-
-
-def listed(counts: list[int]) -> str:
-    """Class counts in a line."""
-    if len(counts) <= _LISTED_CLASSES:
-        return " ".join(map(str, counts))
-    return f"{max(counts)} to {min(counts)} of {len(counts)} classes"

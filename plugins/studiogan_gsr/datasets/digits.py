@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from studiogan_gsr.datasets.long_tailed import LongTailed, View, Whole, check_variant
+from studiogan_gsr.datasets.long_tailed import View, Whole, check_split
+from studiogan_gsr.datasets.variant import Variant
 from studiogan_gsr.errors import DataError, reason
 
 _REFERENCE = 40  # images a class
@@ -32,11 +33,10 @@ def digits_lt(
     root: not used, scikit-learn carries the images.
     Raises OptionError for impossible options, DataError without scikit-learn.
     """
-    check_variant(split, ratio, profile, seed, reversed)
-    dataset = _Digits(split)
-    if split == "train" and ratio is not None:
-        return LongTailed(dataset, ratio, profile, seed, reversed, n_max=_N_MAX)
-    return Whole(dataset, dataset.classes)
+    check_split(split)
+    variant = Variant(ratio, profile, seed, reversed)
+    digits = _Digits(split)
+    return variant.view(digits, n_max=_N_MAX) if split == "train" else Whole(digits, digits.classes)
 
 
 class _Digits:

@@ -11,7 +11,8 @@ from typing import NoReturn
 from PIL import Image
 
 from studiogan_gsr.datasets.images import ImageFiles, checked_reference, listing
-from studiogan_gsr.datasets.long_tailed import LongTailed, View, Whole, check_variant
+from studiogan_gsr.datasets.long_tailed import View, Whole, check_split
+from studiogan_gsr.datasets.variant import Variant
 from studiogan_gsr.errors import DataError, reason
 
 # torchvision's, and others that Pillow opens and that cameras, browsers and crawlers write.
@@ -36,10 +37,10 @@ def folder_lt(
     "train": of train/; "reference": all of valid/, which must be balanced and share no file with it.
     Images as StudioGAN takes them: the middle square, resized only where the host is told to.
     """
-    check_variant(split, ratio, profile, seed, reversed)
+    check_split(split)
+    variant = Variant(ratio, profile, seed, reversed)
     layout = f"{Path(root).resolve()} needs train/ and valid/, each with one folder of images a class"
-    source = class_folders(Path(root), "train", layout)
-    train = Whole(source, source.classes) if ratio is None else LongTailed(source, ratio, profile, seed, reversed)
+    train = variant.view(class_folders(Path(root), "train", layout))
     if split == "train":
         return train
     reference = class_folders(Path(root), "valid", layout)

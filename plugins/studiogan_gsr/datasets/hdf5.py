@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from studiogan_gsr.datasets.images import check_balanced, listing
-from studiogan_gsr.datasets.long_tailed import LongTailed, View, Whole, check_variant
+from studiogan_gsr.datasets.long_tailed import View, Whole, check_split
 from studiogan_gsr.datasets.overlap import shared_pixels
 from studiogan_gsr.datasets.packed import Packed
+from studiogan_gsr.datasets.variant import Variant
 from studiogan_gsr.errors import DataError
 
 _FILES = {"train": "train.hdf5", "reference": "valid.hdf5"}
@@ -28,16 +29,16 @@ def hdf5_lt(
     Raises DataError where a file is missing or cut off; and for a reference that is not balanced or has
     an image of the training file.
     """
-    check_variant(split, ratio, profile, seed, reversed)
+    check_split(split)
+    variant = Variant(ratio, profile, seed, reversed)
     source = _open(Path(root), split)
-    if split == "train" and ratio is not None:
-        return LongTailed(source, ratio, profile, seed, reversed)
-    view = Whole(source, source.classes)
-    if split == "reference":
-        check_balanced(view, "HDF5_LT")
-        _check_apart(_open(Path(root), "train"), source)
-        view.checked = True
-    return view
+    if split == "train":
+        return variant.view(source)
+    reference = Whole(source, source.classes)
+    check_balanced(reference, "HDF5_LT")
+    _check_apart(_open(Path(root), "train"), source)
+    reference.checked = True
+    return reference
 
 
 def _open(root: Path, split: str) -> Packed:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from studiogan_gsr.datasets.counts import long_tailed_counts, long_tailed_indices, shot_groups
+from studiogan_gsr.class_groups import shot_groups
+from studiogan_gsr.datasets.counts import long_tailed_counts, long_tailed_indices
 from studiogan_gsr.datasets.labels import check_label, classes_of, labels_of, notes_of, start_hint
 from studiogan_gsr.datasets.preprocessing import Preprocessing
 from studiogan_gsr.errors import OptionError
@@ -18,13 +19,6 @@ def check_split(split: str) -> None:
     """OptionError for anything but the two splits of our data sets."""
     if split not in ("train", "reference"):
         raise OptionError("split", split, "train or reference")
-
-
-def check_variant(split: str, ratio: float | None, profile: str, seed: int, reversed: bool) -> None:
-    """OptionError for another split, and for options of a long tail without its ratio."""
-    check_split(split)
-    if ratio is None and (profile, seed, reversed) != ("exp", 0, False):
-        raise OptionError("ratio", ratio, "a ratio (_rho<ratio>), which step, reversed and seed need")
 
 
 class View:

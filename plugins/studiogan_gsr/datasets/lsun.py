@@ -12,8 +12,9 @@ from typing import Any
 from PIL import Image
 
 from studiogan_gsr.datasets.images import checked_reference, listing
-from studiogan_gsr.datasets.long_tailed import LongTailed, View, check_split
+from studiogan_gsr.datasets.long_tailed import View, check_split
 from studiogan_gsr.datasets.preprocessing import Preprocessing
+from studiogan_gsr.datasets.variant import Variant
 from studiogan_gsr.errors import DataError, reason
 
 SCENES = ("bedroom", "conference_room", "dining_room", "kitchen", "living_room")
@@ -34,9 +35,11 @@ def lsun_lt(
     Raises DataError where one is missing, damaged or too small.
     """
     check_split(split)
+    # Without a seed: the first images of each database.
+    variant = Variant(ratio, profile, None, reversed, released)
     after = 0 if released else N_MAX
     source = Scenes(Path(root), SCENES, N_MAX if split == "train" else max(N_MAX, after + REFERENCE))
-    train = LongTailed(source, ratio, profile, None, reversed, N_MAX, preprocessing=SQUASHED)
+    train = variant.view(source, n_max=N_MAX, preprocessing=SQUASHED)
     if split == "train":
         return train
     chosen = [start + after + i for start in source.starts for i in range(REFERENCE)]

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from studiogan_gsr.charts import counts_chart
+from studiogan_gsr.class_groups import shot_groups
 from studiogan_gsr.datasets.by_name import open_named
-from studiogan_gsr.datasets.counts import shot_groups
 from studiogan_gsr.datasets.preprocessing import Prepared, inspect_files, preprocessing_of
 from studiogan_gsr.datasets.summary import describe
 from studiogan_gsr.files import write_atomically

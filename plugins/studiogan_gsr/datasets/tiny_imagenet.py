@@ -6,7 +6,8 @@ from pathlib import Path
 
 from studiogan_gsr.datasets.folder import class_folders
 from studiogan_gsr.datasets.images import ImageFiles, checked_reference, listing
-from studiogan_gsr.datasets.long_tailed import LongTailed, View, Whole, check_split
+from studiogan_gsr.datasets.long_tailed import View, Whole, check_split
+from studiogan_gsr.datasets.variant import Variant
 from studiogan_gsr.errors import DataError, reason
 
 _FOLDER = "tiny-imagenet-200"
@@ -27,7 +28,7 @@ def tiny_imagenet_lt(
         f"val/val_annotations.txt; get {_FOLDER}.zip (248 MB) from http://cs231n.stanford.edu/{_FOLDER}.zip"
     )
     source = class_folders(base, "train", layout)
-    train = LongTailed(source, ratio, profile, seed, reversed)
+    train = Variant(ratio, profile, seed, reversed).view(source)
     if split == "train":
         return train
     reference = _validation(base, source.classes, layout)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,10 +17,18 @@ from studiogan_gsr.datasets.download import downloaded
 from studiogan_gsr.datasets.folder import class_folders
 from studiogan_gsr.datasets.images import ImageFiles, checked_reference, first_existing
 from studiogan_gsr.datasets.lists import CROPPED
-from studiogan_gsr.datasets.long_tailed import LongTailed, View, Whole, check_variant
+from studiogan_gsr.datasets.long_tailed import View, Whole, check_split
+from studiogan_gsr.datasets.variant import Variant
 from studiogan_gsr.errors import DataError
 
 _FACES_KEPT = 20  # reference images of each class
+
+
+class _Parts(NamedTuple):
+    """Images to choose the training images from, and images that are kept for the reference."""
+
+    pool: ImageFiles
+    reference: ImageFiles
 
 
 def animal_faces_lt(
@@ -36,7 +44,8 @@ def animal_faces_lt(
     Without a ratio, all other images, as many as there are of each kind.
     root: has Image/<kind>/, as AnimalFace.zip unpacks; its folder Natural, which is no kind, is left out.
     """
-    check_variant(split, ratio, profile, seed, reversed)
+    check_split(split)
+    variant = Variant(ratio, profile, seed, reversed)
     base = first_existing(
         Path(root),
         ["Image", "AnimalFace/Image", "AnimalFace"],
@@ -57,7 +66,7 @@ def animal_faces_lt(
             )
         pool += images[:-_FACES_KEPT]
         kept += images[-_FACES_KEPT:]
-    return _by_size(found, pool, kept, split, ratio, profile, seed, reversed, "AnimalFaces_LT")
+    return _split_of(_by_size(found, pool, kept), split, variant, "AnimalFaces_LT")
 
 
 def flowers102_lt(
@@ -74,7 +83,8 @@ def flowers102_lt(
     """
     from torchvision.datasets import Flowers102
 
-    check_variant(split, ratio, profile, seed, reversed)
+    check_split(split)
+    variant = Variant(ratio, profile, seed, reversed)
     root = os.path.expanduser(root)  # as torchvision does
     parts = downloaded(
         "Flowers102",
@@ -91,39 +101,32 @@ def flowers102_lt(
     found = ImageFiles(Path(root), names, labels, classes)
     first, last = len(parts["train"]), len(parts["train"]) + len(parts["val"])
     pool, kept = [*range(first), *range(last, len(labels))], list(range(first, last))
-    return _by_size(found, pool, kept, split, ratio, profile, seed, reversed, "Flowers102_LT")
+    return _split_of(_by_size(found, pool, kept), split, variant, "Flowers102_LT")
 
 
-def _by_size(
-    found: ImageFiles,
-    pool: list[int],
-    kept: list[int],
-    split: str,
-    ratio: float | None,
-    profile: str,
-    seed: int,
-    reversed: bool,
-    name: str,
-) -> View:
-    """The split of a pool of training images and of those kept for the reference, classes by falling size."""
-    targets = np.asarray(found.targets)
-    sizes = np.bincount(targets[pool], minlength=len(found.classes))
+def _by_size(found: ImageFiles, pool: list[int], kept: list[int]) -> _Parts:
+    """Return a pool of training images, and those kept for the reference, with classes by falling size of the pool.
+
+    pool, kept: indices into all images that were found.
+    """
+    sizes = np.bincount(np.asarray(found.targets)[pool], minlength=len(found.classes))
     order = [label for label in np.argsort(-sizes, kind="stable").tolist() if sizes[label]]
     rank = {label: place for place, label in enumerate(order)}
-    classes = [found.classes[label] for label in order]
 
     def part(indices: list[int]) -> ImageFiles:
-        chosen = [(found.where(i), rank[found.targets[i]]) for i in indices]
-        names, labels = [path for path, _ in chosen], [label for _, label in chosen]
-        return ImageFiles(found.root, names, labels, classes, found.notes)
+        return ImageFiles(
+            root=found.root,
+            names=[found.where(i) for i in indices],
+            targets=[rank[found.targets[i]] for i in indices],
+            classes=[found.classes[label] for label in order],
+            notes=found.notes,
+        )
 
-    options: dict[str, Any] = {"preprocessing": CROPPED}
-    source = part(pool)
-    train: View = (
-        Whole(source, classes, **options)
-        if ratio is None
-        else LongTailed(source, ratio, profile, seed, reversed, capped=True, **options)
-    )
+    return _Parts(pool=part(pool), reference=part(kept))
+
+
+def _split_of(parts: _Parts, split: str, variant: Variant, name: str) -> View:
+    train = variant.view(parts.pool, capped=True, preprocessing=CROPPED)
     if split == "train":
         return train
-    return checked_reference(train, Whole(part(kept), classes, **options), name)
+    return checked_reference(train, Whole(parts.reference, parts.reference.classes, CROPPED), name)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from studiogan_gsr.datasets.counts import frequency_thirds, shot_groups
+from studiogan_gsr.class_groups import frequency_thirds, shot_groups
 from studiogan_gsr.evaluation.features import Sample
 from studiogan_gsr.evaluation.frechet import Gaussian, frechet_distance
 from studiogan_gsr.evaluation.kernel import kernel_distance

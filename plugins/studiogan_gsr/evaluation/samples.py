@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from studiogan_gsr.datasets.counts import frequency_thirds
+from studiogan_gsr.class_groups import frequency_thirds
 from studiogan_gsr.evaluation.latents import sample_latents
 
 _ROWS, _COLUMNS = 16, 10

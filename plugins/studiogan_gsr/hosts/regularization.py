@@ -14,8 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from studiogan_gsr.class_groups import listed
 from studiogan_gsr.contract import Regularizer, missing_methods
-from studiogan_gsr.datasets.counts import listed
 from studiogan_gsr.errors import (
     FOREIGN,
     ConfigurationError,

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from studiogan_gsr.datasets.counts import frequency_thirds
+from studiogan_gsr.class_groups import frequency_thirds
 from studiogan_gsr.errors import GeneratorError, OptionError
 from studiogan_gsr.regularizers.affines import find_conditional_layers, read_stacks
 from studiogan_gsr.regularizers.conventions import check_conventions

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from studiogan_gsr.charts import norms_chart
+from studiogan_gsr.class_groups import frequency_thirds
 from studiogan_gsr.datasets.by_name import find_dataset, make_dataset
-from studiogan_gsr.datasets.counts import frequency_thirds
 from studiogan_gsr.errors import RequestError
 from studiogan_gsr.evaluation.samples import generate, grid, to_pixels
 from studiogan_gsr.files import write_atomically

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from torch.utils.data import TensorDataset
 
-from studiogan_gsr.datasets.counts import listed
+from studiogan_gsr.class_groups import listed
 from studiogan_gsr.errors import DataError
 from studiogan_gsr.hosts.studiogan.hooked.data import class_counts
 

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from studiogan_gsr.class_groups import listed
 from studiogan_gsr.datasets.by_name import find_dataset, open_images
-from studiogan_gsr.datasets.counts import listed
 from studiogan_gsr.datasets.packed import Packed, open_packed, packed_path
 from studiogan_gsr.datasets.preprocessing import PECULIARITIES, Prepared, describe_marks, inspect_files
 from studiogan_gsr.datasets.summary import describe

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from studiogan_gsr.class_groups import listed
 from studiogan_gsr.datasets.by_name import find_dataset, make_dataset
-from studiogan_gsr.datasets.counts import listed
 from studiogan_gsr.datasets.folder import class_folders, differences
 from studiogan_gsr.datasets.images import check_reference, is_checked
 from studiogan_gsr.datasets.pack import check_unindexed, pack

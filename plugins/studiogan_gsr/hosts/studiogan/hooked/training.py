@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
+from studiogan_gsr.class_groups import listed
 from studiogan_gsr.datasets.by_name import find_dataset
-from studiogan_gsr.datasets.counts import listed
 from studiogan_gsr.errors import ConfigurationError, HostError, RegularizerError, place, reason
 from studiogan_gsr.files import claim
 from studiogan_gsr.hosts.class_norms import record
