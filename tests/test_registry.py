@@ -161,8 +161,8 @@ def test_two_packages_with_one_name_are_both_shown(make_package: MakePackage) ->
         ("def Ridge(:", "SyntaxError"),
         ("", "AttributeError"),
         ("Ridge = 3", "is int, not a factory that can be called"),
-        ("def Ridge(generator): ...", "has the signature (generator); wanted (generator, class_counts, **options)"),
-        ("def Ridge(*, generator, class_counts): ...", "wanted (generator, class_counts, **options)"),
+        ("def Ridge(generator): ...", "has the signature (generator); expected: (generator, class_counts, **options)"),
+        ("def Ridge(*, generator, class_counts): ...", "expected: (generator, class_counts, **options)"),
     ],
     ids=["missing module", "failing import", "syntax", "no such object", "not callable", "one argument", "keywords"],
 )

@@ -33,6 +33,7 @@ from torch.utils.data._utils import worker
 
 from studiogan_gsr.cli import main
 from studiogan_gsr.evaluation import cache as cache_of_features
+from studiogan_gsr.hosts.checkpoint_files import read_file
 from studiogan_gsr.hosts.native import checkpoint, reader
 from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.native.losses import LeCam, conditional_loss, discriminator_loss

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from studiogan_gsr.contract import Dataset, Labelled
 from studiogan_gsr.datasets.folder import class_folders
 from studiogan_gsr.datasets.images import check_reference, is_checked
 from studiogan_gsr.datasets.labels import labels_of, start_hint
@@ -42,27 +43,19 @@ _DATASET_ATTRIBUTES = ("targets", "class_counts", "classes", "__len__", "__getit
 
 
 def find_dataset(name: str) -> tuple[LoadedPlugin, dict[str, Any]] | None:
-    """The plug-in and options that a data set's name means; None for a name that is the host's own.
+    """Return the plug-in and the options that a data set's name means; None for a name that is the host's own.
 
-    Raises ConfigurationError for a name that looks like one of ours and is not.
+    Raises ConfigurationError for a name that looks like a plug-in's and is not.
     """
-    found = {p.name for p in find_plugins(DATASETS)}
-    bases = [base for base in found if is_variant(name, base)]
+    installed = {plugin.name for plugin in find_plugins(DATASETS)}
+    bases = [base for base in installed if is_variant(name, base)]
     if not bases:
-        stem = name.split("_rho")[0]
-        ours = [base for base in found if base.endswith("_LT")]
-        alike = (
-            _letters(name).startswith(tuple(map(_letters, ours)))
-            or _letters(name) in map(_letters, found)
-            # Not what we call CIFAR10_LT and the host calls CIFAR10.
-            or (f"{_letters(stem)}lt" not in map(_letters, ours) and get_close_matches(stem, ours, cutoff=0.85))
-        )
-        if alike or re.search(r"_rho\d", name):
+        if _looks_like_a_plugins(name, installed):
             raise ConfigurationError(
                 "DATA.name",
                 repr(name),
-                f"installed data sets are {', '.join(sorted(found)) or 'none'}{near_miss(stem, found)}; the form is "
-                f"{GRAMMAR}; an image folder of your own is Folder_LT, or any name without _rho",
+                f"installed data sets are {', '.join(sorted(installed)) or 'none'}{near_miss(_stem(name), installed)}"
+                f"; the form is {GRAMMAR}; an image folder of your own is Folder_LT, or any name without _rho",
             )
         return None
     base = max(bases, key=len)
@@ -74,10 +67,27 @@ def find_dataset(name: str) -> tuple[LoadedPlugin, dict[str, Any]] | None:
             signature.bind_partial("root", "train")
         except TypeError as error:
             raise PluginError(
-                str(loaded.plugin), f"has the signature {signature}; wanted (root, split, **options)"
+                str(loaded.plugin), f"has the signature {signature}; expected: (root, split, **options)"
             ) from error
         _check_parts(name, base, signature, options)
     return loaded, options
+
+
+def _looks_like_a_plugins(name: str, installed: Collection[str]) -> bool:
+    """Return whether a name that no plug-in has was probably meant to be a plug-in's."""
+    if re.search(r"_rho\d", name):
+        return True
+    letters, known = _letters(name), {_letters(base) for base in installed}
+    long_tailed = [base for base in installed if base.endswith("_LT")]
+    if letters in known or any(letters.startswith(_letters(base)) for base in long_tailed):
+        return True  # another spelling: cifar10-lt, CIFAR10LT_step
+    if f"{_letters(_stem(name))}lt" in known:
+        return False  # the host's own set, CIFAR10, that CIFAR10_LT is made from
+    return bool(get_close_matches(_stem(name), long_tailed, cutoff=0.85))
+
+
+def _stem(name: str) -> str:
+    return name.split("_rho")[0]
 
 
 def _check_parts(name: str, base: str, signature: inspect.Signature, options: dict[str, Any]) -> None:
@@ -100,10 +110,10 @@ def _check_parts(name: str, base: str, signature: inspect.Signature, options: di
         ) from error
 
 
-def make_dataset(loaded: LoadedPlugin, root: str, split: str, options: Mapping[str, Any]) -> Any:
+def make_dataset(loaded: LoadedPlugin, root: str, split: str, options: Mapping[str, Any]) -> Dataset:
     """Call the factory and check what it gives; DataError and PluginError name the cause."""
     try:
-        dataset = loaded.factory(root, split, **options)
+        dataset: Dataset = loaded.factory(root, split, **options)
     except GSRError as error:
         if isinstance(error, OptionError):
             raise ConfigurationError("DATA.name", f"{error}", f"as {loaded.plugin} reports") from error
@@ -137,7 +147,7 @@ def _letters(name: str) -> str:
     return "".join(filter(str.isalnum, name.lower()))
 
 
-def open_images(name: str, root: str, split: str) -> Any:
+def open_images(name: str, root: str, split: str) -> Labelled:
     """The images of a split, "train" or "reference", as they lie there; DataError where they are missing.
 
     A plug-in's set; StudioGAN's CIFAR10 or CIFAR100, whose reference is the test part; or the image folder
@@ -156,12 +166,14 @@ def open_images(name: str, root: str, split: str) -> Any:
 
     try:
         Path(root).mkdir(parents=True, exist_ok=True)
-        return getattr(datasets, name)(root=root, train=split == "train", download=True)
+        cifar = datasets.CIFAR10 if name == "CIFAR10" else datasets.CIFAR100
+        images: Labelled = cifar(root=root, train=split == "train", download=True)
+        return images
     except Exception as error:
         raise DataError(f"{name}: {Path(root).resolve()} needs the CIFAR archive: {reason(error)}") from error
 
 
-def open_named(name: str, root: str, split: str) -> tuple[Any, dict[str, Any]]:
+def open_named(name: str, root: str, split: str) -> tuple[Dataset, dict[str, Any]]:
     """The plug-in's data set of that name, and the options that its parts mean.
 
     A reference is compared with its training images.

@@ -12,26 +12,29 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from studiogan_gsr.contract import Labelled, MapStyle
+
 T = TypeVar("T")
 
 _THREADS = 16  # that wait for a network's file system at a time
 _FIRST, _SLOW = 200, 1e-4  # images that are timed, and seconds an image that are slow
 
 
-def source_of(dataset: Any, index: int) -> tuple[Any, int]:
+def source_of(dataset: MapStyle, index: int) -> tuple[Any, int]:
     """The data set that holds an image, below all views and subsets, and its index there."""
+    source: Any = dataset
     while True:
-        if hasattr(dataset, "dataset") and hasattr(dataset, "indices"):
-            dataset, index = dataset.dataset, int(dataset.indices[index])
-        elif hasattr(dataset, "datasets") and hasattr(dataset, "cumulative_sizes"):  # ConcatDataset
-            part = bisect_right(dataset.cumulative_sizes, index)
-            index -= dataset.cumulative_sizes[part - 1] if part else 0
-            dataset = dataset.datasets[part]
+        if hasattr(source, "dataset") and hasattr(source, "indices"):
+            source, index = source.dataset, int(source.indices[index])
+        elif hasattr(source, "datasets") and hasattr(source, "cumulative_sizes"):  # ConcatDataset
+            part = bisect_right(source.cumulative_sizes, index)
+            index -= source.cumulative_sizes[part - 1] if part else 0
+            source = source.datasets[part]
         else:
-            return dataset, index
+            return source, index
 
 
-def file_of(dataset: Any, index: int) -> Path | None:
+def file_of(dataset: MapStyle, index: int) -> Path | None:
     """An image's file, where ours or torchvision's data set has one for it."""
     source, index = source_of(dataset, index)
     if callable(getattr(source, "file", None)):
@@ -42,7 +45,7 @@ def file_of(dataset: Any, index: int) -> Path | None:
     return Path(files[index][0] if isinstance(files[index], tuple) else files[index])
 
 
-def where(dataset: Any, index: int) -> str:
+def where(dataset: MapStyle, index: int) -> str:
     """An image's path below its data set's folder, or its key; its index where it has neither."""
     source, index = source_of(dataset, index)
     if callable(getattr(source, "where", None)):
@@ -51,7 +54,7 @@ def where(dataset: Any, index: int) -> str:
     return str(index) if file is None else os.path.relpath(file, getattr(source, "root", "."))
 
 
-def identities(dataset: Any) -> list[Hashable]:
+def identities(dataset: Labelled) -> list[Hashable]:
     """One for each image, equal for two places of the same image: links to a file included."""
     return for_each(partial(_identity, dataset), range(len(dataset.targets)))
 
@@ -69,7 +72,7 @@ def for_each(ask: Callable[[int], T], places: Sequence[int]) -> list[T]:
     return first + [parts[i % _THREADS][i // _THREADS] for i in range(len(rest))]
 
 
-def _identity(dataset: Any, index: int) -> Hashable:
+def _identity(dataset: Labelled, index: int) -> Hashable:
     file = file_of(dataset, index)
     if file is None:
         return where(dataset, index)
@@ -77,7 +80,7 @@ def _identity(dataset: Any, index: int) -> Hashable:
     return status.st_dev, status.st_ino
 
 
-def digest(dataset: Any) -> str:
+def digest(dataset: Labelled) -> str:
     """SHA-256 of images' names and labels, in their order: equal for equal choices on any machine."""
     # A packed file was made from images that may be gone; it remembers their digest.
     remembered = getattr(dataset, "images_sha256", None)
@@ -92,7 +95,7 @@ def digest(dataset: Any) -> str:
     return total.hexdigest()
 
 
-def content_digests(dataset: Any, images_sha256: str) -> tuple[str, str]:
+def content_digests(dataset: Labelled, images_sha256: str) -> tuple[str, str]:
     """Two digests that tell of replaced images, beside their names and labels, whose digest is given.
 
     The first, of their files' sizes, or of the pixels of sets that have pixels in place of files, is the
@@ -109,7 +112,7 @@ def content_digests(dataset: Any, images_sha256: str) -> tuple[str, str]:
     return portable.hexdigest(), hashlib.sha256(portable.digest() + times.digest()).hexdigest()
 
 
-def _stamp(dataset: Any, index: int) -> tuple[int, int] | None:
+def _stamp(dataset: Labelled, index: int) -> tuple[int, int] | None:
     """Size and last change of an image's file; None where it has none."""
     source, at = source_of(dataset, index)
     if callable(getattr(source, "stamp", None)):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from studiogan_gsr.contract import Labelled
 from studiogan_gsr.datasets.identity import file_of, identities, source_of, where
 from studiogan_gsr.datasets.labels import class_counts_of
 from studiogan_gsr.datasets.long_tailed import View
@@ -121,7 +121,7 @@ def checked_reference(train: View, reference: View, name: str, published: bool =
     return reference
 
 
-def check_reference(train: Any, reference: Any, name: str, plugin: bool) -> list[str]:
+def check_reference(train: Labelled | None, reference: Labelled, name: str, plugin: bool) -> list[str]:
     """Check that a reference is balanced and shares no image with the training images; for hosts, of every data set.
 
     A set that this package has checked passes.  Otherwise: train is None where training images are not available,
@@ -157,13 +157,13 @@ def check_reference(train: Any, reference: Any, name: str, plugin: bool) -> list
     return [*notes, message]
 
 
-def is_checked(reference: Any) -> bool:
+def is_checked(reference: Labelled) -> bool:
     """Return whether this package has compared a reference with its training images when it opened it."""
     below = reference.dataset if isinstance(reference, Prepared) else reference
     return isinstance(below, View) and below.checked
 
 
-def _shared_message(train: Any, reference: Any, shared: Sequence[tuple[int, int]]) -> str:
+def _shared_message(train: Labelled, reference: Labelled, shared: Sequence[tuple[int, int]]) -> str:
     train, reference = (side.dataset if isinstance(side, Prepared) else side for side in (train, reference))
     (one, other), *others = shared
     names = ", ".join(_called(reference, i) for i, _ in others[:_LISTED])
@@ -174,14 +174,14 @@ def _shared_message(train: Any, reference: Any, shared: Sequence[tuple[int, int]
     )
 
 
-def _called(dataset: Any, index: int) -> str:
+def _called(dataset: Labelled, index: int) -> str:
     """An image's path as its data set says it, else that of its file, else its index."""
     source, at = source_of(dataset, index)
     file = None if callable(getattr(source, "where", None)) else file_of(source, at)
     return where(source, at) if file is None else str(file)
 
 
-def _unbalanced(reference: Any) -> str:
+def _unbalanced(reference: Labelled) -> str:
     """The rarest and the most frequent class of a reference; nothing of one that is balanced."""
     counts = class_counts_of(reference)
     classes = getattr(reference, "classes", range(len(counts)))
@@ -200,7 +200,7 @@ def check_balanced(reference: View, name: str) -> None:
         raise DataError(f"{name}: {unbalanced}; give all classes {min(reference.class_counts)}")
 
 
-def balanced(dataset: Any) -> list[int]:
+def balanced(dataset: Labelled) -> list[int]:
     """Indices of the first images of each class, class by class: as many of each as the rarest has."""
     targets = np.asarray(dataset.targets)
     counts = np.bincount(targets)

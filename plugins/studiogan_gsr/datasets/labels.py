@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from studiogan_gsr.contract import MapStyle
 from studiogan_gsr.errors import LabelError, OptionError
 
 
-def labels_of(dataset: Any) -> npt.NDArray[np.int64]:
+def labels_of(dataset: MapStyle) -> npt.NDArray[np.int64]:
     """The labels that a data set's items have, for all images, without reading these; 1.0 is the label 1.
 
     By the names that torchvision's data sets have for them, after a `target_transform`; of Subset and
@@ -26,7 +27,7 @@ def labels_of(dataset: Any) -> npt.NDArray[np.int64]:
     return _transformed(dataset, _stored_labels(dataset))
 
 
-def is_relabelled(dataset: Any) -> bool:
+def is_relabelled(dataset: MapStyle) -> bool:
     """Return whether a data set's own names of its classes do not belong to its labels any more."""
     if inside := getattr(dataset, "dataset", None):
         return is_relabelled(inside)
@@ -38,18 +39,21 @@ def is_relabelled(dataset: Any) -> bool:
     return not np.array_equal(stored, _transformed(dataset, stored))
 
 
-def classes_of(dataset: Any, number: int) -> list[str]:
+def classes_of(dataset: MapStyle, number: int) -> list[str]:
     """The names of a data set's classes, where it has so many; else their numbers."""
-    inside = dataset
-    while not hasattr(inside, "classes") and (
-        (parts := getattr(inside, "datasets", None)) or hasattr(inside, "indices")
-    ):
-        inside = parts[0] if parts else inside.dataset
+    inside: Any = dataset
+    while not hasattr(inside, "classes"):
+        if parts := getattr(inside, "datasets", None):
+            inside = parts[0]
+        elif hasattr(inside, "indices"):
+            inside = inside.dataset
+        else:
+            break
     names = [str(name) for name in getattr(inside, "classes", ())]
     return names if len(names) == number and not is_relabelled(dataset) else [str(label) for label in range(number)]
 
 
-def _transformed(dataset: Any, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _transformed(dataset: MapStyle, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Labels as items have them: torchvision's data sets transform theirs when an item is read."""
     transform = getattr(dataset, "target_transform", None)
     if not callable(transform) or not len(labels):
@@ -62,7 +66,7 @@ def _transformed(dataset: Any, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.
     return made.astype(np.int64)[places]
 
 
-def _stored_labels(dataset: Any) -> npt.NDArray[np.int64]:
+def _stored_labels(dataset: MapStyle) -> npt.NDArray[np.int64]:
     for name in ("targets", "labels", "_labels"):
         labels = getattr(dataset, name, None)
         if labels is not None:
@@ -108,13 +112,13 @@ def class_title(label: int, classes: Sequence[str] | None, *details: str) -> str
     return f"{name} ({inside})" if inside else name
 
 
-def class_counts_of(dataset: Any) -> list[int]:
+def class_counts_of(dataset: MapStyle) -> list[int]:
     """Images of each class, in label order: as the data set says, or counted."""
     counts = getattr(dataset, "class_counts", None)
     return np.bincount(labels_of(dataset)).tolist() if counts is None else [int(count) for count in counts]
 
 
-def notes_of(dataset: Any) -> tuple[str, ...]:
+def notes_of(dataset: MapStyle) -> tuple[str, ...]:
     """Return what a data set says that a reader of its numbers must know."""
     notes = getattr(dataset, "notes", ())
     return tuple(map(str, notes)) if isinstance(notes, list | tuple) else ()  # a stranger's attribute may be anything

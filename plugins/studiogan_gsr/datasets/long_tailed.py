@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from studiogan_gsr.class_groups import shot_groups
+from studiogan_gsr.contract import MapStyle
 from studiogan_gsr.datasets.counts import long_tailed_counts, long_tailed_indices
 from studiogan_gsr.datasets.labels import check_label, classes_of, labels_of, notes_of, start_hint
 from studiogan_gsr.datasets.preprocessing import Preprocessing
@@ -36,7 +37,7 @@ class View:
 
     def __init__(
         self,
-        dataset: Any,
+        dataset: MapStyle,
         indices: Sequence[int],
         classes: Sequence[str],
         preprocessing: Preprocessing | None = None,
@@ -90,7 +91,7 @@ class LongTailed(View):
 
     def __init__(
         self,
-        dataset: Any,
+        dataset: MapStyle,
         ratio: float,
         profile: str = "exp",
         seed: int | None = 0,
@@ -125,7 +126,7 @@ class Whole(View):
 
     def __init__(
         self,
-        dataset: Any,
+        dataset: MapStyle,
         classes: Sequence[str],
         preprocessing: Preprocessing | None = None,
         notes: Sequence[str] = (),

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from studiogan_gsr.contract import Labelled
 from studiogan_gsr.datasets.identity import file_of, for_each
 from studiogan_gsr.datasets.preprocessing import Prepared, to_rgb
 from studiogan_gsr.errors import DamagedImage
@@ -21,10 +22,10 @@ MOST_DECODED = 50_000
 _BLOCK = 4096  # bytes of a file that tell most files of equal size apart
 
 Pairs = list[tuple[int, int]]
-Look = Callable[[Any, int], Hashable]
+Look = Callable[[Labelled, int], Hashable]
 
 
-def shared_images(train: Any, reference: Any) -> tuple[Pairs, int]:
+def shared_images(train: Labelled, reference: Labelled) -> tuple[Pairs, int]:
     """Return (reference index, training index) of each reference image that is a training image, and how many
     training images were compared.
 
@@ -40,7 +41,7 @@ def shared_images(train: Any, reference: Any) -> tuple[Pairs, int]:
     return shared_pixels(train, reference, places.tolist()), len(places)
 
 
-def duplicates(dataset: Any) -> Pairs:
+def duplicates(dataset: Labelled) -> Pairs:
     """Return (index, first index) of each image that an earlier one of the same data set equals.
 
     Files by their bytes, others by their pixels.  Raises OSError.
@@ -57,13 +58,13 @@ def duplicates(dataset: Any) -> Pairs:
     return [(i, first[key]) for i, key in sorted(keys.items()) if first[key] != i]
 
 
-def has_files(dataset: Any) -> bool:
+def has_files(dataset: Labelled) -> bool:
     """Return whether images are files, as far as the first and the last tell."""
     below = _below(dataset)
     return all(file_of(below, index) is not None for index in (0, len(dataset) - 1))
 
 
-def shared_files(train: Any, reference: Any) -> Pairs:
+def shared_files(train: Labelled, reference: Labelled) -> Pairs:
     """Return the pairs of equal files, links and copies alike, of two data sets that have files.
 
     Only files of equal size are read, and most of these in one block.  Raises OSError.
@@ -73,14 +74,16 @@ def shared_files(train: Any, reference: Any) -> Pairs:
     )
 
 
-def shared_pixels(train: Any, reference: Any, places: Sequence[int] | None = None) -> Pairs:
+def shared_pixels(train: Labelled, reference: Labelled, places: Sequence[int] | None = None) -> Pairs:
     """Return the pairs of images of equal pixels; places: the training images to compare, None: all."""
     places = range(len(train)) if places is None else places
     # Copies: what is read here is no reading of the run's.
     return _equal(copy.copy(train), copy.copy(reference), places, (_middle_row, _all_pixels), threads=False)
 
 
-def _equal(train: Any, reference: Any, places: Sequence[int], looks: Sequence[Look], threads: bool) -> Pairs:
+def _equal(
+    train: Labelled, reference: Labelled, places: Sequence[int], looks: Sequence[Look], threads: bool
+) -> Pairs:
     """Pairs that are equal in every look; each look is taken of those alone that were equal so far."""
     ours: dict[int, tuple[Hashable, ...]] = dict.fromkeys(range(len(reference)), ())
     theirs: dict[int, tuple[Hashable, ...]] = dict.fromkeys(places, ())
@@ -93,7 +96,7 @@ def _equal(train: Any, reference: Any, places: Sequence[int], looks: Sequence[Lo
 
 
 def _looked(
-    dataset: Any, keys: dict[int, tuple[Hashable, ...]], look: Look, threads: bool
+    dataset: Labelled, keys: dict[int, tuple[Hashable, ...]], look: Look, threads: bool
 ) -> dict[int, tuple[Hashable, ...]]:
     places = list(keys)
     if threads:
@@ -104,51 +107,51 @@ def _looked(
     return {i: (*keys[i], key) for i, key in zip(places, found, strict=True)}
 
 
-def _below(dataset: Any) -> Any:
+def _below(dataset: Labelled) -> Any:
     return dataset.dataset if isinstance(dataset, Prepared) else dataset
 
 
-def _size(dataset: Any, index: int) -> int:
+def _size(dataset: Labelled, index: int) -> int:
     return _file(dataset, index).stat().st_size  # type: ignore[no-any-return]
 
 
-def _middle_block(dataset: Any, index: int) -> bytes:
+def _middle_block(dataset: Labelled, index: int) -> bytes:
     file = _file(dataset, index)
     with file.open("rb") as opened:
         opened.seek(max(0, file.stat().st_size - _BLOCK) // 2)
         return hashlib.blake2b(opened.read(_BLOCK), digest_size=16).digest()
 
 
-def _whole_file(dataset: Any, index: int) -> bytes:
+def _whole_file(dataset: Labelled, index: int) -> bytes:
     return hashlib.blake2b(_file(dataset, index).read_bytes(), digest_size=32).digest()
 
 
-def _file(dataset: Any, index: int) -> Any:
+def _file(dataset: Labelled, index: int) -> Any:
     file = file_of(dataset, index)
     if file is None:
         raise FileNotFoundError(f"image {index} has no file, and others of its data set have")
     return file
 
 
-def _has_pixels(dataset: Any) -> bool:
+def _has_pixels(dataset: Labelled) -> bool:
     """Return whether pixels are there without decoding."""
     read = getattr(_below(dataset), "read_pixels", None)
     return callable(read) and read(0) is not None
 
 
-def _middle_row(dataset: Any, index: int) -> Hashable:
+def _middle_row(dataset: Labelled, index: int) -> Hashable:
     pixels = _pixels(dataset, index)
     if pixels is None:
         return "unreadable", id(dataset), index
     return pixels.shape, hashlib.blake2b(pixels[len(pixels) // 2].tobytes(), digest_size=16).digest()
 
 
-def _all_pixels(dataset: Any, index: int) -> bytes:
+def _all_pixels(dataset: Labelled, index: int) -> bytes:
     pixels = _pixels(dataset, index)
     return b"" if pixels is None else hashlib.blake2b(pixels.tobytes(), digest_size=32).digest()
 
 
-def _pixels(dataset: Any, index: int) -> npt.NDArray[np.uint8] | None:
+def _pixels(dataset: Labelled, index: int) -> npt.NDArray[np.uint8] | None:
     """uint8 (H, W, 3); None for a damaged image, which is nobody's copy."""
     try:
         if isinstance(dataset, Prepared):

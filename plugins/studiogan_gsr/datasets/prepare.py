@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from studiogan_gsr.contract import Dataset
 from studiogan_gsr.datasets.by_name import open_named
 from studiogan_gsr.datasets.identity import file_of, where
 from studiogan_gsr.datasets.pack import pack
@@ -52,7 +52,7 @@ def prepare(
     return path
 
 
-def _own_size(dataset: Any, name: str, resizer: str) -> int:
+def _own_size(dataset: Dataset, name: str, resizer: str) -> int:
     preprocessing = preprocessing_of(dataset, resizer)
     if preprocessing.resizer != "wo_resize":
         raise DataError(f"{name} has images of many sizes: --size N is needed, that of DATA.img_size")

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from studiogan_gsr.contract import Labelled
 from studiogan_gsr.datasets.identity import file_of, where
 from studiogan_gsr.datasets.labels import check_label, class_counts_of, notes_of
 from studiogan_gsr.errors import DamagedImage, DataError, LabelError, reason
@@ -86,7 +87,7 @@ class Prepared:
     An item raises DamagedImage for an image that cannot be read, DataError for one of another size.
     """
 
-    def __init__(self, dataset: Any, name: str, size: int, resizer: str = "wo_resize") -> None:
+    def __init__(self, dataset: Labelled, name: str, size: int, resizer: str = "wo_resize") -> None:
         self.dataset, self.name, self.size = dataset, name, size
         self.preprocessing: Preprocessing = preprocessing_of(dataset, resizer)
         self.targets = [int(label) for label in dataset.targets]
@@ -143,7 +144,7 @@ class Prepared:
         return f"image {index} of {self.name}" + (f" ({place})" if place != str(index) else "")
 
 
-def preprocessing_of(dataset: Any, resizer: str = "wo_resize") -> Preprocessing:
+def preprocessing_of(dataset: Labelled, resizer: str = "wo_resize") -> Preprocessing:
     """How a data set's images are prepared, where the user asks for a resizer ("wo_resize": for none)."""
     own = getattr(dataset, "preprocessing", None)
     own = own if isinstance(own, Preprocessing) else STUDIOGAN
@@ -171,7 +172,9 @@ def describe_marks(marks: Mapping[str, int], preprocessing: Preprocessing, of: s
     return [f"{of}{marks[name]} {line}" for name, line in lines.items() if marks.get(name)]
 
 
-def inspect_files(dataset: Any, preprocessing: Preprocessing, most: int = 1000, seconds: float = 10.0) -> list[str]:
+def inspect_files(
+    dataset: Labelled, preprocessing: Preprocessing, most: int = 1000, seconds: float = 10.0
+) -> list[str]:
     """Return what `describe_marks` says of up to `most` images all over the set, as far as one gets in `seconds`.
 
     Nothing of sets without files.  Reads files alone, few of them whole, and draws no random number of a data set's.

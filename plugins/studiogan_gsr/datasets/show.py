@@ -12,6 +12,7 @@ from PIL import Image
 
 from studiogan_gsr.charts import counts_chart
 from studiogan_gsr.class_groups import shot_groups
+from studiogan_gsr.contract import Dataset
 from studiogan_gsr.datasets.by_name import open_named
 from studiogan_gsr.datasets.preprocessing import Prepared, inspect_files, preprocessing_of
 from studiogan_gsr.datasets.summary import describe
@@ -99,7 +100,7 @@ def _print_counts(order: Sequence[int], counts: Sequence[int], classes: Sequence
 
 
 def _galleries(
-    dataset: Any, name: str, order: Sequence[int], counts: Sequence[int], classes: Sequence[str]
+    dataset: Dataset, name: str, order: Sequence[int], counts: Sequence[int], classes: Sequence[str]
 ) -> list[tuple[str, str]]:
     """Head and tail side by side: a row a class, its first images."""
     half = min(_SHOWN, (len(order) + 1) // 2)

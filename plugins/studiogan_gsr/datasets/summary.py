@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from studiogan_gsr.contract import Labelled
 from studiogan_gsr.datasets.identity import digest
 from studiogan_gsr.datasets.labels import class_counts_of, notes_of
 from studiogan_gsr.datasets.preprocessing import preprocessing_of
 
 
-def describe(dataset: Any, resizer: str = "wo_resize") -> dict[str, Any]:
+def describe(dataset: Labelled, resizer: str = "wo_resize") -> dict[str, Any]:
     """Plain data for a record: counts and names of classes, digest of the chosen images, preprocessing, notes.
 
     Of a balanced set no class is head or tail: None.

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
+from studiogan_gsr.contract import Labelled
 from studiogan_gsr.datasets.long_tailed import LongTailed, View, Whole
 from studiogan_gsr.datasets.preprocessing import Preprocessing
 from studiogan_gsr.errors import OptionError
+
+
+class Source(Labelled, Protocol):
+    """A data set that has all images."""
+
+    @property
+    def classes(self) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,7 @@ class Variant:
 
     def view(
         self,
-        source: Any,
+        source: Source,
         *,
         n_max: int | None = None,
         capped: bool = False,

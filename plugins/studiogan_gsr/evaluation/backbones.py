@@ -1,22 +1,16 @@
-"""Networks that turn images into features, by name: entry-point group `studiogan.backbones`.
-
-A backbone's factory takes a device and gives an object with
-    column       what a Fréchet distance in its features is called: "FID" for the one network that this means
-    digest       of everything that determines the features: weights, resizing, layer
-    __call__     uint8 images (N, 3, H, W) on the device -> features (N, d) and class logits (N, k), float32
-"""
+"""Networks that turn images into features, by name: entry-point group `studiogan.backbones`."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from studiogan_gsr.contract import Backbone
 from studiogan_gsr.errors import FOREIGN, GSRError, PluginError, WeightsError, reason
 from studiogan_gsr.files import impatient_network, locked
 from studiogan_gsr.registry import BACKBONES, LoadedPlugin, load_plugin
@@ -28,15 +22,6 @@ INCEPTION_URL = (
 INCEPTION_SHA256 = "6726825d"
 WEIGHTS_VARIABLE = "STUDIOGAN_GSR_WEIGHTS"
 _EFFNET_SIZE = 224
-
-
-class Backbone(Protocol):
-    """See the module."""
-
-    column: str
-    digest: str
-
-    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 def weights_folder() -> Path:
@@ -121,10 +106,10 @@ def find_backbone(name: str) -> LoadedPlugin:
     return load_plugin(BACKBONES, name)
 
 
-def make_backbone(loaded: LoadedPlugin, device: Any) -> Any:
+def make_backbone(loaded: LoadedPlugin, device: torch.device) -> Backbone:
     """Call the factory and check what it gives; WeightsError where weights are missing, else PluginError."""
     try:
-        backbone = loaded.factory(device)
+        backbone: Backbone = loaded.factory(device)
     except GSRError:
         raise
     except FOREIGN as error:

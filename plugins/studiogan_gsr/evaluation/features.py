@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from studiogan_gsr.contract import Backbone
 from studiogan_gsr.errors import EvaluationError
-from studiogan_gsr.evaluation.backbones import Backbone
 from studiogan_gsr.progress import track
 
 

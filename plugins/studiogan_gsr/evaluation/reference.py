@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from studiogan_gsr.contract import Backbone
 from studiogan_gsr.datasets.by_name import find_dataset, open_images
 from studiogan_gsr.datasets.identity import content_digests, digest, file_of, source_of, where
 from studiogan_gsr.datasets.images import check_reference
 from studiogan_gsr.datasets.overlap import duplicates
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import DataError, WeightsError, reason
-from studiogan_gsr.evaluation.backbones import Backbone, find_backbone, make_backbone
+from studiogan_gsr.evaluation.backbones import find_backbone, make_backbone
 from studiogan_gsr.evaluation.cache import cached
 from studiogan_gsr.evaluation.features import Sample, extract
 from studiogan_gsr.evaluation.perceptual import Album

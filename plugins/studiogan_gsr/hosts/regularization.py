@@ -302,7 +302,7 @@ def make_regularizer(
 def _check_signature(loaded: LoadedPlugin, signature: inspect.Signature, options: Mapping[str, Any]) -> None:
     """Refuse a regularizer's factory of another shape, options it does not take, and missing ones."""
     wrong = PluginError(
-        str(loaded.plugin), f"has the signature {signature}; wanted (generator, class_counts, **options)"
+        str(loaded.plugin), f"has the signature {signature}; expected: (generator, class_counts, **options)"
     )
     try:
         taken = signature.bind_partial("generator", "class_counts").arguments

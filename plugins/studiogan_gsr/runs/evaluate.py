@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from studiogan_gsr.contract import Labelled
 from studiogan_gsr.datasets.by_name import open_images
 from studiogan_gsr.datasets.identity import digest
 from studiogan_gsr.datasets.labels import class_title
@@ -148,7 +149,7 @@ def real_images(trained: Trained, options: EvaluateOptions, split: str) -> tuple
     resizer = options.resizer or known.get("preprocessing", {}).get("resizer", "wo_resize")
     packed = None if options.data or not known.get("packed") else Path(known["packed"])
     if packed is not None and packed.is_file():  # may hold fewer images than the folder, or be all there is
-        train = open_packed(packed, data.name, data.img_size, resizer)
+        train: Labelled = open_packed(packed, data.name, data.img_size, resizer)
     else:
         try:
             train = open_images(data.name, root, "train")
