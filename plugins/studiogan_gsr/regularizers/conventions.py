@@ -15,15 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from studiogan_gsr.errors import FOREIGN, GeneratorError
-from studiogan_gsr.regularizers.affines import (
-    DEVIATION,
-    FACTOR,
-    ClassWeight,
-    ConditionalLayer,
-    Side,
-    is_registered,
-    read_stacks,
-)
+from studiogan_gsr.regularizers.affines import DEVIATION, FACTOR, is_registered
+from studiogan_gsr.regularizers.stacks import ClassWeight, ConditionalLayer, Side, StackReader
 
 _SPATIAL = ((3, 3), (), (5,))  # sizes of what a layer may normalise, beside channels
 _TOLERANCE = 1e-3
@@ -65,7 +58,7 @@ def _gain_of(layer: ConditionalLayer) -> tuple[ClassWeight, Side]:
 def _constant(layer: ConditionalLayer) -> float | None:
     """The one number that all gains of a layer are; None where they differ or are zero."""
     with torch.no_grad():
-        ((_, gains),) = read_stacks([layer], ("gain",))
+        ((_, gains),) = StackReader([layer], ("gain",)).read()
     first = gains.flatten()[0]
     return float(first) if gains.numel() > 1 and first != 0 and bool((gains == first).all()) else None
 

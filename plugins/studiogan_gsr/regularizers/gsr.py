@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from studiogan_gsr.class_groups import frequency_thirds
 from studiogan_gsr.errors import GeneratorError, OptionError
-from studiogan_gsr.regularizers.affines import find_conditional_layers, read_stacks
+from studiogan_gsr.regularizers.affines import find_conditional_layers
 from studiogan_gsr.regularizers.conventions import check_conventions
 from studiogan_gsr.regularizers.mapping import MAPPING, find_mapping_networks
 from studiogan_gsr.regularizers.spectral import (
@@ -33,6 +33,7 @@ from studiogan_gsr.regularizers.spectral import (
     power_iteration,
     released_power_iteration,
 )
+from studiogan_gsr.regularizers.stacks import StackReader
 from studiogan_gsr.regularizers.weights import effective_number_weights, images_of_equal_weight
 
 SIDES = ("gain", "bias")
@@ -84,6 +85,20 @@ class GSROptions:
         return ", ".join(f"{key} {'+'.join(value) if isinstance(value, tuple) else value}" for key, value in values)
 
 
+@dataclass(frozen=True)
+class _Matrices:
+    """All maps with one number of channels.
+
+    parts: which of the reader's stacks hold them.  positions: of the maps, as `StackReader.read` numbers them.
+    shape: (n_g, n_c) of a matrix.
+    """
+
+    channels: int
+    parts: list[int]
+    positions: list[int]
+    shape: tuple[int, int]
+
+
 class GroupSpectralRegularizer(nn.Module):
     """gSR over a generator's class-conditional layers; a `studiogan.regularizers` plug-in.
 
@@ -133,6 +148,7 @@ class GroupSpectralRegularizer(nn.Module):
         find = find_mapping_networks if self.options.apply_to == (MAPPING,) else find_conditional_layers
         self._layers = find(generator)
         check_conventions(self._layers)
+        self._reader = StackReader(self._layers, self.options.apply_to)
         self.class_counts = [int(n) for n in class_counts]
         self._num_classes = len(class_counts)
         self._weights = torch.from_numpy(
@@ -144,8 +160,9 @@ class GroupSpectralRegularizer(nn.Module):
         self.register_buffer("warm", torch.zeros((), dtype=torch.bool))
         self._warm = False  # the buffer's value, readable without waiting for a device
         with torch.no_grad():
-            for channels, (_, stack) in self._stacks().items():
-                maps, classes, n_g, n_c = stack.shape
+            self._matrices = self._plan()
+            for matrices, stack in self._stacks():
+                channels, (maps, classes, n_g, n_c) = matrices.channels, stack.shape
                 if classes != self._num_classes:
                     raise GeneratorError(
                         f"the generator's conditional layers with {channels} channels have {classes} classes, "
@@ -165,8 +182,8 @@ class GroupSpectralRegularizer(nn.Module):
         total: Tensor | None = None
         norms = []
         with _no_autocast():
-            for channels, (positions, stack) in self._stacks().items():
-                sigma = self._norms(channels, positions, stack)
+            for matrices, stack in self._stacks():
+                sigma = self._norms(matrices, stack)
                 if self._weights.device != sigma.device or self._weights.dtype != sigma.dtype:
                     self._weights = self._weights.to(sigma)
                 part = (sigma.square() * self._weights).sum()
@@ -200,8 +217,8 @@ class GroupSpectralRegularizer(nn.Module):
         sides = self.options.apply_to
         result: dict[str, dict[str, Tensor]] = {layer.name: {} for layer in self._layers}
         with _no_autocast():
-            for positions, stack in self._stacks().values():
-                for position, sigma in zip(positions, group_spectral_norms(stack), strict=True):
+            for matrices, stack in self._stacks():
+                for position, sigma in zip(matrices.positions, group_spectral_norms(stack), strict=True):
                     layer, side = divmod(position, len(sides))
                     result[self._layers[layer].name][sides[side]] = sigma
         return result
@@ -227,29 +244,33 @@ class GroupSpectralRegularizer(nn.Module):
         )
         return f"class weights {low:.3g} to {high:.3g}{same}"
 
-    def _stacks(self) -> dict[int, tuple[list[int], Tensor]]:
-        """{channels: (positions, matrices (maps, classes, n_g, n_c))}, maps in order of position."""
-        by_channels: dict[int, list[tuple[list[int], Tensor]]] = defaultdict(list)
-        for positions, stack in read_stacks(self._layers, self.options.apply_to):
-            dtype = torch.float64 if stack.dtype == torch.float64 else torch.float32
-            by_channels[stack.shape[-1]].append((positions, stack.to(dtype)))
-        stacks = {}
-        for channels, parts in sorted(by_channels.items()):
-            positions = [p for part, _ in parts for p in part]
-            stack = parts[0][1] if len(parts) == 1 else torch.cat([s for _, s in parts])
-            shape = group_shape(channels, self.options.groups)
-            stacks[channels] = positions, stack.reshape(*stack.shape[:2], *shape)
-        return stacks
+    def _plan(self) -> list[_Matrices]:
+        """Return which of the reader's stacks have the same number of channels, and their matrices' shape."""
+        parts: dict[int, list[int]] = defaultdict(list)
+        positions: dict[int, list[int]] = defaultdict(list)
+        for part, (places, stack) in enumerate(self._reader.read()):
+            parts[stack.shape[-1]].append(part)
+            positions[stack.shape[-1]] += places
+        shapes = {channels: group_shape(channels, self.options.groups) for channels in parts}
+        return [_Matrices(c, parts[c], positions[c], shapes[c]) for c in sorted(parts)]
 
-    def _norms(self, channels: int, positions: list[int], stack: Tensor) -> Tensor:
+    def _stacks(self) -> Iterator[tuple[_Matrices, Tensor]]:
+        """Yield the matrices (maps, classes, n_g, n_c) for each number of channels, in order of `positions`."""
+        read = [stack for _, stack in self._reader.read()]
+        for matrices in self._matrices:
+            stacks = [_single_or_double(read[part]) for part in matrices.parts]
+            stack = stacks[0] if len(stacks) == 1 else torch.cat(stacks)
+            yield matrices, stack.reshape(*stack.shape[:2], *matrices.shape)
+
+    def _norms(self, of: _Matrices, stack: Tensor) -> Tensor:
         """Spectral norms (maps, classes) of one stack, after moving its singular vectors."""
         steps = self.options.power_iterations
         if steps == 0:
             return group_spectral_norms(stack)
         matrices = stack.detach()
-        if self.get_buffer(f"u_{channels}").device != stack.device:
+        if self.get_buffer(f"u_{of.channels}").device != stack.device:
             self.to(stack.device)
-        u, v = self.get_buffer(f"u_{channels}"), self.get_buffer(f"v_{channels}")
+        u, v = self.get_buffer(f"u_{of.channels}"), self.get_buffer(f"v_{of.channels}")
         if not self._warm:
             new_u, new_v = leading_vectors(matrices)
         elif not self.options.released_bias_update:
@@ -257,7 +278,7 @@ class GroupSpectralRegularizer(nn.Module):
         else:
             new_u, new_v = u, v
         if self.options.released_bias_update:
-            new_u, new_v = self._released(positions, matrices, new_u, new_v)
+            new_u, new_v = self._released(of.positions, matrices, new_u, new_v)
         u.copy_(new_u)
         v.copy_(new_v)
         # The graph keeps new_u and new_v, which the next call does not overwrite as it does u and v.
@@ -295,6 +316,10 @@ class GroupSpectralRegularizer(nn.Module):
         else:
             super()._load_from_state_dict(state_dict, prefix, *args)
         self._warm = bool(self.warm)
+
+
+def _single_or_double(stack: Tensor) -> Tensor:
+    return stack if stack.dtype == torch.float64 else stack.float()
 
 
 def _no_autocast() -> torch.amp.autocast_mode.autocast:

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from studiogan_gsr.errors import GeneratorError
-from studiogan_gsr.regularizers.affines import ConditionalLayer, unwrapped
+from studiogan_gsr.regularizers.affines import unwrapped
+from studiogan_gsr.regularizers.stacks import ConditionalLayer
 
 MAPPING = "mapping"
 _EPSILON = 1e-8

@@ -1,0 +1,233 @@
+"""Reading the class parameters of all layers in few operations.
+
+Layers whose weights have one shape and kind are stacked, and read by one sequence of operations, however many there
+are.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm
+
+from studiogan_gsr.errors import GeneratorError
+
+Kind = tuple[object, ...]
+# A stored weight W, and u and v where W is divided by u^T W v.
+Factors = tuple[Tensor, Tensor | None, Tensor | None]
+
+
+@dataclass(frozen=True)
+class Side:
+    """Gain or bias within a weight matrix: the columns [start, stop) that belong to it and to the label.
+
+    shift: what the layer's stored number exceeds the gain by.
+    """
+
+    name: str
+    start: int
+    stop: int
+    shift: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class ClassWeight:
+    """A weight matrix that holds one side of a layer, or both.
+
+    indexed: the weight is a table (classes, columns) looked up by the label; otherwise it is
+        (channels, inputs) and is applied to the label's one-hot or embedded vector.
+    embedding: the module whose table (classes, inputs) embeds the label; None: one-hot.
+    """
+
+    module: nn.Module
+    indexed: bool
+    embedding: nn.Module | None
+    sides: tuple[Side, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ConditionalLayer:
+    """A layer as found: its weights, or what reads its sides."""
+
+    name: str
+    weights: tuple[ClassWeight, ...]
+    custom: Callable[[], Mapping[str, Tensor]] | None = None
+    module: nn.Module | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """Weights of one kind.
+
+    sides: of each weight.  positions: for each side, that of every weight.
+    """
+
+    weights: tuple[ClassWeight, ...]
+    sides: tuple[Side, ...]
+    positions: tuple[list[int], ...]
+
+
+class StackReader:
+    """Reads some sides of all layers, batched.
+
+    Layers are grouped once, here.  Networks may move to another device afterwards, but must keep their layers.
+    """
+
+    def __init__(self, layers: Sequence[ConditionalLayer], sides: Sequence[str]) -> None:
+        self._sides = tuple(sides)
+        self._custom: list[tuple[ConditionalLayer, dict[str, int]]] = []
+        groups: dict[tuple[Kind, tuple[Side, ...]], list[tuple[ClassWeight, list[int]]]] = defaultdict(list)
+        for i, layer in enumerate(layers):
+            position = {side: len(sides) * i + s for s, side in enumerate(sides)}
+            if layer.custom is not None:
+                self._custom.append((layer, position))
+            for weight in layer.weights:
+                if chosen := tuple(side for side in weight.sides if side.name in position):
+                    positions = [position[side.name] for side in chosen]
+                    groups[_kind(weight), _without_names(chosen)].append((weight, positions))
+        self._groups = []
+        for (_, columns), members in groups.items():
+            weights, positions_of_weights = zip(*members, strict=True)
+            by_side = [list(positions) for positions in zip(*positions_of_weights, strict=True)]
+            self._groups.append(_Group(weights, columns, tuple(by_side)))
+
+    def read(self) -> list[tuple[list[int], Tensor]]:
+        """Return [(positions, stack (maps, classes, channels))], differentiable to the parameters.
+
+        Position `len(sides) * layer + side` says which map a row of a stack is.
+        """
+        stacks = []
+        for layer, position in self._custom:
+            assert layer.custom is not None
+            found = layer.custom()
+            stacks += [([position[side]], found[side].unsqueeze(0)) for side in self._sides]
+        for group in self._groups:
+            stacks += list(zip(group.positions, _read(group), strict=True))
+        return stacks
+
+
+def _without_names(sides: Sequence[Side]) -> tuple[Side, ...]:
+    """Return the sides' columns: gains and biases that lie in the same columns are read together."""
+    return tuple(Side("", side.start, side.stop, side.shift) for side in sides)
+
+
+def _kind(weight: ClassWeight) -> Kind:
+    """Return what is equal for weights that one sequence of operations can read."""
+    tensor, u, v = _factors(weight.module)
+    has_offset = getattr(weight.module, "bias", None) is not None
+    stored = tensor.shape, tensor.dtype, tensor.device, u is None, v is None
+    return *stored, weight.indexed, weight.embedding, has_offset
+
+
+def _read(group: _Group) -> list[Tensor]:
+    """Return, for each side, the (weights, classes, channels) of a group."""
+    first = group.weights[0]
+    weights, u, v = _stacked([_factors(weight.module) for weight in group.weights])
+    if first.embedding is None and u is not None and v is not None:
+        weights = weights / _sigma(weights, u, v)
+    tensors = []
+    for side in group.sides:
+        if first.embedding is not None:
+            tensor = _embedded(first.embedding, side, weights, u, v)
+        else:
+            tensor = weights if side.stop - side.start == weights.shape[2] else weights[..., side.start : side.stop]
+            tensor = tensor if first.indexed else tensor.mT
+        if not first.indexed and getattr(first.module, "bias", None) is not None:
+            tensor = tensor + torch.stack([w.module.bias for w in group.weights]).unsqueeze(1)  # type: ignore[misc]
+        tensors.append((tensor - side.shift if side.shift else tensor).contiguous())
+    return tensors
+
+
+def _embedded(embedding: nn.Module, side: Side, weights: Tensor, u: Tensor | None, v: Tensor | None) -> Tensor:
+    """Return the products of weights (maps, channels, inputs) and embeddings of the classes: (maps, classes, channels).
+
+    With few classes the weights are by far the largest tensors.  Then the embeddings are padded with zeros
+    rather than the weights cut, v goes through the same product as one row more, and the small product is
+    divided: the weights are read once, and their gradient is written once.
+    """
+    table, table_u, table_v = _stacked([_factors(embedding)])
+    if table_u is not None and table_v is not None:
+        table = table / _sigma(table, table_u, table_v)
+    maps, _, inputs = weights.shape
+    classes = table.shape[1]
+    if u is not None and v is not None and classes <= inputs:
+        vectors = nn.functional.pad(table, (side.start, inputs - side.stop)).expand(maps, -1, -1)
+        product = torch.cat([vectors, v.unsqueeze(1)], 1) @ weights.mT
+        images, image_of_v = torch.split(product, [classes, 1], 1)
+        return images / (image_of_v @ u.unsqueeze(2))
+    if u is not None and v is not None:
+        weights = weights / _sigma(weights, u, v)
+    return table.expand(maps, -1, -1) @ weights[..., side.start : side.stop].mT
+
+
+def _sigma(weights: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """u^T W v of every weight (maps, rows, columns), as (maps, 1, 1)."""
+    return u.unsqueeze(1) @ (weights @ v.unsqueeze(2))
+
+
+def _stacked(factors: Sequence[Factors]) -> Factors:
+    """Weights (modules, rows, columns) and, if the modules divide them by u^T W v, all u and v.
+
+    Stacking copies: a later forward may move the modules' own vectors before this graph's backward.
+    """
+    all_weights, all_u, all_v = zip(*factors, strict=True)
+    weights = torch.stack(all_weights)
+    u = None if all_u[0] is None else torch.stack(all_u)
+    v = None if all_v[0] is None else torch.stack(all_v)
+    # BigGAN-PyTorch keeps one vector, and makes the other one and the next from it at every forward.
+    matrices = weights.detach()
+    if u is not None and v is None:
+        v = _unit(matrices.mT @ u.unsqueeze(2))
+        u = _unit(matrices @ v.unsqueeze(2))
+    elif v is not None and u is None:
+        u = _unit(matrices @ v.unsqueeze(2))
+        v = _unit(matrices.mT @ u.unsqueeze(2))
+    return weights, u, v
+
+
+def _unit(columns: Tensor) -> Tensor:
+    return nn.functional.normalize(columns.squeeze(2), dim=1)
+
+
+def _factors(module: nn.Module) -> Factors:
+    """The stored weight W of a module, and u, v if it divides W by u^T W v, as far as it keeps them."""
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, SpectralNorm) and hook.name == "weight":
+            u, v = module.get_buffer("weight_u"), module.get_buffer("weight_v")
+            return _oriented(_stored(module, "weight_orig"), u, v, transposed=hook.dim == 1)
+    if nn.utils.parametrize.is_parametrized(module, "weight"):
+        chain = module.get_submodule("parametrizations.weight")
+        assert isinstance(chain, nn.utils.parametrize.ParametrizationList)
+        norm = chain[0]
+        if len(chain) == 1 and isinstance(norm, _SpectralNorm):
+            return _oriented(_stored(chain, "original"), norm._u, norm._v, transposed=norm.dim == 1)
+        kinds = ", ".join(type(p).__name__ for p in chain)
+        raise GeneratorError(
+            f"the weight of {type(module).__name__} is parametrized by {kinds}: only spectral_norm can be read; "
+            "register_affine_reader(layer_class, reader) teaches the rest"
+        )
+    weight = _stored(module, "weight")
+    if hasattr(module, "W_") and "u0" in module._buffers:  # BigGAN-PyTorch
+        return _oriented(weight, module.get_buffer("u0")[0], None, transposed=bool(module.transpose))
+    return weight, None, None
+
+
+def _oriented(weight: Tensor, u: Tensor, v: Tensor | None, transposed: bool) -> Factors:
+    """Modules whose spectral norm is of the transposed weight keep u and v the other way round."""
+    return (weight, v, u) if transposed else (weight, u, v)
+
+
+def _stored(module: nn.Module, name: str) -> Tensor:
+    """A parameter of the module itself; never a tensor that a hook has left there."""
+    tensor = module._parameters.get(name)
+    if tensor is None:
+        raise GeneratorError(
+            f"the {name} of {type(module).__name__} is not a parameter but follows from others by a hook of an "
+            "unknown kind; register_affine_reader(layer_class, reader) teaches it"
+        )
+    return tensor
