@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 T = TypeVar("T")
+_MINUTE = 60  # seconds
 
 
 def console(width: int | None = None) -> Console:
@@ -17,17 +19,31 @@ def console(width: int | None = None) -> Console:
     return Console(markup=False, emoji=False, highlight=False, soft_wrap=True, width=width)
 
 
-def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
-    """The items, with a bar on a terminal that vanishes when it is full; elsewhere, a line a minute."""
+@contextmanager
+def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show progress up to `total`; yields a function that is called with how many more are done.
+
+    A bar on a terminal, which vanishes when it is full; elsewhere, a line a minute.
+    """
     shown = console()
-    if not shown.is_terminal:
-        since = time.monotonic()
-        for number, item in enumerate(items):
-            if time.monotonic() - since > 60:
-                shown.print(f"{what}: {number} of {total}")
-                since = time.monotonic()
-            yield item
-        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=shown, transient=True) as bar:
-        yield from bar.track(items, total=total, description=what)
+    with Progress(*columns, console=shown, transient=True, disable=not shown.is_terminal) as bar:
+        task, done, since = bar.add_task(what, total=total), 0, time.monotonic()
+
+        def advance(number: int) -> None:
+            nonlocal done, since
+            done += number
+            bar.advance(task, number)
+            if not shown.is_terminal and time.monotonic() - since > _MINUTE:
+                shown.print(f"{what}: {done} of {total}")
+                since = time.monotonic()
+
+        yield advance
+
+
+def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
+    """Yield the items, with progress as `counting` shows it."""
+    with counting(what, total) as advance:
+        for item in items:
+            yield item
+            advance(1)

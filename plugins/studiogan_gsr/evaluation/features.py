@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from studiogan_gsr.contract import Backbone
 from studiogan_gsr.errors import EvaluationError
-from studiogan_gsr.progress import track
+from studiogan_gsr.progress import counting
 
 
 @dataclass(frozen=True)
@@ -61,29 +61,21 @@ def extract(backbone: Backbone, batches: Iterable[tuple[Tensor, Tensor]], total:
     """
     begun, inside, filled = time.perf_counter(), 0.0, 0
     features = logits = labels = torch.empty(0)
-    for images, some in _counted(batches, total, what):
-        start = time.perf_counter()
-        found, scores = backbone(images)
-        found, scores = found.cpu(), scores.cpu()  # waits for the device
-        inside += time.perf_counter() - start
-        if not filled:
-            features, logits = (torch.empty(total, x.shape[1]) for x in (found, scores))
-            labels = torch.empty(total, dtype=torch.int64)
-        part = slice(filled, filled + len(found))
-        features[part], logits[part], labels[part] = found, scores, some.cpu()
-        filled += len(found)
+    with counting(what, total) as advance:
+        for images, of_images in batches:
+            start = time.perf_counter()
+            found, scores = backbone(images)
+            found, scores = found.cpu(), scores.cpu()  # waits for the device
+            inside += time.perf_counter() - start
+            if not filled:
+                features, logits = torch.empty(total, found.shape[1]), torch.empty(total, scores.shape[1])
+                labels = torch.empty(total, dtype=torch.int64)
+            part = slice(filled, filled + len(found))
+            features[part], logits[part], labels[part] = found, scores, of_images.cpu()
+            filled += len(found)
+            advance(len(found))
     if filled != total:
         raise EvaluationError(f"{what}: found {filled} images where {total} were expected")
     if not bool(features.isfinite().all()) or not bool(logits.isfinite().all()):
         raise EvaluationError(f"{what}: features are not finite")
     return Sample(features, logits, labels, (inside, time.perf_counter() - begun))
-
-
-def _counted(batches: Iterable[tuple[Tensor, Tensor]], total: int, what: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches, with progress in images."""
-    shown = track(range(total), what, total)
-    for batch in batches:
-        for _ in range(len(batch[1])):
-            next(shown, None)
-        yield batch
-    next(shown, None)

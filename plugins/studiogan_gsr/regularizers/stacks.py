@@ -144,7 +144,7 @@ def _read(group: _Group) -> list[Tensor]:
 
 
 def _embedded(embedding: nn.Module, side: Side, weights: Tensor, u: Tensor | None, v: Tensor | None) -> Tensor:
-    """Return the products of weights (maps, channels, inputs) and embeddings of the classes: (maps, classes, channels).
+    """Return weights (maps, channels, inputs) times the embeddings of all classes: (maps, classes, channels).
 
     With few classes the weights are by far the largest tensors.  Then the embeddings are padded with zeros
     rather than the weights cut, v goes through the same product as one row more, and the small product is

@@ -68,10 +68,12 @@ class _FullPrecisionSpectralNorm(SpectralNorm):
 
 
 def _spectrally_normalised(module: nn.Module) -> nn.Module:
+    """Normalise the weight of a module, as StudioGAN does."""
     spectral_norm(module, eps=1e-6)
-    for hook in module._forward_pre_hooks.values():
-        if type(hook) is SpectralNorm:
-            hook.__class__ = _FullPrecisionSpectralNorm  # torch's function takes no class
+    hooks = module._forward_pre_hooks
+    for number, hook in hooks.items():
+        if type(hook) is SpectralNorm:  # torch's function takes no class: ours takes its place
+            hooks[number] = _FullPrecisionSpectralNorm(hook.name, hook.n_power_iterations, hook.dim, hook.eps)
     return module
 
 
