@@ -73,9 +73,12 @@ def test_moments_do_not_depend_on_the_blocks(sizes: list[int]) -> None:
     np.testing.assert_allclose(gaussian.root.T @ gaussian.root, np.cov(whole.double().T), atol=1e-10)
 
 
-@pytest.mark.parametrize("pairs", [2**24, 700, 1])
+@pytest.mark.parametrize("pairs", [0, 2**24, 700, 1])
 def test_precision_recall_density_and_coverage_are_prdcs(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifold, "_PAIRS", pairs)
+    """`pairs` at a time, by our blocks; 0: by the package itself."""
+    if pairs:
+        monkeypatch.setattr(manifold, "_PRDC_PAIRS", 0)
+        monkeypatch.setattr(manifold, "_PAIRS", pairs)
     for seed, (n, m) in enumerate(((60, 80), (150, 90))):
         real, fake = features(n, 24, seed=seed), features(m, 24, 1.1, 0.05, seed + 9)
         for neighbours in (1, 5):
@@ -127,6 +130,19 @@ def test_the_numbers_mean_what_they_are_read_as() -> None:
     assert narrow["coverage"] < 0.1
     assert wide["recall"] > 0.9 > 0.7 > wide["precision"]
     assert mean_pairwise_distance(collapsed) < 0.1 * mean_pairwise_distance(real) < mean_pairwise_distance(scattered)
+
+
+def test_the_package_and_our_blocks_give_the_same_numbers_also_of_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies within the neighbours are the package's; more of them have a radius of 0, which it misses."""
+    real, fake = features(200, 32), features(150, 32, 1.1, 0.05, 1)
+    few, many = fake.clone(), fake.clone()
+    few[:5], many[:50] = few[0], many[0]
+    asked: list[int] = []
+    monkeypatch.setattr(manifold, "compute_prdc", lambda *given: (asked.append(1), compute_prdc(*given))[1])
+    for number, side in enumerate((fake, few, many)):
+        found = precision_recall_density_coverage(real, side)
+        assert found == manifold._block_by_block(real, side, 5, None)
+        assert len(asked) == min(number + 1, 2)
 
 
 # ------------------------------------------------------------------ what rounding leaves is nothing

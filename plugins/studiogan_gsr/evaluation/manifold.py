@@ -1,17 +1,22 @@
-"""Precision, recall, density and coverage (Kynkäänniemi et al. 2019, Naeem et al. 2020), block by block.
+"""Precision, recall, density and coverage (Kynkäänniemi et al. 2019, Naeem et al. 2020).
 
-As the package `prdc` defines them, without its matrices of all pairs: a block of rows is in memory at a time.
+The package `prdc` computes them where its matrices of all pairs fit; otherwise the same numbers are computed block by
+block, on the features' device, with a block of rows in memory at a time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections import Counter
 from collections.abc import Iterator
 
 import torch
+from prdc import compute_prdc
 from torch import Tensor
 
 _PAIRS = 2**20  # of distances at a time: 8 MiB
+_PRDC_PAIRS = 2048**2  # that prdc gets, in three matrices of 32 MiB
 _ULPS = 4  # of a sum of products, times the root of their number: what rounding leaves
 
 
@@ -44,10 +49,39 @@ def neighbour_radii(features: Tensor, neighbours: int) -> Tensor:
 def precision_recall_density_coverage(
     real: Tensor, fake: Tensor, neighbours: int = 5, real_radii: Tensor | None = None
 ) -> dict[str, float]:
-    """The four numbers, for features (N, d) and (M, d) of more than `neighbours` images each.
+    """Return the four numbers, for features (N, d) and (M, d) of more than `neighbours` images each.
 
-    real_radii: of `neighbour_radii(real, neighbours)`, where they are known.
+    real_radii: `neighbour_radii(real, neighbours)`, where they are known.
     """
+    if _is_for_prdc(real, fake, neighbours):
+        return _by_prdc(real, fake, neighbours)
+    return _block_by_block(real, fake, neighbours, real_radii)
+
+
+def _is_for_prdc(real: Tensor, fake: Tensor, neighbours: int) -> bool:
+    """Return whether the package can hold all pairs, and rounds none of them to another side of a radius.
+
+    Where an image occurs more than `neighbours` times its radius is 0, and what rounding leaves of a distance of 0
+    would decide: see `distances`.
+    """
+    sizes = len(real), len(fake)
+    if real.device.type != "cpu" or max(sizes) ** 2 > _PRDC_PAIRS or min(sizes) < neighbours + 2:
+        return False
+    return max(_most_copies(real), _most_copies(fake)) <= neighbours
+
+
+def _most_copies(features: Tensor) -> int:
+    """Return how often the most frequent of the features (N, d) occurs."""
+    return max(Counter(row.tobytes() for row in features.numpy()).values())
+
+
+def _by_prdc(real: Tensor, fake: Tensor, neighbours: int) -> dict[str, float]:
+    with contextlib.redirect_stdout(None):  # it prints the numbers of images
+        found = compute_prdc(real.double().numpy(), fake.double().numpy(), neighbours)
+    return {name: float(found[name]) for name in ("precision", "recall", "density", "coverage")}
+
+
+def _block_by_block(real: Tensor, fake: Tensor, neighbours: int, real_radii: Tensor | None) -> dict[str, float]:
     radii = neighbour_radii(real, neighbours) if real_radii is None else real_radii
     fake_radii = neighbour_radii(fake, neighbours)
     spheres = torch.zeros(len(fake), dtype=torch.int64, device=fake.device)  # of real points, that a fake is in

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
+from scipy.special import rel_entr, softmax
 from torch import Tensor
 
 from studiogan_gsr.class_groups import frequency_thirds, shot_groups
@@ -130,16 +132,11 @@ def as_text(values: dict[str, dict[str, float | None]], metric: str) -> str:
 
 
 def inception_score(logits: Tensor, splits: int) -> float:
-    """Mean over equal parts of exp E KL(p(y|x) | p(y)) (Salimans et al. 2016), of logits (N, k)."""
-    log_p = logits.double().log_softmax(1)
-    n = len(log_p)
-    scores = []
-    for i in range(min(splits, n)):
-        part = log_p[i * n // splits : (i + 1) * n // splits] if n >= splits else log_p[i : i + 1]
-        p = part.exp()
-        terms = p * (part - p.mean(0).log())  # 0 times infinity, where a probability is too small for float64
-        scores.append(torch.where(p > 0, terms, 0.0).sum(1).mean().exp())
-    return float(torch.stack(scores).mean())
+    """Return the mean over equal parts of exp E KL(p(y|x) | p(y)) (Salimans et al. 2016), of logits (N, k)."""
+    probabilities = softmax(logits.cpu().double().numpy(), axis=1)
+    images, number = len(probabilities), min(splits, len(probabilities))
+    parts = np.split(probabilities, [i * images // number for i in range(1, number)])
+    return float(np.mean([np.exp(rel_entr(part, part.mean(0)).sum(1).mean()) for part in parts]))
 
 
 def _some(features: Tensor) -> Tensor:
