@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 import pytest
 import yaml
-from paper_tables import FILE, read_tables
 
+from benchmarks.paths import RESULTS
+from benchmarks.tables.rows import read_tables
 from studiogan_gsr.datasets.by_name import find_dataset
 from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.regularization import find_regularizer
@@ -93,7 +93,7 @@ def test_settings_are_the_papers(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", shipped_configurations())
-def test_the_header_names_data_rows_paper_and_measured_cost(name: str) -> None:
+def test_the_header_names_data_rows_paper_and_operations(name: str) -> None:
     text, wanted = shipped_configuration(name).read_text(), paper(name)
     lines = text[: text.index("DATA:")].splitlines()
     assert all(line.startswith("# ") for line in lines)
@@ -105,13 +105,9 @@ def test_the_header_names_data_rows_paper_and_measured_cost(name: str) -> None:
         if row.configuration == name and row.sections == load_configuration(shipped_configuration(name))
     ]
     assert (f"Rows of benchmarks/tables.yaml: {'; '.join(rows)}." if rows else "It is no row of ") in header
-    step = json.loads((FILE.parent / "results" / "speed-cpu.json").read_text())["steps"]["data"][
-        f"{name.removesuffix('-gSR')}-gSR"
-    ]
-    assert f"steps of {step['teraflop']:.3g} TFLOP; on two CPU cores " in header
-    told = re.search(r"on two CPU cores ([\d.]+) s a step in the native host", header)
-    assert told is not None
-    assert float(told[1]) == pytest.approx(step["seconds"], rel=0.25)  # as it may be measured again
+    step = json.loads((RESULTS / "speed-cpu.json").read_text())["steps"]["data"][f"{name.removesuffix('-gSR')}-gSR"]
+    assert f"steps of {step['teraflop']:.3g} TFLOP; " in header  # operations, which are the same on every machine
+    assert " s a step" not in header
     ratio = wanted["data"].rpartition("rho")[2]
     data = NAMES[name.split("/")[0]] + (f", imbalance ratio {ratio}" if "rho" in wanted["data"] else "")
     for word in (data, "Paper", f"Cost: {int(wanted['steps']) // 1000}k steps"):

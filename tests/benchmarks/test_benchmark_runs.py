@@ -18,20 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
-import figures
-import job
-import make_table
-import perform
 import pytest
-import records
-import run as command
 import torch
 import yaml
-from execution import run_on_cluster
-from paper_tables import read_tables
-from records import Record, RecordError
 
-import runs
+from benchmarks.paths import BENCHMARKS
+from benchmarks.tables import cluster_job, complete, figures, make_command, plan, records, run_command, studiogan_host
+from benchmarks.tables import content as table_content
+from benchmarks.tables.executors import run_on_cluster
+from benchmarks.tables.records import Record, RecordError
+from benchmarks.tables.rows import read_tables
 from studiogan_gsr.errors import RequestError
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
 from support.plugins import PIXELS, MakePackage
@@ -64,10 +60,10 @@ def write_tables(path: Path, **protocol: Any) -> Path:
     return path
 
 
-def planned(folder: Path, *names: str, **protocol: Any) -> list[runs.Run]:
+def planned(folder: Path, *names: str, **protocol: Any) -> list[plan.PlannedRun]:
     rows = read_tables(write_tables(folder / "tables.yaml", **protocol)).tables["tiny"].rows
     where = (str(folder), folder / "runs", folder / "records", "cpu")
-    return runs.planned([rows[name] for name in names], None, "native", *where)
+    return plan.plan_runs([rows[name] for name in names], None, "native", *where)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +81,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         patch.setattr("studiogan_gsr.evaluation.perceptual.find_spec", lambda name: None)
         (run,) = planned(folder, "gsr")
         with one_thread():
-            path = perform.perform(run)
+            path = complete.complete(run)
         patch.delitem(sys.modules, "pixels")
     return json.loads(path.read_text())
 
@@ -231,10 +227,11 @@ def test_a_run_that_was_interrupted_goes_on_and_one_that_is_done_is_not_run_agai
     tmp_path: Path, pixels: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (run,) = planned(tmp_path, "gsr", select_on="reference")
-    from studiogan_gsr.hosts.native.run import Options, train
+    from studiogan_gsr.hosts.native.options import TrainOptions
+    from studiogan_gsr.hosts.native.run import train
 
     with one_thread():
-        half = Options(
+        half = TrainOptions(
             data=str(tmp_path), out=Path(run.out), steps=2, device="cpu", seed=5, print_freq=4, save_freq=2,
             evaluate=40, select_on="reference", backbone=pixels, resizer="bilinear",
         )  # fmt: skip
@@ -242,7 +239,7 @@ def test_a_run_that_was_interrupted_goes_on_and_one_that_is_done_is_not_run_agai
         assert run.done() == (None, "")
         for _ in range(2):  # the second as after a kill between training and record
             records.path_of(run.key, tmp_path / "records").unlink(missing_ok=True)
-            perform.perform(run)
+            complete.complete(run)
     record, _ = run.done()
     assert record is not None
     assert record.ranks[0]["acted"] == 4  # over the restart
@@ -251,11 +248,11 @@ def test_a_run_that_was_interrupted_goes_on_and_one_that_is_done_is_not_run_agai
     tables = ["--tables", str(tmp_path / "tables.yaml"), "--records", str(tmp_path / "records")]
     argv = ["tiny", "--only", "gsr", *tables, "--data", str(tmp_path), "--out", str(tmp_path / "runs")]
     capsys.readouterr()
-    assert command.main(argv) == 0
+    assert run_command.main(argv) == 0
     assert "has a record: tiny: gsr, seed 5" in capsys.readouterr().out
     path = records.path_of(run.key, tmp_path / "records")
     path.write_text("{")
-    assert command.main([*argv, "--dry-run"]) == 0
+    assert run_command.main([*argv, "--dry-run"]) == 0
     told = capsys.readouterr().out
     assert "its record is refused" in told
     assert "1 of 1 runs are to be made" in told
@@ -271,7 +268,7 @@ def test_one_run_that_fails_does_not_stop_the_others(
     write_tables(tmp_path / "tables.yaml")
     argv = ["tiny", "--only", "lost", "--only", "plain", "--data", str(tmp_path), "--device", "cpu"]
     argv += ["--tables", str(tmp_path / "tables.yaml"), "--records", str(tmp_path / "records")]
-    assert command.main([*argv, "--out", str(tmp_path / "runs")]) == 1
+    assert run_command.main([*argv, "--out", str(tmp_path / "runs")]) == 1
     told = capsys.readouterr().out
     assert "done: tiny: plain, seed 5" in told
     assert "1 of 2 runs have records" in told
@@ -282,10 +279,10 @@ def test_one_run_that_fails_does_not_stop_the_others(
     assert records.read(path, path.stem).ranks[0]["regularizer"] is None
     (tmp_path / "file").touch()
     argv += ["--records", str(tmp_path / "other")]
-    assert command.main([*argv, "--out", str(tmp_path / "file" / "runs")]) == 1  # no folder can be there
+    assert run_command.main([*argv, "--out", str(tmp_path / "file" / "runs")]) == 1  # no folder can be there
     assert "0 of 2 runs have records" in capsys.readouterr().out
     argv = argv[:-2]
-    assert command.main([*argv, "--dry-run"]) == 0
+    assert run_command.main([*argv, "--dry-run"]) == 0
     told = capsys.readouterr().out
     assert "lost, seed 5: 4 steps, 0.0 h on CPU" in told  # as the other, which is timed
     assert "1 of 2 runs are to be made" in told
@@ -322,7 +319,7 @@ def test_jobs_go_on_when_nobody_waits_and_are_not_submitted_again(
         tmp_path / "go",
         "import pathlib, sys, time\nwhile not pathlib.Path(sys.argv[1]).exists(): time.sleep(.1)",
     )
-    monkeypatch.setattr("execution.command", lambda run: [sys.executable, "-c", script, str(go)])
+    monkeypatch.setattr("benchmarks.tables.executors.command", lambda run: [sys.executable, "-c", script, str(go)])
     waits = submitit.LocalJob.exception
 
     def interrupted(job: Any) -> None:
@@ -352,10 +349,10 @@ def test_a_job_whose_time_is_over_saves_and_goes_on(tmp_path: Path) -> None:
         "signal.signal(signal.SIGTERM, lambda *_: ((place / 'saved').touch(), sys.exit(1)))\n"
         "time.sleep(120)\n"
     )
-    cloudpickle.register_pickle_by_value(job)
+    cloudpickle.register_pickle_by_value(cluster_job)
     executor = submitit.LocalExecutor(tmp_path / "jobs")
     executor.update_parameters(timeout_min=1, signal_delay_s=56)  # after four seconds
-    assert executor.submit(job.Job([sys.executable, "-c", script, str(tmp_path)])).exception() is None
+    assert executor.submit(cluster_job.Job([sys.executable, "-c", script, str(tmp_path)])).exception() is None
     assert (tmp_path / "saved").exists()
 
 
@@ -369,7 +366,10 @@ def test_a_signal_ends_what_runs_and_begins_no_more(tmp_path: Path, make_package
     argv += ["--records", tmp_path / "records", "--out", tmp_path / "runs"]
     environment = {**os.environ, "PYTHONPATH": str(site), "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [sys.executable, command.__file__, *map(str, argv)], env=environment, stdout=subprocess.PIPE, text=True
+        [sys.executable, str(BENCHMARKS / "run.py"), *map(str, argv)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("runs/*/checkpoints/step=4")):
@@ -393,15 +393,15 @@ def test_studiogans_runs_are_chosen_and_measured_as_ours(
 ) -> None:
     rows = read_tables(write_tables(tmp_path / "tables.yaml")).tables["tiny"].rows
     where = (str(tmp_path), tmp_path / "runs", tmp_path / "records", "cpu", str(checkout.root))
-    (run,) = runs.planned([rows["gsr"]], None, "studiogan", *where)
+    (run,) = plan.plan_runs([rows["gsr"]], None, "studiogan", *where)
     (ours,) = planned(tmp_path, "gsr")
     assert run.key != ours.key
     # The first half, as of a process that was ended.
     half = copy.deepcopy(run.sections)
     half["OPTIMIZATION"]["total_steps"] = 2
-    perform._run_studiogan(dataclasses.replace(run, sections=half), Path(f"{run.out}-studiogan"))
+    studiogan_host._run_studiogan(dataclasses.replace(run, sections=half), Path(f"{run.out}-studiogan"))
     with one_thread():
-        perform.perform(run)
+        complete.complete(run)
     record, why = run.done()
     assert record is not None, why
     assert record.host["name"] == "studiogan"
@@ -425,7 +425,7 @@ def test_studiogans_runs_are_chosen_and_measured_as_ours(
     assert "gsr: state restored from the checkpoint" in told
     records.path_of(run.key, tmp_path / "records").unlink()
     with one_thread():
-        perform.perform(run)  # trains nothing
+        complete.complete(run)  # trains nothing
     assert "Progress" not in capfd.readouterr().out
     again, _ = run.done()
     assert again is not None
@@ -434,11 +434,11 @@ def test_studiogans_runs_are_chosen_and_measured_as_ours(
 
 def test_what_studiogan_has_not_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = ["--host", "studiogan", "--dry-run", "--records", str(tmp_path)]
-    assert command.main(["ablation", *where]) == 0
+    assert run_command.main(["ablation", *where]) == 0
     told = capsys.readouterr().out
     assert "left out: ablation: LeCam as released, gSR: LOSS.lecam_released is the native host's own" in told
     assert "36 of 36 runs are to be made" in told
-    assert command.main(["cpu-study", *where]) == 2
+    assert run_command.main(["cpu-study", *where]) == 2
     assert "StudioGAN has no networks of 16 pixels" in capsys.readouterr().out
 
 
@@ -450,7 +450,7 @@ def test_wrong_requests_are_told_in_a_line(tmp_path: Path, capsys: pytest.Captur
         (["ada", "--data", "x", "--seeds", "-1"], "--seeds: found -1; allowed: integers from 0"),
         (["later-work", "--dry-run"], "none of these rows is run by this host, or by anyone here"),
     ):
-        assert command.main(argv) == 2
+        assert run_command.main(argv) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert told in line
 
@@ -458,7 +458,7 @@ def test_wrong_requests_are_told_in_a_line(tmp_path: Path, capsys: pytest.Captur
 def test_a_run_that_two_tables_need_is_one(tmp_path: Path) -> None:
     tables = read_tables().tables
     keys = [
-        {run.key for run in runs.planned(list(tables[name].rows.values()), None, "native", "d", tmp_path, tmp_path)}
+        {run.key for run in plan.plan_runs(list(tables[name].rows.values()), None, "native", "d", tmp_path, tmp_path)}
         for name in ("lecam-diffaug", "cifar10-lt", "ablation")
     ]
     assert len(keys[0] & keys[1]) == len(keys[0] & keys[2]) == 6  # two rows, three seeds
@@ -498,7 +498,7 @@ def test_a_table_has_means_deviations_and_paired_intervals(
 ) -> None:
     distances = {"plain": {5: 30.0, 6: 34.0, 7: 32.0}, "gsr": {5: 20.0, 6: 21.0}}
     argv = kept(tmp_path, record, distances)
-    assert make_table.main(argv) == 0
+    assert make_command.main(argv) == 0
     header, *rows = csv.reader(io.StringIO((tmp_path / "out" / "tiny.csv").read_text()))
     table = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
     assert table["plain"]["FD-Pixels, best"] == "32.0 ± 2.0"
@@ -527,22 +527,22 @@ def test_a_table_has_means_deviations_and_paired_intervals(
         assert shown in drawn
     (tmp_path / "records" / "0123456789ab.json").write_text("{}")
     capsys.readouterr()
-    assert make_table.main([*argv, "--check"]) == 0
+    assert make_command.main([*argv, "--check"]) == 0
     told_more = capsys.readouterr().out
     assert told_more.count("\n") == 1
     assert "no row has this record, or not any more: " in told_more
     (tmp_path / "out" / "small.md").touch()
-    assert make_table.main([*argv, "--check"]) == 1
+    assert make_command.main([*argv, "--check"]) == 1
     assert "no table has this file, or not any more: " in capsys.readouterr().out
     (tmp_path / "out" / "small.md").unlink()
     (tmp_path / "out" / "tiny.md").write_text(told.replace("32.0 ± 2.0", "31.0 ± 2.0"))
-    assert make_table.main([*argv, "--check"]) == 1
+    assert make_command.main([*argv, "--check"]) == 1
     assert "31.0 ± 2.0" in (tmp_path / "out" / "tiny.md").read_text()
-    assert make_table.main(argv) == 0
+    assert make_command.main(argv) == 0
     (tmp_path / "out" / "tiny.svg").write_text(drawn.replace("plain", "simple"))  # by another version, say
-    assert make_table.main([*argv, "--check"]) == 0
+    assert make_command.main([*argv, "--check"]) == 0
     (tmp_path / "out" / "tiny.svg").write_text(drawn.replace("<!-- of ", "<!-- of 0"))
-    assert make_table.main([*argv, "--check"]) == 1
+    assert make_command.main([*argv, "--check"]) == 1
 
 
 def test_a_figure_tells_rows_of_one_baseline_apart(record: dict[str, Any]) -> None:
@@ -566,22 +566,22 @@ def test_the_readmes_table_is_a_part_of_the_whole_one(record: dict[str, Any], tm
     kept(tmp_path, record, {"plain": {5: 30.0}, "gsr": {5: 20.0, 6: 22.0}})
     tables = read_tables(tmp_path / "tables.yaml")
     text = "before\n<!-- table: tiny -->\nold\n<!-- /table -->\nafter\n"
-    made = make_table.in_readme(text, tables, tmp_path / "records")
+    made = make_command.in_readme(text, tables, tmp_path / "records")
     lines = made.splitlines()
     assert lines[:2] == ["before", "<!-- table: tiny -->"]
     assert lines[-2:] == ["<!-- /table -->", "after"]
     assert "old" not in made
     assert [line.split("|")[1].strip() for line in lines[4:-2]] == ["plain", "gsr", "lost"]
     assert "norm of the tail, last" in lines[2]
-    assert make_table.in_readme(made, tables, tmp_path / "records") == made
+    assert make_command.in_readme(made, tables, tmp_path / "records") == made
     for mark, why in (("<!-- table: tinny -->", "did you mean tiny?"), ("<!-- table: tiny-->", "is not between")):
         with pytest.raises(RequestError, match=re.escape(why)):
-            make_table.in_readme(
+            make_command.in_readme(
                 text.replace("<!-- table: tiny -->", mark),
                 tables,
                 tmp_path / "records",
             )
-    assert "<!-- table: cpu-study -->" in make_table.README.read_text()  # which `--check` looks at
+    assert "<!-- table: cpu-study -->" in make_command.README.read_text()  # which `--check` looks at
 
 
 def test_records_of_studiogan_have_lines_of_their_own(record: dict[str, Any], tmp_path: Path) -> None:
@@ -593,7 +593,7 @@ def test_records_of_studiogan_have_lines_of_their_own(record: dict[str, Any], tm
         how = (content["sections"], content["seed"], content["protocol"])
         content["key"] = records.key_of("studiogan", *how)
         records.path_of(content["key"], path.parent).write_text(json.dumps(content))
-    assert make_table.main(argv) == 0
+    assert make_command.main(argv) == 0
     header, *rows = csv.reader(io.StringIO((tmp_path / "out" / "tiny.csv").read_text()))
     table = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
     assert list(table) == ["plain", "plain, in StudioGAN", "gsr", "gsr, in StudioGAN", "lost"]
@@ -603,9 +603,9 @@ def test_records_of_studiogan_have_lines_of_their_own(record: dict[str, Any], tm
 
 
 def test_a_difference_of_one_seed_has_no_interval() -> None:
-    assert make_table.difference({1: 3.0}, {1: 2.0, 2: 9.0}) == (1.0, None)
-    assert make_table.difference({1: 3.0}, {2: 9.0}) is None
-    middle, width = make_table.difference({1: 1.0, 2: 2.0, 3: 6.0}, {1: 0.0, 2: 0.0, 3: 0.0}) or (0, 0)
+    assert table_content.difference({1: 3.0}, {1: 2.0, 2: 9.0}) == (1.0, None)
+    assert table_content.difference({1: 3.0}, {2: 9.0}) is None
+    middle, width = table_content.difference({1: 1.0, 2: 2.0, 3: 6.0}, {1: 0.0, 2: 0.0, 3: 0.0}) or (0, 0)
     assert middle == 3
     assert width == pytest.approx(4.302653 * 7**0.5 / 3**0.5)
 
@@ -619,7 +619,7 @@ def test_records_of_different_distances_make_no_table(
         for which in records.WHICH:
             content["results"][which]["column"] = "FID"
         path.write_text(json.dumps(content))
-    assert make_table.main(argv) == 2
+    assert make_command.main(argv) == 2
     assert "tiny: its records have different distances: FD-Pixels, FID" in capsys.readouterr().err
 
 
@@ -642,12 +642,12 @@ def test_a_row_and_its_baseline_have_the_same_images(
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
-    assert make_table.main(argv) == 1
+    assert make_command.main(argv) == 1
     assert told in capsys.readouterr().err
 
 
 def test_the_committed_tables_are_what_the_committed_records_make() -> None:
-    assert make_table.main(["--check"]) == 0
+    assert make_command.main(["--check"]) == 0
 
 
 def test_keys_do_not_follow_how_a_configuration_is_written() -> None:

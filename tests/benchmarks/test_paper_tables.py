@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import yaml
-from paper_tables import FILE, METRICS, overlaid, read_tables
 
+from benchmarks.paths import BENCHMARKS, TABLES_FILE
+from benchmarks.tables.rows import METRICS, overlaid, read_tables
 from studiogan_gsr.errors import ConfigurationError
 
 TABLES = read_tables()
@@ -56,7 +57,7 @@ def test_tables_depart_from_the_papers_program_where_their_rows_do() -> None:
 
 
 def test_the_benchmarks_readme_lists_every_table() -> None:
-    told = FILE.with_name("README.md").read_text()
+    told = (BENCHMARKS / "README.md").read_text()
     listed = re.findall(r"^\| `([a-z0-9-]+)` \|", told, flags=re.MULTILINE)
     assert sorted(listed) == sorted(TABLES.tables)
 
@@ -131,7 +132,7 @@ def test_an_override_replaces_keys_and_leaves_the_shipped_one_alone() -> None:
     ],
 )
 def test_what_is_wrong_is_named_with_its_place(place: str, value: Any, told: str, tmp_path: Path) -> None:
-    content = yaml.safe_load(FILE.read_text())
+    content = yaml.safe_load(TABLES_FILE.read_text())
     inner, keys = content, place.split(".", 1 if "/" in place else -1)
     for key in keys[:-1]:
         inner = inner[key]

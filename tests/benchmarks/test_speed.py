@@ -6,14 +6,15 @@ import json
 import sys
 from pathlib import Path
 
-import gradient_shares
 import pytest
-import run as command
-import speed
-import speed_hosts
-from speed_findings import FOLDER, Part, as_markdown, keep
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.paths import RESULTS
+from benchmarks.speed import command as speed
+from benchmarks.speed import hosts as speed_hosts
+from benchmarks.speed.findings import Part, as_markdown, keep
+from benchmarks.studies import gradient_shares
+from benchmarks.tables import cost, run_command
 from studiogan_gsr.hosts.native.training import Speed
 from studiogan_gsr.machine import device_name
 from studiogan_gsr.shipped import shipped_configurations
@@ -47,8 +48,8 @@ def test_what_was_measured_is_kept_beside_what_was_measured_before(
 
 
 def test_the_published_page_is_what_is_kept_and_says_where_the_instruction_set_is_not_known() -> None:
-    kept = json.loads((FOLDER / "speed-cpu.json").read_text())
-    page = (FOLDER / "speed-cpu.md").read_text()
+    kept = json.loads((RESULTS / "speed-cpu.json").read_text())
+    page = (RESULTS / "speed-cpu.md").read_text()
     assert page == as_markdown(kept, "cpu")
     unknown = [part for part in kept.values() if "instruction_set" not in part["made"]]
     assert page.count("instruction set not recorded") == len(unknown)
@@ -61,8 +62,8 @@ def test_a_dry_run_reckons_with_measured_steps(
     part.columns("configuration", "s")
     part.data["CIFAR10_LT/SNGAN-DiffAug-LeCam-gSR"] = {"seconds": 0.03, "teraflop": 1.5}
     keep({"steps": part}, "cpu", "steps", tmp_path)
-    monkeypatch.setattr(command, "FOLDER", tmp_path)
-    assert command.main(["lecam-diffaug", "--dry-run", "--records", str(tmp_path / "none"), "--seeds", "0"]) == 0
+    monkeypatch.setattr(cost, "RESULTS", tmp_path)
+    assert run_command.main(["lecam-diffaug", "--dry-run", "--records", str(tmp_path / "none"), "--seeds", "0"]) == 0
     told = capsys.readouterr().out
     device = f"{device_name('cpu')} without evaluation"
     # 120,000 steps; without gSR a step is reckoned to be as long.
@@ -80,7 +81,7 @@ def test_steps_of_the_native_host_are_timed_without_data(
         "OPTIMIZATION": {"batch_size": 12, "d_updates_per_step": 1, "total_steps": 3600},
         "REGULARIZER": "gsr",
     }
-    monkeypatch.setattr("speed_hosts.load_configuration", lambda path: small)
+    monkeypatch.setattr("benchmarks.speed.hosts.load_configuration", lambda path: small)
     monkeypatch.setattr(sys, "argv", ["speed.py", "steps", "CIFAR10_LT/SNGAN", "--device", "cpu"])
     speed.main()
     (row,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("| CIFAR10_LT/SNGAN |"))

@@ -18,13 +18,14 @@ from typing import Any
 
 import torch
 import yaml
-from speed_findings import Part
-from speed_penalty import wait_for
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.paths import BENCHMARKS
+from benchmarks.speed.findings import Part
+from benchmarks.speed.penalty import wait_for
 from studiogan_gsr.hosts.native.configuration import read_configuration
+from studiogan_gsr.hosts.native.options import TrainOptions
 from studiogan_gsr.hosts.native.run import train
-from studiogan_gsr.hosts.native.starts import Options
 from studiogan_gsr.hosts.native.training import Speed, Trainer
 from studiogan_gsr.hosts.studiogan import launcher
 from studiogan_gsr.machine import device_name
@@ -32,7 +33,7 @@ from studiogan_gsr.regularizers.attachment import Attachment
 from studiogan_gsr.settings import load_configuration
 from studiogan_gsr.shipped import shipped_configuration
 
-SCRIPT = Path(__file__).with_name("speed.py")
+SCRIPT = BENCHMARKS / "speed.py"
 
 
 def _timed(function: Callable[..., Any], spent: list[float], opens: bool = True) -> Callable[..., Any]:
@@ -161,7 +162,7 @@ def _trainer(sections: dict[str, Any], device: str, speed: Speed) -> Trainer:
 def _teraflop(sections: dict[str, Any], device: str) -> float:
     """Of a step, counted at two small batches: it is linear in the batch."""
     small, larger = 2, 4
-    counted = []
+    counted: list[float] = []
     for batch in (small, larger):
         optimization = {**sections["OPTIMIZATION"], "batch_size": batch}
         trainer = _trainer({**sections, "OPTIMIZATION": optimization}, device, Speed(folded=False))
@@ -202,7 +203,7 @@ def contestant(name: str, configuration: str, data: str, steps: int) -> list[flo
         if isinstance(speed, Speed):
             spent: list[float] = []
             Trainer.step = _timed(Trainer.step, spent)  # type: ignore[method-assign]
-            train(sections, Options(data, Path(folder) / "run", save_freq=10 * steps, speed=asdict(speed)))
+            train(sections, TrainOptions(data, Path(folder) / "run", save_freq=10 * steps, **asdict(speed)))
             return spent[1:]
         file = Path(folder) / "configuration.yaml"
         # StudioGAN's loop takes one step more than it is told.

@@ -1,6 +1,6 @@
 """How far back in StudioGAN's history the launcher works, and how it ends where it does not.
 
-    python benchmarks/host_drift.py [--root CHECKOUT] [--commits C ...] [--out FILE]
+    python -m benchmarks.studies.host_drift [--root CHECKOUT] [--commits C ...] [--out FILE]
 
 Each commit is cloned, unchanged, into a temporary folder, and trains SNGAN and BigGAN with `REGULARIZER: gsr` for
 two steps on the CPU: scikit-learn's digits, eight channels, batches of eight, checkpoints but no

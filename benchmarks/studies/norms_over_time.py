@@ -1,6 +1,6 @@
 """Draws spectral norms of every class over training runs.
 
-    python benchmarks/norms_over_time.py PICTURE.png TITLE=RECORD.jsonl [TITLE=RECORD.jsonl ...]
+    python -m benchmarks.studies.norms_over_time PICTURE.png TITLE=RECORD.jsonl [TITLE=RECORD.jsonl ...]
 
 A record's lines hold `step`, `class_counts` and `norms`: per class, the largest exact norm over layers, gain and
 bias.  Those of results/norms-sngan-*.jsonl were written every 50 steps of two runs of the real StudioGAN.  Both hosts
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,4 +36,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

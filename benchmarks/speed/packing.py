@@ -15,15 +15,15 @@ from typing import Any
 
 import h5py
 import torch
-from speed_findings import Part
-from speed_hosts import in_a_process
 
+from benchmarks.speed.findings import Part
+from benchmarks.speed.hosts import in_a_process
 from studiogan_gsr.datasets.folder import class_folders
 from studiogan_gsr.datasets.long_tailed import Whole
 from studiogan_gsr.datasets.pack import pack
 from studiogan_gsr.datasets.packed import packed_path
 from studiogan_gsr.datasets.preprocessing import Prepared
-from studiogan_gsr.hosts.native.stream import ImageStream, load_images
+from studiogan_gsr.hosts.native.stream import ImageStream, Pixels, load_images
 from studiogan_gsr.hosts.studiogan.checkout import find_checkout
 
 
@@ -54,7 +54,7 @@ def loading(data: str, size: int, resizer: str, workers: int, batch: int = 64) -
     source = class_folders(Path(data), "train", "an image folder")
     images = Prepared(Whole(source, source.classes), "Any", size, resizer)
     begun = time.perf_counter()
-    held = load_images(images, torch.device("cpu"), workers, in_memory=True)
+    held = load_images(Pixels(images), torch.device("cpu"), workers, in_memory=True)
     taken, batches = time.perf_counter() - begun, 500
     with closing(ImageStream(held, len(images), batch, flip=True, seed=0)) as stream:
         next(stream)
@@ -73,7 +73,7 @@ def packer(name: str, folder: str, size: int, resizer: str, workers: int) -> dic
     """One packing in this process, without its imports."""
     path = packed_path(folder, "Any", size, resizer)
     sys.path.insert(0, str(find_checkout(None).source))
-    from utils.hdf5 import make_hdf5
+    from utils.hdf5 import make_hdf5  # type: ignore[import-not-found]
 
     start = time.perf_counter()
     if name == "StudioGAN":

@@ -26,7 +26,6 @@ from studiogan_gsr.settings import regularizer_settings
 VERSION = 1
 WHICH = ("last", "best")
 HOURS = ("training", "evaluation while training", "evaluation")
-FOLDER = Path(__file__).with_name("results") / "records"
 PENALTIES_EVERY = 100  # steps, at most
 
 

@@ -9,14 +9,13 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import records
 import torch
 
+from benchmarks.paths import BENCHMARKS
+from benchmarks.tables import records
 from studiogan_gsr.charts import ratios_chart
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.machine import device_name, instruction_set
-
-FOLDER = Path(__file__).with_name("results")
 
 
 @dataclass
@@ -56,7 +55,7 @@ def keep(parts: dict[str, Part], device: str, command: str, folder: Path) -> lis
     path = folder / f"speed-{kind}.json"
     kept: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     made = {"device": device_name(device), "torch": torch.__version__, "date": date.today().isoformat()}
-    made |= {"command": command, "git": records.git_state(Path(__file__).parent)["commit"]}
+    made |= {"command": command, "git": records.git_state(BENCHMARKS)["commit"]}
     made |= {"instruction_set": instruction_set()} if kind == "cpu" else {}
     kept |= {name: {**asdict(part), "made": made} for name, part in parts.items()}
     ratios = {name: content["ratios"] for name, content in kept.items() if content["ratios"]}

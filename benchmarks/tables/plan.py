@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import records
-from paper_tables import Protocol, Row
-from records import Record, RecordError
-
+from benchmarks.tables import records
+from benchmarks.tables.records import Record, RecordError
+from benchmarks.tables.rows import Protocol, Row
 from studiogan_gsr.hosts.native.configuration import GENERATOR_BLOCKS, Loss
 
 HOSTS = ("native", "studiogan")
@@ -20,7 +19,7 @@ STUDIOGANS_RESIZERS = ("wo_resize", "nearest", "bilinear", "bicubic", "lanczos")
 
 
 @dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """Plain data, so that it reaches another process.
 
     title: for people.  out: the run's folder.  root: of the checkout, for the host studiogan; None: the usual place.
@@ -56,7 +55,7 @@ class Run:
             return None, str(error)
 
 
-def planned(
+def plan_runs(
     rows: Sequence[Row],
     seeds: Sequence[int] | None,
     host: str,
@@ -65,21 +64,21 @@ def planned(
     folder: Path,
     device: str | None = None,
     root: str | None = None,
-) -> list[Run]:
+) -> list[PlannedRun]:
     """The runs of rows that are run, each once; without those that the host has not."""
-    runs: dict[str, Run] = {}
+    runs: dict[str, PlannedRun] = {}
     for row in rows:
-        if row.sections is None or row.protocol is None or not_in(host, row):
+        if row.sections is None or row.protocol is None or reason_against(host, row):
             continue
         for seed in row.seeds if seeds is None else seeds:
             key = records.key_of(host, row.sections, seed, dataclasses.asdict(row.protocol))
             title = f"{row.table}: {row.name}, seed {seed}" + (" in StudioGAN" if host == "studiogan" else "")
             places = (data, str((out / key).resolve()), str(folder.resolve()), device, root)
-            runs.setdefault(key, Run(key, title, host, dict(row.sections), seed, row.protocol, *places))
+            runs.setdefault(key, PlannedRun(key, title, host, dict(row.sections), seed, row.protocol, *places))
     return list(runs.values())
 
 
-def not_in(host: str, row: Row) -> str:
+def reason_against(host: str, row: Row) -> str:
     """Why a host cannot run a row; "" where it can, or where nobody runs it."""
     if host == "native" or row.sections is None or row.protocol is None:
         return ""

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 from prdc import compute_prdc
-from speed_findings import Part
-from speed_hosts import in_a_process
 from torch import Tensor, nn
 from torchvision.models import inception_v3
 
+from benchmarks.speed.findings import Part
+from benchmarks.speed.hosts import in_a_process
 from studiogan_gsr.evaluation.features import Sample, extract
 from studiogan_gsr.evaluation.generation import generated
 from studiogan_gsr.evaluation.manifold import precision_recall_density_coverage

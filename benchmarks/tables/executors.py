@@ -19,17 +19,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import job as job_module
-from runs import Run
-
+from benchmarks.paths import BENCHMARKS
+from benchmarks.tables import cluster_job
+from benchmarks.tables.plan import PlannedRun
 from studiogan_gsr.errors import RequestError, reason
 from studiogan_gsr.files import write_atomically
 
+_RAISED = "RuntimeError: "  # begins the line of a job that failed
 _QUEUED_AGAIN = 100  # times that a job may run out of its time
-_SCRIPT = Path(__file__).with_name("run.py")
+_SCRIPT = BENCHMARKS / "run.py"
 
 
-def run_here(runs: Sequence[Run], places: Sequence[dict[str, str]]) -> list[str]:
+def run_here(runs: Sequence[PlannedRun], places: Sequence[dict[str, str]]) -> list[str]:
     """Each run in a process of its own, as many at a time as there are places; gives what failed, a line each.
 
     places: of each, what the environment of its processes has more (which GPU).  On SIGINT and SIGTERM the runs save
@@ -48,13 +49,13 @@ def run_here(runs: Sequence[Run], places: Sequence[dict[str, str]]) -> list[str]
 class _Crew:
     """Workers that share a queue of runs."""
 
-    def __init__(self, runs: Sequence[Run]) -> None:
+    def __init__(self, runs: Sequence[PlannedRun]) -> None:
         self.failed: list[str] = []
-        self._waiting: queue.SimpleQueue[Run] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[PlannedRun] = queue.SimpleQueue()
         for run in runs:
             self._waiting.put(run)
         self._number = len(runs)
-        self._processes: dict[subprocess.Popen[bytes], Run] = {}
+        self._processes: dict[subprocess.Popen[bytes], PlannedRun] = {}
         self._stopped = False
 
     def work(self, environment: dict[str, str]) -> None:
@@ -88,7 +89,7 @@ class _Crew:
                 else:
                     os.killpg(process.pid, signal.SIGTERM)
 
-    def _in_a_process(self, run: Run, environment: dict[str, str]) -> tuple[int, str]:
+    def _in_a_process(self, run: PlannedRun, environment: dict[str, str]) -> tuple[int, str]:
         """The exit status, and the last line that it printed."""
         log = Path(run.out).with_suffix(".log")
         specify(run)
@@ -105,7 +106,7 @@ class _Crew:
         return status, (log.read_text(errors="replace").splitlines() or ["no output"])[-1]
 
 
-def run_on_cluster(runs: Sequence[Run], parameters: dict[str, Any], cluster: str = "slurm") -> list[str]:
+def run_on_cluster(runs: Sequence[PlannedRun], parameters: dict[str, Any], cluster: str = "slurm") -> list[str]:
     """Each run as a job, through submitit; waits for all; gives what failed, a line each.
 
     parameters: of submitit's AutoExecutor.update_parameters (slurm_partition, timeout_min, gpus_per_node).
@@ -118,7 +119,7 @@ def run_on_cluster(runs: Sequence[Run], parameters: dict[str, Any], cluster: str
         import submitit
     except ModuleNotFoundError as error:
         raise RequestError("--executor slurm needs the package submitit: pip install submitit") from error
-    cloudpickle.register_pickle_by_value(job_module)  # the jobs' processes do not find this folder
+    cloudpickle.register_pickle_by_value(cluster_job)  # the jobs' processes do not find this folder
     if cluster == "slurm" and shutil.which("sbatch") is None:
         raise RequestError("--executor slurm: no sbatch on this machine; start it where jobs are submitted")
     folder = Path(runs[0].out).parent / "jobs"
@@ -134,33 +135,35 @@ def run_on_cluster(runs: Sequence[Run], parameters: dict[str, Any], cluster: str
         if job is not None:
             what = f"at work ({job.state}; if it is not, remove {kept})"
         else:
-            what, job = "submitted", executor.submit(job_module.Job(command(run)))
+            what, job = "submitted", executor.submit(cluster_job.Job(command(run)))
             write_atomically(kept, pickle.dumps(job))
         jobs.append(job)
         print(f"{what}: {run.title}, job {job.job_id}, output in {job.paths.stdout}", flush=True)
     for run, job in zip(runs, jobs, strict=True):
         try:
-            error = job.exception()  # waits
+            failure = job.exception()  # waits
         except KeyboardInterrupt:
             print("no longer waiting: the jobs go on; the same command waits for them again", flush=True)
             break
-        if error is None:
+        if failure is None:
             print(f"done: {run.title}", flush=True)
             continue
-        told = [line for line in str(error).splitlines() if line.startswith("RuntimeError: ")] or [reason(error)]
-        failed.append(f"{run.title}: job {job.job_id} ({job.state}): {told[-1].removeprefix('RuntimeError: ')}")
+        raised = [line for line in str(failure).splitlines() if line.startswith("RuntimeError: ")] or [
+            reason(failure)
+        ]
+        failed.append(f"{run.title}: job {job.job_id} ({job.state}): {raised[-1].removeprefix('RuntimeError: ')}")
         print(f"failed: {failed[-1]}", flush=True)
     return failed
 
 
-def _at_work(run: Run) -> Any:
+def _at_work(run: PlannedRun) -> Any:
     """The job of this run that an earlier command has submitted, where it still waits or runs; else None."""
     path = Path(f"{run.out}.job")
     job = pickle.loads(path.read_bytes()) if path.is_file() else None
     return None if job is None or job.done(force_check=True) else job
 
 
-def command(run: Run) -> list[str]:
+def command(run: PlannedRun) -> list[str]:
     """What makes a run in a process of its own."""
     return [sys.executable, str(_SCRIPT), "--one", str(_specification(run))]
 
@@ -175,11 +178,11 @@ def gpus(device: str | None) -> list[dict[str, str]]:
     return [{"CUDA_VISIBLE_DEVICES": name} for name in names[:number]] or [{}]
 
 
-def _specification(run: Run) -> Path:
+def _specification(run: PlannedRun) -> Path:
     return Path(run.out).with_suffix(".json")
 
 
-def specify(run: Run) -> None:
+def specify(run: PlannedRun) -> None:
     """Write the file that describes a run to its process."""
     path = _specification(run)
     path.parent.mkdir(parents=True, exist_ok=True)

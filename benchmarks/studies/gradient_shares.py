@@ -1,7 +1,8 @@
 """How large the penalty's gradient is beside the adversarial one, in the class parameters of every class.
 
-    python benchmarks/gradient_shares.py TABLE ROW                     before training
-    python benchmarks/gradient_shares.py TABLE ROW --checkpoint DIR    at a checkpoint, of any row of these networks
+    python -m benchmarks.studies.gradient_shares TABLE ROW       before training
+    python -m benchmarks.studies.gradient_shares TABLE ROW --checkpoint DIR
+                                                                 at a checkpoint, of any row of these networks
 
 Where it is many times as large, a class's gains and biases go to zero whatever the discriminator says.
 """
@@ -14,9 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from paper_tables import FILE, must_be, read_tables
 from torch import Tensor, nn
 
+from benchmarks.tables.rows import must_be, read_tables
 from studiogan_gsr import long_tailed_counts
 from studiogan_gsr.errors import GSRError, RequestError, in_one_line
 from studiogan_gsr.hosts.native.configuration import read_configuration
@@ -49,7 +50,7 @@ def shares(trainer: Trainer, batches: int) -> list[tuple[float, float]]:
     return list(zip(adversarial.sqrt().tolist(), penalty.sqrt().tolist(), strict=True))
 
 
-def _class_parameters(generator: nn.Module, classes: int) -> list[Tensor]:
+def _class_parameters(generator: nn.Module, classes: int) -> Sequence[Tensor]:
     found = [p for name, p in generator.named_parameters() if ".bn" in name and p.ndim == 2 and p.shape[1] == classes]
     if not found:
         raise RequestError("ROW: this generator's class parameters are not columns of one-hot labels")
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batches", type=int, default=20)
     options = parser.parse_args(argv)
     try:
-        tables = read_tables(FILE).tables
+        tables = read_tables().tables
         must_be("TABLE", options.table, tables)
         must_be("ROW", options.row, rows := tables[options.table].rows)
         sections = rows[options.row].sections

@@ -7,9 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
-from paper_tables import Row
-from records import Record
-
+from benchmarks.tables.records import Record
+from benchmarks.tables.rows import Row
 from studiogan_gsr.charts import Band, bands_chart
 from studiogan_gsr.evaluation.measure import groups
 

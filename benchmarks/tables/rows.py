@@ -9,17 +9,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from studiogan_gsr.datasets.preprocessing import RESIZERS
+from benchmarks.paths import TABLES_FILE
+from studiogan_gsr.datasets.resizers import RESIZERS
 from studiogan_gsr.errors import ConfigurationError, OptionError, RequestError, near_miss
-from studiogan_gsr.evaluation.generation import BATCH_NORM
-from studiogan_gsr.evaluation.selection import SELECT_ON
+from studiogan_gsr.evaluation.choices import BATCH_NORM, SELECT_ON
 from studiogan_gsr.hosts.keys import COUNT, POSITIVE, Kind, one_of
 from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.regularization import find_regularizer
 from studiogan_gsr.settings import load_configuration
 from studiogan_gsr.shipped import shipped_configuration
 
-FILE = Path(__file__).with_name("tables.yaml")
 METRICS = ("fid", "is", "fid_few")
 
 
@@ -95,11 +94,12 @@ class Tables:
     tables: Mapping[str, Table]
 
 
-def read_tables(path: Path = FILE) -> Tables:
+def read_tables(path: Path = TABLES_FILE) -> Tables:
     """Raises ConfigurationError that names the table, the row and the key."""
     content = load_configuration(path)
     _known(content, ("version", "sources", "departures", "protocols", "tables"), "")
-    version, sources = content.get("version"), _mapping(content.get("sources"), "sources")
+    version: Any = content.get("version")
+    sources = _mapping(content.get("sources"), "sources")
     departures = _mapping(content.get("departures", {}), "departures")
     if not POSITIVE.accepts(version):
         raise ConfigurationError("version", repr(version), POSITIVE.allowed)

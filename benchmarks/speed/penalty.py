@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
-from speed_findings import Part
 from torch import Tensor, nn
 
+from benchmarks.speed.findings import Part
 from studiogan_gsr import GroupSpectralRegularizer
 from studiogan_gsr.machine import device_name
 from studiogan_gsr.regularizers.spectral import group_shape
@@ -56,7 +56,9 @@ class LayerByLayer:
 
     def _norms(self, i: int, side: str, linear: nn.Linear) -> Tensor:
         if hasattr(self.generator, "shared"):
-            weight = linear.weight_orig / (linear.weight_u @ linear.weight_orig @ linear.weight_v)
+            stored = linear.get_parameter("weight_orig")
+            u, v = linear.get_buffer("weight_u"), linear.get_buffer("weight_v")
+            weight = stored / (u @ stored @ v)
             vectors = self.generator.shared.weight @ weight[:, :SHARED].T
         else:
             vectors = linear.weight.T

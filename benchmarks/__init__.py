@@ -1,0 +1,1 @@
+"""Runs, records and tables of the paper; speed; studies of single questions."""

@@ -1,0 +1,14 @@
+"""Where things are in the repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+BENCHMARKS = Path(__file__).parent
+REPOSITORY = BENCHMARKS.parent
+RESULTS = BENCHMARKS / "results"
+RECORDS = RESULTS / "records"
+TABLES = RESULTS / "tables"
+TABLES_FILE = BENCHMARKS / "tables.yaml"
+README = REPOSITORY / "README.md"
+RUNS = REPOSITORY / "runs" / "tables"

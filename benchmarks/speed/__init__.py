@@ -1,0 +1,1 @@
+"""How fast things are: one file per thing that is measured."""

@@ -1,0 +1,1 @@
+"""Studies of single questions, each a command: python -m benchmarks.studies.NAME."""

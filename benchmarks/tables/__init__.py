@@ -1,0 +1,1 @@
+"""Tables: rows to run, runs, records, and what is written from them."""

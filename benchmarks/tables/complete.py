@@ -1,0 +1,157 @@
+"""One run, in this process: train in its host, measure the last and the best checkpoint, write the record.
+
+A run's folder is one that `studiogan-gsr evaluate`, `spectrum` and `report` read, whichever host trained.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from benchmarks.paths import BENCHMARKS
+from benchmarks.tables import records
+from benchmarks.tables.native_host import train_native
+from benchmarks.tables.plan import PlannedRun
+from benchmarks.tables.records import Record
+from benchmarks.tables.rows import Protocol
+from benchmarks.tables.studiogan_host import train_studiogan
+from benchmarks.tables.training import Training
+from studiogan_gsr.datasets.by_name import find_dataset
+from studiogan_gsr.errors import in_one_line
+from studiogan_gsr.evaluation.selection import evaluations
+from studiogan_gsr.regularizers.norms import largest_class_norms
+from studiogan_gsr.runs.evaluate import evaluate
+from studiogan_gsr.runs.options import EvaluateOptions
+from studiogan_gsr.runs.spectrum import start_norms
+from studiogan_gsr.runs.trained import load_trained
+
+PACKAGES = ("studiogan-gsr", "torch", "torchvision", "numpy")
+
+
+def complete(run: PlannedRun) -> Path:
+    """Gives the record's path.  Goes on with what is there.
+
+    Raises what training and evaluation raise, and RecordError where the run does not prove what its record says.
+    """
+    out, protocol = Path(run.out), run.protocol
+    training = TRAIN[run.host](run)
+    began = time.perf_counter()
+    results = {"best": _measured(run, "best")}
+    if results["best"]["protocol"]["step"] == training.steps:  # the same weights and noise, by another rule
+        results["last"] = copy.deepcopy(results["best"])
+        results["last"]["protocol"] |= {"checkpoint_rule": "last", "selection": None}
+    else:
+        results["last"] = _measured(run, "last")
+    data = json.loads((out / "run.json").read_text())["data"]
+    found = find_dataset(data["name"])
+    record = Record(
+        version=records.VERSION,
+        key=run.key,
+        title=run.title,
+        host={"name": run.host, **training.host},
+        sections=run.sections,
+        seed=run.seed,
+        protocol=dataclasses.asdict(protocol),
+        data={key: value for key, value in data.items() if key not in ("root", "packed")},
+        steps=training.steps,
+        ranks=[
+            {
+                "device": training.device,
+                "packages": {name: training.host["starts"][-1]["versions"][name] for name in PACKAGES},
+                "plugins": [plugin for plugin in (found and str(found[0].plugin), training.plugin) if plugin],
+                "regularizer": training.regularizer,
+                "acted": training.acted,
+            }
+        ],
+        penalties=training.penalties,
+        course=[_course(line) for line in evaluations(out)],
+        norms=_norms(out, run.seed),
+        hours={
+            "training": training.hours,
+            "evaluation while training": sum(line["seconds"] for line in evaluations(out)) / 3600,
+            "evaluation": (time.perf_counter() - began) / 3600,
+        },
+        results=results,
+        git=records.git_state(BENCHMARKS),
+        time=datetime.now(timezone.utc).isoformat(),
+    )
+    return records.write(record, Path(run.records))
+
+
+def complete_described(specification: Path) -> int:
+    """The run that a file describes; the exit status for its process."""
+    content = json.loads(specification.read_text())
+    run = PlannedRun(**{**content, "protocol": Protocol(**content["protocol"])})
+    try:
+        Path(run.out).parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{run.out}.lock", timeout=0):
+            if run.done()[0] is None:  # another process may have made it since
+                complete(run)
+    except Timeout:
+        print(f"run.py: {run.title}: another process is at it", file=sys.stderr)
+        return 1
+    except Exception as error:
+        told = in_one_line(error)
+        if not told.ours:  # after hours of training; the log is all that is left of it
+            traceback.print_exc()
+        print(f"run.py: {run.title}: {told.text}", file=sys.stderr)
+        return told.exit_status
+    return 0
+
+
+# ------------------------------------------------------------------ native
+
+
+# ------------------------------------------------------------------ StudioGAN
+
+
+TRAIN: dict[str, Callable[[PlannedRun], Training]] = {"native": train_native, "studiogan": train_studiogan}
+
+# ------------------------------------------------------------------ what a record keeps
+
+
+def _measured(run: PlannedRun, which: str) -> dict[str, Any]:
+    """The best that was chosen on one half is measured on the other, and the last with it."""
+    protocol = run.protocol
+    how = EvaluateOptions(
+        data=run.data,
+        backbone=protocol.backbone,
+        images=protocol.images,
+        repeats=protocol.repeats,
+        split="reference" if protocol.select_on == "reference" else "test",
+        batch_norm=protocol.batch_norm,
+        best=which == "best",
+        neighbours=protocol.neighbours,
+        resizer=protocol.resizer,
+        lpips=False,  # a record does not depend on what else is installed
+        device=run.device,
+    )
+    result = evaluate(Path(run.out), how)
+    result["protocol"]["checkpoint"] = Path(result["protocol"]["checkpoint"]).name
+    return result
+
+
+def _course(line: dict[str, Any]) -> dict[str, Any]:
+    distances = {"frechet": line["all"]["frechet"], "tail": line["groups"].get("tail", {}).get("frechet")}
+    return {"step": line["step"], **distances, "class_norms": line["class_norms"]}
+
+
+def _norms(out: Path, seed: int) -> dict[str, list[float]]:
+    """Of each class the largest exact spectral norm; nothing of an unconditional generator."""
+    found = {which: load_trained(out, averaged=False, best=which == "best") for which in records.WHICH}
+    configuration = found["last"].configuration
+    if configuration.MODEL.g_cond_mtd == "W/O":
+        return {}
+    norms = {which: largest_class_norms(trained.generator).tolist() for which, trained in found.items()}
+    norms["start"] = start_norms(found["last"].untrained(seed), configuration, "square")
+    return {which: [round(norm, 5) for norm in of_classes] for which, of_classes in norms.items()}

@@ -1,0 +1,273 @@
+"""What a table says: published values beside ours, and everything that made ours."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+
+from scipy import stats
+
+from benchmarks.tables import records
+from benchmarks.tables.figures import tail_norm, tail_of
+from benchmarks.tables.plan import HOSTS
+from benchmarks.tables.records import Record, RecordError
+from benchmarks.tables.rows import Protocol, Row, Table, Tables
+from studiogan_gsr.errors import RequestError
+from studiogan_gsr.settings import load_configuration
+from studiogan_gsr.shipped import shipped_configuration
+
+CONFIDENCE = 0.95
+UNKNOWN, NOTHING = "unknown", "-"
+PUBLISHED = {"fid": "FID", "is": "IS", "fid_few": "FID of few-shot classes"}
+# Title, checkpoint, set of classes, metric.  In titles: what the Frechet distance is called, and its network if that
+# is not FID's.
+COLUMNS = (
+    ("{}, best", "best", "all", "frechet"),
+    ("{}, last", "last", "all", "frechet"),
+    ("{} of the tail, best", "best", "tail", "frechet"),
+    ("{} of the tail, last", "last", "tail", "frechet"),
+    ("{kernel} of the tail x 1000, best", "best", "tail", "kernel"),
+    ("IS{network}, best", "best", "all", "inception_score"),
+    ("recall of the tail, best", "best", "tail", "recall"),
+    ("diversity in tail classes, best", "best", "each of the tail", "diversity"),
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Records of a row, by seed."""
+
+    row: Row
+    by_seed: dict[int, Record]
+
+    def values(self, which: str, group: str, metric: str) -> dict[int, float]:
+        """A metric of every seed that has it: the mean over sampling seeds; kernel distances times 1000.
+
+        group: one of the result's, "all", or "each of the tail": the mean over the classes there.
+        """
+        found = {}
+        for seed, record in self.by_seed.items():
+            result = record.results[which]
+            if group == "each of the tail":
+                parts = [result["classes"][label] for label in tail_of(record)]
+            else:
+                parts = [result["all"] if group == "all" else result["groups"].get(group, {})]
+            values = [numbers.get(metric, {}).get("mean") for numbers in parts]
+            if values and all(value is not None for value in values):
+                found[seed] = mean(values) * (1000 if metric == "kernel" else 1)
+        return found
+
+    def tail_norms(self, when: str) -> dict[int, float]:
+        """Of every seed that has it, before training ("start") or of its last checkpoint; see `tail_norm`."""
+        found = {s: tail_norm(record, record.norms[when]) for s, record in self.by_seed.items() if record.norms}
+        return {seed: norm for seed, norm in found.items() if norm is not None}
+
+
+def measured(table: Table, folder: Path) -> dict[str, Measured]:
+    """The records of every row, and of every one that StudioGAN has trained; RecordError for one that is refused."""
+    found = {}
+    for row in table.rows.values():
+        for host in HOSTS:
+            paths = {seed: records.path_of(key, folder) for seed, key in keys_of(row, host).items()}
+            by_seed = {seed: records.read(path, path.stem) for seed, path in paths.items() if path.is_file()}
+            shown = row if host == "native" else _in_studiogan(row)
+            if by_seed or host == "native":
+                found[shown.name] = Measured(shown, by_seed)
+    return found
+
+
+def _in_studiogan(row: Row) -> Row:
+    baseline = None if row.baseline is None else f"{row.baseline}, in StudioGAN"
+    return dataclasses.replace(row, name=f"{row.name}, in StudioGAN", baseline=baseline)
+
+
+def keys_of(row: Row, host: str) -> dict[int, str]:
+    """The keys of a row's records, by seed."""
+    if row.sections is None or row.protocol is None:
+        return {}
+    return {seed: records.key_of(host, row.sections, seed, vars(row.protocol)) for seed in row.seeds}
+
+
+def difference(ours: dict[int, float], baseline: dict[int, float]) -> tuple[float, float | None] | None:
+    """Mean difference over the seeds that both have, and half the width of its paired 95 % interval (Student's t).
+
+    None where they share no seed; the interval is None of one seed.
+    """
+    shared = sorted(set(ours) & set(baseline))
+    if not shared:
+        return None
+    gaps = [ours[seed] - baseline[seed] for seed in shared]
+    if len(gaps) < 2:
+        return gaps[0], None
+    width = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(gaps) - 1)) * stdev(gaps) / len(gaps) ** 0.5
+    return mean(gaps), width
+
+
+@dataclass(frozen=True)
+class Content:
+    """What the files of a table say.
+
+    header, rows: of all rows.  gap_header, gaps: of those with a baseline and records of both, over the baseline.
+    distance: what it is called.
+    """
+
+    header: list[str]
+    rows: list[list[str]]
+    gap_header: list[str]
+    gaps: list[list[str]]
+    notes: list[str]
+    distance: str
+
+
+def content_of(table: Table, tables: Tables, found: dict[str, Measured]) -> Content:
+    """RequestError, RecordError where its records cannot be in one table."""
+    kept = [record for ours in found.values() for record in ours.by_seed.values()]
+    called = {record.results[which]["column"] for record in kept for which in records.WHICH}
+    if len(called) > 1:
+        raise RequestError(f"{table.name}: its records have different distances: {', '.join(sorted(called))}")
+    distance = called.pop() if called else "FID"
+    published = [name for name in PUBLISHED if any(name in row.published for row in table.rows.values())]
+    ours = COLUMNS if any(row.sections is not None for row in table.rows.values()) else ()
+    header = ["", *(f"published {PUBLISHED[name]}" for name in published)]
+    network = distance.removeprefix("FD") if distance != "FID" else ""
+    kernel = "KID" if distance == "FID" else distance.replace("FD", "KD", 1)
+    titles = [title.format(distance, network=network, kernel=kernel) for title, *_ in ours]
+    norms = ["norm of the tail, at the start", "norm of the tail, last"]
+    header += [*titles, *norms, "seeds"] if ours else []
+    rows, gaps = [], []
+    for name, of_row in found.items():
+        row = of_row.row
+        cells = [name, *(_published(row, metric) for metric in published)]
+        cells += [_over_seeds(of_row.values(*what)) for _, *what in ours]
+        if ours:
+            cells += [_over_seeds(of_row.tail_norms(when)) for when in ("start", "last")]
+            cells += [str(len(of_row.by_seed)) if row.sections is not None else NOTHING]
+        rows.append(cells)
+        base = found.get(row.baseline or "")
+        if base is not None and set(of_row.by_seed) & set(base.by_seed):
+            _check_images(of_row, base)
+            pairs = [(of_row.values(*what), base.values(*what)) for _, *what in ours]
+            pairs += [(of_row.tail_norms("last"), base.tail_norms("last"))]
+            gaps.append([name, base.row.name, *(_gap(difference(*pair)) for pair in pairs)])
+    return Content(header, rows, ["", "over", *titles, norms[-1]], gaps, _notes(table, tables, found), distance)
+
+
+def _check_images(ours: Measured, baseline: Measured) -> None:
+    """RecordError where a row and its baseline were trained on, or measured against, other images."""
+    for seed in set(ours.by_seed) & set(baseline.by_seed):
+        pair = [of.by_seed[seed] for of in (ours, baseline)]
+        if len({record.data["images_sha256"] for record in pair}) > 1:
+            raise RecordError(f"{ours.row.name}, seed {seed}: its baseline was trained on other images")
+        references = [record.results["best"]["protocol"]["reference"] for record in pair]
+        if references[0]["content_sha256"] != references[1]["content_sha256"]:
+            raise RecordError(f"{ours.row.name}, seed {seed}: its baseline was measured against other images")
+
+
+def _published(row: Row, metric: str) -> str:
+    value = row.published.get(metric)
+    if value is None:
+        return UNKNOWN
+    if value.deviation is not None:
+        return f"{value.value} ± {value.deviation}"
+    return value.value + (f" (read ± {value.margin})" if value.margin is not None else "")
+
+
+def _over_seeds(by_seed: Mapping[int, float]) -> str:
+    """Mean and deviation, to two digits of the latter."""
+    if not (values := list(by_seed.values())):
+        return NOTHING
+    if len(values) == 1 or not (deviation := stdev(values)):
+        return f"{mean(values):.4g}"
+    decimals = max(0, 1 - math.floor(math.log10(deviation)))
+    return f"{mean(values):.{decimals}f} ± {deviation:.{decimals}f}"
+
+
+def _gap(gap: tuple[float, float | None] | None) -> str:
+    """To three digits of the interval's half width."""
+    if gap is None:
+        return NOTHING
+    middle, width = gap
+    if not width:
+        return f"{middle:+.4g}"
+    decimals = max(0, 2 - math.floor(math.log10(width)))
+    low, between, high = (
+        f"{round(value, decimals) + 0.0:+.{decimals}f}" for value in (middle - width, middle, middle + width)
+    )
+    return f"{between} [{low}, {high}]"
+
+
+def _notes(table: Table, tables: Tables, found: dict[str, Measured]) -> list[str]:
+    """Where values were read, how ours were made, and in which points that is not the paper's way."""
+    sources = dict.fromkeys(value.source for row in table.rows.values() for value in row.published.values())
+    notes = [f"Published, {name}: {tables.sources[name]}." for name in sources]
+    if "poster" in sources:
+        notes.append("Published deviations are over repeated sampling of one checkpoint, not over training seeds.")
+    kept = [record for ours in found.values() for record in ours.by_seed.values()]
+    if kept:
+        notes.append(
+            "Ours: mean ± deviation over training seeds; of each, the mean over sampling seeds. Over the baseline: "
+            f"mean difference of the same seeds [{CONFIDENCE:.0%} interval, Student's t]; of many such intervals one "
+            "in twenty misses the truth. Lower distances (FID, FD, KID, KD) and higher IS, recall and diversity are "
+            "better; of the few images of a tail the kernel distance says more than the Fréchet distance."
+        )
+        notes.append(
+            "Tail: the rarest third of the classes; diversity in each of them is 1 for real images; its norm: the "
+            "mean over its classes of each one's largest exact spectral norm over layers, gain and bias."
+        )
+    notes += dict.fromkeys(_how(record, tables.protocols.get("paper")) for record in kept)
+    changed: dict[str, list[str]] = {}
+    for row in table.rows.values():
+        if overrides := _overrides(row):
+            changed.setdefault(overrides, []).append(row.name)
+    notes += [f"Not as shipped: {overrides} ({'; '.join(names)})." for overrides, names in changed.items()]
+    if table.departures:
+        notes.append(
+            f"Not as the paper's program: {'; '.join(tables.departures[name] for name in table.departures)}."
+        )
+    if any(row.sections is not None and not found[name].by_seed for name, row in table.rows.items()):
+        notes.append("A row without seeds has not been run here.")
+    return notes + [f"{name}: {row.note}." for name, row in table.rows.items() if row.note]
+
+
+def _overrides(row: Row) -> str:
+    """What differs from the shipped configuration, but for the regularizer's options, which the row's name tells."""
+    if row.sections is None or row.configuration is None:
+        return ""
+    shipped = load_configuration(shipped_configuration(row.configuration))
+    return ", ".join(
+        f"{section}.{key} {value}, not {shipped.get(section, {}).get(key, 'the default')}"
+        for section, values in row.sections.items()
+        for key, value in (values.items() if section != "REGULARIZER" else ())
+        if shipped.get(section, {}).get(key) != value
+    )
+
+
+def _how(record: Record, paper: Protocol | None) -> str:
+    """How a record's numbers were made, and in which points not as in the paper's program."""
+    protocol, told, rank = record.protocol, record.results["best"]["protocol"], record.ranks[0]
+    reference = told["reference"]
+    points = []
+    for key, value in vars(paper).items() if paper is not None else ():
+        if key != "name" and protocol[key] != value:
+            points.append(f"{key} {protocol[key]}, not {value}")
+    versions = ", ".join(f"{name} {number}" for name, number in rank["packages"].items())
+    return (
+        f"Ours: {record.data['name']}, {sum(record.data['class_counts']):,} images of {reference['size']} pixels; "
+        f"{_host(record)}, {record.steps:,} steps; {rank['device']}; {told['repeats']} x {told['images']:,} images, "
+        f"against {reference['images']:,} of {reference['split']}, by {told['backbone']}; best: of every "
+        f"{protocol['every']:,} steps, on {protocol['images_while_training']:,} images against "
+        f"{protocol['select_on']}; {versions}."
+        + (f" Not the paper's protocol: {'; '.join(points)}." if points else "")
+    )
+
+
+def _host(record: Record) -> str:
+    host = record.host
+    if host["name"] == "native":
+        return "native host"
+    changed = f", changed in {', '.join(host['changed_files'])}" if host["changed_files"] else ""
+    return f"StudioGAN {str(host['commit'])[:7]}{changed}"

@@ -1,0 +1,114 @@
+"""What runs would cost: hours, operations and disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.paths import RESULTS
+from benchmarks.tables import records
+from benchmarks.tables.plan import PlannedRun
+from benchmarks.tables.records import RecordError
+from studiogan_gsr.settings import load_configuration
+from studiogan_gsr.shipped import shipped_configuration
+
+Speeds = dict[tuple[str, str], dict[str, list[float]]]  # by host and shape, then device: hours a step
+
+
+EXAFLOP_HOUR = 1e18 / 1e13 / 3600  # hours that 10^18 operations take at 10 TFLOP/s
+
+
+def estimate(runs: Sequence[PlannedRun], folder: Path) -> list[str]:
+    """What runs would take: hours, of configurations that a record or speed.py has timed, and disk."""
+    speeds, operations = _speeds(folder), _operations()
+    lines, totals = [], dict[str, list[float]]()
+    for run in runs:
+        timed = {
+            device: median(hours) * run.steps
+            for device, hours in speeds.get((run.host, _shape(run.sections)), {}).items()
+        }
+        told = ", ".join(f"{hours:.1f} h on {device}" for device, hours in sorted(timed.items()))
+        lines.append(f"{run.title}: {run.steps:,} steps, {told or 'not timed'}")
+        for device, hours in timed.items():
+            totals.setdefault(device, []).append(hours)
+    for device, of_runs in sorted(totals.items()):
+        part = f"{len(of_runs)} of these {len(runs)} runs, the others not timed there"
+        lines.append(
+            f"{'in all' if len(of_runs) == len(runs) else part}: {sum(of_runs):.1f} h on {device}, one run at a time"
+        )
+    if runs and not totals:
+        lines.append("neither a record nor speed.py has timed these configurations")
+    counted = [operations.get(_shape(run.sections), 0.0) * run.steps / 1e6 for run in runs]
+    if exaflop := sum(counted):
+        of = f" ({counted.count(0)} runs not counted)" if 0 in counted else ""
+        lines.append(f"operations of training: {exaflop:.3g} EFLOP{of}, {exaflop * EXAFLOP_HOUR:.1f} h at 10 TFLOP/s")
+    shapes = {_shape(run.sections): run for run in runs}
+    sizes = {shape: _parameters_of(run) for shape, run in shapes.items()}
+    disk = sum(_gigabytes(run, *sizes[_shape(run.sections)]) for run in runs)
+    return [*lines, f"disk: {disk:.1f} GB for checkpoints, at most"]
+
+
+def _speeds(folder: Path) -> Speeds:
+    """From records, all that they took; from what speed.py has kept, training alone."""
+    speeds: Speeds = {}
+    for path in folder.glob("*.json"):
+        try:
+            record = records.read(path, path.stem)
+        except RecordError:
+            continue
+        by_device = speeds.setdefault((record.host["name"], _shape(record.sections)), {})
+        by_device.setdefault(str(record.ranks[0]["device"]), []).append(sum(record.hours.values()) / record.steps)
+    for steps in _kept_steps():
+        for name, step in steps["data"].items():
+            device = f"{steps['made']['device']} without evaluation"
+            speeds.setdefault(("native", _shape_of(name)), {}).setdefault(device, [step["seconds"] / 3600])
+    return speeds
+
+
+def _operations() -> dict[str, float]:
+    """TFLOP a step by shape, as speed.py has counted them; they are the same on every device."""
+    return {_shape_of(name): step["teraflop"] for steps in _kept_steps() for name, step in steps["data"].items()}
+
+
+def _kept_steps() -> list[dict[str, Any]]:
+    kept = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("speed-*.json"))]
+    return [parts["steps"] for parts in kept if "steps" in parts]
+
+
+def _shape_of(name: str) -> str:
+    return _shape(load_configuration(shipped_configuration(name)))
+
+
+def _shape(sections: dict[str, Any]) -> str:
+    """What a step's time depends on."""
+    data = {key: value for key, value in sections["DATA"].items() if key != "name"}
+    steps = {key: value for key, value in sections["OPTIMIZATION"].items() if key != "total_steps"}
+    losses = {key: value for key, value in sections.get("LOSS", {}).items() if key != "lecam_released"}
+    apart = ("DATA", "OPTIMIZATION", "LOSS", "REGULARIZER")
+    rest = {key: value for key, value in sections.items() if key not in apart}
+    return json.dumps([data, steps, losses, rest], sort_keys=True)
+
+
+def _parameters_of(run: PlannedRun) -> tuple[int, int]:
+    """Of its generator and its discriminator."""
+    from studiogan_gsr.hosts.native.configuration import read_configuration
+    from studiogan_gsr.hosts.native.networks import make_networks
+
+    generator, discriminator = make_networks(read_configuration(run.sections), 0)
+    return sum(p.numel() for p in generator.parameters()), sum(p.numel() for p in discriminator.parameters())
+
+
+def _gigabytes(run: PlannedRun, generator: int, discriminator: int) -> float:
+    """Of checkpoints: weights, two moments of Adam, and an averaged generator; the last two, the best and a new one.
+
+    In StudioGAN the last and a new one, and the generators of all saved steps, until the best is chosen among them.
+    """
+    averaged = bool(run.sections["MODEL"].get("apply_g_ema"))
+    whole = 3 * (generator + discriminator) + generator * averaged
+    floats = 4 * whole
+    if run.host == "studiogan":
+        floats = 2 * whole + run.steps // run.protocol.every * generator * (1 + averaged)
+    return 4 * floats / 1e9

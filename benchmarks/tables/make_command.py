@@ -1,0 +1,142 @@
+"""Tables from records: published values beside ours, and everything that made ours.
+
+    python benchmarks/make_table.py [TABLE ...]      writes TABLE.md, .csv, .tex and, of measured rows, .svg
+    python benchmarks/make_table.py --check          says which of them are stale; exit status 1 if any is
+
+The only writer of the files in benchmarks/results/tables, and of the tables in README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.paths import README, RECORDS, TABLES, TABLES_FILE
+from benchmarks.tables import records
+from benchmarks.tables.content import NOTHING, Content, content_of, keys_of, measured
+from benchmarks.tables.figures import drawn_of, figure
+from benchmarks.tables.plan import HOSTS
+from benchmarks.tables.rows import Table, Tables, must_be, read_tables
+from studiogan_gsr.errors import GSRError, RequestError, in_one_line
+from studiogan_gsr.files import write_atomically
+from studiogan_gsr.pages import comma_separated, latex
+
+# Endings of the titles of columns that README shows, beside the row's name, which has no title.
+IN_README = ("Lite0, best", "FID, best", "tail, best", "classes, best", "tail, last")
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [_line(header), "|" + "---|" * len(header), *map(_line, rows)]
+
+
+def markdown(table: Table, content: Content) -> str:
+    lines = [f"# {table.title}", "", *_grid(content.header, content.rows), ""]
+    lines += ["## Over the baseline", "", *_grid(content.gap_header, content.gaps), ""] if content.gaps else []
+    lines += [f"* {note}" for note in content.notes]
+    command = f"python benchmarks/make_table.py {table.name}"
+    return "\n".join([*lines, "", f"Written by `{command}` from benchmarks/results/records; not by hand.", ""])
+
+
+def _joined(content: Content) -> tuple[list[str], list[list[str]]]:
+    """Both grids side by side, for programs."""
+    gaps = {name: cells for name, _, *cells in content.gaps}
+    titles = [f"{title}, over the baseline" for title in content.gap_header[2:]] if gaps else []
+    rows = [[*row, *(gaps.get(row[0], [NOTHING] * len(titles)))] for row in content.rows]
+    return [*content.header, *titles], rows
+
+
+def files(table: Table, tables: Tables, folder: Path) -> dict[str, str | None]:
+    """Names and contents of a table's files; None for one that there is not."""
+    found = measured(table, folder)
+    content = content_of(table, tables, found)
+    drawn = figure({name: (of_row.row, of_row.by_seed) for name, of_row in found.items()}, content.distance)
+    written = latex(content.header, content.rows)
+    return {
+        f"{table.name}.md": markdown(table, content),
+        f"{table.name}.csv": comma_separated(*_joined(content)),
+        f"{table.name}.tex": written + (latex(content.gap_header, content.gaps) if content.gaps else ""),
+        f"{table.name}.svg": drawn,
+    }
+
+
+def in_readme(text: str, tables: Tables, folder: Path) -> str:
+    """README's text with what is between `<!-- table: NAME -->` and `<!-- /table -->` made anew: some columns."""
+
+    def made(found: re.Match[str]) -> str:
+        must_be("README.md, after `table:`", found[2], tables.tables)
+        table = tables.tables[found[2]]
+        content = content_of(table, tables, measured(table, folder))
+        places = [i for i, title in enumerate(content.header) if not title or title.endswith(IN_README)]
+        header, *rows = ([cells[i] for i in places] for cells in (content.header, *content.rows))
+        return "\n".join([found[1], *_grid(header, rows), found[3]])
+
+    mark = r"(<!-- table: ([a-z0-9-]+) -->)\n.*?(<!-- /table -->)"
+    if len(re.findall(mark, text, flags=re.DOTALL)) < text.count("<!-- table"):
+        raise RequestError("README.md: a table is not between `<!-- table: NAME -->` and `<!-- /table -->`")
+    return re.sub(mark, made, text, flags=re.DOTALL)
+
+
+def _same(path: Path, content: str | None) -> bool:
+    """Whether a file holds this; of figures, whether they are of the same numbers."""
+    if content is None or not path.is_file():
+        return content is None and not path.is_file()
+    there = path.read_text()
+    return drawn_of(there) == drawn_of(content) if path.suffix == ".svg" else there == content
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", nargs="*", metavar="TABLE", help="default: all")
+    parser.add_argument("--records", metavar="DIR", type=Path, default=RECORDS)
+    parser.add_argument("--tables", metavar="FILE", type=Path, default=TABLES_FILE)
+    parser.add_argument("--out", metavar="DIR", type=Path, default=TABLES)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 where a file is stale")
+    options = parser.parse_args(argv)
+    try:
+        return _main(options)
+    except GSRError as error:
+        print(f"make_table.py: {in_one_line(error).text}", file=sys.stderr)
+        return error.exit_status
+
+
+def _main(options: argparse.Namespace) -> int:
+    tables = read_tables(options.tables)
+    for name in options.table:
+        must_be("TABLE", name, tables.tables)
+    stale, known = [], {path.stem for path in options.records.glob("*.json")}
+    for table in tables.tables.values():
+        for row in table.rows.values():
+            known -= {key for host in HOSTS for key in keys_of(row, host).values()}
+    for key in sorted(known):
+        print(f"no row has this record, or not any more: {records.path_of(key, options.records)}")
+    for name in options.table or tables.tables:
+        for file, content in files(tables.tables[name], tables, options.records).items():
+            path = options.out / file
+            if _same(path, content):
+                continue
+            stale.append(str(path))
+            if options.check:
+                continue
+            options.out.mkdir(parents=True, exist_ok=True)
+            if content is None:
+                path.unlink()
+            else:
+                write_atomically(path, content)
+    for path in sorted(options.out.glob("*")):
+        if path.stem not in tables.tables:
+            print(f"no table has this file, or not any more: {path}")
+            stale += [str(path)] if options.check else []
+    if options.out == TABLES and (text := README.read_text()) != (made := in_readme(text, tables, options.records)):
+        stale.append(str(README))
+        if not options.check:
+            write_atomically(README, made)
+    for line in stale:
+        print(f"stale: {line}" if options.check else f"written: {line}")
+    return 1 if stale and options.check else 0

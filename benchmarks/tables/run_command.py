@@ -1,0 +1,115 @@
+"""Train and measure what a table needs, run by run; what has a valid record is not run again.
+
+    python benchmarks/run.py TABLE --data DIR                all rows and seeds, one run a GPU at a time
+    python benchmarks/run.py TABLE --data DIR --dry-run      only say what would run, and what it would cost
+    python benchmarks/run.py TABLE --data DIR --only ROW --seeds 0 1
+    python benchmarks/run.py TABLE --data DIR --host studiogan
+    python benchmarks/run.py TABLE --data DIR --executor slurm --slurm slurm_partition=gpu timeout_min=1440
+
+A run that was interrupted goes on where it was; one that fails is listed at the end and does not stop the others.
+Records are in benchmarks/results/records (--records), runs in runs/tables of the repository (--out).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.paths import RECORDS, RUNS, TABLES_FILE
+from benchmarks.tables.cost import estimate
+from benchmarks.tables.executors import gpus, run_here, run_on_cluster
+from benchmarks.tables.plan import HOSTS, plan_runs, reason_against
+from benchmarks.tables.rows import SEEDS, Row, must_be, read_tables, valid_seed
+from studiogan_gsr.errors import GSRError, RequestError, in_one_line
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", nargs="?", help="of tables.yaml; all: every table's runs, each once")
+    parser.add_argument("--host", choices=HOSTS, default="native", help="what trains; both are measured alike")
+    parser.add_argument("--data", metavar="DIR", help="where the data sets are, or are downloaded to")
+    parser.add_argument("--only", metavar="ROW", action="append", help="this row; may be given again")
+    parser.add_argument("--seeds", type=int, nargs="+", help="in place of the table's")
+    parser.add_argument("--out", metavar="DIR", type=Path, default=RUNS)
+    parser.add_argument("--records", metavar="DIR", type=Path, default=RECORDS)
+    parser.add_argument("--tables", metavar="FILE", type=Path, default=TABLES_FILE)
+    parser.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda where there is one")
+    parser.add_argument(
+        "--root", metavar="DIR", help="of the checkout, for --host studiogan; default: the usual place"
+    )
+    parser.add_argument("--executor", choices=["local", "slurm"], default="local", help="slurm: a job a run")
+    parser.add_argument("--slurm", metavar="KEY=VALUE", nargs="+", default=[], help="submitit's parameters of a job")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would run, and what it would cost")
+    parser.add_argument("--one", metavar="FILE", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    if options.one is not None:
+        from benchmarks.tables.complete import complete_described  # slow to import
+
+        return complete_described(options.one)
+    try:
+        return _run(options)
+    except GSRError as error:
+        print(f"run.py: {in_one_line(error).text}", file=sys.stderr)
+        return error.exit_status
+
+
+def _run(options: argparse.Namespace) -> int:
+    wanted = _rows(options)
+    if options.data is None and not options.dry_run:
+        raise RequestError("--data is needed: where the data sets are, or are downloaded to")
+    for seed in options.seeds or []:
+        if not valid_seed(seed):
+            raise RequestError(f"--seeds: found {seed}; {SEEDS}")
+        if any(row.seeds and seed not in row.seeds for row in wanted):
+            print(f"seed {seed} is not one of the table's: its record is kept, and no table shows it")
+    where = (str(options.data), options.out, options.records, options.device, options.root)
+    runs = plan_runs(wanted, options.seeds, options.host, *where)
+    for row in wanted:
+        if why := reason_against(options.host, row):
+            print(f"left out: {row.table}: {row.name}: {why}")
+    if not runs:
+        raise RequestError(f"{options.table}: none of these rows is run by this host, or by anyone here")
+    todo = []
+    for run in runs:
+        record, why = run.done()
+        if record is not None:
+            print(f"has a record: {run.title} ({run.key})")
+            continue
+        if why:
+            print(f"its record is refused: {why}")
+        todo.append(run)
+    if options.dry_run:
+        print("\n".join([f"{len(todo)} of {len(runs)} runs are to be made:", *estimate(todo, options.records)]))
+        return 0
+    if options.executor == "slurm" and todo:
+        failed = run_on_cluster(todo, _parameters(options.slurm))
+    else:
+        failed = run_here(todo, gpus(options.device))
+    made = sum(run.done()[0] is not None for run in runs)
+    print(f"{made} of {len(runs)} runs have records")
+    for line in failed:
+        print(f"failed: {line}")
+    return 0 if made == len(runs) else 1
+
+
+def _rows(options: argparse.Namespace) -> list[Row]:
+    tables = read_tables(options.tables).tables
+    must_be("TABLE", options.table, [*tables, "all"])
+    chosen = list(tables.values()) if options.table == "all" else [tables[options.table]]
+    rows = [row for table in chosen for row in table.rows.values()]
+    names = list(dict.fromkeys(row.name for row in rows))
+    for name in options.only or []:
+        must_be("--only", name, names)
+    return [row for row in rows if not options.only or row.name in options.only]
+
+
+def _parameters(given: Sequence[str]) -> dict[str, Any]:
+    """KEY=VALUE pairs, with numbers as numbers."""
+    pairs = [pair.partition("=") for pair in given]
+    for key, equals, value in pairs:
+        if not (key and equals and value):
+            raise RequestError(f"--slurm: found {key}{equals}{value}; wanted is KEY=VALUE, as in slurm_partition=gpu")
+    return {key: int(value) if value.isdecimal() else value for key, _, value in pairs}

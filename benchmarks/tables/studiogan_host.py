@@ -1,0 +1,144 @@
+"""Training a planned run in StudioGAN, and selecting its best checkpoint as the native host does."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+import yaml
+
+from benchmarks.tables.plan import PlannedRun
+from benchmarks.tables.records import RecordError
+from benchmarks.tables.training import Training, penalties_of, without_paths
+from studiogan_gsr.datasets.by_name import open_images
+from studiogan_gsr.datasets.preprocessing import Prepared
+from studiogan_gsr.errors import TrainingError
+from studiogan_gsr.evaluation.reference import open_reference
+from studiogan_gsr.evaluation.selection import FILE as SELECTION
+from studiogan_gsr.evaluation.selection import Selection, best, evaluations, noise_of
+from studiogan_gsr.files import forget_after, lines_by_step
+from studiogan_gsr.hosts.checkpoint_files import KEEP_VARIABLE, checkpoints
+from studiogan_gsr.hosts.native.checkpoint import remove_old
+from studiogan_gsr.machine import choose_device
+from studiogan_gsr.runs.trained import load_trained
+from studiogan_gsr.settings import load_configuration
+
+
+def train_studiogan(run: PlannedRun) -> Training:
+    """StudioGAN in a process of its own keeps the generator of every `every` steps, and we choose among them.
+
+    By our backbones and on our reference, so that both hosts' checkpoints are chosen and measured in one way.
+    """
+    out = Path(run.out)
+    save = out.with_name(f"{out.name}-studiogan")
+    if max((step for step, _ in _kept(run)), default=0) < run.steps:
+        _run_studiogan(run, save)
+    _check_configuration(run)
+    _select(run)
+    told = json.loads((out / "run.json").read_text())
+    (saved,) = {path.parent for path in save.glob("checkpoints/*/model=D-current-*")}
+    log = lines_by_step(save / "statistics" / saved.name / "log.jsonl")
+    regularizer, starts = told["regularizer"] or {}, without_paths(told["starts"])
+    return Training(
+        host={**told["checkout"], "starts": starts},
+        steps=_kept(run)[-1][0],
+        device=starts[-1]["device"],
+        plugin=regularizer.get("plugin"),
+        regularizer=regularizer.get("summary"),
+        acted=regularizer.get("acted", 0),
+        penalties=penalties_of(run, log),
+        hours=sum(start["seconds"] for start in starts) / 3600,
+    )
+
+
+def _run_studiogan(run: PlannedRun, save: Path) -> None:
+    """Goes on from a checkpoint that is whole; raises TrainingError where it does not end well."""
+    model, aug = run.sections["MODEL"], run.sections.get("AUG", {})
+    last_written = "G_ema" if model.get("apply_g_ema") else "D"
+    begun = [path.parent for path in save.glob(f"checkpoints/*/model={last_written}-current-*")]
+    if begun and aug.get("apply_ada"):
+        print("begun anew: StudioGAN would go on with another AUG.ada_kimg than it began with", flush=True)
+        begun = []
+    if not begun:  # what is left of a start that was ended early would be taken for this one's
+        for folder in (save, Path(run.out)):
+            shutil.rmtree(folder, ignore_errors=True)
+    save.mkdir(parents=True, exist_ok=True)
+    # StudioGAN trains one step more than it is told to.
+    optimization = {**run.sections["OPTIMIZATION"], "total_steps": run.steps - 1}
+    loss = {key: value for key, value in run.sections.get("LOSS", {}).items() if key != "lecam_released"}
+    configuration = save / "configuration.yaml"
+    sections = {**run.sections, "OPTIMIZATION": optimization, "LOSS": loss}
+    configuration.write_text(yaml.safe_dump(sections, sort_keys=False))
+    command = [sys.executable, "-m", "studiogan_gsr", "studiogan", "run"]
+    for flag, value in (("--root", run.root), ("--device", run.device)):
+        command += [flag, value] if value is not None else []
+    command += ["--", "-t", "-metrics", "none", "-cfg", str(configuration), "-data", run.data, "-save", str(save)]
+    command += ["--seed", str(run.seed), "--print_freq", str(run.print_freq), "--save_freq", str(run.protocol.every)]
+    command += ["--pre_resizer", run.protocol.resizer, "--num_workers", "4"]
+    command += ["-ckpt", str(begun[0])] if begun else []
+    environment = {**os.environ, "WANDB_MODE": "disabled", KEEP_VARIABLE: run.out}
+    last = "no output"
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            last = line.strip() or last
+    if process.returncode:
+        raise TrainingError(f"StudioGAN ended with status {process.returncode}: {last}")
+
+
+def _kept(run: PlannedRun) -> list[tuple[int, Path]]:
+    """Steps and folders of the generators that were kept, averaged ones with them where there are any."""
+    names = ["G", "G_ema"] if run.sections["MODEL"].get("apply_g_ema") else ["G"]
+    found = checkpoints(Path(run.out) / "checkpoints")
+    return [(step, path) for step, path in found if all(list(path.glob(f"model={n}-*")) for n in names)]
+
+
+def _check_configuration(run: PlannedRun) -> None:
+    """RecordError where StudioGAN has trained with another value than the run's."""
+    told = load_configuration(Path(run.out) / "config.yaml")
+    for section, values in run.sections.items():
+        for key, value in values.items() if isinstance(values, dict) else ():
+            found = told.get(section, {}).get(key, value)
+            if found != value and key not in ("total_steps", "lecam_released"):
+                raise RecordError(f"{run.key}: StudioGAN trained with {section}.{key} {found}, not {value}")
+
+
+def _select(run: PlannedRun) -> None:
+    """Measure the generators that were kept, each once; the last two and the best stay."""
+    out, protocol = Path(run.out), run.protocol
+    forget_after(out / SELECTION, run.steps)  # half a line of a process that was killed
+    measured = {line["step"] for line in evaluations(out)}
+    owed = [(step, folder) for step, folder in _kept(run) if step not in measured]
+    if not owed:
+        return
+    trained = load_trained(out, averaged=False)
+    data = trained.configuration.DATA
+    images = Prepared(open_images(data.name, run.data, "train"), data.name, data.img_size, protocol.resizer)
+    selection = Selection(
+        out,
+        trained.configuration,
+        images.class_counts,
+        open_reference(images, run.data, protocol.resizer),
+        protocol.images_while_training,
+        protocol.select_on,
+        protocol.backbone,
+        noise_of(run.seed),
+        torch.device(choose_device(run.device)),
+    )
+    for step, folder in owed:
+        generator = load_trained(folder, averaged=False).generator
+        averaged = load_trained(folder).generator if trained.configuration.MODEL.apply_g_ema else None
+        line = selection.measure(step, generator, averaged)
+        assert line is not None
+        print(selection.told(line), flush=True)
+    chosen = best(out)
+    assert chosen is not None
+    remove_old(out / "checkpoints", int(chosen["step"]))

@@ -1,0 +1,33 @@
+"""What a host reports of a run that it has trained to its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.tables.plan import PlannedRun
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a host tells of a run that it has trained to its end."""
+
+    host: dict[str, Any]
+    steps: int
+    device: str
+    plugin: str | None  # of the regularizer
+    regularizer: str | None
+    acted: int
+    penalties: list[tuple[int, float]]
+    hours: float
+
+
+def without_paths(starts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The starts of a run, without this machine's paths of the checkpoints that they resumed from."""
+    return [{**start, "checkpoint": None} if "checkpoint" in start else start for start in starts]
+
+
+def penalties_of(run: PlannedRun, log: list[dict[str, Any]]) -> list[tuple[int, float]]:
+    settings = run.sections.get("REGULARIZER")
+    name = settings["name"] if isinstance(settings, dict) else settings
+    return [(line["step"], line[f"{name}/penalty"]) for line in log if f"{name}/penalty" in line]
