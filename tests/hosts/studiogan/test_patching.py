@@ -1,9 +1,13 @@
-"""The patch series: what it may hold, and how it goes into a checkout and out again."""
+"""The patch series: what it may hold, and how it is applied to a checkout and reverted."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
+import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -18,6 +22,7 @@ from studiogan_gsr.shipped import shipped_folder
 
 PATCHES = sorted(shipped_folder("patches").glob("*.patch"))
 ONE, OTHER = b"first\nlast\n", "caf\u00e9 \u2028 one\r line\n".encode() + b"no end of line"
+ONE_PATCHED, OTHER_PATCHED = b"zero\nfirst\nsecond\nthird\nlast\n", b"new\n\n+plus\n" + OTHER
 
 
 def blob(content: bytes, folder: Path) -> str:
@@ -27,25 +32,29 @@ def blob(content: bytes, folder: Path) -> str:
 
 @pytest.fixture
 def two_files(tmp_path: Path) -> tuple[Checkout, list[FilePatch]]:
-    """A checkout of two files, and a series for both: as git itself makes it."""
-    root = tmp_path / "checkout"
+    """Return a checkout of two files, and a series for both, made by `git diff`."""
+    return make_checkout(tmp_path / "checkout", (ONE, OTHER), (ONE_PATCHED, OTHER_PATCHED))
+
+
+def make_checkout(
+    root: Path, contents: tuple[bytes, bytes], patched: tuple[bytes, bytes]
+) -> tuple[Checkout, list[FilePatch]]:
     (root / "src").mkdir(parents=True)
-    contents = {"src/main.py": ONE, "src/other.py": OTHER}
-    changed = {"src/main.py": b"zero\nfirst\nsecond\nthird\nlast\n", "src/other.py": b"new\n\n+plus\n" + OTHER}
+    checkout = Checkout(root)
     git = ["git", "-C", str(root), "-c", "user.name=a", "-c", "user.email=a@example.org"]
-    for path, content in contents.items():
-        (root / path).write_bytes(content)
+    fill(checkout, contents)
     for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "files"]):
         subprocess.run([*git, *command], check=True)
-    for path, content in changed.items():
-        (root / path).write_bytes(content)
+    fill(checkout, patched)
     command = [*git, "diff", "-U0", "--full-index"]
     text = subprocess.run(command, capture_output=True, check=True).stdout.decode()
-    for path, content in contents.items():
-        (root / path).write_bytes(content)
-    patches = read_patch(text, "two.patch")
-    assert [patch.apply(contents[patch.path]) for patch in patches] == list(changed.values())
-    return Checkout(root), patches
+    fill(checkout, contents)
+    return checkout, read_patch(text, "two.patch")
+
+
+def fill(checkout: Checkout, contents: tuple[bytes, bytes]) -> None:
+    for path, content in zip(("src/main.py", "src/other.py"), contents, strict=True):
+        (checkout.root / path).write_bytes(content)
 
 
 def files(checkout: Checkout) -> list[bytes]:
@@ -69,7 +78,7 @@ def test_the_series_only_inserts_a_few_lines_without_context_and_names_no_plugin
 def test_the_ledger_has_a_row_for_every_hunk() -> None:
     ledger = (shipped_folder("patches") / "LEDGER.md").read_text()
     for patch in series():
-        for place, _ in patch.insertions:
+        for place in re.findall(r"^@@ -(\d+),0 ", patch.text, re.MULTILINE):
             assert f"| {patch.path}, after line {place} |" in ledger
     assert PINNED[:7] in ledger
 
@@ -80,7 +89,7 @@ def test_what_the_patch_calls_is_installed() -> None:
 
 
 @pytest.mark.host
-def test_git_makes_the_same_files_of_the_series(checkout: Checkout, tmp_path: Path) -> None:
+def test_git_makes_the_same_files_in_the_checkout_itself(checkout: Checkout, tmp_path: Path) -> None:
     clones = [tmp_path / "git", tmp_path / "ours"]
     for clone in clones:
         subprocess.run(["git", "clone", "--quiet", checkout.root, clone], check=True)
@@ -137,6 +146,7 @@ def test_applied_and_reverted_every_byte_is_back(two_files: tuple[Checkout, list
     checkout, patches = two_files
     assert set(state_of(checkout, patches).values()) == {"unpatched"}
     assert apply_series(checkout, patches) == ["src/main.py", "src/other.py"]
+    assert files(checkout) == [ONE_PATCHED, OTHER_PATCHED]
     assert set(state_of(checkout, patches).values()) == {"patched"}
     assert apply_series(checkout, patches) == []
     assert apply_series(checkout, patches, revert=True) == ["src/main.py", "src/other.py"]
@@ -200,9 +210,69 @@ def test_a_patch_that_does_not_give_the_file_that_it_names_is_not_kept(
     two_files: tuple[Checkout, list[FilePatch]],
 ) -> None:
     checkout, patches = two_files
-    wrong = FilePatch(patches[1].path, patches[1].before, "0" * 40, patches[1].insertions)
+    wrong = dataclasses.replace(patches[1], after="0" * 40)
     with pytest.raises(HostError, match="does not give the file that it names"):
         apply_series(checkout, [patches[0], wrong])
+    assert files(checkout) == [ONE, OTHER]
+
+
+@pytest.mark.parametrize("around", ["no repository", "another repository", "a variable's"])
+def test_repositories_around_a_checkout_do_not_matter(
+    two_files: tuple[Checkout, list[FilePatch]], around: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    checkout, patches = two_files
+    shutil.rmtree(checkout.root / ".git")
+    if around != "no repository":
+        subprocess.run(["git", "init", "-q", tmp_path], check=True)
+        (tmp_path / "temporary").mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+        monkeypatch.chdir(checkout.root / "src")
+    if around == "a variable's":
+        monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))
+        monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path))
+    assert apply_series(checkout, patches) == ["src/main.py", "src/other.py"]
+    assert files(checkout) == [ONE_PATCHED, OTHER_PATCHED]
+    assert apply_series(checkout, patches, revert=True) == ["src/main.py", "src/other.py"]
+    assert files(checkout) == [ONE, OTHER]
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_a_users_settings_of_git_change_no_byte(end: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    before = (b"first  " + end + b"last" + end, b"one" + end)
+    after = (b"zero\t" + end + before[0], before[1] + b"  two  " + end)
+    checkout, patches = make_checkout(tmp_path / "checkout", before, after)
+    home = tmp_path / "home"
+    (home / ".config" / "git").mkdir(parents=True)
+    (home / ".config" / "git" / "attributes").write_text("* text eol=crlf\n")
+    (home / ".gitconfig").write_text(
+        "[core]\nautocrlf = true\nsafecrlf = true\n[apply]\nwhitespace = fix\nignoreWhitespace = change\n"
+    )
+    (checkout.root / ".gitattributes").write_text("* text eol=crlf\n")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(home / ".gitconfig"))
+    apply_series(checkout, patches)
+    assert files(checkout) == list(after)
+    apply_series(checkout, patches, revert=True)
+    assert files(checkout) == list(before)
+
+
+def test_without_git_one_line_says_so(
+    two_files: tuple[Checkout, list[FilePatch]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout, patches = two_files
+    monkeypatch.setenv("PATH", "")
+    assert set(state_of(checkout, patches).values()) == {"unpatched"}
+    with pytest.raises(HostError, match=r"^git is not installed, or not on the PATH$"):
+        apply_series(checkout, patches)
+    assert files(checkout) == [ONE, OTHER]
+
+
+def test_what_git_cannot_apply_is_one_line(two_files: tuple[Checkout, list[FilePatch]]) -> None:
+    checkout, patches = two_files
+    damaged = dataclasses.replace(patches[1], text=patches[1].text.replace("-0,0", "-x,0"))
+    with pytest.raises(HostError, match=r"^git apply failed: error: [^\n]*; nothing was written$"):
+        apply_series(checkout, [patches[0], damaged])
     assert files(checkout) == [ONE, OTHER]
 
 
@@ -211,3 +281,8 @@ def test_a_patch_with_a_deletion_or_context_is_refused(hunk: str) -> None:
     head = f"diff --git a/f b/f\nindex {'1' * 40}..{'2' * 40} 100644\n--- a/f\n+++ b/f\n"
     with pytest.raises(HostError, match=r"bad.patch: found .*; a patch of this series only inserts lines"):
         read_patch(head + hunk, "bad.patch")
+
+
+def test_a_patch_without_hashes_is_refused() -> None:
+    with pytest.raises(HostError, match=r"bad.patch: found no file with its hashes; make it with `git diff -U0"):
+        read_patch("diff --git a/f b/f\n--- a/f\n+++ b/f\n@@ -1,0 +2 @@\n+new\n", "bad.patch")

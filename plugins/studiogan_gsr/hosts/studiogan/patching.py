@@ -1,17 +1,21 @@
-"""Putting the patch series into a checkout, and taking it out again.
+"""Apply the patch series to a checkout with `git apply`, and revert it.
 
 A patch only inserts lines, has no context, and names each file's blob hash before and after (git's
-`index` line).  So a file is unpatched, patched, or changed by someone else, and nothing is written
+`index` line).  So a file is unpatched, patched, or changed by someone else.  Nothing is written
 unless every file is one of the first two.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from studiogan_gsr.errors import HostError, reason
 from studiogan_gsr.files import write_atomically
@@ -19,82 +23,59 @@ from studiogan_gsr.hosts.studiogan.checkout import PINNED, Checkout
 from studiogan_gsr.shipped import shipped_folder
 
 PATCHED, UNPATCHED, CHANGED = "patched", "unpatched", "changed"
-_LINE = re.compile(rb"[^\n]*\n|[^\n]+")  # as git counts lines
-_INDEX = re.compile(r"index ([0-9a-f]{40})\.\.([0-9a-f]{40})( \d+)?")
-_HUNK = re.compile(r"@@ -(\d+),0 \+\d+(?:,(\d+))? @@.*")
+_NEXT_FILE = re.compile(r"^(?=diff --git )", re.MULTILINE)
+_INDEX = re.compile(r"^index ([0-9a-f]{40})\.\.([0-9a-f]{40})( \d+)?$", re.MULTILINE)
+_PATH = re.compile(r"^\+\+\+ b/(.+)\n", re.MULTILINE)
+_INSERTION = re.compile(r"@@ -\d+,0 \+\d+(,\d+)? @@.*|\+.*")
 
 
 @dataclass(frozen=True)
 class FilePatch:
-    """What is inserted into one file.
+    """The patch of one file.
 
-    insertions: (after so many lines of the unpatched file, the lines with their ends), in order.
-    before, after: git's hashes of the whole file.
+    before, after: git's hashes of the whole file.  text: the patch as git reads it.
     """
 
     path: str
     before: str
     after: str
-    insertions: tuple[tuple[int, tuple[bytes, ...]], ...]
-
-    def apply(self, content: bytes) -> bytes:
-        lines = _LINE.findall(content)
-        for place, inserted in reversed(self.insertions):
-            lines[place:place] = inserted
-        return b"".join(lines)
-
-    def revert(self, content: bytes) -> bytes:
-        lines = _LINE.findall(content)
-        for place, inserted in self.insertions:
-            del lines[place : place + len(inserted)]
-        return b"".join(lines)
+    text: str
 
 
 def series() -> list[FilePatch]:
-    """The shipped series, in order."""
+    """Return the shipped series, in order."""
     paths = sorted(shipped_folder("patches").glob("*.patch"))
     return [patch for path in paths for patch in read_patch(path.read_bytes().decode(), path.name)]
 
 
 def read_patch(text: str, name: str) -> list[FilePatch]:
-    """The files of a patch; HostError for one that does more than to insert lines."""
-    patches: list[FilePatch] = []
-    before = after = path = ""
-    insertions: list[tuple[int, list[bytes]]] = []
+    """Split a patch by file.
 
-    def finish() -> None:
-        if path:
-            patches.append(FilePatch(path, before, after, tuple((at, tuple(lines)) for at, lines in insertions)))
-
-    for line in text.split("\n")[:-1]:
-        if line.startswith("diff --git "):
-            finish()
-            path, insertions = "", []
-        elif index := _INDEX.fullmatch(line):
-            before, after = index[1], index[2]
-        elif line.startswith("+++ b/"):
-            path = line.removeprefix("+++ b/")
-        elif hunk := _HUNK.fullmatch(line):
-            insertions.append((int(hunk[1]), []))
-        elif insertions and line.startswith("+"):
-            insertions[-1][1].append(f"{line[1:]}\n".encode())
-        elif insertions or line.startswith("@@"):
-            raise HostError(f"{name}: found {line!r}; a patch of this series only inserts lines")
-    finish()
+    Raises HostError for a patch that names no file and its hashes, or that does more than insert lines.
+    """
+    patches = []
+    for section in _NEXT_FILE.split(text)[1:]:
+        path, index = _PATH.search(section), _INDEX.search(section)
+        if path is None or index is None:
+            raise HostError(f"{name}: found no file with its hashes; make it with `git diff -U0 --full-index`")
+        for line in section[path.end() :].removesuffix("\n").split("\n"):
+            if not _INSERTION.fullmatch(line):
+                raise HostError(f"{name}: found {line!r}; a patch of this series only inserts lines")
+        patches.append(FilePatch(path[1], before=index[1], after=index[2], text=section))
     return patches
 
 
 def state_of(checkout: Checkout, patches: Sequence[FilePatch]) -> dict[str, str]:
-    """PATCHED, UNPATCHED or CHANGED for each file of the series."""
+    """Return PATCHED, UNPATCHED or CHANGED for each file of the series."""
     return {patch.path: _state(_content(checkout, patch), patch) for patch in patches}
 
 
 def apply_series(checkout: Checkout, patches: Sequence[FilePatch], *, revert: bool = False) -> list[str]:
-    """Insert the series' lines, or take them out again; the files that were written, none where all was done.
+    """Apply or revert the series; return the files that were written, none where all were so already.
 
-    All or nothing: HostError, with nothing changed, where a file is not the pinned one.
+    Writes all files or none.  Raises HostError where a file is neither patched nor the pinned one, where git
+    fails or is missing, and where a file cannot be written.
     """
-    wanted, other = (UNPATCHED, PATCHED) if revert else (PATCHED, UNPATCHED)
     contents = {patch.path: _content(checkout, patch) for patch in patches}
     states = {patch.path: _state(contents[patch.path], patch) for patch in patches}
     if changed := [path for path, state in states.items() if state == CHANGED]:
@@ -102,26 +83,77 @@ def apply_series(checkout: Checkout, patches: Sequence[FilePatch], *, revert: bo
             f"{checkout.root}: found {', '.join(changed)} changed; the patch is for the files of commit "
             f"{PINNED[:7]}, and nothing was written: `studiogan-gsr studiogan run` works without a patch"
         )
-    written: list[str] = []
+    remaining = [patch for patch in patches if states[patch.path] == (PATCHED if revert else UNPATCHED)]
+    made = _apply_with_git(contents, remaining, revert)
     try:
+        _write_all(checkout, made, contents)
+    except OSError as error:
+        raise HostError(f"{checkout.root} cannot be written to: {reason(error)}") from error
+    return list(made)
+
+
+def _apply_with_git(contents: Mapping[str, bytes], patches: Sequence[FilePatch], revert: bool) -> dict[str, bytes]:
+    """Return the new content of each file.
+
+    Git works on copies in a folder of their own.  In the checkout it would skip files where another repository
+    is around it, and write the first file before it finds that it cannot write the second.
+    """
+    if not patches:
+        return {}
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary).resolve()
         for patch in patches:
-            if states[patch.path] == other:
-                made = patch.revert(contents[patch.path]) if revert else patch.apply(contents[patch.path])
-                if _state(made, patch) != wanted:
-                    raise HostError(f"{patch.path}: the patch does not give the file that it names; nothing was kept")
-                _write(checkout.root / patch.path, made)
-                written.append(patch.path)
-    except BaseException as error:
-        for path in written:
-            _write(checkout.root / path, contents[path])
-        if isinstance(error, OSError):
-            raise HostError(f"{checkout.root} cannot be written to: {reason(error)}") from error
-        raise
-    return written
+            copy = folder / patch.path
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(contents[patch.path])
+        _git_apply(folder, "".join(patch.text for patch in patches), revert)
+        made = {patch.path: (folder / patch.path).read_bytes() for patch in patches}
+    for patch in patches:
+        if _state(made[patch.path], patch) != (UNPATCHED if revert else PATCHED):
+            raise HostError(
+                f"{patch.path}: the patch does not give the file that it names; nothing was written: install this "
+                "package again"
+            )
+    return made
+
+
+def _git_apply(folder: Path, text: str, revert: bool) -> None:
+    command = ["git", "apply", "--unidiff-zero", *(["-R"] if revert else []), "-"]
+    try:
+        done = subprocess.run(
+            command, input=text.encode(), cwd=folder, env=_without_settings(folder), capture_output=True, check=False
+        )
+    except FileNotFoundError as error:
+        raise HostError("git is not installed, or not on the PATH") from error
+    if done.returncode:
+        cause = " ".join(done.stderr.decode(errors="replace").split())
+        raise HostError(f"git apply failed: {cause}; nothing was written")
+
+
+def _without_settings(folder: Path) -> dict[str, str]:
+    """Return an environment where git knows no repository and no settings, which could convert ends of lines."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    return {
+        **environment,
+        "HOME": str(folder),
+        "XDG_CONFIG_HOME": str(folder),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_ATTR_NOSYSTEM": "1",
+        "GIT_CEILING_DIRECTORIES": str(folder.parent),
+    }
+
+
+def _write_all(checkout: Checkout, made: Mapping[str, bytes], before: Mapping[str, bytes]) -> None:
+    """Write all files; after an error put back those that were written."""
+    with ExitStack() as undo:
+        for path, content in made.items():
+            _write(checkout.root / path, content)
+            undo.callback(_write, checkout.root / path, before[path])
+        undo.pop_all()
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Through a link to its target, with the file's own mode."""
+    """Write through a link to its target, and keep the file's mode."""
     path = path.resolve()
     mode = path.stat().st_mode
     write_atomically(path, content)
