@@ -19,20 +19,28 @@ LOCK = ".lock"
 _PATIENCE, _SILENCE, _DAY = 10, 60, 24 * 3600  # seconds
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write to a file beside it, then give that its name; what was there stays whole until then."""
-    data = content.encode() if isinstance(content, str) else content
+@contextmanager
+def written_atomically(path: Path) -> Iterator[Path]:
+    """Yield a file beside `path` to write to, which gets its name when the block ends without an error.
+
+    What was there stays whole until then, also if the process is killed.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("wb") as file:
-            file.write(data)
+        yield partial
         publish(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
 
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file whole, or leave what was there."""
+    with written_atomically(path) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
 def publish(partial: Path, path: Path) -> None:
-    """Give a finished file its name, for good: a loss of power leaves what was there, or all of this."""
+    """Give a finished file or folder its name: a loss of power leaves what was there, or all of this."""
     flush(partial)
     partial.replace(path)
     flush(path.parent)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 
 from studiogan_gsr.evaluation.features import Sample
-from studiogan_gsr.files import write_atomically
+from studiogan_gsr.files import written_atomically
 
 FOLDER = Path.home() / ".cache" / "studiogan-gsr" / "references"
 
@@ -30,7 +29,6 @@ def cached(terms: Mapping[str, Any], make: Callable[[], Sample], folder: Path | 
     except Exception:  # not there, or half a file of another program: made anew
         sample = make()
     path.parent.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    torch.save({name: getattr(sample, name) for name in ("features", "logits", "labels")}, buffer)
-    write_atomically(path, buffer.getvalue())
+    with written_atomically(path) as partial:
+        torch.save({name: getattr(sample, name) for name in ("features", "logits", "labels")}, partial)
     return sample, digest

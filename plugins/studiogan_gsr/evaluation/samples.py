@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torchvision.utils import make_grid
 
 from studiogan_gsr.class_groups import frequency_thirds
 from studiogan_gsr.evaluation.latents import sample_latents
+from studiogan_gsr.files import written_atomically
 
 _ROWS, _COLUMNS = 16, 10
 
@@ -48,18 +50,17 @@ def to_pixels(images: Tensor) -> Tensor:
 
 
 def grid(images: Tensor, columns: int) -> Image.Image:
-    """uint8 (N, 3, H, W), N a multiple of `columns`, as one picture, row by row, a pixel apart."""
-    n, channels, height, width = images.shape
-    cells = torch.full((n, channels, height + 1, width + 1), 255, dtype=torch.uint8)
-    cells[:, :, :-1, :-1] = images.cpu()
-    rows = cells.view(n // columns, columns, channels, height + 1, width + 1)
-    picture = rows.permute(0, 3, 1, 4, 2).reshape(n // columns * (height + 1), columns * (width + 1), channels)
-    return Image.fromarray(picture[:-1, :-1].contiguous().numpy())
+    """Return uint8 images (N, 3, H, W) as one picture, row by row, a pixel apart."""
+    picture = make_grid(images.cpu(), nrow=columns, padding=1, pad_value=255)
+    inner = picture[:, 1:-1, 1:-1] if len(images) > 1 else picture  # without the frame, which one image has not
+    return Image.fromarray(inner.permute(1, 2, 0).contiguous().numpy())
 
 
 def save_grid(generator: nn.Module, class_counts: list[int], prior: str, z_dim: int, seed: int, path: Path) -> None:
     """A picture of the generator's images, one row a class."""
     device = next(generator.parameters()).device
     labels = torch.tensor(shown_classes(class_counts), device=device).repeat_interleave(_COLUMNS)
+    picture = grid(to_pixels(generate(generator, labels, prior, z_dim, seed)), _COLUMNS)
     path.parent.mkdir(parents=True, exist_ok=True)
-    grid(to_pixels(generate(generator, labels, prior, z_dim, seed)), _COLUMNS).save(path)
+    with written_atomically(path) as partial:
+        picture.save(partial, "PNG")

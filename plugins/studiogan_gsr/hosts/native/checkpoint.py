@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 
 from studiogan_gsr.errors import TrainingError, reason
-from studiogan_gsr.files import flush
+from studiogan_gsr.files import flush, publish
 from studiogan_gsr.hosts.checkpoint_files import STATE_KEY, checkpoints, file_name
 from studiogan_gsr.hosts.class_norms import STATE_KEY as NORMS_KEY
 from studiogan_gsr.hosts.native.losses import LeCam, ReleasedLeCam
@@ -53,11 +53,9 @@ def save_checkpoint(
         native = {"step": trainer.steps, "drawn": drawn, "noise": noise, "ada_signs": signs, "elapsed": elapsed}
         native |= {"lecam_slots": slots, "device": trainer.device.type}
         _write(native, partial / NATIVE)
-        flush(partial)
         if target.exists():  # written by a run that was resumed from an earlier step
             shutil.rmtree(target)
-        partial.rename(target)
-        flush(folder)
+        publish(partial, target)
     except (OSError, RuntimeError) as error:
         # Where space runs out, torch.save says RuntimeError, of something else, while it handles the OSError.
         cause = error.__context__ if isinstance(error.__context__, OSError) else error

@@ -103,8 +103,9 @@ class RunFolder:
         if self._lock is None:
             self._claim()
             self._check(resume)
-        for half in self.path.glob(".*.partial"):  # of a run that was killed
-            half.unlink()
+        for folder in (self.path, self.path / "samples"):
+            for half in folder.glob(".*.partial"):  # of a run that was killed
+                half.unlink()
         starts = [*(self.starts() if resume else []), {**start, "time": datetime.now(timezone.utc).isoformat()}]
         write_atomically(self.path / RECORD, json.dumps({**record, "starts": starts}, indent=2) + "\n")
         # Last: with it the folder is a run's.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import shutil
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 
 from studiogan_gsr.errors import CheckpointError, GSRError, reason
-from studiogan_gsr.files import publish, write_atomically
+from studiogan_gsr.files import publish, written_atomically
 from studiogan_gsr.hosts.checkpoint_files import (
     KEEP_VARIABLE,
     STATE_KEY,
@@ -159,9 +158,8 @@ def _keep(network: str, step: int, states: dict[str, Any]) -> None:
         return
     path = Path(kept) / "checkpoints" / f"step={step}" / file_name(network, "current", step)
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = io.BytesIO()
-    torch.save({"state_dict": states["state_dict"]}, content)
-    write_atomically(path, content.getvalue())
+    with written_atomically(path) as partial:
+        torch.save({"state_dict": states["state_dict"]}, partial)
 
 
 @contextmanager
