@@ -144,7 +144,7 @@ def test_a_file_that_cannot_be_read_is_told_by_its_path(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigurationError) as caught:
             load_configuration(path)
-        assert told(caught.value) == f"{path}: found {found}; a readable YAML file is wanted"
+        assert told(caught.value) == f"{path}: found {found}; expected: a readable YAML file"
 
 
 def test_sections_and_keys_that_the_host_has_pass() -> None:
@@ -161,8 +161,8 @@ def test_sections_and_keys_that_the_host_has_pass() -> None:
         ({"DATA": {"num_class": 10}}, "DATA.num_class", "DATA has no such key; did you mean num_classes?"),
         ({"MODEL": {"Backbone": "resnet"}}, "MODEL.Backbone", "; did you mean backbone?"),
         ({"MODEL": {2: 3}}, "MODEL.2", "found an unknown key"),
-        ({"DATA": None}, "DATA", "found None; a mapping of keys is wanted"),
-        ({"DATA": ["name"]}, "DATA", "found ['name']; a mapping of keys is wanted"),
+        ({"DATA": None}, "DATA", "found None; expected: a mapping of keys"),
+        ({"DATA": ["name"]}, "DATA", "found ['name']; expected: a mapping of keys"),
     ],
 )
 def test_sections_and_keys_that_the_host_does_not_have_are_refused_with_the_nearest(

@@ -87,7 +87,7 @@ class Record:
             self._check_result(which)
         self._check_course(classes)
         if set(self.hours) != set(HOURS) or min(self.hours.values()) < 0:
-            raise RecordError(f"{self.key}: hours are {self.hours}; wanted: of {', '.join(HOURS)}")
+            raise RecordError(f"{self.key}: hours are {self.hours}; expected: of {', '.join(HOURS)}")
 
     def _check_starts(self) -> None:
         """A run that was resumed is one run only where every start had the same speed switches and images."""

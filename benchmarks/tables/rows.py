@@ -237,7 +237,7 @@ def _at(path: str, read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 def _mapping(value: Any, path: str) -> dict[str, Any]:
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise ConfigurationError(path, repr(value)[:60], "a mapping of names is wanted")
+        raise ConfigurationError(path, repr(value)[:60], "expected: a mapping of names")
     return value
 
 

@@ -15,15 +15,15 @@ import numpy as np
 
 from studiogan_gsr.pages import shortened
 
-# Of runs; apart for the colour-blind too.
+# One colour per run, chosen to be distinct for colour-blind readers.
 _COLORS = ("#31688e", "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#666666")
 
 
 @dataclass(frozen=True)
 class Band:
-    """Runs of one kind in a chart: their mean, and from the lowest to the highest.
+    """Runs of one kind in a chart, drawn as their mean and the range from the lowest to the highest.
 
-    values: of each run, a number a step.  color: its number among the chart's.
+    values: (runs, steps).  color: index of the colour.
     """
 
     name: str
@@ -39,9 +39,9 @@ def norms_chart(
     kind: str,
     classes: Sequence[str] | None = None,
 ) -> bytes:
-    """Spectral norms per class over training: a panel a run, a line a class, coloured by frequency.
+    """Draw spectral norms over training: a panel per run, a line per class, coloured by frequency.
 
-    panels: (title, steps, per step the norms of all classes); they share both axes.
+    panels: (title, steps, norms (steps, classes)); they share both axes.
     kind: "svg" or "png".  classes: names in label order, for the legend.
     """
     import matplotlib
@@ -73,7 +73,7 @@ def norms_chart(
 
 
 def counts_chart(class_counts: Sequence[int], classes: Sequence[str]) -> bytes:
-    """Images per class as bars, the most frequent first, as SVG: named where there is room, else one area."""
+    """Draw images per class as SVG, the most frequent first: named bars for few classes, one area for many."""
     from matplotlib.figure import Figure
 
     order = sorted(range(len(class_counts)), key=lambda label: -class_counts[label])
@@ -102,7 +102,10 @@ def counts_chart(class_counts: Sequence[int], classes: Sequence[str]) -> bytes:
 
 
 def curves_chart(panels: Sequence[tuple[str, Sequence[int], Mapping[str, Sequence[float]]]], what: str) -> bytes:
-    """Numbers over training, a panel a run, a line a name, as SVG; panels: (title, steps, {name: values})."""
+    """Draw numbers over training as SVG, a panel per run, a line per name.
+
+    panels: (title, steps, {name: values}).
+    """
     from matplotlib.figure import Figure
 
     width = 8.0 if len(panels) == 1 else 4.6 * len(panels)
@@ -110,13 +113,13 @@ def curves_chart(panels: Sequence[tuple[str, Sequence[int], Mapping[str, Sequenc
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (title, steps, curves) in zip(axes, panels, strict=True):
         for color, (name, values) in zip(_COLORS, curves.items(), strict=False):
-            few = {"marker": "o", "ms": 3} if len(values) <= 20 else {}  # of one point, there is no line
+            few = {"marker": "o", "ms": 3} if len(values) <= 20 else {}  # a line of one point would be invisible
             axis.plot(steps, values, lw=1.2, color=color, label=name.replace("_", " "), **few)
         axis.set(xlabel="generator step")
         axis.set_title(_wrapped(title, 40))
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-    # The first values are often far from all others.
+    # The first values are often far from the rest.
     drawn = [v for _, _, curves in panels for values in curves.values() for v in values if math.isfinite(v)]
     low, high = np.quantile(drawn, [0.02, 0.98]) if drawn else (0, 1)
     room = 0.15 * (high - low) or 1
@@ -132,9 +135,9 @@ def metric_chart(
     class_counts: Sequence[int],
     classes: Sequence[str] | None = None,
 ) -> bytes:
-    """Metrics class by class, a panel a metric, points of a colour a run, as SVG; None leaves a gap.
+    """Draw metrics per class as SVG, a panel per metric, a colour per run; None leaves a gap.
 
-    class_counts, classes: numbers of images, and names, of the classes in the order of the points.
+    class_counts, classes: training images and names of the classes, in the order of the points.
     """
     from matplotlib.figure import Figure
 
@@ -169,7 +172,7 @@ def metric_chart(
 
 
 def bands_chart(rows: Sequence[tuple[str, Mapping[str, Sequence[Band]]]], horizontal: str) -> bytes:
-    """Bands over training, as SVG: a row of panels a title, each panel {what is drawn: its bands}."""
+    """Draw bands over training as SVG; rows: (title, {title of a panel: its bands})."""
     from matplotlib.figure import Figure
 
     columns = len(rows[0][1])
@@ -198,7 +201,7 @@ def bands_chart(rows: Sequence[tuple[str, Mapping[str, Sequence[Band]]]], horizo
 
 
 def ratios_chart(panels: Sequence[tuple[str, Mapping[str, float]]]) -> bytes:
-    """Bars of how many times as long something else takes, a panel a title, as SVG; the line at 1 is ours."""
+    """Draw how many times as long other programs take as SVG, a panel per title; ours is the line at 1."""
     from matplotlib.figure import Figure
 
     sizes = [len(ratios) for _, ratios in panels]
@@ -230,9 +233,9 @@ def norms_by_class_chart(
     marked: Sequence[int],
     classes: Sequence[str] | None = None,
 ) -> bytes:
-    """Norms now and at the start, class by class in `order`, some of them marked, as SVG.
+    """Draw the norms of all classes now and at the start as SVG.
 
-    classes: names in label order.
+    order: labels in the order of the points.  marked: labels in red.  classes: names in label order.
     """
     from matplotlib.figure import Figure
 
@@ -268,7 +271,7 @@ def norms_by_class_chart(
 
 
 def correlation_chart(panels: Sequence[tuple[str, Any]]) -> bytes:
-    """Square matrices of numbers from 0 to 1 side by side, with titles and one scale, as SVG."""
+    """Draw square matrices of numbers from 0 to 1 side by side as SVG; panels: (title, matrix)."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.2 * len(panels) + 0.8, 4), layout="constrained")
@@ -283,7 +286,7 @@ def correlation_chart(panels: Sequence[tuple[str, Any]]) -> bytes:
 
 @contextmanager
 def _any_script() -> Iterator[None]:
-    """No warnings about names in scripts that matplotlib's font does not have: a browser sets them in its own."""
+    """Silence matplotlib's warnings about letters that its font does not have: a browser uses its own font."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from")
         yield
@@ -303,14 +306,14 @@ def _short(name: str) -> str:
 
 
 def _wrapped(text: str, letters: int) -> str:
-    """The text in lines of at most so many letters; what is longer than two of them is shortened."""
+    """Return the text in at most two lines of so many letters; a longer text is shortened."""
     return _literal("\n".join(textwrap.wrap(shortened(text, 2 * letters), letters)))
 
 
 def _literal(text: str) -> str:
-    return text.encode("utf-8", "replace").decode().replace("$", r"\$")  # no mathematics, no broken bytes
+    return text.encode("utf-8", "replace").decode().replace("$", r"\$")  # no mathematics, no invalid bytes
 
 
 def _named(classes: Sequence[str] | None) -> bool:
-    """Whether classes have names that say more than their labels."""
+    """Return whether classes have names other than their numbers."""
     return classes is not None and any(not name.isdecimal() for name in classes)

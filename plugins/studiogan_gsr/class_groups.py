@@ -10,9 +10,9 @@ from studiogan_gsr.errors import OptionError
 
 
 def frequency_thirds(class_counts: Sequence[int]) -> dict[str, list[int]]:
-    """{"head", "middle", "tail"}: labels by falling frequency (equals by label), cut into thirds.
+    """Return {"head", "middle", "tail"}: the labels by falling frequency, in thirds; ties are in label order.
 
-    Of two classes the rarer is the tail, and no class is in the middle; one class is the head.
+    Of two classes the rarer one is the tail, and none is in the middle; a single class is the head.
     """
     order = np.argsort(-np.asarray(class_counts), kind="stable")
     if len(order) == 2:
@@ -22,7 +22,7 @@ def frequency_thirds(class_counts: Sequence[int]) -> dict[str, list[int]]:
 
 
 def shot_groups(class_counts: Sequence[int], fewer_than: int = 20, more_than: int = 100) -> dict[str, list[int]]:
-    """{"many", "medium", "few"}: labels with more than 100 images, fewer than 20, and those between.
+    """Return {"many", "medium", "few"}: labels with more than 100 images, fewer than 20, and the rest.
 
     The usual thresholds (Liu et al., "Large-Scale Long-Tailed Recognition in an Open World", CVPR 2019).
     Raises OptionError where the thresholds overlap.
@@ -39,7 +39,7 @@ _LISTED_CLASSES = 20
 
 
 def listed(counts: list[int]) -> str:
-    """Class counts in a line."""
+    """Return class counts as a line of text, shortened for many classes."""
     if len(counts) <= _LISTED_CLASSES:
         return " ".join(map(str, counts))
     return f"{max(counts)} to {min(counts)} of {len(counts)} classes"

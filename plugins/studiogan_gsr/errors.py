@@ -1,6 +1,6 @@
-"""What can go wrong, as types.
+"""The errors of this package, and how a user sees them.
 
-Every message is one line that names what was found, where, what is allowed and what to do.
+Every message is one line: what was found, where, what is allowed and what to do.
 Every exception passes exactly its constructor's arguments to `Exception`, so that it survives
 pickling (training ranks and data workers report through pickles).
 """
@@ -15,12 +15,15 @@ from typing import NamedTuple
 
 # Exit statuses of the command: done, the run failed, the request was wrong.
 DONE, FAILED, WRONG_REQUEST = 0, 1, 2
-# What a stranger's code may raise.  SystemExit too: a plug-in that exits would end a run as if it were done.
+# What a plug-in's code may raise.  SystemExit too: otherwise a plug-in that exits would end a run with success.
 FOREIGN = (Exception, SystemExit)
 
 
 class GSRError(Exception):
-    """Base of all errors of this package; `exit_status` is the command's."""
+    """Base class of all errors of this package.
+
+    exit_status: of the command.
+    """
 
     exit_status = FAILED
 
@@ -42,7 +45,7 @@ class ConfigurationError(GSRError):
 
     def __str__(self) -> str:
         text = f"{self.path}: found {self.found}; {self.allowed}"
-        # A key may be any text: what moves a terminal's cursor, or begins a line, is shown as its number.
+        # A key may be any text: control characters are shown as escapes.
         return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
@@ -60,9 +63,9 @@ class OptionError(GSRError, ValueError):
 
 
 class PluginError(GSRError):
-    """A plug-in is missing, doubled, does not load or breaks its contract.
+    """A plug-in is missing, has the name of another, does not load or breaks its contract.
 
-    `plugin` names package, version and entry point.
+    plugin: its package, version and entry point.
     """
 
     exit_status = WRONG_REQUEST
@@ -80,7 +83,7 @@ class GeneratorError(GSRError):
 
 
 class RegularizerError(GSRError):
-    """A regularizer's penalty cannot act on the optimizer it was attached to."""
+    """A regularizer's penalty does not reach the parameters of the optimizer that it is attached to."""
 
 
 class DataError(GSRError):
@@ -94,37 +97,37 @@ class DamagedImage(DataError):
 
 
 class LabelError(DataError):
-    """An image has another label than its data set's targets say."""
+    """The label of an image differs from the data set's targets."""
 
 
 class CheckpointError(GSRError):
-    """A checkpoint is missing, damaged or another architecture's."""
+    """A checkpoint is missing, damaged or of another architecture."""
 
     exit_status = WRONG_REQUEST
 
 
 class TrainingError(GSRError):
-    """A training run cannot go on: losses that are not finite, no memory, no space, an interruption."""
+    """A training run cannot continue: a loss is not finite, memory or disk is full, or it was interrupted."""
 
 
 class WeightsError(GSRError):
-    """A backbone's weights, or the package that runs it, cannot be had."""
+    """A backbone's weights, or the package that it needs, are not available."""
 
     exit_status = WRONG_REQUEST
 
 
 class EvaluationError(GSRError):
-    """A generator's images cannot be measured: they are not finite, or too few."""
+    """Generated images cannot be measured: they are not finite, or there are too few."""
 
 
 class HostError(GSRError):
-    """A checkout of the benchmark is missing or not what the hooks were written for."""
+    """A checkout of the benchmark is missing, or differs from what the hooks expect."""
 
     exit_status = WRONG_REQUEST
 
 
 def near_miss(name: str, known: Iterable[str]) -> str:
-    """'; did you mean X?' for the known name closest to `name`, else an empty string."""
+    """Return "; did you mean X?" with the known name that is closest to `name`; "" if none is close."""
     known = list(known)
     lower = {k.lower(): k for k in known}
     close = get_close_matches(name.lower(), lower, n=1)
@@ -132,8 +135,8 @@ def near_miss(name: str, known: Iterable[str]) -> str:
 
 
 def number_hint(found: object) -> str:
-    """YAML 1.1 reads 1e-4 as text; say so, and what to write."""
-    import numpy as np  # errors alone need none
+    """Return a hint for a number that YAML 1.1 reads as text, such as 1e-4: what to write instead."""
+    import numpy as np  # slow to import, and rarely needed
 
     try:
         number = float(found) if isinstance(found, str) else float("nan")
@@ -146,12 +149,12 @@ def number_hint(found: object) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """An exception as one line: its kind and its message."""
+    """Return an exception as one line: its type and its message."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def place(error: BaseException) -> str:
-    """The line of code where an error was raised, as file:line; nothing for one that was not raised."""
+    """Return where an error was raised, as file:line; "" if it was not raised."""
     frames = traceback.extract_tb(error.__traceback__)
     return f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
 
@@ -159,28 +162,31 @@ def place(error: BaseException) -> str:
 _TRACEBACK = "Traceback (most recent call last)"
 
 
-class Told(NamedTuple):
-    """What a user reads of an error, the exit status that it means, and whether it is one of this package's."""
+class Message(NamedTuple):
+    """What a user reads of an error.
+
+    exit_status: of the command.  ours: whether it is an error of this package.
+    """
 
     text: str
     exit_status: int
     ours: bool
 
 
-def in_one_line(error: BaseException) -> Told:
-    """An error as a user is told it; also one that a spawned rank or a worker sent as the text of a traceback."""
+def in_one_line(error: BaseException) -> Message:
+    """Return the message for a user, also of an error that a spawned rank or a worker sent as a traceback's text."""
     text = " ".join(str(error).split())
     if _TRACEBACK not in text:
         if isinstance(error, GSRError):
-            return Told(text, error.exit_status, True)
+            return Message(text, error.exit_status, True)
         text = reason(error)
-    else:  # after the indented lines of the last one comes the error, of one line or more
+    else:  # the error follows the indented lines of the last traceback
         last = str(error).rpartition(_TRACEBACK)[2].strip().splitlines()[1:]
         start = next((i for i, line in enumerate(last) if line[:1].strip()), 0)
         text = " ".join(" ".join(last[start:]).split())
         name, _, message = text.removeprefix(f"{__name__}.").partition(": ")
         kind = globals().get(name)
         if text.startswith(__name__) and isinstance(kind, type) and issubclass(kind, GSRError):
-            return Told(message, kind.exit_status, True)
+            return Message(message, kind.exit_status, True)
     where = f"at {place(error)}; " if place(error) else ""
-    return Told(f"the run failed: {text} ({where}--traceback shows the rest)", FAILED, False)
+    return Message(f"the run failed: {text} ({where}--traceback shows the rest)", FAILED, False)

@@ -1,4 +1,4 @@
-"""Files that a reader never sees half of, logs of JSON lines that a killed run may cut off, and locks."""
+"""Atomic writes, logs of JSON lines, and locks."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def publish(partial: Path, path: Path) -> None:
 
 
 def flush(path: Path) -> None:
-    """Bring a file's content, or a folder's names, to the disk."""
+    """Write a file's content, or a folder's entries, to the disk."""
     if path.is_dir() and os.name != "posix":
         return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
-    except OSError as error:  # some network file systems flush no folders
+    except OSError as error:  # some network file systems cannot flush folders
         if not path.is_dir() or error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:
@@ -62,9 +62,9 @@ def flush(path: Path) -> None:
 
 @contextmanager
 def locked(path: Path, who: str) -> Iterator[None]:
-    """Hold a lock file, waiting for another process that holds it.
+    """Hold a lock file; wait while another process holds it.
 
-    who: that process, for the line that says after some seconds what is waited for.
+    who: the other process, for the message after some seconds.
     Raises TimeoutError, an OSError, after a day.
     """
     lock = FileLock(path)
@@ -84,7 +84,7 @@ def locked(path: Path, who: str) -> Iterator[None]:
 
 @contextmanager
 def impatient_network() -> Iterator[None]:
-    """Let a download fail that has brought nothing for a minute; urllib alone would wait for good."""
+    """Let a download fail that has received nothing for a minute; urllib itself would wait forever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_SILENCE)
     try:
@@ -94,9 +94,9 @@ def impatient_network() -> Iterator[None]:
 
 
 def claim(folder: Path) -> FileLock | None:
-    """Lock a folder until this process releases it or ends; None where another process has locked it.
+    """Lock a folder until this process releases it or ends; return None if another process holds the lock.
 
-    Waits a few seconds: the workers of a run that was killed keep its lock until they notice.
+    Waits a few seconds, because the workers of a killed run keep its lock until they notice.
     """
     lock = FileLock(folder / LOCK, timeout=_PATIENCE)
     try:
@@ -107,7 +107,7 @@ def claim(folder: Path) -> FileLock | None:
 
 
 def lines_by_step(path: Path) -> list[dict[str, Any]]:
-    """A file's JSON lines by their "step", the last of each; without one that was cut off."""
+    """Return a file's JSON lines in order of "step", the last of each step; a line that was cut off is skipped."""
     lines: dict[int, dict[str, Any]] = {}
     for text in path.read_text(errors="replace").splitlines() if path.is_file() else []:
         try:
@@ -119,7 +119,7 @@ def lines_by_step(path: Path) -> list[dict[str, Any]]:
 
 
 def forget_after(path: Path, step: int) -> None:
-    """Take lines after a step back, to which a run returned."""
+    """Remove the lines after a step; a resumed run writes them again."""
     if path.is_file():
         kept = [line for line in lines_by_step(path) if line["step"] <= step]
         write_atomically(path, "".join(f"{json.dumps(line)}\n" for line in kept))

@@ -1,4 +1,4 @@
-"""What this machine has, what it does not have of what a run asks for, and what records say of it."""
+"""What this machine has, what it cannot do, and how records describe it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 _PACKAGES = ("studiogan-gsr", "torch", "torchvision", "numpy", "pillow")
-# Linux says there which control groups limit a process, which instructions a CPU has, and what memory is free.
+# Linux lists control groups, CPU instructions and free memory here.
 _MEMBERSHIP, _CONTROL_GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 _CPU, _MEMORY = Path("/proc/cpuinfo"), Path("/proc/meminfo")
 _BFLOAT16 = {"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"}  # the last one is ARM's
@@ -27,7 +27,7 @@ _MEMORY_FILES = (
 
 
 def cores() -> int:
-    """Return how many processor cores this process may use: of its affinity, within its container's quota."""
+    """Return how many processor cores this process may use, by its affinity and its container's quota."""
     number = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for folder in _control_groups("cpu"):
         try:
@@ -43,7 +43,7 @@ def cores() -> int:
 
 
 def free_memory() -> int:
-    """Return the bytes that this process may still take: free or reclaimable, within its container's limit."""
+    """Return the bytes of memory that this process may still use, within its container's limit."""
     try:
         lines = (line.split() for line in _MEMORY.read_text().splitlines())
         free = next(1024 * int(line[1]) for line in lines if line[0] == "MemAvailable:")
@@ -62,7 +62,7 @@ def free_memory() -> int:
 
 
 def _control_groups(controller: str) -> Iterator[Path]:
-    """The folders of the control groups that this process is in, innermost first, in version 1 and 2."""
+    """Yield the folders of this process's control groups, innermost first, of version 1 and 2."""
     for line in _MEMBERSHIP.read_text().splitlines() if _MEMBERSHIP.is_file() else []:
         number, controllers, path = line.split(":", 2)
         if number == "0" and not controllers:
@@ -71,21 +71,21 @@ def _control_groups(controller: str) -> Iterator[Path]:
             mount = _CONTROL_GROUPS / controller
         else:
             continue
-        inner = mount / path.lstrip("/")  # inside a container it may not be there, and the mount is its own group
+        inner = mount / path.lstrip("/")  # missing inside some containers, where the mount is the own group
         yield from (folder for folder in (inner, *inner.parents) if folder.is_relative_to(mount))
 
 
 def bfloat16_instructions() -> bool:
-    """Return whether this CPU has bfloat16 instructions, and PyTorch uses them.
+    """Return whether this CPU has bfloat16 instructions that PyTorch uses.
 
-    Without, PyTorch converts at every operation, and is slower in bfloat16 than in float32.
+    Without them PyTorch converts at every operation, which is slower than float32.
     """
     import torch  # slow to import, and not needed to prepare data
 
     supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
     if supported is None or not supported():
         return False
-    # Of a CPU with AVX-512 PyTorch says so without such instructions, too.
+    # PyTorch claims it for any CPU with AVX-512.
     return not _CPU.is_file() or not _BFLOAT16.isdisjoint(_CPU.read_text().split())
 
 
@@ -98,7 +98,7 @@ def instruction_set() -> str:
 
 
 def device_name(kind: str) -> str:
-    """Return the name of a GPU, or of the CPU its instruction set and the threads that PyTorch uses.
+    """Return the name of a GPU, or the instruction set of the CPU and the threads that PyTorch uses.
 
     kind: "cuda" or "cpu".
     """
@@ -116,7 +116,7 @@ def versions() -> dict[str, str]:
 
 
 def arithmetic(device: torch.device) -> dict[str, str]:
-    """Return what rounding in float32 depends on: the kind of device, and TF32 where it may compute in it."""
+    """Return what float32 rounding depends on: the kind of device, and TF32 if it is enabled."""
     import torch
 
     if device.type != "cuda":
@@ -126,7 +126,7 @@ def arithmetic(device: torch.device) -> dict[str, str]:
 
 
 def choose_device(given: str | None) -> str:
-    """Return "cuda" or "cpu": the given one; None: CUDA where there is a device.
+    """Return the given device, "cuda" or "cpu"; for None, CUDA if it is available.
 
     Raises RequestError for CUDA without a device, or with fewer devices than this machine's ranks of torchrun.
     """
@@ -153,9 +153,9 @@ def _gpu_has_bfloat16() -> bool:
 
 
 def shortcomings(precision: str, workers: int | None, device: torch.device) -> list[str]:
-    """Return in a line each what this machine does otherwise than a run's options say, or slowly.
+    """Return warnings: what this machine does differently from a run's options, or slowly.
 
-    workers: as given on the command line; None: not given.
+    workers: from the command line; None: not given.
     """
     lines = []
     remedy = "--precision float32 is faster here"

@@ -1,4 +1,4 @@
-"""Output, and progress: a bar on a terminal, plain lines elsewhere."""
+"""Printing, and progress: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _MINUTE = 60  # seconds
 
 
 def console(width: int | None = None) -> Console:
-    """Prints text as it is, to where standard output is now."""
+    """Return a console that prints text unchanged to the current standard output."""
     return Console(markup=False, emoji=False, highlight=False, soft_wrap=True, width=width)
 
 
 @contextmanager
 def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show progress up to `total`; yields a function that is called with how many more are done.
+    """Show progress up to `total`; yield a function to call with the number of items that were completed.
 
-    A bar on a terminal, which vanishes when it is full; elsewhere, a line a minute.
+    On a terminal a bar, which disappears at the end; elsewhere a line per minute.
     """
     shown = console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

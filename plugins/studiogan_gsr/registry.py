@@ -1,7 +1,7 @@
-"""Plug-ins: entry-point group and name -> object.  Found, then loaded, then checked.
+"""Find and load plug-ins by entry-point group and name.
 
-The only file that reads entry points, and the only one that imports foreign code.  Only what
-a configuration names is loaded.
+The only file that reads entry points and imports the code of other packages.  Only plug-ins that a configuration
+names are loaded.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ DATASETS = "studiogan.datasets"
 BACKBONES = "studiogan.backbones"
 STARTUP = "studiogan.startup"  # called by a patched main.py, not through this file
 GROUPS = (REGULARIZERS, DATASETS, BACKBONES, STARTUP)
-# Where a user writes a plug-in's name.
+# Where users write the name of a plug-in.
 _NAMED_BY = {REGULARIZERS: "REGULARIZER", DATASETS: "DATA.name", BACKBONES: "--backbone"}
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """An entry point as found in a package's metadata; nothing is imported yet."""
+    """An entry point in a package's metadata; nothing is imported yet."""
 
     group: str
     name: str
@@ -46,14 +46,14 @@ class Plugin:
 
 @dataclass(frozen=True)
 class LoadedPlugin:
-    """A plug-in with the factory it names."""
+    """A plug-in and its factory."""
 
     plugin: Plugin
     factory: Callable[..., Any]
 
 
 def find_plugins(group: str) -> list[Plugin]:
-    """All plug-ins of a group, sorted by name and package."""
+    """Return all plug-ins of a group, sorted by name and package."""
     found = [
         Plugin(group, entry.name, entry.value, entry.dist.name, entry.dist.version)
         for entry in metadata.entry_points(group=group)
@@ -63,10 +63,10 @@ def find_plugins(group: str) -> list[Plugin]:
 
 
 def load_plugin(group: str, name: str) -> LoadedPlugin:
-    """Import the one plug-in of that name.
+    """Import the plug-in of that name.
 
-    Raises ConfigurationError for a name that no package has, PluginError for a name that two
-    packages have, an import that fails, or an object that cannot be called.
+    Raises ConfigurationError if no package has the name; PluginError if two packages have it, if the import fails,
+    or if the object cannot be called.
     """
     found = find_plugins(group)
     plugins = [p for p in found if p.name == name]
@@ -90,7 +90,7 @@ def load_plugin(group: str, name: str) -> LoadedPlugin:
 
 
 def try_all_plugins() -> list[tuple[Plugin, GSRError | None]]:
-    """Every plug-in of every group, with the error that loading it gives."""
+    """Load every plug-in of every group; return each with its error, None if it loads."""
     tried: list[tuple[Plugin, GSRError | None]] = []
     for group in GROUPS:
         for plugin in find_plugins(group):
@@ -105,5 +105,5 @@ def try_all_plugins() -> list[tuple[Plugin, GSRError | None]]:
 def signature_of(loaded: LoadedPlugin) -> inspect.Signature | None:
     try:
         return inspect.signature(loaded.factory)
-    except (TypeError, ValueError):  # some builtins have none
+    except (TypeError, ValueError):  # some builtins have no signature
         return None

@@ -6,9 +6,9 @@ import numpy as np
 
 
 def mixed(*seeds: int) -> int:
-    """One seed of several: streams of nearby seeds have nothing in common."""
+    """Return one seed derived from several; the streams of nearby seeds are independent."""
     return int(np.random.SeedSequence([abs(seed) for seed in seeds]).generate_state(1, np.uint64)[0] >> 1)
 
 
-# Streams of a run beside the networks' and the noise, which are the seed's own: see `mixed`.
+# Streams of a run, to mix with its seed; networks and noise use the seed itself.
 ORDER, SAMPLES, EVALUATION = 1, 2, 3

@@ -1,7 +1,4 @@
-"""A configuration's sections -> validated settings.
-
-The one file that knows the keys that this package adds to StudioGAN's.
-"""
+"""Read a configuration's sections, and the keys that this package adds to StudioGAN's."""
 
 from __future__ import annotations
 
@@ -22,14 +19,14 @@ _FORM = "a plug-in's name (REGULARIZER: gsr), or a mapping with the key name"
 
 @dataclass(frozen=True)
 class RegularizerSettings:
-    """What REGULARIZER says: a plug-in's name and the options for its factory."""
+    """The section REGULARIZER: a plug-in's name and the options for its factory."""
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Configured(Protocol):
-    """What measuring reads of a configuration, of either host: sections whose attributes are StudioGAN's keys."""
+    """A configuration of either host, as evaluation reads it: sections whose attributes are StudioGAN's keys."""
 
     @property
     def DATA(self) -> Any: ...
@@ -44,12 +41,12 @@ class Configured(Protocol):
     def regularizer(self) -> RegularizerSettings | None: ...
 
     def sections(self) -> dict[str, Any]:
-        """As a YAML file has them."""
+        """Return the sections as in a YAML file."""
         ...
 
 
 def load_configuration(path: str | Path) -> dict[str, dict[str, Any] | Any]:
-    """The sections of a YAML file, loaded safely.
+    """Load the sections of a YAML file safely.
 
     Raises ConfigurationError for a file that is missing, is not YAML, asks for Python objects,
     repeats a key or is not a mapping.
@@ -57,20 +54,20 @@ def load_configuration(path: str | Path) -> dict[str, dict[str, Any] | Any]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(str(path), type(error).__name__, "a readable YAML file is wanted") from error
+        raise ConfigurationError(str(path), type(error).__name__, "expected: a readable YAML file") from error
     try:
         sections = yaml.load(text, Loader=_UniqueKeys)
     except (yaml.YAMLError, ValueError, KeyError, RecursionError) as error:  # the last three: scalars, nesting
         raise ConfigurationError(str(path), "bad YAML", " ".join(str(error).split())) from error
     if not isinstance(sections, dict):
-        raise ConfigurationError(str(path), type(sections).__name__, "sections such as DATA: and MODEL: are wanted")
+        raise ConfigurationError(str(path), type(sections).__name__, "expected: sections such as DATA: and MODEL:")
     return sections
 
 
 def regularizer_settings(sections: Mapping[str, Any]) -> RegularizerSettings | None:
-    """The settings under REGULARIZER; None where the section is absent.
+    """Return the settings under REGULARIZER; None if the section is missing.
 
-    Raises ConfigurationError for any other form than a name or a mapping with a name.
+    Raises ConfigurationError for anything but a name or a mapping with a name.
     """
     if SECTION not in sections:
         return None
@@ -92,9 +89,9 @@ def regularizer_settings(sections: Mapping[str, Any]) -> RegularizerSettings | N
 
 
 def check_keys(sections: Mapping[str, Any], known: Mapping[str, object]) -> None:
-    """Refuse sections and keys that a host does not have.
+    """Raise ConfigurationError for sections and keys that a host does not have.
 
-    known: section name -> object whose attributes are the section's keys.
+    known: objects by section name; their attributes are the keys.
     """
     for section, values in sections.items():
         if section not in known:
@@ -105,7 +102,7 @@ def check_keys(sections: Mapping[str, Any], known: Mapping[str, object]) -> None
                 f"allowed: {', '.join(allowed)}{near_miss(str(section), allowed)}",
             )
         if not isinstance(values, dict):
-            raise ConfigurationError(section, repr(values), "a mapping of keys is wanted")
+            raise ConfigurationError(section, repr(values), "expected: a mapping of keys")
         keys = list(vars(known[section]))
         for key in values:
             if key not in keys:
@@ -114,9 +111,9 @@ def check_keys(sections: Mapping[str, Any], known: Mapping[str, object]) -> None
 
 
 def check_data_name(name: object) -> None:
-    """Refuse a DATA.name that cannot be part of a file's name: files of a run and of a data folder carry it.
+    """Raise ConfigurationError for a DATA.name that cannot be part of a file's name.
 
-    With separators or dots in front, a configuration could write outside of the folders that the user chose.
+    With separators or leading dots, a configuration could write outside of the folders that the user chose.
     """
     if not isinstance(name, str) or not _DATA_NAME.fullmatch(name):
         allowed = "allowed: a data set's name of letters, digits, and _ . + - or spaces inside, at most 100"
@@ -124,7 +121,7 @@ def check_data_name(name: object) -> None:
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """Safe, and strict about a key that is written twice, of which YAML would keep the last."""
+    """A safe loader that refuses duplicate keys; YAML itself would keep the last one."""
 
 
 def _unique_mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -150,5 +147,5 @@ def is_int(value: object) -> bool:
 
 
 def is_number(value: object) -> bool:
-    """An integer or a float that is neither infinite nor NaN."""
+    """Return whether a value is an integer or a finite float."""
     return is_int(value) or (isinstance(value, float) and value - value == 0)

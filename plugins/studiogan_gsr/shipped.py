@@ -9,25 +9,25 @@ from studiogan_gsr.errors import ConfigurationError, near_miss
 
 
 def shipped_folder(name: str) -> Path:
-    """The folder `configs` or `patches`, in an installed package or in the repository."""
+    """Return the folder `configs` or `patches`, of an installed package or of the repository."""
     package = Path(str(files("studiogan_gsr")))
     installed = package / name
     return installed if installed.is_dir() else package.parents[1] / name
 
 
 def shipped_configurations() -> list[str]:
-    """Names of the shipped configurations: <data set>/<model>."""
+    """Return the names of the shipped configurations, <data set>/<model>."""
     folder = shipped_folder("configs")
     return sorted(str(path.relative_to(folder).with_suffix("").as_posix()) for path in folder.glob("*/*.yaml"))
 
 
 def configuration_file(name: str | Path) -> Path:
-    """A path as it is, or the file of a shipped configuration."""
+    """Return a path unchanged if it is a file, else the file of the shipped configuration of that name."""
     return Path(name) if Path(name).is_file() else shipped_configuration(str(name))
 
 
 def shipped_configuration(name: str) -> Path:
-    """The file of a shipped configuration; ConfigurationError for an unknown name."""
+    """Return the file of a shipped configuration; ConfigurationError for an unknown name."""
     names = shipped_configurations()
     if name.removesuffix(".yaml") not in names:
         raise ConfigurationError(

@@ -156,7 +156,7 @@ def _set(*places: Any) -> Callable[[dict[str, Any]], None]:
         (_set("norms", "best", [0.5]), "its norms are not those of 10 classes"),
         (_set("data", "class_counts", []), "no class counts, or no digest of its images"),
         (_set("data", "images_sha256", None), "no class counts, or no digest of its images"),
-        (_set("hours", {}), "hours are {}; wanted: of training, "),
+        (_set("hours", {}), "hours are {}; expected: of training, "),
         (_set("ranks", 0, "regularizer", None), "rank 0 reports no gsr"),
         (
             _set("ranks", 0, "regularizer", "gsr of x: weight 0.0001, beta 0.999"),

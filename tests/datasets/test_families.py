@@ -197,7 +197,7 @@ def test_labels_from_1_are_named_as_such_in_every_form(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=hint):
         read_list(tmp_path / "list.txt", tmp_path)
     (tmp_path / "gap.txt").write_text("a.png 1\nb.png 3\nc.png 3\n")
-    with pytest.raises(DataError, match=r"no image has label 0, but one has 3; wanted: 0 to C-1$"):
+    with pytest.raises(DataError, match=r"no image has label 0, but one has 3; expected: 0 to C-1$"):
         read_list(tmp_path / "gap.txt", tmp_path)
 
 

@@ -313,7 +313,7 @@ def test_list_files_name_any_path_in_any_usual_form(form: str, encoding: str, en
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["cat/one.png"], r"line 1: found 'cat/one.png'; wanted: <path> <label from 0>"),
+        (["cat/one.png"], r"line 1: found 'cat/one.png'; expected: <path> <label from 0>"),
         (["cat/one.png 0", "cat/one.png x"], "line 2: found"),
         (["cat/one.png -1"], "line 1: found"),
         (["cat/one.png 0.5"], "line 1: found"),

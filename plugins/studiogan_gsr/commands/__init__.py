@@ -1,0 +1,1 @@
+"""The commands, one file each; slow imports wait until a command runs."""

@@ -96,21 +96,21 @@ def read_coco(path: Path, root: Path) -> ImageFiles:
         pairs = [(a["image_id"], a["category_id"]) for a in content["annotations"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{path} is no COCO-style JSON: {reason(error)}; wanted: images (id, file_name), annotations "
+            f"{path} is no COCO-style JSON: {reason(error)}; expected: images (id, file_name), annotations "
             "(image_id, category_id) and categories (id, name)"
         ) from error
     labels = {category["id"]: label for label, category in enumerate(categories)}
     if len({image for image, _ in pairs}) != len(pairs):
-        raise DataError(f"{path}: an image has two annotations; wanted: one category an image")
+        raise DataError(f"{path}: an image has two annotations; expected: one category an image")
     for image, category in pairs:
         if image not in files or category not in labels:
             raise DataError(f"{path}: an annotation names image {image} and category {category}, not listed")
     names = [files[image] for image, _ in pairs]
     for name in names:
         if name.startswith("/") or ".." in name.split("/"):
-            raise DataError(f"{path}: {name} leads out of {root}; wanted: a path below it")
+            raise DataError(f"{path}: {name} leads out of {root}; expected: a path below it")
     targets = [labels[category] for _, category in pairs]
     absent = np.flatnonzero(np.bincount(targets, minlength=len(categories)) == 0)
     if len(absent):
-        raise DataError(f"{path}: category {categories[absent[0]]['id']} has no image; wanted: one or more of each")
+        raise DataError(f"{path}: category {categories[absent[0]]['id']} has no image; expected: one or more of each")
     return ImageFiles(root, names, targets, [str(category.get("name", category["id"])) for category in categories])

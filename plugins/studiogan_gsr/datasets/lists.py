@@ -73,19 +73,21 @@ def read_list(path: Path, root: Path) -> ImageFiles:
                 name, label = _parts(line)
                 if not name or not label.isdecimal():
                     found = line.strip()[:120]
-                    raise DataError(f"{path}, line {number}: found {found!r}; wanted: <path> <label from 0>")
+                    raise DataError(f"{path}, line {number}: found {found!r}; expected: <path> <label from 0>")
                 if name.startswith("/") or ".." in name.split("/"):
-                    raise DataError(f"{path}, line {number}: {name} leads out of {root}; wanted: a path below it")
+                    raise DataError(f"{path}, line {number}: {name} leads out of {root}; expected: a path below it")
                 names.append(name)
                 targets.append(int(label))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as UTF-8 text: {reason(error)}") from error
     if not names:
-        raise DataError(f"{path} is empty; wanted: a line an image, <path> <label from 0>")
+        raise DataError(f"{path} is empty; expected: a line an image, <path> <label from 0>")
     absent = sorted(set(range(min(max(targets), len(targets)))) - set(targets))
     if absent:
         hint = start_hint(np.unique(targets))
-        raise DataError(f"{path}: no image has label {absent[0]}, but one has {max(targets)}; wanted: 0 to C-1{hint}")
+        raise DataError(
+            f"{path}: no image has label {absent[0]}, but one has {max(targets)}; expected: 0 to C-1{hint}"
+        )
     return ImageFiles(root, names, targets, _class_names(names, targets))
 
 

@@ -103,7 +103,7 @@ class Prepared:
         try:
             image, label = self.dataset[index]
             if not isinstance(image, Image.Image):
-                raise TypeError(f"a PIL image is wanted, found {type(image).__name__}")
+                raise TypeError(f"expected a PIL image, found {type(image).__name__}")
             marks = peculiarities(image)
             image = to_rgb(image)
         except LabelError:

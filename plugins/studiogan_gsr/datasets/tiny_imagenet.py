@@ -47,6 +47,6 @@ def _validation(base: Path, classes: list[str], layout: str) -> ImageFiles:
         labels = {name: label for label, name in enumerate(classes)}
         files = ImageFiles(base, [f"val/images/{file}" for file, _ in rows], [labels[y] for _, y in rows], classes)
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{annotations} is malformed: {reason(error)}; wanted: <file> <tab> <class> ...") from error
+        raise DataError(f"{annotations} is malformed: {reason(error)}; expected: <file> <tab> <class> ...") from error
     files.check_present()
     return files

@@ -1,0 +1,1 @@
+"""From a generator to a number: latents, images, features, metrics, and the best checkpoint."""

@@ -1,0 +1,1 @@
+"""The two hosts, and what they share."""

@@ -1,0 +1,1 @@
+"""Regularizers, and what they read in a generator."""

@@ -146,7 +146,7 @@ class Attachment:
         """The optimizer's parameters that the penalty reaches, with their gradients."""
         name = self.name
         if not isinstance(penalty, Tensor) or penalty.numel() != 1:
-            raise RegularizerError(f"{name}: penalty() gave {_kind(penalty)}; a scalar tensor is wanted")
+            raise RegularizerError(f"{name}: penalty() gave {_kind(penalty)}; expected: a scalar tensor")
         if not penalty.requires_grad:
             raise RegularizerError(f"{name}: penalty() gave a tensor without gradient; nothing would be penalised")
         parameters = [p for p in _parameters(optimizer) if p.requires_grad]

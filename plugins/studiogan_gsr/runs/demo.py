@@ -1,7 +1,7 @@
 """`studiogan-gsr demo`: what gSR does, on handwritten digits, in minutes on a CPU.
 
 A small SNGAN on a long tail of scikit-learn's digits, and its twin with gSR: same seed, same images in
-the same order, same noise.  What comes out is shown as it is.
+the same order, same noise.  The result is shown whatever it is.
 """
 
 from __future__ import annotations
@@ -47,17 +47,18 @@ CONFIGURATION: dict[str, Any] = {
     },
     "LOSS": {"adv_loss": "hinge"},
     "OPTIMIZATION": {"batch_size": 16, "d_updates_per_step": 1, "beta1": 0.5, "beta2": 0.9, "total_steps": STEPS},
-    "PRE": {"apply_rflip": False},  # a mirrored digit is none
+    "PRE": {"apply_rflip": False},  # a mirrored digit is no digit
 }
 GSR = {"name": "gsr", "weight": 0.5, "beta": 0.99}
 
 
 @dataclasses.dataclass(frozen=True)
 class Twin:
-    """One of the two runs: norms (steps x classes) over training, and its samples class by class.
+    """One of the two runs.
 
-    diversity: mean pairwise pixel distance of a class's samples over that of its real images.
-    recognised: share of a class's samples that a classifier of real digits takes for that digit.
+    norms: (steps, classes) over training.  shown: its samples, class by class.
+    diversity: per class, the mean pairwise pixel distance of samples, divided by that of real images.
+    recognised: per class, the share of samples that a classifier of real digits recognises.
     """
 
     title: str
@@ -69,7 +70,7 @@ class Twin:
 
 
 def demo(out: Path, steps: int | None = None, seed: int = 0) -> None:
-    """Train both, print a table, write `out`/index.html and demo.json; replaces a demo that was not done."""
+    """Train both runs, print a table, write index.html and demo.json to `out`; replaces an unfinished demo."""
     marker = out / "demo.json"
     if out.exists() and any(out.iterdir()):
         if not marker.is_file():
@@ -167,17 +168,17 @@ def _real(split: str) -> Any:
 
 
 def _pixels(dataset: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """All images, uint8 (N, 3, H, W)."""
+    """Return all images, uint8 (N, 3, H, W)."""
     return np.stack([np.asarray(image).transpose(2, 0, 1) for image, _ in dataset])
 
 
 def _spread(images: Tensor) -> float:
-    """Mean pairwise Euclidean distance of images (N, 3, H, W)."""
+    """Return the mean pairwise Euclidean distance of images (N, 3, H, W)."""
     return float(torch.pdist(images.flatten(1).float()).mean())
 
 
 def _features(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Grey, 8 x 8, in 0..1: the digits' own resolution."""
+    """Return images as grey 8 x 8 pixels from 0 to 1, the digits' own resolution."""
     n, _, height, width = images.shape
     cells = images.mean(1).reshape(n, 8, height // 8, 8, width // 8).mean((2, 4))
     flat: np.ndarray[Any, Any] = cells.reshape(n, 64) / 255
@@ -206,7 +207,7 @@ def _rows(twins: list[Twin], groups: dict[str, list[int]], counts: list[int]) ->
 
 
 def reading(twins: list[Twin], counts: list[int]) -> list[str]:
-    """What the numbers show of the tail, and where they show nothing."""
+    """Return sentences about the tail: what the numbers show, and what they do not show."""
     tail = frequency_thirds(counts)["tail"]
     plain, gsr = twins
     norms = [max(twin.norms[-1][y] for y in tail) for twin in twins]
@@ -264,7 +265,7 @@ def _page(twins: list[Twin], counts: list[int], steps: int, seed: int) -> str:
 
 
 def _training_images() -> Tensor:
-    """What both saw: up to _SHOWN_PER_CLASS images of each class, blank where there are fewer."""
+    """Return up to _SHOWN_PER_CLASS training images per class, blank where there are fewer."""
     dataset = _real("train")
     pixels, labels = torch.from_numpy(_pixels(dataset)), torch.tensor(dataset.targets)
     rows = torch.full((10, _SHOWN_PER_CLASS, *pixels.shape[1:]), 255, dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""`studiogan-gsr evaluate`: what became of every class, from a checkpoint of either host."""
+"""Measure a checkpoint of either host against real images: overall, per group, per class."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from studiogan_gsr.progress import console
 from studiogan_gsr.runs.options import EvaluateOptions
 from studiogan_gsr.runs.trained import Trained, load_trained
 
-_WIDTH = 24  # letters of a class's name in the table
+_WIDTH = 24  # letters of a class name in the table
 
 
 def evaluate(path: Path, options: EvaluateOptions) -> dict[str, Any]:
-    """Measure a generator, print a table, write the result as JSON; gives what was written.
+    """Measure a generator, print a table and write the result as JSON; return the result.
 
     Raises RequestError, DataError, CheckpointError, WeightsError before the first image is made.
     """
@@ -128,7 +128,7 @@ def evaluate(path: Path, options: EvaluateOptions) -> dict[str, Any]:
 
 
 def _perceptual(wanted: bool | None, device: torch.device) -> Perceptual | None:
-    """The network of LPIPS; None where it is not wanted, or may be left out and cannot be had."""
+    """Return the network of LPIPS; None if it is switched off, or optional and not available."""
     if wanted is False or (wanted is None and not installed()):
         return None
     try:
@@ -141,14 +141,14 @@ def _perceptual(wanted: bool | None, device: torch.device) -> Perceptual | None:
 
 
 def real_images(trained: Trained, options: EvaluateOptions, split: str) -> tuple[Prepared, list[int]]:
-    """Real images, prepared as the run prepared its own, and the training images of each class."""
+    """Return real images, prepared like the run's own, and the number of training images per class."""
     data, known = trained.configuration.DATA, trained.data
     root = options.data or known.get("root")
     if root is None:
         raise RequestError("--data is needed: nothing beside the checkpoint says where the images are")
     resizer = options.resizer or known.get("preprocessing", {}).get("resizer", "wo_resize")
     packed = None if options.data or not known.get("packed") else Path(known["packed"])
-    if packed is not None and packed.is_file():  # may hold fewer images than the folder, or be all there is
+    if packed is not None and packed.is_file():  # may hold fewer images than the folder, or replace it
         train: Labelled = open_packed(packed, data.name, data.img_size, resizer)
     else:
         try:
@@ -172,13 +172,13 @@ def real_images(trained: Trained, options: EvaluateOptions, split: str) -> tuple
 
 
 def _default_split(trained: Trained) -> str:
-    """The half of the reference that a best was not chosen on; else all of it."""
+    """Return the half of the reference that the best checkpoint was not selected on; otherwise the reference."""
     chosen_on_half = trained.chosen is not None and trained.chosen["rule"]["select_on"] == "validation"
     return "test" if chosen_on_half else "reference"
 
 
 def _checkpoint_rule(trained: Trained, split: str) -> str:
-    """How the checkpoint was chosen, and on what of the images that it is measured on."""
+    """Return how the checkpoint was selected, and whether on images that it is measured on."""
     if trained.rule != "best":
         return "last" if trained.rule == "last" else f"step {trained.step}, by name; not the last of its run"
     if trained.chosen is None:
@@ -198,7 +198,7 @@ def _checkpoint_rule(trained: Trained, split: str) -> str:
     return told
 
 
-# What makes a protocol; a result's name carries a digest of it, so that two do not overwrite one another.
+# What makes a protocol.  A digest of it is part of a result's name, so that two results do not overwrite each other.
 _TERMS = (
     "checkpoint_rule",
     "averaged_generator",
@@ -215,12 +215,12 @@ _TERMS = (
 
 
 def terms_of(protocol: dict[str, Any]) -> str:
-    """What two evaluations must have in common for their numbers to be compared, as one text."""
+    """Return as text what two evaluations must have in common for their numbers to be compared."""
     return json.dumps({name: protocol.get(name) for name in _TERMS}, sort_keys=True)
 
 
 def _check_out(out: Path) -> None:
-    """Refuse a result's file that cannot be written, before hours of measuring."""
+    """Raise RequestError before hours of measuring if the result's file cannot be written."""
     folder = next(parent for parent in out.absolute().parents if parent.exists())
     if out.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         found = (
@@ -236,7 +236,7 @@ def _place(trained: Trained, protocol: dict[str, Any]) -> Path:
 
 
 def _table(result: dict[str, Any]) -> list[str]:
-    """Lines for a terminal: all, the groups, and, of few classes, each."""
+    """Return lines for a terminal: all images, the groups, and, if there are few, every class."""
     network = result["column"].removeprefix("FD")
     kernel, score = ("KID", "IS") if network == "FID" else (f"KD{network}", f"IS{network}")
     columns = {"frechet": result["column"], "kernel": kernel, "inception_score": score, "precision": "precision"}

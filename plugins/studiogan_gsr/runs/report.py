@@ -1,4 +1,4 @@
-"""`studiogan-gsr report`: one page about one run or several, side by side; it needs no network."""
+"""Write one page about one run or several side by side; the page needs no network."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from studiogan_gsr.runs.trained import Trained, load_trained
 
 _CLASSES, _SAMPLES = 5, 10  # rows and columns of a gallery
 _NEIGHBOURS = 6  # samples of a tail class beside their nearest training images
-_ROWS = 40  # of a table; more classes are cut in the middle, and whole in the copies
+_ROWS = 40  # of a table; longer tables are cut in the middle, and complete as CSV and LaTeX
 _SEED = 0
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a page says of a run.
+    """A run on the page.
 
-    log: its lines.  evaluations: of `evaluate`, oldest first.
+    log: the lines of its log.  evaluations: results of `evaluate`, oldest first.
     """
 
     name: str
@@ -48,13 +48,13 @@ class Run:
 
     @property
     def counts(self) -> list[int]:
-        """Training images of each class."""
+        """Training images per class."""
         counts = self.trained.data.get("class_counts")
         return list(counts) if counts else [0] * self.trained.configuration.DATA.num_classes
 
 
 def report(paths: Sequence[Path], out: Path) -> Path:
-    """Write `out`/index.html; gives its path.
+    """Write `out`/index.html and return its path.
 
     Raises RequestError for runs of different data or without checkpoints.
     """
@@ -115,13 +115,13 @@ def _summary(runs: Sequence[Run]) -> str:
 
 
 def _device(record: dict[str, Any]) -> str:
-    """The device of a run's last start, from records of either host and any age."""
+    """Return the device of a run's last start, from records of either host and any version."""
     starts = record.get("starts") or [{}]
     return str(starts[-1].get("device") or record.get("device", "unknown"))
 
 
 def _at_different_steps(runs: Sequence[Run]) -> str:
-    """A note where runs side by side have not been trained as long as one another; else nothing."""
+    """Return a note if the runs were trained for different numbers of steps; otherwise nothing."""
     steps = {run.trained.step for run in runs}
     if len(steps) < 2:
         return ""
@@ -131,7 +131,7 @@ def _at_different_steps(runs: Sequence[Run]) -> str:
 
 
 def _configurations(runs: Sequence[Run]) -> str:
-    """Keys that differ between the runs; of one run, all of them."""
+    """Return a table of the keys that differ between the runs; for a single run, of all keys."""
     flat: list[dict[str, Any]] = []
     for run in runs:
         sections = run.trained.configuration.sections()
@@ -173,7 +173,7 @@ def _curves(runs: Sequence[Run]) -> list[tuple[str, str]]:
 
 
 def _while_training(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """Fréchet distances of runs that were measured while they trained, by one rule."""
+    """Return Fréchet distances while training, of runs that were measured by the same rule."""
     measured = []
     for run in runs:
         lines = [] if run.trained.run is None else evaluations(run.trained.run)
@@ -257,9 +257,9 @@ def _metrics(runs: Sequence[Run], order: Sequence[int]) -> list[tuple[str, str]]
 
 
 def _comparable(runs: Sequence[Run]) -> list[tuple[str, dict[str, Any]]]:
-    """Of each run, the newest evaluation by the newest protocol that all have in common; else its newest.
+    """Return each run's newest evaluation by the newest protocol that all have in common; otherwise its newest.
 
-    Runs that were measured in other columns only are no hindrance.
+    Runs that were only measured by other backbones are ignored.
     """
     if not runs:
         return []
@@ -280,7 +280,7 @@ def _comparable(runs: Sequence[Run]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _cell(result: dict[str, Any], key: object, metric: str) -> str:
-    """Mean and deviation of a metric of all images ("all"), a group (its name) or a class (its label)."""
+    """Return mean and deviation of a metric over all images ("all"), a group (its name) or a class (its label)."""
     if isinstance(key, int):
         values = result["classes"][key]
     else:
@@ -325,7 +325,7 @@ def _generated(run: Run, labels: Sequence[int], each: int) -> Tensor:
 
 
 def _memory(runs: Sequence[Run], order: Sequence[int]) -> list[tuple[str, str]]:
-    """Samples of the rarest classes beside the training images that are nearest to them."""
+    """Return samples of the rarest classes beside their nearest training images."""
     labels = [y for y in order if runs[0].counts[y] > 0][-3:]
     parts = []
     for run in runs:
@@ -351,7 +351,7 @@ def _memory(runs: Sequence[Run], order: Sequence[int]) -> list[tuple[str, str]]:
 
 
 def _pairs(run: Run, images: Prepared, label: int) -> tuple[Tensor, str]:
-    """Samples and their neighbours in turn (2 * _NEIGHBOURS, 3, H, W) uint8, and distances in words."""
+    """Return samples and their neighbours in turn, uint8 (2 * _NEIGHBOURS, 3, H, W), and the distances as text."""
     places = [i for i, target in enumerate(images.targets) if target == label]
     real = torch.from_numpy(np.stack([np.array(images.read(i)[0]) for i in places])).permute(0, 3, 1, 2)
     fake = _generated(run, [label], _NEIGHBOURS)

@@ -1,4 +1,4 @@
-"""`studiogan-gsr spectrum`: a generator's class parameters, and which classes explode."""
+"""Print and draw the spectral norms of a generator's class parameters, and which classes explode."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from studiogan_gsr.regularizers.norms import THRESHOLD, Spectrum, exploding, gro
 from studiogan_gsr.runs.trained import Trained, load_trained
 from studiogan_gsr.settings import Configured
 
-_PASSES = 30  # forward passes after which spectral norm's own estimates have settled
-_LISTED, _WIDTH = 30, 24  # lines, and letters of a class's name, in tables
+_PASSES = 30  # forward passes after which the estimates of spectral norm have converged
+_LISTED, _WIDTH = 30, 24  # lines of a table, letters of a class name
 
 
 def inspect(path: Path, config: str | None, out: Path | None) -> dict[str, Any]:
-    """Print norms by class and a verdict, write spectrum.json and index.html; gives what was written.
+    """Print the norms per class and a verdict, write spectrum.json and index.html; return the result.
 
     Raises RequestError where there is no checkpoint, GeneratorError where the generator is not class-conditional.
     """
@@ -80,7 +80,7 @@ def inspect(path: Path, config: str | None, out: Path | None) -> dict[str, Any]:
 
 
 def start_norms(generator: nn.Module, configuration: Configured, groups: int | str) -> list[float]:
-    """Return each class's largest norm of a generator of this configuration, as it was before training."""
+    """Return the largest norm per class of an untrained generator of this configuration."""
     model = configuration.MODEL
     stream = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -98,7 +98,7 @@ def verdict(
     counts: Sequence[int] | None,
     classes: Sequence[str] | None = None,
 ) -> list[str]:
-    """What to read in the numbers, in sentences."""
+    """Return what the numbers mean, in sentences."""
     middle = float(torch.tensor(norms).median())
     rule = f"{THRESHOLD} times both the largest at the start ({max(start):.3f}) and the median now ({middle:.3f})"
     if not ill:
@@ -169,7 +169,7 @@ def _off_diagonal(matrix: Tensor) -> float:
 
 
 def _plain(values: Tensor) -> Any:
-    """Nested lists, with null for what is not finite: JSON has no infinity."""
+    """Return nested lists with None for values that are not finite, which JSON does not have."""
     listed = values.tolist()
 
     def plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A trained generator, from a run's folder or a checkpoint's: ours, or StudioGAN's of a backbone that is here."""
+"""Load a trained generator from the folder of a run or a checkpoint, of either host."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from studiogan_gsr.regularizers.affines import unwrapped
 from studiogan_gsr.settings import Configured, load_configuration
 from studiogan_gsr.shipped import configuration_file
 
-_EXAMPLE = 0  # seed of an untrained generator that is no run's own
+_EXAMPLE = 0  # seed of an untrained generator that serves as an example
 
 
 @dataclass(frozen=True)
 class Start:
-    """A generator as it was before a run's first step.
+    """The generator before a run's first step.
 
-    source: which one it is, as a sentence.  known: whether it is the run's own; else it is an example.
+    source: a sentence that says where it comes from.  known: False if it is only an example, of another seed.
     """
 
     generator: nn.Module
@@ -46,12 +46,12 @@ class Start:
 
 @dataclass(frozen=True)
 class Trained:
-    """A generator as it was saved, on the CPU, and what is known of its run.
+    """A saved generator, on the CPU, and what is known of its run.
 
-    averaged: whether it is the averaged one (EMA).  run: the folder with config.yaml and run.json, if there is one.
-    untrained: gives a new generator of the same configuration by a seed.
-    rule: "last"; "best"; or "named": by its folder, another than these two.
-    chosen: the evaluation while training, of the native host, that made it the best.
+    averaged: whether it is the averaged generator (EMA).  run: the folder with config.yaml and run.json, if any.
+    untrained: returns a new generator of the same configuration for a seed.
+    rule: "last", "best", or "named" for any other checkpoint, which was given by its folder.
+    chosen: the evaluation while training that made it the best; native host only.
     """
 
     generator: nn.Module
@@ -67,18 +67,18 @@ class Trained:
 
     @property
     def data(self) -> dict[str, Any]:
-        """What run.json says of the training images; nothing of a run of StudioGAN without our hooks."""
+        """The record of the training images in run.json; empty for runs of StudioGAN without our hooks."""
         return dict(self.record.get("data", {}))
 
     @property
     def classes(self) -> list[str]:
-        """Names of the classes in label order; their numbers where the run's record has no names."""
+        """Names of the classes in label order; their numbers if the record has no names."""
         number, names = self.configuration.DATA.num_classes, self.data.get("classes") or []
         return [str(name) for name in (names if len(names) == number else range(number))]
 
     @property
     def seed(self) -> int | None:
-        """The run's seed, from run.json or the discriminator's file; None where neither has one."""
+        """The run's seed, from run.json or the discriminator's file; None if neither has one."""
         found = self.record.get("seed")
         if found is None:
             files = self.folder.glob(f"model=D-*-weights-step={self.step}.pth")
@@ -86,9 +86,9 @@ class Trained:
         return found if isinstance(found, int) else None
 
     def start(self) -> Start:
-        """The generator that the run began with: of its seed, or of the checkpoint that it was started from.
+        """Return the generator that the run began with: of its seed, or of the checkpoint that it was started from.
 
-        Where neither is known any more, an untrained generator as an example.
+        If neither is known any more, it is an untrained generator of another seed, as an example.
         """
         first = (self.record.get("starts") or [{}])[0]
         origin = Path(first["checkpoint"]) if "checkpoint" in first else None
@@ -108,7 +108,7 @@ class Trained:
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        """The lines of the run's log, ours or what the hooks wrote beside StudioGAN's, up to this step."""
+        """The lines of the run's log up to this step, of either host."""
         path = self.folder.parent.parent / "statistics" / self.folder.name / "log.jsonl"
         if self.run is not None and (self.run / "log.jsonl").is_file():
             path = self.run / "log.jsonl"
@@ -116,17 +116,18 @@ class Trained:
 
 
 def load_trained(path: Path, config: str | None = None, averaged: bool | None = None, best: bool = False) -> Trained:
-    """The newest checkpoint of a run's folder, or the checkpoint in a folder.
+    """Load the newest checkpoint of a run, or the checkpoint in a folder.
 
-    config: a file or shipped name, for a checkpoint without records.  averaged: None: where there is one.
-    best: the best checkpoint by what was measured while training, in place of the last.
+    config: a file or a shipped name, for a checkpoint without records.
+    averaged: whether to load the averaged generator; None: if there is one.
+    best: load the checkpoint that was best while training, instead of the last.
     Raises RequestError where there is no checkpoint or no configuration, CheckpointError for a damaged one.
     """
     run, folder = _found(path)
     rule, chosen = "best" if best else "last", None
     if run is not None and run != folder:  # of the native host
         saved = dict(checkpoints(run / "checkpoints"))
-        # Of a checkpoint that was removed by hand, the evaluation is still there.
+        # The checkpoint may have been removed by hand; its evaluation remains.
         line = best_evaluation(run, max(saved)) if saved else None
         if best and line is not None:
             if folder == path:
@@ -152,7 +153,7 @@ def load_trained(path: Path, config: str | None = None, averaged: bool | None = 
 
 
 def _read(sections: Mapping[str, Any]) -> tuple[Configured, Callable[[int], nn.Module]]:
-    """A configuration, and what makes its generator: the native host, or, of what that has not, a checkout."""
+    """Return a configuration and what builds its generator: the native host, or a checkout for other backbones."""
     try:
         configuration = read_configuration(sections)
     except ConfigurationError as error:
@@ -163,7 +164,7 @@ def _read(sections: Mapping[str, Any]) -> tuple[Configured, Callable[[int], nn.M
 
 
 def _load(generator: nn.Module, file: Path) -> nn.Module:
-    """The generator with a checkpoint's weights, to be read and sampled from."""
+    """Load a checkpoint's weights into a generator, and freeze it."""
     state = read_file(file).get("state_dict")
     if not isinstance(state, dict):
         raise CheckpointError(f"{file}: not a checkpoint of this host or of StudioGAN")
@@ -174,7 +175,7 @@ def _load(generator: nn.Module, file: Path) -> nn.Module:
 
 
 def _whole(folder: Path, network: str, has_average: bool, when: str) -> Path:
-    """A network's file of the newest step whose generators are all there: a killed save leaves some of them."""
+    """Return a network's file of the newest step that has all generators; a killed save leaves only some of them."""
     names = ["G", "G_ema"] if has_average else ["G"]
     steps = whole_steps(folder, when, names)
     if not steps:
@@ -188,9 +189,9 @@ def _whole(folder: Path, network: str, has_average: bool, when: str) -> Path:
 
 
 def _found(path: Path) -> tuple[Path | None, Path]:
-    """The folder with the run's records, if there are any, and the checkpoint's.
+    """Return the folder with the run's records, if any, and the folder of the checkpoint.
 
-    Our runs have them in their own folder, StudioGAN's with our hooks beside the checkpoint.
+    The native host keeps records in the run's folder, our hooks in StudioGAN beside the checkpoint.
     """
     if list(path.glob("model=G-*.pth")):
         return next((run for run in (path, path.parent.parent) if (run / "config.yaml").is_file()), None), path

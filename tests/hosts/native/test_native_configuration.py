@@ -149,9 +149,9 @@ def test_zero_does_not_stand_for_false() -> None:
         ({"AUG": {"diffaug": True}}, "AUG.diffaug", "AUG has no such key"),
         ({"DATA": {"z_dim": 3}}, "DATA.z_dim", "DATA has no such key"),
         ({"MODEL": {3: 4}}, "MODEL.3", "MODEL has no such key"),
-        ({"MODEL": None}, "MODEL", "a mapping of keys is wanted"),
-        ({"LOSS": ["hinge"]}, "LOSS", "a mapping of keys is wanted"),
-        ({"STYLEGAN": "N/A"}, "STYLEGAN", "a mapping of keys is wanted"),
+        ({"MODEL": None}, "MODEL", "expected: a mapping of keys"),
+        ({"LOSS": ["hinge"]}, "LOSS", "expected: a mapping of keys"),
+        ({"STYLEGAN": "N/A"}, "STYLEGAN", "expected: a mapping of keys"),
         ({"REGULARIZER": 3}, "REGULARIZER", "a plug-in's name"),
     ],
 )

@@ -125,7 +125,7 @@ def test_an_image_of_another_size_is_refused_with_the_remedy() -> None:
 def test_what_is_no_image_is_refused() -> None:
     error = pixels_of(Pictures([torch.zeros(3, 8, 8)]), "Some")[0]
     assert isinstance(error, DataError)
-    assert "image 0 of Some cannot be read: TypeError: a PIL image is wanted, found Tensor" in str(error)
+    assert "image 0 of Some cannot be read: TypeError: expected a PIL image, found Tensor" in str(error)
 
 
 # The stream.

@@ -189,7 +189,7 @@ def read_configuration(sections: Mapping[str, Any]) -> Configuration:
     for name, studiogans in KEYS.items():
         values = sections.get(name, {})
         if not isinstance(values, dict):
-            raise ConfigurationError(name, repr(values), "a mapping of keys is wanted")
+            raise ConfigurationError(name, repr(values), "expected: a mapping of keys")
         supported = (
             {f.name: f.metadata["key"] for f in dataclasses.fields(SECTIONS[name])} if name in SECTIONS else {}
         )

@@ -1,0 +1,1 @@
+"""The benchmark itself: a checkout of StudioGAN, run or patched to use the plug-ins."""

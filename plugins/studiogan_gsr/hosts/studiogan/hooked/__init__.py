@@ -1,0 +1,1 @@
+"""Hooks on StudioGAN, one file per concern."""
