@@ -85,8 +85,8 @@ class Packed:
             raise DataError(f"{self.path} {_unreadable(self.path, error)}") from error
         if len(shape) != 4 or 3 not in (shape[1], shape[3]) or kind != np.uint8 or labels.shape != shape[:1]:
             raise DataError(
-                f"{self.path}: found imgs {shape} of {kind} and labels {labels.shape}; expected: imgs (N, H, W, 3) of "
-                "uint8 and labels (N,)"
+                f"{self.path}: found imgs {shape} of {kind} and labels {labels.shape}; expected: imgs (N, H, W, 3) "
+                "of uint8 and labels (N,)"
             )
         if (
             not len(labels)

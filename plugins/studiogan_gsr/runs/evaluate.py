@@ -2,39 +2,77 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from studiogan_gsr.contract import Labelled
+from studiogan_gsr.contract import Backbone, Labelled
 from studiogan_gsr.datasets.by_name import open_images
 from studiogan_gsr.datasets.identity import digest
-from studiogan_gsr.datasets.labels import class_title
 from studiogan_gsr.datasets.packed import open_packed
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import DataError, EvaluationError, RequestError, WeightsError
 from studiogan_gsr.evaluation.choices import BATCH_NORM
 from studiogan_gsr.evaluation.features import extract
 from studiogan_gsr.evaluation.generation import generated
-from studiogan_gsr.evaluation.measure import MOST, SHOWN_TIMES, Reference, as_text, groups, measure, summarise
+from studiogan_gsr.evaluation.measure import MOST, Reference, groups, measure, summarise
 from studiogan_gsr.evaluation.perceptual import Album, Perceptual, installed
 from studiogan_gsr.evaluation.perceptual import add_to as add_lpips
-from studiogan_gsr.evaluation.reference import MissingReference, choose_backbone, measure_real, open_reference
+from studiogan_gsr.evaluation.reference import MissingReference, Real, choose_backbone, measure_real, open_reference
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.machine import choose_device, device_name
-from studiogan_gsr.pages import shortened
 from studiogan_gsr.progress import console
+from studiogan_gsr.runs.evaluation_table import table_lines
 from studiogan_gsr.runs.options import EvaluateOptions
 from studiogan_gsr.runs.trained import Trained, load_trained
 
-_WIDTH = 24  # letters of a class name in the table
+
+class Seconds(NamedTuple):
+    """Seconds that extracting features took: in the network, and altogether."""
+
+    network: float
+    all: float
+
+
+@dataclasses.dataclass(frozen=True)
+class _Setting:
+    """What a generator is measured with.
+
+    counts: training images per class.  perceptual: LPIPS; None: it is left out.
+    """
+
+    trained: Trained
+    options: EvaluateOptions
+    device: torch.device
+    backbone_name: str
+    backbone: Backbone
+    split: str
+    real: Real
+    counts: list[int]
+    perceptual: Perceptual | None
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the generator's images have classes."""
+        return bool(self.trained.configuration.MODEL.g_cond_mtd != "W/O")
+
+    @property
+    def batch_size(self) -> int:
+        """Of generation."""
+        return self.options.batch_size or int(self.trained.configuration.OPTIMIZATION.batch_size)
+
+    @property
+    def seeds(self) -> list[int]:
+        """One per repeat."""
+        return [self.options.seed + repeat for repeat in range(self.options.repeats)]
 
 
 def evaluate(path: Path, options: EvaluateOptions) -> dict[str, Any]:
@@ -42,89 +80,130 @@ def evaluate(path: Path, options: EvaluateOptions) -> dict[str, Any]:
 
     Raises RequestError, DataError, CheckpointError, WeightsError before the first image is made.
     """
-    if options.batch_norm not in BATCH_NORM:
-        raise RequestError(f"--batch-norm: found {options.batch_norm}; allowed: {', '.join(BATCH_NORM)}")
-    if options.out is not None:
-        _check_out(options.out)
-    trained = load_trained(path, options.config, options.averaged, options.best)
-    device = torch.device(choose_device(options.device))
-    show = console()
-    name, backbone = choose_backbone(options.backbone, device)
-    split = options.split or _default_split(trained)
-    dataset, train_counts = real_images(trained, options, split)
-    real = measure_real(dataset, split, backbone, device)
-    reference_counts = torch.bincount(real.sample.labels, minlength=len(dataset.classes)).tolist()
-    empty = [c for c, n in zip(dataset.classes, reference_counts, strict=True) if n == 0]
-    if empty:
-        show.print(f"no reference images of {len(empty)} classes ({', '.join(empty[:5])}...): they have no metrics")
-    conditional = trained.configuration.MODEL.g_cond_mtd != "W/O"
-    if not conditional:
-        show.print("MODEL.g_cond_mtd is W/O: images have no classes, and only all of them are measured")
-    perceptual = _perceptual(options.lpips, device) if conditional else None
+    setting = _prepare(path, options)
+    dataset, real, perceptual = setting.real.dataset, setting.real, setting.perceptual
     lpips_of_real = [] if perceptual is None else perceptual.by_class(real.album())
-    reference = Reference(real.sample.to(device), options.neighbours)
-    batch_size = options.batch_size or trained.configuration.OPTIMIZATION.batch_size
-    repeats, seconds = [], np.zeros(2)
-    for repeat in range(options.repeats):
-        seed, what = options.seed + repeat, f"repeat {repeat + 1} of {options.repeats}"
-        made = generated(
-            trained.generator, trained.configuration, options.images, batch_size, seed, options.batch_norm, device
-        )
-        album = Album(len(train_counts))
-        try:
-            fake = extract(backbone, album.watching(made) if perceptual else made, options.images, what)
-        except EvaluationError as error:
-            raise EvaluationError(f"{trained.folder}: {error}") from error
-        seconds += fake.seconds
-        repeats.append(measure(reference, fake.to(device), train_counts, conditional))
-        if perceptual is not None:
-            add_lpips(repeats[-1], perceptual.by_class(album), groups(train_counts))
-    protocol = {
-        "step": trained.step,
-        "checkpoint": str(trained.folder.resolve()),
-        "checkpoint_rule": _checkpoint_rule(trained, split),
-        "selection": None if trained.chosen is None else trained.chosen["rule"],
-        "data": trained.configuration.DATA.name,
-        "averaged_generator": trained.averaged,
-        "backbone": name,
-        "backbone_digest": backbone.digest,
-        "reference": real.record,
-        "reference_cache": real.key,
-        "images": options.images,
-        "images_in_pairs": f"at most {MOST:,} a side, chosen with seed 0: kernel, precision to coverage, diversity",
-        "labels": "drawn uniformly over the classes",
-        "repeats": options.repeats,
-        "repeats_are_over": "seeds of noise and labels, of one checkpoint; not training seeds",
-        "seeds": [options.seed + i for i in range(options.repeats)],
-        "batch_size": batch_size,
-        "batch_norm": options.batch_norm,
-        "neighbours": options.neighbours,
-        "lpips": None if perceptual is None else perceptual.record,
-        "device": device_name(device.type),
-        "network_share_of_time": round(float(seconds[0] / max(seconds[1], 1e-9)), 3),
-        "images_per_second": round(options.images * options.repeats / max(float(seconds[1]), 1e-9), 1),
-        "versions": {package: version(package) for package in ("studiogan-gsr", "torch", "numpy")},
-        "time": datetime.now(timezone.utc).isoformat(),
-    }
+    repeats, seconds = _measure_repeats(setting)
+    protocol = _protocol(setting, seconds)
     result = {
         "protocol": protocol,
-        "column": backbone.column,
+        "column": setting.backbone.column,
         "class_names": dataset.classes,
-        "training_images": train_counts,
-        "reference_images": reference_counts,
+        "training_images": setting.counts,
+        "reference_images": _images_per_class(real),
         "reference_notes": list(dataset.notes),
         "features": real.sample.features.shape[1],
         **summarise(repeats),
     }
     if perceptual is not None:
         result["lpips_of_real_images"] = lpips_of_real
-    target = options.out or _place(trained, protocol)
+    target = options.out or _place(setting.trained, protocol)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(target, json.dumps(result, indent=1) + "\n")
-    for line in _table(result):
+    show = console()
+    for line in table_lines(result):
         show.print(line)
     show.print(f"written to {target}")
     return result
+
+
+def _prepare(path: Path, options: EvaluateOptions) -> _Setting:
+    """Load all that is needed, and print what is left out."""
+    if options.batch_norm not in BATCH_NORM:
+        raise RequestError(f"--batch-norm: found {options.batch_norm}; allowed: {', '.join(BATCH_NORM)}")
+    if options.out is not None:
+        _check_out(options.out)
+    trained = load_trained(path, options.config, options.averaged, options.best)
+    device = torch.device(choose_device(options.device))
+    name, backbone = choose_backbone(options.backbone, device)
+    split = options.split or _default_split(trained)
+    dataset, counts = real_images(trained, options, split)
+    setting = _Setting(
+        trained=trained,
+        options=options,
+        device=device,
+        backbone_name=name,
+        backbone=backbone,
+        split=split,
+        real=measure_real(dataset, split, backbone, device),
+        counts=counts,
+        perceptual=None,
+    )
+    show, images = console(), _images_per_class(setting.real)
+    empty = [class_name for class_name, number in zip(dataset.classes, images, strict=True) if number == 0]
+    if empty:
+        show.print(f"no reference images of {len(empty)} classes ({', '.join(empty[:5])}...): they have no metrics")
+    if not setting.conditional:
+        show.print("MODEL.g_cond_mtd is W/O: images have no classes, and only all of them are measured")
+        return setting
+    return dataclasses.replace(setting, perceptual=_perceptual(options.lpips, device))
+
+
+def _images_per_class(real: Real) -> list[int]:
+    return torch.bincount(real.sample.labels, minlength=len(real.dataset.classes)).tolist()
+
+
+def _measure_repeats(setting: _Setting) -> tuple[list[dict[str, Any]], Seconds]:
+    """Generate and measure once per seed; return the metrics of each, and the seconds of all."""
+    trained, options, device = setting.trained, setting.options, setting.device
+    reference = Reference(setting.real.sample.to(device), options.neighbours)
+    repeats: list[dict[str, Any]] = []
+    seconds = np.zeros(2)
+    for repeat, seed in enumerate(setting.seeds):
+        images = generated(
+            trained.generator,
+            trained.configuration,
+            number=options.images,
+            batch_size=setting.batch_size,
+            seed=seed,
+            batch_norm=options.batch_norm,
+            device=device,
+        )
+        album = Album(len(setting.counts))
+        if setting.perceptual is not None:
+            images = album.watching(images)
+        try:
+            fake = extract(setting.backbone, images, options.images, f"repeat {repeat + 1} of {options.repeats}")
+        except EvaluationError as error:
+            raise EvaluationError(f"{trained.folder}: {error}") from error
+        seconds += fake.seconds
+        repeats.append(measure(reference, fake.to(device), setting.counts, setting.conditional))
+        if setting.perceptual is not None:
+            add_lpips(repeats[-1], setting.perceptual.by_class(album), groups(setting.counts))
+    return repeats, Seconds(network=float(seconds[0]), all=float(seconds[1]))
+
+
+def _protocol(setting: _Setting, seconds: Seconds) -> dict[str, Any]:
+    """Return everything that determines the numbers, and how fast they were made."""
+    trained, options = setting.trained, setting.options
+    whole = max(seconds.all, 1e-9)
+    return {
+        "step": trained.step,
+        "checkpoint": str(trained.folder.resolve()),
+        "checkpoint_rule": _checkpoint_rule(trained, setting.split),
+        "selection": None if trained.chosen is None else trained.chosen["rule"],
+        "data": trained.configuration.DATA.name,
+        "averaged_generator": trained.averaged,
+        "backbone": setting.backbone_name,
+        "backbone_digest": setting.backbone.digest,
+        "reference": setting.real.record,
+        "reference_cache": setting.real.key,
+        "images": options.images,
+        "images_in_pairs": f"at most {MOST:,} a side, chosen with seed 0: kernel, precision to coverage, diversity",
+        "labels": "drawn uniformly over the classes",
+        "repeats": options.repeats,
+        "repeats_are_over": "seeds of noise and labels, of one checkpoint; not training seeds",
+        "seeds": setting.seeds,
+        "batch_size": setting.batch_size,
+        "batch_norm": options.batch_norm,
+        "neighbours": options.neighbours,
+        "lpips": None if setting.perceptual is None else setting.perceptual.record,
+        "device": device_name(setting.device.type),
+        "network_share_of_time": round(seconds.network / whole, 3),
+        "images_per_second": round(options.images * options.repeats / whole, 1),
+        "versions": {package: version(package) for package in ("studiogan-gsr", "torch", "numpy")},
+        "time": datetime.now(timezone.utc).isoformat(),
+    }
 
 
 def _perceptual(wanted: bool | None, device: torch.device) -> Perceptual | None:
@@ -233,60 +312,3 @@ def _place(trained: Trained, protocol: dict[str, Any]) -> Path:
     key = hashlib.sha256(terms_of(protocol).encode()).hexdigest()[:8]
     folder = trained.folder if trained.run is None else trained.run / "evaluations"
     return folder / f"step={trained.step}-{protocol['backbone']}-{key}.json"
-
-
-def _table(result: dict[str, Any]) -> list[str]:
-    """Return lines for a terminal: all images, the groups, and, if there are few, every class."""
-    network = result["column"].removeprefix("FD")
-    kernel, score = ("KID", "IS") if network == "FID" else (f"KD{network}", f"IS{network}")
-    columns = {"frechet": result["column"], "kernel": kernel, "inception_score": score, "precision": "precision"}
-    columns |= {name: name for name in result["all"] if name not in columns}
-    rows = [("all", None, result["all"])]
-    rows += [(name, None, values) for name, values in result["groups"].items()]
-    counts = result["training_images"]
-    if len(counts) <= 20 and result["groups"]:
-        order = sorted(range(len(counts)), key=lambda y: -counts[y])
-        names = [shortened(name, _WIDTH) for name in result["class_names"]]
-        rows += [(class_title(y, names), counts[y], result["classes"][y]) for y in order]
-    cells = [["", "training", *columns.values()]]
-    for name, count, values in rows:
-        cells.append([name, "" if count is None else str(count)])
-        cells[-1] += [as_text(values, key) for key in columns]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(text.rjust(w) for text, w in zip(row[1:], widths[1:], strict=True))])
-        for row in cells
-    ]
-    diversity = "Diversity: mean distance of two images of a set, over that of real ones."
-    lines.append(f"{kernel} times {SHOWN_TIMES['kernel']}. {diversity}")
-    if "lpips_of_real_images" in result:
-        of_real = [value for value in result["lpips_of_real_images"] if value is not None]
-        lines.append(
-            f"LPIPS: of two images of a class, AlexNet; a group's is the mean over its classes. Real ones: "
-            f"{sum(of_real) / max(1, len(of_real)):.4g}."
-        )
-    if result["groups"]:
-        thirds = "head, middle, tail: thirds of the classes" if len(counts) > 2 else "head, tail: the two classes"
-        lines.append(f"Many: over 100 training images; few: under 20; {thirds} by them.")
-    if result["protocol"]["images"] < 10 * len(counts) * result["protocol"]["neighbours"]:
-        lines.append(
-            f"{result['protocol']['images']} images are too few to read numbers of a class; 50,000 are usual."
-        )
-    if max(result["protocol"]["images"], sum(result["reference_images"])) > MOST:
-        lines.append(
-            f"Of more than {MOST:,} images, so many are compared in pairs ({kernel}, precision to diversity)."
-        )
-    if result["protocol"]["reference"]["split"] == "train":
-        lines.append(
-            "The real images are the training images (--split train): a generator that copies them scores best."
-        )
-    lines += [f"Real images: {note}." for note in result["reference_notes"]]
-    if result["groups"] and len(set(counts)) == 1 and len(counts) > 1:
-        lines.append("All classes have equally many training images: head, middle and tail only follow the labels.")
-    few = min(n for n in result["reference_images"] if n) if any(result["reference_images"]) else 0
-    if few < result["features"]:
-        lines.append(
-            f"A class has as few as {few} reference images, and the features {result['features']} dimensions: of so "
-            f"few, {result['column']} is mostly sampling error; compare classes by {kernel}, precision and coverage."
-        )
-    return lines
