@@ -522,7 +522,7 @@ def test_a_contradicting_data_set_is_refused_before_it_is_packed(
         ),
         (
             {"LOSS": {"apply_topk": True, "topk_gamma": 0.5, "topk_nu": 0.01}},
-            "LOSS.topk_nu: found 0.01; of a batch not one image",
+            "LOSS.topk_nu: found 0.01; not one image of a batch",
         ),
         (
             {"OPTIMIZATION": {"batch_size": 12}},
