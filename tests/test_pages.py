@@ -6,10 +6,24 @@ import html
 import re
 
 import torch
+from markupsafe import Markup
 from PIL import Image
 
 from studiogan_gsr.charts import counts_chart, norms_chart
-from studiogan_gsr.pages import chart, copyable, facts, latex, page, paragraph, picture, table
+from studiogan_gsr.pages import (
+    chart,
+    copyable,
+    facts,
+    latex,
+    notes,
+    page,
+    paragraph,
+    picture,
+    side_by_side,
+    table,
+    warning,
+    wide,
+)
 from studiogan_gsr.regularizers.norms import largest_class_norms
 from studiogan_gsr.regularizers.spectral import group_shape
 from support.generators import OneHot, observed_affines
@@ -60,6 +74,15 @@ def test_texts_are_shown_as_they_are_in_html_and_latex() -> None:
     assert written.count(r"a\textless{}b\textgreater{}\&\textbackslash{}c\$\_\{d\}\textasciicircum{}") == 2
     assert written.count(r"\textasciitilde{}\textbar{}\#\% \\") == 2
     assert latex(["x"], [["1 ± 2"]]).count(r"1 $\pm$ 2") == 1
+
+
+def test_a_text_among_parts_is_escaped_and_a_part_is_not() -> None:
+    part, text = paragraph("one"), Markup().join(["<b>two</b>"])
+    assert "<p>one</p>&lt;b&gt;two&lt;/b&gt;" in page("title", [("", part + text)])
+    assert side_by_side([part, part]) == '<div class="side"><p>one</p><p>one</p></div>'
+    assert wide(part) == '<div class="wide"><p>one</p></div>'
+    assert notes(["<i>", "b"]) == '<p class="note">&lt;i&gt;</p><p class="note">b</p>'
+    assert warning("<i>") == '<p class="note warning">&lt;i&gt;</p>'
 
 
 def test_names_in_other_scripts_are_drawn_without_a_warning() -> None:

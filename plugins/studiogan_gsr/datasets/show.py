@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
 
 from studiogan_gsr.charts import counts_chart
@@ -17,7 +18,7 @@ from studiogan_gsr.datasets.by_name import open_named
 from studiogan_gsr.datasets.preprocessing import Prepared, inspect_files, preprocessing_of
 from studiogan_gsr.datasets.summary import describe
 from studiogan_gsr.files import write_atomically
-from studiogan_gsr.pages import chart, facts, page, picture, table
+from studiogan_gsr.pages import chart, facts, page, picture, side_by_side, table
 from studiogan_gsr.progress import console
 
 _SHOWN = 10  # images of a class, classes at either end
@@ -101,7 +102,7 @@ def _print_counts(order: Sequence[int], counts: Sequence[int], classes: Sequence
 
 def _galleries(
     dataset: Dataset, name: str, order: Sequence[int], counts: Sequence[int], classes: Sequence[str]
-) -> list[tuple[str, str]]:
+) -> list[tuple[str, Markup]]:
     """Head and tail side by side: a row a class, its first images."""
     half = min(_SHOWN, (len(order) + 1) // 2)
     # "box" is "nearest" for small images and an average for large ones.
@@ -113,7 +114,7 @@ def _galleries(
         rows = [[tiles[i][0] for i in np.flatnonzero(targets == label)[:_SHOWN].tolist()] for label in labels]
         caption = f"The {title}, a row a class: " + ", ".join(f"{classes[y]} ({counts[y]:,})" for y in labels)
         halves.append(picture(_grid(rows), caption))
-    return [("Images", f'<div class="side">{"".join(halves)}</div>')]
+    return [("Images", side_by_side(halves))]
 
 
 def _grid(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:

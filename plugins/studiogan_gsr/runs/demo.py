@@ -26,7 +26,7 @@ from studiogan_gsr.files import write_atomically
 from studiogan_gsr.hosts.native.options import TrainOptions
 from studiogan_gsr.hosts.native.run import train
 from studiogan_gsr.hosts.native.training import Trainer
-from studiogan_gsr.pages import chart, page, paragraph, picture, table
+from studiogan_gsr.pages import chart, page, paragraph, picture, side_by_side, table
 from studiogan_gsr.progress import console
 from studiogan_gsr.regularizers.norms import largest_class_norms
 
@@ -251,14 +251,14 @@ def _page(twins: list[Twin], counts: list[int], steps: int, seed: int) -> str:
     each = {f"digit {y}": [y] for third in frequency_thirds(counts).values() for y in third}
     order = [y for third in frequency_thirds(counts).values() for y in third]
     shown = {twin.title: twin.shown for twin in twins} | {"training images": _training_images()}
-    grids = "".join(picture(_by_frequency(images, order), title) for title, images in shown.items())
+    grids = [picture(_by_frequency(images, order), title) for title, images in shown.items()]
     return page(
         "gSR on handwritten digits",
         [
             ("", paragraph(_protocol(steps, seed), note=True)),
             ("Head, middle and tail", thirds + paragraph(" ".join(reading(twins, counts)))),
             ("Spectral norms over training", chart(svg, "One line a class, by the number of its training images.")),
-            ("Samples, one row a class, the rarest at the bottom", f'<div class="side">{grids}</div>'),
+            ("Samples, one row a class, the rarest at the bottom", side_by_side(grids)),
             ("Class by class", table(["class", *header[1:]], _rows(twins, each, counts), groups)),
         ],
     )

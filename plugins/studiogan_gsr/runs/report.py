@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from markupsafe import Markup
 from torch import Tensor
 
 from studiogan_gsr.charts import curves_chart, metric_chart, norms_chart
@@ -22,7 +22,21 @@ from studiogan_gsr.evaluation.measure import METRICS, SHOWN_TIMES, as_text
 from studiogan_gsr.evaluation.samples import generate, grid, to_pixels
 from studiogan_gsr.evaluation.selection import evaluations
 from studiogan_gsr.files import write_atomically
-from studiogan_gsr.pages import chart, comma_separated, copyable, facts, latex, page, picture, table
+from studiogan_gsr.pages import (
+    chart,
+    comma_separated,
+    copyable,
+    facts,
+    latex,
+    notes,
+    page,
+    paragraph,
+    picture,
+    side_by_side,
+    table,
+    warning,
+    wide,
+)
 from studiogan_gsr.progress import console
 from studiogan_gsr.runs.evaluate import real_images, terms_of
 from studiogan_gsr.runs.options import EvaluateOptions
@@ -91,7 +105,7 @@ def _open(path: Path) -> Run:
     return Run(path.resolve().name, trained, trained.log, found)
 
 
-def _summary(runs: Sequence[Run]) -> str:
+def _summary(runs: Sequence[Run]) -> Markup:
     pairs = []
     for run in runs:
         record, configuration = run.trained.record, run.trained.configuration
@@ -120,17 +134,16 @@ def _device(record: dict[str, Any]) -> str:
     return str(starts[-1].get("device") or record.get("device", "unknown"))
 
 
-def _at_different_steps(runs: Sequence[Run]) -> str:
+def _at_different_steps(runs: Sequence[Run]) -> Markup:
     """Return a note if the runs were trained for different numbers of steps; otherwise nothing."""
     steps = {run.trained.step for run in runs}
     if len(steps) < 2:
-        return ""
+        return Markup()
     each = ", ".join(f"{run.name} at {run.trained.step:,}" for run in runs)
-    warning = f"The runs are at different steps: {each}. Norms, samples and metrics compare unequal training."
-    return f'<p class="note warning">{html.escape(warning)}</p>'
+    return warning(f"The runs are at different steps: {each}. Norms, samples and metrics compare unequal training.")
 
 
-def _configurations(runs: Sequence[Run]) -> str:
+def _configurations(runs: Sequence[Run]) -> Markup:
     """Return a table of the keys that differ between the runs; for a single run, of all keys."""
     flat: list[dict[str, Any]] = []
     for run in runs:
@@ -139,14 +152,15 @@ def _configurations(runs: Sequence[Run]) -> str:
     keys = list(dict.fromkeys(key for values in flat for key in values))
     differ = [key for key in keys if len(runs) == 1 or len({str(values.get(key)) for values in flat}) > 1]
     if not differ:
-        return '<p class="note">The runs have one configuration.</p>'
+        return paragraph("The runs have one configuration.", note=True)
     rows = [[key, *(values.get(key, "-") for values in flat)] for key in differ]
-    shown = f'<div class="wide">{table(["key", *(run.name for run in runs)], rows)}</div>'
-    note = '<p class="note">Keys that are not shown are the same in all runs.</p>'
-    return shown if len(runs) == 1 else shown + note
+    shown = wide(table(["key", *(run.name for run in runs)], rows))
+    return (
+        shown if len(runs) == 1 else shown + paragraph("Keys that are not shown are the same in all runs.", note=True)
+    )
 
 
-def _curves(runs: Sequence[Run]) -> list[tuple[str, str]]:
+def _curves(runs: Sequence[Run]) -> list[tuple[str, Markup]]:
     sections = []
     logged = [run for run in runs if len(run.log) > 1]
     losses = []
@@ -172,7 +186,7 @@ def _curves(runs: Sequence[Run]) -> list[tuple[str, str]]:
     return sections
 
 
-def _while_training(runs: Sequence[Run]) -> list[tuple[str, str]]:
+def _while_training(runs: Sequence[Run]) -> list[tuple[str, Markup]]:
     """Return Fréchet distances while training, of runs that were measured by the same rule."""
     measured = []
     for run in runs:
@@ -183,10 +197,10 @@ def _while_training(runs: Sequence[Run]) -> list[tuple[str, str]]:
     if not measured:
         return []
     rule = measured[0][1][0]["rule"]
-    panels, notes = [], []
+    panels, texts = [], []
     for name, lines in measured:
         if any(lines[0]["rule"][key] != rule[key] for key in rule if key != "seed"):
-            notes.append(f"{name} was measured by another rule while it trained, and is left out.")
+            texts.append(f"{name} was measured by another rule while it trained, and is left out.")
             continue
         curves = {"all": [line["all"]["frechet"] for line in lines]}
         for group in ("head", "tail"):
@@ -194,21 +208,21 @@ def _while_training(runs: Sequence[Run]) -> list[tuple[str, str]]:
                 curves[group] = [line["groups"][group]["frechet"] for line in lines]
         panels.append((name, [line["step"] for line in lines], curves))
         chosen = min(lines, key=lambda line: float(line["all"]["frechet"]))
-        notes.append(f"{name}: the best is step {chosen['step']}, {chosen['all']['frechet']:.4g}.")
+        texts.append(f"{name}: the best is step {chosen['step']}, {chosen['all']['frechet']:.4g}.")
     column = rule["best"].removeprefix("lowest ").removesuffix(" of all images")
     caption = (
         f"{rule['images']:,} images an evaluation, against {rule['reference']['images']:,} of {rule['select_on']}; "
         "of a group only those of its classes, and distances of fewer images are larger. What is outside of most "
         "values is cut off."
     )
-    told = "".join(f'<p class="note">{html.escape(note)}</p>' for note in notes)
-    return [(f"{column} while training", chart(curves_chart(panels, column), caption) + told)]
+    return [(f"{column} while training", chart(curves_chart(panels, column), caption) + notes(texts))]
 
 
-def _metrics(runs: Sequence[Run], order: Sequence[int]) -> list[tuple[str, str]]:
+def _metrics(runs: Sequence[Run], order: Sequence[int]) -> list[tuple[str, Markup]]:
     measured = _comparable([run for run in runs if run.evaluations])
     if not measured:
-        return [("Metrics", '<p class="note">No run has been measured: <code>studiogan-gsr evaluate RUN</code>.</p>')]
+        text = Markup("No run has been measured: <code>studiogan-gsr evaluate RUN</code>.")
+        return [("Metrics", paragraph(text, note=True))]
     first = measured[0][1]
     column, counts, names = first["column"], first["training_images"], first["class_names"]
     alike = [(name, result) for name, result in measured if result["column"] == column]
@@ -232,24 +246,24 @@ def _metrics(runs: Sequence[Run], order: Sequence[int]) -> list[tuple[str, str]]
     ]
     cut: list[list[object]] = [["..."] * len(header)]
     kept = cells if len(cells) <= _ROWS else [*cells[: _ROWS // 2], *cut, *cells[-_ROWS // 2 :]]
-    notes = [_protocol(name, result) for name, result in alike]
+    texts = [_protocol(name, result) for name, result in alike]
     other = [(name, result["column"]) for name, result in measured if result["column"] != column]
-    notes += [f"{name} was measured with {theirs}, not {column}, and is left out." for name, theirs in other]
-    notes += [f"{run.name} has not been measured." for run in runs if not run.evaluations]
+    texts += [f"{name} was measured with {theirs}, not {column}, and is left out." for name, theirs in other]
+    texts += [f"{run.name} has not been measured." for run in runs if not run.evaluations]
     if len({terms_of(result["protocol"]) for _, result in alike}) > 1:
-        notes.insert(0, "The runs were measured in different ways, and their numbers cannot be compared:")
+        texts.insert(0, "The runs were measured in different ways, and their numbers cannot be compared:")
     if len({result["protocol"]["step"] for _, result in alike}) > 1:
         measured_at = ", ".join(f"{name} at {result['protocol']['step']:,}" for name, result in alike)
-        notes.insert(0, f"The runs were measured at different steps: {measured_at}.")
+        texts.insert(0, f"The runs were measured at different steps: {measured_at}.")
     caption = "Class by class, by falling number of training images. Diversity: 1 is that of real images."
     content = (
         (
             chart(metric_chart(series, [counts[y] for y in order], [names[y] for y in order]), caption)
             if series
-            else ""
+            else Markup()
         )
-        + f'<div class="wide">{table(columns, kept, spans)}</div>'
-        + "".join(f'<p class="note">{html.escape(note)}</p>' for note in notes)
+        + wide(table(columns, kept, spans))
+        + notes(texts)
         + copyable("CSV", comma_separated(header, cells))
         + copyable("LaTeX", latex(header, cells))
     )
@@ -304,7 +318,7 @@ def _protocol(name: str, result: dict[str, Any]) -> str:
     )
 
 
-def _samples(runs: Sequence[Run], order: Sequence[int]) -> str:
+def _samples(runs: Sequence[Run], order: Sequence[int]) -> Markup:
     half = min(_CLASSES, (len(order) + 1) // 2)
     shown = []
     for title, labels in (("head", order[:half]), ("tail", order[-half:])):
@@ -313,9 +327,9 @@ def _samples(runs: Sequence[Run], order: Sequence[int]) -> str:
             sheet = grid(_generated(run, labels, _SAMPLES), _SAMPLES)
             rows = ", ".join(class_title(y, run.trained.classes, f"{run.counts[y]:,} images") for y in labels)
             pictures.append(picture(sheet, f"{run.name}, {title}; classes from top to bottom: {rows}"))
-        shown.append(f'<div class="side">{"".join(pictures)}</div>')
+        shown.append(side_by_side(pictures))
     note = f"Noise of seed {_SEED}, the same in all runs; running batch-norm statistics."
-    return "".join(shown) + f'<p class="note">{note}</p>'
+    return Markup().join(shown) + paragraph(note, note=True)
 
 
 def _generated(run: Run, labels: Sequence[int], each: int) -> Tensor:
@@ -324,7 +338,7 @@ def _generated(run: Run, labels: Sequence[int], each: int) -> Tensor:
     return to_pixels(generate(run.trained.generator, wanted, model.z_prior, model.z_dim, _SEED))
 
 
-def _memory(runs: Sequence[Run], order: Sequence[int]) -> list[tuple[str, str]]:
+def _memory(runs: Sequence[Run], order: Sequence[int]) -> list[tuple[str, Markup]]:
     """Return samples of the rarest classes beside their nearest training images."""
     labels = [y for y in order if runs[0].counts[y] > 0][-3:]
     parts = []
@@ -333,8 +347,7 @@ def _memory(runs: Sequence[Run], order: Sequence[int]) -> list[tuple[str, str]]:
             images, _ = real_images(run.trained, EvaluateOptions(), "train")
             pairs = [_pairs(run, images, label) for label in labels]
         except GSRError as error:
-            told = html.escape(f"{run.name}: no training images: {error}")
-            parts.append(f'<p class="note">{told}</p>')
+            parts.append(paragraph(f"{run.name}: no training images: {error}", note=True))
             continue
         sheet = grid(torch.cat([images for images, _ in pairs]), 2 * _NEIGHBOURS)
         texts = [text for _, text in pairs]
@@ -347,7 +360,7 @@ def _memory(runs: Sequence[Run], order: Sequence[int]) -> list[tuple[str, str]]:
         "Nearest by the Euclidean distance of pixels in [0, 1], among all training images of the class. A median far "
         "below that between two training images means that samples are copies."
     )
-    return [("Nearest training images", f'<div class="side">{"".join(parts)}</div><p class="note">{note}</p>')]
+    return [("Nearest training images", side_by_side(parts) + paragraph(note, note=True))]
 
 
 def _pairs(run: Run, images: Prepared, label: int) -> tuple[Tensor, str]:

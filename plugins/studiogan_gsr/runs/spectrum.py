@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from markupsafe import Markup
 from torch import Tensor, nn
 
 from studiogan_gsr.charts import correlation_chart, norms_by_class_chart, norms_chart
 from studiogan_gsr.datasets.labels import class_title
 from studiogan_gsr.evaluation.latents import sample_latents
 from studiogan_gsr.files import write_atomically
-from studiogan_gsr.pages import chart, page, paragraph, shortened, table
+from studiogan_gsr.pages import chart, page, paragraph, shortened, table, wide
 from studiogan_gsr.progress import console
 from studiogan_gsr.regularizers.mapping import MAPPING
 from studiogan_gsr.regularizers.norms import THRESHOLD, Spectrum, exploding, group_correlation, spectrum
@@ -124,7 +125,7 @@ def _page(trained: Trained, found: Spectrum, result: dict[str, Any], order: Sequ
     counts, groups, classes = result["training_images"], result["groups"], result["class_names"]
     short = [shortened(name, _WIDTH) for name in classes]
     norms, places = found.largest()
-    sections = [("", "".join(map(paragraph, result["verdict"])))]
+    sections = [("", Markup().join(map(paragraph, result["verdict"])))]
     drawn = norms_by_class_chart(norms.tolist(), result["start"], order, counts, result["exploding"], classes)
     caption = "Each class's largest exact spectral norm over layers, gain and bias; grey: at the start."
     sections.append(("Norms by class", chart(drawn, caption)))
@@ -154,7 +155,7 @@ def _page(trained: Trained, found: Spectrum, result: dict[str, Any], order: Sequ
             numbers = [f"{values.median():.3f}", f"{conditions.median():.3g}"]
             largest = class_title(int(values.argmax()), short)
             rows.append([name, which, f"{values.max():.3f}", largest, *numbers])
-    sections.append(("Layers", f'<div class="wide">{table(header, rows)}</div>'))
+    sections.append(("Layers", wide(table(header, rows))))
     note = (
         f"{result['checkpoint']}, step {result['step']}; exact, by SVD in float64; {groups} groups. A class explodes "
         f"when its norm is {THRESHOLD} times the largest of any class at the start, and the median of all now."
