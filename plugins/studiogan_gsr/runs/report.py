@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +11,17 @@ import torch
 from markupsafe import Markup
 from torch import Tensor
 
-from studiogan_gsr.charts import curves_chart, metric_chart, norms_chart
+from studiogan_gsr.charts import curves_chart, norms_chart
 from studiogan_gsr.datasets.labels import class_title
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import GSRError, RequestError
 from studiogan_gsr.evaluation.manifold import nearest
-from studiogan_gsr.evaluation.measure import METRICS, SHOWN_TIMES, as_text
 from studiogan_gsr.evaluation.samples import generate, grid, to_pixels
 from studiogan_gsr.evaluation.selection import evaluations
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.pages import (
     chart,
-    comma_separated,
-    copyable,
     facts,
-    latex,
     notes,
     page,
     paragraph,
@@ -38,33 +32,14 @@ from studiogan_gsr.pages import (
     wide,
 )
 from studiogan_gsr.progress import console
-from studiogan_gsr.runs.evaluate import real_images, terms_of
+from studiogan_gsr.runs.evaluate import real_images
 from studiogan_gsr.runs.options import EvaluateOptions
-from studiogan_gsr.runs.trained import Trained, load_trained
+from studiogan_gsr.runs.report_metrics import metrics_section
+from studiogan_gsr.runs.reported import ReportedRun, open_run
 
 _CLASSES, _SAMPLES = 5, 10  # rows and columns of a gallery
 _NEIGHBOURS = 6  # samples of a tail class beside their nearest training images
-_ROWS = 40  # of a table; longer tables are cut in the middle, and complete as CSV and LaTeX
 _SEED = 0
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run on the page.
-
-    log: the lines of its log.  evaluations: results of `evaluate`, oldest first.
-    """
-
-    name: str
-    trained: Trained
-    log: list[dict[str, Any]]
-    evaluations: list[dict[str, Any]]
-
-    @property
-    def counts(self) -> list[int]:
-        """Training images per class."""
-        counts = self.trained.data.get("class_counts")
-        return list(counts) if counts else [0] * self.trained.configuration.DATA.num_classes
 
 
 def report(paths: Sequence[Path], out: Path) -> Path:
@@ -72,7 +47,7 @@ def report(paths: Sequence[Path], out: Path) -> Path:
 
     Raises RequestError for runs of different data or without checkpoints.
     """
-    runs = [_open(path) for path in paths]
+    runs = [open_run(path) for path in paths]
     first = runs[0].trained.configuration.DATA
     for run in runs[1:]:
         if (run.trained.configuration.DATA.name, run.counts) != (first.name, runs[0].counts):
@@ -86,7 +61,7 @@ def report(paths: Sequence[Path], out: Path) -> Path:
         ("Configurations", _configurations(runs)),
         *_curves(runs),
         *_while_training(runs),
-        *_metrics(runs, order),
+        *metrics_section(runs, order),
         ("Samples", _samples(runs, order)),
         *_memory(runs, order),
     ]
@@ -97,15 +72,7 @@ def report(paths: Sequence[Path], out: Path) -> Path:
     return target
 
 
-def _open(path: Path) -> Run:
-    trained = load_trained(path)
-    run = trained.run or trained.folder
-    found = [json.loads(file.read_text()) for file in run.glob("evaluations/*.json")]
-    found.sort(key=lambda result: str(result["protocol"]["time"]))
-    return Run(path.resolve().name, trained, trained.log, found)
-
-
-def _summary(runs: Sequence[Run]) -> Markup:
+def _summary(runs: Sequence[ReportedRun]) -> Markup:
     pairs = []
     for run in runs:
         record, configuration = run.trained.record, run.trained.configuration
@@ -134,7 +101,7 @@ def _device(record: dict[str, Any]) -> str:
     return str(starts[-1].get("device") or record.get("device", "unknown"))
 
 
-def _at_different_steps(runs: Sequence[Run]) -> Markup:
+def _at_different_steps(runs: Sequence[ReportedRun]) -> Markup:
     """Return a note if the runs were trained for different numbers of steps; otherwise nothing."""
     steps = {run.trained.step for run in runs}
     if len(steps) < 2:
@@ -143,7 +110,7 @@ def _at_different_steps(runs: Sequence[Run]) -> Markup:
     return warning(f"The runs are at different steps: {each}. Norms, samples and metrics compare unequal training.")
 
 
-def _configurations(runs: Sequence[Run]) -> Markup:
+def _configurations(runs: Sequence[ReportedRun]) -> Markup:
     """Return a table of the keys that differ between the runs; for a single run, of all keys."""
     flat: list[dict[str, Any]] = []
     for run in runs:
@@ -160,7 +127,7 @@ def _configurations(runs: Sequence[Run]) -> Markup:
     )
 
 
-def _curves(runs: Sequence[Run]) -> list[tuple[str, Markup]]:
+def _curves(runs: Sequence[ReportedRun]) -> list[tuple[str, Markup]]:
     sections = []
     logged = [run for run in runs if len(run.log) > 1]
     losses = []
@@ -186,7 +153,7 @@ def _curves(runs: Sequence[Run]) -> list[tuple[str, Markup]]:
     return sections
 
 
-def _while_training(runs: Sequence[Run]) -> list[tuple[str, Markup]]:
+def _while_training(runs: Sequence[ReportedRun]) -> list[tuple[str, Markup]]:
     """Return Fréchet distances while training, of runs that were measured by the same rule."""
     measured = []
     for run in runs:
@@ -218,107 +185,7 @@ def _while_training(runs: Sequence[Run]) -> list[tuple[str, Markup]]:
     return [(f"{column} while training", chart(curves_chart(panels, column), caption) + notes(texts))]
 
 
-def _metrics(runs: Sequence[Run], order: Sequence[int]) -> list[tuple[str, Markup]]:
-    measured = _comparable([run for run in runs if run.evaluations])
-    if not measured:
-        text = Markup("No run has been measured: <code>studiogan-gsr evaluate RUN</code>.")
-        return [("Metrics", paragraph(text, note=True))]
-    first = measured[0][1]
-    column, counts, names = first["column"], first["training_images"], first["class_names"]
-    alike = [(name, result) for name, result in measured if result["column"] == column]
-    metrics = [*METRICS, *["lpips"] * any("lpips" in result["all"] for _, result in alike)]
-    titles = {**{name: name.replace("_", " ") for name in metrics}, "frechet": column, "lpips": "LPIPS"}
-    titles["kernel"] = f"kernel distance x {SHOWN_TIMES['kernel']}"
-    series = {
-        titles[metric]: {name: [_mean(result, y, metric) for y in order] for name, result in alike}
-        for metric in ("kernel", "diversity", "recall", "precision")
-        if any(values[metric]["mean"] is not None for _, result in alike for values in result["classes"])
-    }
-    rows: list[tuple[str, object, object]] = [("all", "", "all")]
-    rows += [(group, "", group) for group in first["groups"]]
-    rows += [(class_title(y, names), counts[y], y) for y in order]
-    header = ["classes", "images", *(f"{titles[metric]}, {name}" for metric in metrics for name, _ in alike)]
-    columns = ["classes", "images", *(name for _ in metrics for name, _ in alike)]
-    spans = {"": 2} | {titles[metric]: len(alike) for metric in metrics}
-    cells: list[list[object]] = [
-        [title, images, *(_cell(result, key, metric) for metric in metrics for _, result in alike)]
-        for title, images, key in rows
-    ]
-    cut: list[list[object]] = [["..."] * len(header)]
-    kept = cells if len(cells) <= _ROWS else [*cells[: _ROWS // 2], *cut, *cells[-_ROWS // 2 :]]
-    texts = [_protocol(name, result) for name, result in alike]
-    other = [(name, result["column"]) for name, result in measured if result["column"] != column]
-    texts += [f"{name} was measured with {theirs}, not {column}, and is left out." for name, theirs in other]
-    texts += [f"{run.name} has not been measured." for run in runs if not run.evaluations]
-    if len({terms_of(result["protocol"]) for _, result in alike}) > 1:
-        texts.insert(0, "The runs were measured in different ways, and their numbers cannot be compared:")
-    if len({result["protocol"]["step"] for _, result in alike}) > 1:
-        measured_at = ", ".join(f"{name} at {result['protocol']['step']:,}" for name, result in alike)
-        texts.insert(0, f"The runs were measured at different steps: {measured_at}.")
-    caption = "Class by class, by falling number of training images. Diversity: 1 is that of real images."
-    content = (
-        (
-            chart(metric_chart(series, [counts[y] for y in order], [names[y] for y in order]), caption)
-            if series
-            else Markup()
-        )
-        + wide(table(columns, kept, spans))
-        + notes(texts)
-        + copyable("CSV", comma_separated(header, cells))
-        + copyable("LaTeX", latex(header, cells))
-    )
-    return [("Metrics", content)]
-
-
-def _comparable(runs: Sequence[Run]) -> list[tuple[str, dict[str, Any]]]:
-    """Return each run's newest evaluation by the newest protocol that all have in common; otherwise its newest.
-
-    Runs that were only measured by other backbones are ignored.
-    """
-    if not runs:
-        return []
-    column = runs[0].evaluations[-1]["column"]
-    shared = None
-    for run in runs:
-        terms = {terms_of(result["protocol"]) for result in run.evaluations if result["column"] == column}
-        if terms:
-            shared = terms if shared is None else shared & terms
-
-    def newest(run: Run) -> dict[str, Any]:
-        common = [result for result in run.evaluations if terms_of(result["protocol"]) in (shared or ())]
-        order = [terms_of(result["protocol"]) for result in runs[0].evaluations]
-        common.sort(key=lambda result: order.index(terms_of(result["protocol"])))
-        return (common or run.evaluations)[-1]
-
-    return [(run.name, newest(run)) for run in runs]
-
-
-def _cell(result: dict[str, Any], key: object, metric: str) -> str:
-    """Return mean and deviation of a metric over all images ("all"), a group (its name) or a class (its label)."""
-    if isinstance(key, int):
-        values = result["classes"][key]
-    else:
-        values = result["all"] if key == "all" else result["groups"].get(key)
-    return "-" if values is None else as_text(values, metric)
-
-
-def _mean(result: dict[str, Any], label: int, metric: str) -> float | None:
-    mean = result["classes"][label][metric]["mean"]
-    return None if mean is None else float(mean) * SHOWN_TIMES.get(metric, 1)
-
-
-def _protocol(name: str, result: dict[str, Any]) -> str:
-    told, reference = result["protocol"], result["protocol"]["reference"]
-    return (
-        f"{name}: step {told['step']} ({told['checkpoint_rule']}); {told['images']:,} images a repeat, repeats over "
-        f"seeds of noise and labels: {told['repeats']}; {reference['images']:,} images of {reference['split']}; "
-        f"{told['backbone']}; batch norm: {told['batch_norm']} statistics, batches of {told['batch_size']}; "
-        f"k = {told['neighbours']}; averaged generator: {'yes' if told['averaged_generator'] else 'no'}; seeds "
-        f"{', '.join(map(str, told['seeds']))}; {told['device']}."
-    )
-
-
-def _samples(runs: Sequence[Run], order: Sequence[int]) -> Markup:
+def _samples(runs: Sequence[ReportedRun], order: Sequence[int]) -> Markup:
     half = min(_CLASSES, (len(order) + 1) // 2)
     shown = []
     for title, labels in (("head", order[:half]), ("tail", order[-half:])):
@@ -332,13 +199,13 @@ def _samples(runs: Sequence[Run], order: Sequence[int]) -> Markup:
     return Markup().join(shown) + paragraph(note, note=True)
 
 
-def _generated(run: Run, labels: Sequence[int], each: int) -> Tensor:
+def _generated(run: ReportedRun, labels: Sequence[int], each: int) -> Tensor:
     model = run.trained.configuration.MODEL
     wanted = torch.tensor(list(labels)).repeat_interleave(each)
     return to_pixels(generate(run.trained.generator, wanted, model.z_prior, model.z_dim, _SEED))
 
 
-def _memory(runs: Sequence[Run], order: Sequence[int]) -> list[tuple[str, Markup]]:
+def _memory(runs: Sequence[ReportedRun], order: Sequence[int]) -> list[tuple[str, Markup]]:
     """Return samples of the rarest classes beside their nearest training images."""
     labels = [y for y in order if runs[0].counts[y] > 0][-3:]
     parts = []
@@ -363,7 +230,7 @@ def _memory(runs: Sequence[Run], order: Sequence[int]) -> list[tuple[str, Markup
     return [("Nearest training images", side_by_side(parts) + paragraph(note, note=True))]
 
 
-def _pairs(run: Run, images: Prepared, label: int) -> tuple[Tensor, str]:
+def _pairs(run: ReportedRun, images: Prepared, label: int) -> tuple[Tensor, str]:
     """Return samples and their neighbours in turn, uint8 (2 * _NEIGHBOURS, 3, H, W), and the distances as text."""
     places = [i for i, target in enumerate(images.targets) if target == label]
     real = torch.from_numpy(np.stack([np.array(images.read(i)[0]) for i in places])).permute(0, 3, 1, 2)

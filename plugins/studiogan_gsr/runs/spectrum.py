@@ -62,14 +62,7 @@ def inspect(path: Path, config: str | None, out: Path | None) -> dict[str, Any]:
         "verdict": lines,
     }
     show = console()
-    shown = order if len(order) <= _LISTED else [*order[: _LISTED // 2], *order[-_LISTED // 2 :]]
-    titles = [class_title(y, [shortened(name, _WIDTH) for name in classes]) for y in shown]
-    width = max(len(title) for title in ("class", *titles))
-    show.print(f"{'class':<{width}}{'images':>9}{'norm':>9}{'at start':>10}  where")
-    for y, title in zip(shown, titles, strict=True):
-        layer, side = places[y]
-        numbers = f"{'' if counts is None else counts[y]:>9}{norms[y]:>9.3f}{start[y]:>10.3f}"
-        show.print(f"{title:<{width}}{numbers}  {layer} {side}{'  explodes' * (y in ill)}")
+    _print_norms(result, norms.tolist(), places, order)
     for line in lines:
         show.print(line)
     folder = out or (trained.run or trained.folder) / "spectrum"
@@ -78,6 +71,25 @@ def inspect(path: Path, config: str | None, out: Path | None) -> dict[str, Any]:
     write_atomically(folder / "index.html", _page(trained, found, result, order))
     show.print(f"written to {folder / 'index.html'}")
     return result
+
+
+def _print_norms(
+    result: dict[str, Any], norms: Sequence[float], places: Sequence[tuple[str, str]], order: Sequence[int]
+) -> None:
+    """Print a line per class, of many classes both ends of the order.
+
+    norms, places: per class, its largest norm, and the layer and side that has it.
+    """
+    counts, start, exploding_labels = result["training_images"], result["start"], result["exploding"]
+    show, names = console(), [shortened(name, _WIDTH) for name in result["class_names"]]
+    shown = order if len(order) <= _LISTED else [*order[: _LISTED // 2], *order[-_LISTED // 2 :]]
+    titles = [class_title(label, names) for label in shown]
+    width = max(len(title) for title in ("class", *titles))
+    show.print(f"{'class':<{width}}{'images':>9}{'norm':>9}{'at start':>10}  where")
+    for label, title in zip(shown, titles, strict=True):
+        layer, side = places[label]
+        numbers = f"{'' if counts is None else counts[label]:>9}{norms[label]:>9.3f}{start[label]:>10.3f}"
+        show.print(f"{title:<{width}}{numbers}  {layer} {side}{'  explodes' if label in exploding_labels else ''}")
 
 
 def start_norms(generator: nn.Module, configuration: Configured, groups: int | str) -> list[float]:
