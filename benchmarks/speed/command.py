@@ -1,4 +1,4 @@
-"""How fast things are, beside how fast they could be.
+"""Measure speed, beside what it could be.
 
     python benchmarks/speed.py all --data DIR     everything below but `step`, in one run
     python benchmarks/speed.py penalty            ours, a loop over layers, and exact SVD, by shape and classes
@@ -10,8 +10,8 @@
     python benchmarks/speed.py evaluation         where an evaluation's time goes, and PRDC beside the package prdc
     python benchmarks/speed.py step CONFIG ARGS   the hook's share of a whole step of the real StudioGAN
 
-All that is compared is measured in one run, in turns, and reported as a ratio of medians.  --keep writes it to
-benchmarks/results/speed-cpu.* or speed-gpu.*, with a chart; `run.py --dry-run` reckons with the steps.
+Things are compared in one run, in turns, and reported as a ratio of medians.  --keep writes results to
+benchmarks/results/speed-cpu.* or speed-gpu.*, with a chart; `run.py --dry-run` estimates with the steps.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ _CONTESTANTS = {"prdc": _one_prdc, "packer": _one_packer, "contestant": _one_con
 
 
 def _shapes() -> list[str]:
-    """Of the shipped configurations those with gSR: without it a step is as long, but for the penalty."""
+    """Return the shipped configurations with gSR; without it a step is shorter by the penalty only."""
     return [name for name in shipped_configurations() if name.endswith("-gSR")]
 
 

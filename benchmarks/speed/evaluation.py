@@ -24,10 +24,10 @@ from studiogan_gsr.shipped import shipped_configuration
 
 
 def evaluation(images: int, measured: int, real: int, classes: int, device: str) -> Part:
-    """Seconds of an evaluation of so many images of a full-width SNGAN at 32 pixels.
+    """Measure the seconds of an evaluation of a full-width SNGAN at 32 pixels.
 
     The network is of Inception's size with random weights, which its speed does not depend on.  Images are timed on
-    `measured` of them and reckoned up; metrics are timed on features of the full number.
+    `measured` of them and extrapolated; metrics are timed on features of the full number.
     """
     configuration = read_configuration(load_configuration(shipped_configuration("CIFAR10_LT/SNGAN-gSR")))
     network = inception_v3(weights=None, init_weights=False, aux_logits=False).to(device).eval()
@@ -83,7 +83,7 @@ def evaluation(images: int, measured: int, real: int, classes: int, device: str)
 
 
 def prdc_of(name: str, number: int) -> dict[str, float]:
-    """One PRDC in this process: seconds, and the peak of memory over what was there before."""
+    """Compute PRDC once in this process; return its seconds and the additional peak of memory."""
     real, fake = (torch.randn(number, 2048, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
 
     def peak() -> float:

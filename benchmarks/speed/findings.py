@@ -1,4 +1,4 @@
-"""What measurements of speed find: tables, printed as they come and kept as JSON and Markdown, with a chart."""
+"""Results of speed measurements: tables, printed at once and kept as JSON and Markdown, with a chart."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Part:
 
 
 def keep(parts: dict[str, Part], device: str, command: str, folder: Path) -> list[Path]:
-    """Write what was measured in one run; parts of an earlier one stay where this has none."""
+    """Write the parts that were measured; other parts of an earlier run stay."""
     kind = "gpu" if device == "cuda" else "cpu"
     path = folder / f"speed-{kind}.json"
     kept: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
@@ -70,7 +70,7 @@ def keep(parts: dict[str, Part], device: str, command: str, folder: Path) -> lis
 
 
 def as_markdown(kept: dict[str, Any], kind: str) -> str:
-    """Return all that is kept as a page, each part with what it was measured on; kind: "cpu" or "gpu"."""
+    """Return all parts as Markdown, each with the machine that it was measured on; kind: "cpu" or "gpu"."""
     told = [f"# Speed, {kind.upper()}", ""]
     for content in kept.values():
         of, part = content["made"], Part(**{k: v for k, v in content.items() if k != "made"})

@@ -1,4 +1,4 @@
-"""Steps of StudioGAN and of the native host."""
+"""Measure steps of StudioGAN and of the native host."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SCRIPT = BENCHMARKS / "speed.py"
 
 
 def _timed(function: Callable[..., Any], spent: list[float], opens: bool = True) -> Callable[..., Any]:
-    """The function, which appends its seconds, or adds them to the last ones."""
+    """Return the function with a timer, which appends its seconds, or adds them to the last ones."""
 
     def run(*args: object, **kwargs: object) -> object:
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -56,7 +56,7 @@ def _timed(function: Callable[..., Any], spent: list[float], opens: bool = True)
 
 
 def timed_studiogan(configuration: str, arguments: Sequence[str], device: str | None = None) -> list[float]:
-    """Seconds of every step of a run of the real StudioGAN."""
+    """Return the seconds of every step of a run of the real StudioGAN."""
     spent: list[float] = []
     prepare = launcher.Setup.prepare
 
@@ -73,7 +73,7 @@ def timed_studiogan(configuration: str, arguments: Sequence[str], device: str | 
 
 
 def step_share(configuration: str, arguments: Sequence[str], device: str) -> Part:
-    """The hook's time in a run of the real StudioGAN; its first step, which warms up, is left out."""
+    """Measure the hook's time in a run of the real StudioGAN; the first step warms up and is left out."""
     hooks: list[float] = []
     Attachment._add_gradient = _timed(Attachment._add_gradient, hooks)  # type: ignore[method-assign]
     steps = timed_studiogan(configuration, arguments, device)
@@ -95,7 +95,7 @@ _CUDA_ONLY: dict[str, list[str]] = {"StudioGAN -mpc": ["-mpc"]}
 
 
 def hosts(configurations: Sequence[str], data: str, device: str, steps: int, turns: int) -> Part:
-    """Seconds a step of both hosts on the same configuration and data, in turns, each in a process of its own."""
+    """Measure the seconds of a step in both hosts, of the same configuration and data, in turns."""
     names = [*CONTESTANTS, *(_CUDA_ONLY if device == "cuda" else {})]
     part = Part(f"Steps of both hosts, {device_name(device)}")
     part.columns("configuration", *(f"{name}, s" if name == "StudioGAN" else name for name in names))

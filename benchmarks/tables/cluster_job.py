@@ -1,4 +1,7 @@
-"""A job of a cluster: nothing but the standard library and submitit, as it travels there by value."""
+"""A job of a cluster.
+
+It travels there by value, so it needs nothing but the standard library and submitit.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,14 @@ _SAVES = 80  # seconds; Slurm ends a job 90 after it has asked
 
 
 class Job:
-    """Runs a command; where the job's time is over, lets it save and end, and is queued again to go on."""
+    """Runs a command; when the job's time is over, lets it save and end, and queues it again."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self.command = list(command)
         self.process: Any = None
 
     def __call__(self) -> None:
-        """RuntimeError, with what it said last, where the command fails."""
+        """Run the command; RuntimeError with its last line if it fails."""
         self.process = subprocess.Popen(self.command, stderr=subprocess.PIPE, text=True, errors="replace")
         last = "no output"
         for line in self.process.stderr:
@@ -27,7 +30,7 @@ class Job:
             raise RuntimeError(f"status {self.process.returncode}: {last}")
 
     def checkpoint(self) -> Any:
-        """What submitit calls when the time is almost over."""
+        """Let the command save and end; submitit calls this when the time is almost over."""
         import submitit
 
         if self.process is not None:

@@ -1,6 +1,6 @@
-"""One run, in this process: train in its host, measure the last and the best checkpoint, write the record.
+"""Complete a planned run in this process: train it, measure its last and best checkpoint, write its record.
 
-A run's folder is one that `studiogan-gsr evaluate`, `spectrum` and `report` read, whichever host trained.
+`studiogan-gsr evaluate`, `spectrum` and `report` read the run's folder, whichever host trained it.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ PACKAGES = ("studiogan-gsr", "torch", "torchvision", "numpy")
 
 
 def complete(run: PlannedRun) -> Path:
-    """Gives the record's path.  Goes on with what is there.
+    """Complete a run, from where it was interrupted; return the record's path.
 
-    Raises what training and evaluation raise, and RecordError where the run does not prove what its record says.
+    Raises what training and evaluation raise, and RecordError if the run does not prove what its record says.
     """
     out, protocol = Path(run.out), run.protocol
     training = TRAIN[run.host](run)
@@ -89,7 +89,7 @@ def complete(run: PlannedRun) -> Path:
 
 
 def complete_described(specification: Path) -> int:
-    """The run that a file describes; the exit status for its process."""
+    """Complete the run that a file describes; return the exit status of its process."""
     content = json.loads(specification.read_text())
     run = PlannedRun(**{**content, "protocol": Protocol(**content["protocol"])})
     try:
@@ -121,7 +121,7 @@ TRAIN: dict[str, Callable[[PlannedRun], Training]] = {"native": train_native, "s
 
 
 def _measured(run: PlannedRun, which: str) -> dict[str, Any]:
-    """The best that was chosen on one half is measured on the other, and the last with it."""
+    """Measure the best or the last checkpoint, on the half that the best was not selected on."""
     protocol = run.protocol
     how = EvaluateOptions(
         data=run.data,
@@ -147,7 +147,7 @@ def _course(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def _norms(out: Path, seed: int) -> dict[str, list[float]]:
-    """Of each class the largest exact spectral norm; nothing of an unconditional generator."""
+    """Return the largest exact spectral norm per class; nothing for an unconditional generator."""
     found = {which: load_trained(out, averaged=False, best=which == "best") for which in records.WHICH}
     configuration = found["last"].configuration
     if configuration.MODEL.g_cond_mtd == "W/O":

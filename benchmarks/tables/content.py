@@ -39,13 +39,13 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Measured:
-    """Records of a row, by seed."""
+    """The records of a row, by seed."""
 
     row: Row
     by_seed: dict[int, Record]
 
     def values(self, which: str, group: str, metric: str) -> dict[int, float]:
-        """A metric of every seed that has it: the mean over sampling seeds; kernel distances times 1000.
+        """Return a metric by seed: the mean over sampling seeds; kernel distances times 1000.
 
         group: one of the result's, "all", or "each of the tail": the mean over the classes there.
         """
@@ -62,13 +62,13 @@ class Measured:
         return found
 
     def tail_norms(self, when: str) -> dict[int, float]:
-        """Of every seed that has it, before training ("start") or of its last checkpoint; see `tail_norm`."""
+        """Return `tail_norm` by seed, before training ("start") or of the last checkpoint ("last")."""
         found = {s: tail_norm(record, record.norms[when]) for s, record in self.by_seed.items() if record.norms}
         return {seed: norm for seed, norm in found.items() if norm is not None}
 
 
 def measured(table: Table, folder: Path) -> dict[str, Measured]:
-    """The records of every row, and of every one that StudioGAN has trained; RecordError for one that is refused."""
+    """Return the records of every row, in either host; RecordError for one that is refused."""
     found = {}
     for row in table.rows.values():
         for host in HOSTS:
@@ -86,16 +86,16 @@ def _in_studiogan(row: Row) -> Row:
 
 
 def keys_of(row: Row, host: str) -> dict[int, str]:
-    """The keys of a row's records, by seed."""
+    """Return the keys of a row's records, by seed."""
     if row.sections is None or row.protocol is None:
         return {}
     return {seed: records.key_of(host, row.sections, seed, vars(row.protocol)) for seed in row.seeds}
 
 
 def difference(ours: dict[int, float], baseline: dict[int, float]) -> tuple[float, float | None] | None:
-    """Mean difference over the seeds that both have, and half the width of its paired 95 % interval (Student's t).
+    """Return the mean difference over shared seeds, and half the width of its paired 95 % interval (Student's t).
 
-    None where they share no seed; the interval is None of one seed.
+    None without a shared seed; the interval is None for a single one.
     """
     shared = sorted(set(ours) & set(baseline))
     if not shared:
@@ -111,8 +111,8 @@ def difference(ours: dict[int, float], baseline: dict[int, float]) -> tuple[floa
 class Content:
     """What the files of a table say.
 
-    header, rows: of all rows.  gap_header, gaps: of those with a baseline and records of both, over the baseline.
-    distance: what it is called.
+    header, rows: the table.  gap_header, gaps: differences over the baseline, of rows that have one.
+    distance: what the Frechet distance is called.
     """
 
     header: list[str]
@@ -124,7 +124,7 @@ class Content:
 
 
 def content_of(table: Table, tables: Tables, found: dict[str, Measured]) -> Content:
-    """RequestError, RecordError where its records cannot be in one table."""
+    """Return what a table says; RequestError or RecordError if its records cannot be in one table."""
     kept = [record for ours in found.values() for record in ours.by_seed.values()]
     called = {record.results[which]["column"] for record in kept for which in records.WHICH}
     if len(called) > 1:
@@ -157,7 +157,7 @@ def content_of(table: Table, tables: Tables, found: dict[str, Measured]) -> Cont
 
 
 def _check_images(ours: Measured, baseline: Measured) -> None:
-    """RecordError where a row and its baseline were trained on, or measured against, other images."""
+    """Raise RecordError if a row and its baseline were trained on, or measured against, different images."""
     for seed in set(ours.by_seed) & set(baseline.by_seed):
         pair = [of.by_seed[seed] for of in (ours, baseline)]
         if len({record.data["images_sha256"] for record in pair}) > 1:
@@ -177,7 +177,7 @@ def _published(row: Row, metric: str) -> str:
 
 
 def _over_seeds(by_seed: Mapping[int, float]) -> str:
-    """Mean and deviation, to two digits of the latter."""
+    """Return mean and deviation, to two digits of the deviation."""
     if not (values := list(by_seed.values())):
         return NOTHING
     if len(values) == 1 or not (deviation := stdev(values)):
@@ -187,7 +187,7 @@ def _over_seeds(by_seed: Mapping[int, float]) -> str:
 
 
 def _gap(gap: tuple[float, float | None] | None) -> str:
-    """To three digits of the interval's half width."""
+    """Return a difference and its interval, to three digits of the interval's half width."""
     if gap is None:
         return NOTHING
     middle, width = gap
@@ -201,7 +201,7 @@ def _gap(gap: tuple[float, float | None] | None) -> str:
 
 
 def _notes(table: Table, tables: Tables, found: dict[str, Measured]) -> list[str]:
-    """Where values were read, how ours were made, and in which points that is not the paper's way."""
+    """Return where values were read, how ours were made, and how that differs from the paper."""
     sources = dict.fromkeys(value.source for row in table.rows.values() for value in row.published.values())
     notes = [f"Published, {name}: {tables.sources[name]}." for name in sources]
     if "poster" in sources:
@@ -234,7 +234,7 @@ def _notes(table: Table, tables: Tables, found: dict[str, Measured]) -> list[str
 
 
 def _overrides(row: Row) -> str:
-    """What differs from the shipped configuration, but for the regularizer's options, which the row's name tells."""
+    """Return what differs from the shipped configuration, except for REGULARIZER, which the row's name shows."""
     if row.sections is None or row.configuration is None:
         return ""
     shipped = load_configuration(shipped_configuration(row.configuration))
@@ -247,7 +247,7 @@ def _overrides(row: Row) -> str:
 
 
 def _how(record: Record, paper: Protocol | None) -> str:
-    """How a record's numbers were made, and in which points not as in the paper's program."""
+    """Return how a record's numbers were made, and how that differs from the paper's program."""
     protocol, told, rank = record.protocol, record.results["best"]["protocol"], record.ranks[0]
     reference = told["reference"]
     points = []

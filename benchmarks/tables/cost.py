@@ -22,7 +22,7 @@ EXAFLOP_HOUR = 1e18 / 1e13 / 3600  # hours that 10^18 operations take at 10 TFLO
 
 
 def estimate(runs: Sequence[PlannedRun], folder: Path) -> list[str]:
-    """What runs would take: hours, of configurations that a record or speed.py has timed, and disk."""
+    """Return lines about what runs would take: hours, if a record or speed.py has timed them, operations and disk."""
     speeds, operations = _speeds(folder), _operations()
     lines, totals = [], dict[str, list[float]]()
     for run in runs:
@@ -52,7 +52,7 @@ def estimate(runs: Sequence[PlannedRun], folder: Path) -> list[str]:
 
 
 def _speeds(folder: Path) -> Speeds:
-    """From records, all that they took; from what speed.py has kept, training alone."""
+    """Return hours a step: of training and evaluation from records, of training alone from speed.py."""
     speeds: Speeds = {}
     for path in folder.glob("*.json"):
         try:
@@ -69,7 +69,7 @@ def _speeds(folder: Path) -> Speeds:
 
 
 def _operations() -> dict[str, float]:
-    """TFLOP a step by shape, as speed.py has counted them; they are the same on every device."""
+    """Return the TFLOP of a step by shape, as speed.py has counted them; they do not depend on the device."""
     return {_shape_of(name): step["teraflop"] for steps in _kept_steps() for name, step in steps["data"].items()}
 
 
@@ -83,7 +83,7 @@ def _shape_of(name: str) -> str:
 
 
 def _shape(sections: dict[str, Any]) -> str:
-    """What a step's time depends on."""
+    """Return what the time of a step depends on, as one text."""
     data = {key: value for key, value in sections["DATA"].items() if key != "name"}
     steps = {key: value for key, value in sections["OPTIMIZATION"].items() if key != "total_steps"}
     losses = {key: value for key, value in sections.get("LOSS", {}).items() if key != "lecam_released"}
@@ -93,7 +93,7 @@ def _shape(sections: dict[str, Any]) -> str:
 
 
 def _parameters_of(run: PlannedRun) -> tuple[int, int]:
-    """Of its generator and its discriminator."""
+    """Return the numbers of parameters of generator and discriminator."""
     from studiogan_gsr.hosts.native.configuration import read_configuration
     from studiogan_gsr.hosts.native.networks import make_networks
 
@@ -102,9 +102,10 @@ def _parameters_of(run: PlannedRun) -> tuple[int, int]:
 
 
 def _gigabytes(run: PlannedRun, generator: int, discriminator: int) -> float:
-    """Of checkpoints: weights, two moments of Adam, and an averaged generator; the last two, the best and a new one.
+    """Return the gigabytes of checkpoints at most.
 
-    In StudioGAN the last and a new one, and the generators of all saved steps, until the best is chosen among them.
+    A checkpoint holds weights, two moments of Adam and the averaged generator.  The native host keeps the last two,
+    the best and a new one; StudioGAN the last and a new one, and the generators of all saved steps.
     """
     averaged = bool(run.sections["MODEL"].get("apply_g_ema"))
     whole = 3 * (generator + discriminator) + generator * averaged

@@ -1,4 +1,4 @@
-"""Where runs are run: on this machine, one a GPU at a time, or as jobs of a cluster."""
+"""Execute planned runs: on this machine, one per GPU at a time, or as jobs of a cluster."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _SCRIPT = BENCHMARKS / "run.py"
 
 
 def run_here(runs: Sequence[PlannedRun], places: Sequence[dict[str, str]]) -> list[str]:
-    """Each run in a process of its own, as many at a time as there are places; gives what failed, a line each.
+    """Execute each run in its own process; return a line for each that failed.
 
-    places: of each, what the environment of its processes has more (which GPU).  On SIGINT and SIGTERM the runs save
-    and end, and no other is begun.
+    places: as many runs at a time, each with these variables in its environment (which GPU).
+    On SIGINT and SIGTERM the runs save and end, and no other begins.
     """
     crew = _Crew(runs)
     workers = [threading.Thread(target=crew.work, args=(place,)) for place in places]
@@ -47,7 +47,7 @@ def run_here(runs: Sequence[PlannedRun], places: Sequence[dict[str, str]]) -> li
 
 
 class _Crew:
-    """Workers that share a queue of runs."""
+    """Threads that share a queue of runs."""
 
     def __init__(self, runs: Sequence[PlannedRun]) -> None:
         self.failed: list[str] = []
@@ -80,7 +80,7 @@ class _Crew:
                 print(f"failed: {self.failed[-1]}", flush=True)
 
     def stop(self) -> None:
-        """Let all that runs save and end; StudioGAN, which does not listen, ends with what it saved before."""
+        """Let all runs save and end; StudioGAN does not react to signals, and ends with what it has saved before."""
         self._stopped = True
         for process, run in list(self._processes.items()):
             with suppress(ProcessLookupError):  # it has just ended
@@ -90,7 +90,7 @@ class _Crew:
                     os.killpg(process.pid, signal.SIGTERM)
 
     def _in_a_process(self, run: PlannedRun, environment: dict[str, str]) -> tuple[int, str]:
-        """The exit status, and the last line that it printed."""
+        """Execute a run; return the exit status and the last line that it printed."""
         log = Path(run.out).with_suffix(".log")
         specify(run)
         with log.open("a") as file:
@@ -107,12 +107,12 @@ class _Crew:
 
 
 def run_on_cluster(runs: Sequence[PlannedRun], parameters: dict[str, Any], cluster: str = "slurm") -> list[str]:
-    """Each run as a job, through submitit; waits for all; gives what failed, a line each.
+    """Execute each run as a job, through submitit; wait for all; return a line for each that failed.
 
     parameters: of submitit's AutoExecutor.update_parameters (slurm_partition, timeout_min, gpus_per_node).
     cluster: "slurm", or "local", which runs the jobs here.
-    A job whose time is over saves and is queued again.  Jobs of an earlier command that still wait or run are waited
-    for, and not submitted again; on Ctrl-C they go on.
+    A job whose time is over saves and is queued again.  Jobs that an earlier command submitted and that are not done
+    are waited for, and not submitted again; on Ctrl-C they continue.
     """
     try:
         import cloudpickle
@@ -157,19 +157,19 @@ def run_on_cluster(runs: Sequence[PlannedRun], parameters: dict[str, Any], clust
 
 
 def _at_work(run: PlannedRun) -> Any:
-    """The job of this run that an earlier command has submitted, where it still waits or runs; else None."""
+    """Return the job that an earlier command has submitted for this run, if it is not done; otherwise None."""
     path = Path(f"{run.out}.job")
     job = pickle.loads(path.read_bytes()) if path.is_file() else None
     return None if job is None or job.done(force_check=True) else job
 
 
 def command(run: PlannedRun) -> list[str]:
-    """What makes a run in a process of its own."""
+    """Return the command that completes a run in its own process."""
     return [sys.executable, str(_SCRIPT), "--one", str(_specification(run))]
 
 
 def gpus(device: str | None) -> list[dict[str, str]]:
-    """An environment for each GPU; one without anything where the CPU trains."""
+    """Return the environment variables that select each GPU; one empty environment to train on the CPU."""
     import torch
 
     number = 0 if device == "cpu" else torch.cuda.device_count()

@@ -1,4 +1,4 @@
-"""A table's figure: distances and norms over training, a row of panels a data set."""
+"""The figure of a table: distances and norms over training, a row of panels per data set."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ PANELS = ("{} while training", "{} of the tail while training", "spectral norm o
 
 
 def tail_of(record: Record) -> list[int]:
-    """Labels of the rarest third of the classes; of fewer than three classes none."""
+    """Return the labels of the rarest third of the classes; none of fewer than three classes."""
     return groups(record.data["class_counts"]).get("tail", [])
 
 
 def tail_norm(record: Record, norms: Sequence[float]) -> float | None:
-    """Mean over the rarest third of the classes of each one's largest norm; None where there is no such third."""
+    """Return the mean over the rarest third of the classes of their largest norms; None without such a third."""
     tail = tail_of(record)
     return mean(norms[label] for label in tail) if tail and norms else None
 
 
 def figure(kept: Mapping[str, tuple[Row, Mapping[int, Record]]], distance: str) -> str | None:
-    """An SVG of rows with their records by seed; None where there is nothing to draw.
+    """Draw rows with their records by seed as SVG; None if there is nothing to draw.
 
-    A row shares its baseline's colour where no other does, and the baseline is dashed.  The last line tells what was
-    drawn, for `drawn_of`: pictures of the same numbers differ with the version of what draws them.
+    A row and its baseline share a colour if no other row has that baseline, which is dashed.  The last line is a
+    digest of the numbers, for `drawn_of`: pictures of equal numbers differ with the version of matplotlib.
     """
     drawn: dict[str, dict[str, list[Band]]] = {}
     colors: dict[str, dict[str, int]] = {}
@@ -51,20 +51,20 @@ def figure(kept: Mapping[str, tuple[Row, Mapping[int, Record]]], distance: str) 
 
 
 def _is_pair(name: str, kept: Mapping[str, tuple[Row, object]]) -> bool:
-    """Whether a row is the baseline of one other alone, and has none itself."""
+    """Return whether a row is the baseline of exactly one other row, and has none itself."""
     rows = [row for row, _ in kept.values()]
     compared = sum(row.baseline == name for row in rows)
     return compared == 1 and all(row.baseline is None for row in rows if row.name == name)
 
 
 def drawn_of(svg: str) -> str | None:
-    """What tells the numbers of a figure from others."""
+    """Return the digest of a figure's numbers; None if it has none."""
     found = re.search(r"<!-- of ([0-9a-f]{64}) -->\s*$", svg)
     return found[1] if found else None
 
 
 def _course(record: Record) -> tuple[list[int], list[list[float | None]]]:
-    """Steps, and for each of PANELS its numbers."""
+    """Return the steps, and the numbers of each of PANELS."""
     lines = record.course
     norms = [tail_norm(record, line["class_norms"]) for line in lines]
     distances = [[line[key] for line in lines] for key in ("frechet", "tail")]

@@ -1,7 +1,7 @@
-"""Tables from records: published values beside ours, and everything that made ours.
+"""Write tables from records: published values beside ours, and everything that made ours.
 
     python benchmarks/make_table.py [TABLE ...]      writes TABLE.md, .csv, .tex and, of measured rows, .svg
-    python benchmarks/make_table.py --check          says which of them are stale; exit status 1 if any is
+    python benchmarks/make_table.py --check          lists which of them are stale; exit status 1 if any is
 
 The only writer of the files in benchmarks/results/tables, and of the tables in README.md.
 """
@@ -45,7 +45,7 @@ def markdown(table: Table, content: Content) -> str:
 
 
 def _joined(content: Content) -> tuple[list[str], list[list[str]]]:
-    """Both grids side by side, for programs."""
+    """Return table and differences side by side, for programs."""
     gaps = {name: cells for name, _, *cells in content.gaps}
     titles = [f"{title}, over the baseline" for title in content.gap_header[2:]] if gaps else []
     rows = [[*row, *(gaps.get(row[0], [NOTHING] * len(titles)))] for row in content.rows]
@@ -53,7 +53,7 @@ def _joined(content: Content) -> tuple[list[str], list[list[str]]]:
 
 
 def files(table: Table, tables: Tables, folder: Path) -> dict[str, str | None]:
-    """Names and contents of a table's files; None for one that there is not."""
+    """Return the contents of a table's files by name; None for a file that should not exist."""
     found = measured(table, folder)
     content = content_of(table, tables, found)
     drawn = figure({name: (of_row.row, of_row.by_seed) for name, of_row in found.items()}, content.distance)
@@ -67,7 +67,7 @@ def files(table: Table, tables: Tables, folder: Path) -> dict[str, str | None]:
 
 
 def in_readme(text: str, tables: Tables, folder: Path) -> str:
-    """README's text with what is between `<!-- table: NAME -->` and `<!-- /table -->` made anew: some columns."""
+    """Return README's text with new tables, of some columns, between `<!-- table: NAME -->` and `<!-- /table -->`."""
 
     def made(found: re.Match[str]) -> str:
         must_be("README.md, after `table:`", found[2], tables.tables)
@@ -84,7 +84,7 @@ def in_readme(text: str, tables: Tables, folder: Path) -> str:
 
 
 def _same(path: Path, content: str | None) -> bool:
-    """Whether a file holds this; of figures, whether they are of the same numbers."""
+    """Return whether a file has this content; for figures, whether they show the same numbers."""
     if content is None or not path.is_file():
         return content is None and not path.is_file()
     there = path.read_text()

@@ -1,4 +1,4 @@
-"""What is run: one seed of a row in one host, as plain data."""
+"""Plan runs: one seed of a row in one host each."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ STUDIOGANS_RESIZERS = ("wo_resize", "nearest", "bilinear", "bicubic", "lanczos")
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """Plain data, so that it reaches another process.
+    """A run to make, as plain data that reaches another process.
 
-    title: for people.  out: the run's folder.  root: of the checkout, for the host studiogan; None: the usual place.
+    title: for messages.  out: the run's folder.  root: the checkout, for the host studiogan; None: the default place.
     """
 
     key: str
@@ -43,11 +43,11 @@ class PlannedRun:
 
     @property
     def print_freq(self) -> int:
-        """Steps between log lines, which hold the penalties of a record; StudioGAN wants a divisor of its saves'."""
+        """Steps between log lines, which hold the penalties of a record; divides the save interval, as StudioGAN needs."""
         return math.gcd(records.PENALTIES_EVERY, self.protocol.every)
 
     def done(self) -> tuple[Record | None, str]:
-        """Its record, or why there is none that is valid."""
+        """Return its record, or why there is no valid one."""
         path = records.path_of(self.key, Path(self.records))
         try:
             return (records.read(path, self.key), "") if path.is_file() else (None, "")
@@ -65,7 +65,7 @@ def plan_runs(
     device: str | None = None,
     root: str | None = None,
 ) -> list[PlannedRun]:
-    """The runs of rows that are run, each once; without those that the host has not."""
+    """Return the runs of these rows, each once, without rows that the host cannot run."""
     runs: dict[str, PlannedRun] = {}
     for row in rows:
         if row.sections is None or row.protocol is None or reason_against(host, row):
@@ -79,7 +79,7 @@ def plan_runs(
 
 
 def reason_against(host: str, row: Row) -> str:
-    """Why a host cannot run a row; "" where it can, or where nobody runs it."""
+    """Return why a host cannot run a row; "" if it can, or if the row is not run at all."""
     if host == "native" or row.sections is None or row.protocol is None:
         return ""
     if row.sections.get("LOSS", {}).get("lecam_released", Loss.lecam_released):

@@ -1,7 +1,7 @@
-"""Records: one JSON file a run, written by the run itself when it is done, and refused where it proves too little.
+"""Records: one JSON file per run, written when it is complete, and refused if it proves too little.
 
-A run is a configuration, a seed, a host and a protocol; its `key` is a digest of these, so that a record is found
-by what it is of, and a table that shares a run with another finds it done.
+A run is a configuration, a seed, a host and a protocol; its `key` is a digest of these.  So tables that share a run
+find the same record.
 """
 
 from __future__ import annotations
@@ -30,22 +30,21 @@ PENALTIES_EVERY = 100  # steps, at most
 
 
 class RecordError(GSRError):
-    """A record is damaged, of another run, or proves too little."""
+    """A record is damaged, is of another run, or proves too little."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a run was, and what came of it.
+    """A completed run.
 
-    version: of this format.  key: see `key_of`.  title: for people.
-    host: with commit and patch of a checkout.  sections, seed, protocol: what the key is made of.
+    version: of this format.  key: see `key_of`.  title: for messages.
+    host: with the commit and changed files of a checkout.  sections, seed, protocol: what the key is made of.
     data: digests and class counts.  steps: trained.
-    ranks: of each, its device, packages and plug-ins, and in how many generator updates its regularizer acted, over
-    restarts.
-    penalties: (step, penalty) at print intervals, of a regularizer that tells them.
+    ranks: per rank, its device, packages and plug-ins, and the number of generator updates in which its regularizer
+    acted, over restarts.
+    penalties: (step, penalty) at print intervals, of a regularizer that reports them.
     course: evaluations while training, each {step, frechet, tail, class_norms}.
-    norms: each class's largest exact spectral norm: of the generator before its first step, of the last checkpoint,
-    and of the best.
+    norms: the largest exact spectral norm per class, before the first step and of the last and the best checkpoint.
     hours: of training and evaluation.  results: of `studiogan-gsr evaluate`, of the last and the best checkpoint.
     git: the commit of this repository, and whether files differed from it.
     """
@@ -69,7 +68,7 @@ class Record:
     time: str
 
     def check(self) -> None:
-        """RecordError where it does not prove what a table would say of it."""
+        """Raise RecordError if the record does not prove what a table would say of it."""
         if self.version != VERSION:
             raise RecordError(f"{self.key}: found format {self.version}; this program reads {VERSION}")
         made = key_of(str(self.host.get("name")), self.sections, self.seed, self.protocol)
@@ -90,7 +89,7 @@ class Record:
             raise RecordError(f"{self.key}: hours are {self.hours}; expected: of {', '.join(HOURS)}")
 
     def _check_starts(self) -> None:
-        """A run that was resumed is one run only where every start had the same speed switches and images."""
+        """Raise RecordError if the starts of a resumed run differ in speed switches or images."""
         for key in ("speed", "images_sha256"):
             found = [start[key] for start in self.host.get("starts", []) if start.get(key) is not None]
             if differing := [value for value in found if value != found[0]]:
@@ -169,9 +168,9 @@ class Record:
 
 
 def key_of(host: str, sections: Mapping[str, Any], seed: int, protocol: Mapping[str, Any]) -> str:
-    """Twelve digits that tell runs apart: of the configuration with StudioGAN's defaults, seed and protocol.
+    """Return twelve digits that identify a run, from host, configuration with all defaults, seed and protocol.
 
-    A protocol's name does not count, nor whether a number is written 1 or 1.0.
+    The name of the protocol does not matter, nor whether a number is written 1 or 1.0.
     """
     whole = read_configuration(sections).sections()
     how = {name: value for name, value in protocol.items() if name != "name"}
@@ -188,12 +187,12 @@ def _plain(value: Any) -> Any:
 
 
 def path_of(key: str, folder: Path) -> Path:
-    """Where a run's record is, or will be."""
+    """Return the path of a run's record."""
     return folder / f"{key}.json"
 
 
 def write(record: Record, folder: Path) -> Path:
-    """Checked first; whole or not there."""
+    """Check a record, write it atomically, and return its path."""
     record.check()
     folder.mkdir(parents=True, exist_ok=True)
     path = path_of(record.key, folder)
@@ -202,7 +201,7 @@ def write(record: Record, folder: Path) -> Path:
 
 
 def read(path: Path, key: str) -> Record:
-    """RecordError, with its path, where it is damaged, of another run than the key's, or proves too little."""
+    """Read a record; RecordError if it is damaged, is not of this key's run, or proves too little."""
     try:
         content = json.loads(path.read_text(), parse_constant=_refuse, parse_float=_finite)
         names = [field.name for field in dataclasses.fields(Record)]
@@ -229,7 +228,7 @@ def _finite(digits: str) -> float:
 
 
 def git_state(folder: Path) -> dict[str, Any]:
-    """The commit that a folder is at, and whether tracked files differ; None where git cannot tell."""
+    """Return a folder's commit, and whether tracked files have changed; None if git does not know."""
 
     def ask(*arguments: str) -> str | None:
         try:

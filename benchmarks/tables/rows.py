@@ -1,4 +1,4 @@
-"""`tables.yaml`, read and checked: rows with their configurations, protocols, seeds and published values."""
+"""Read and check tables.yaml: rows with their configurations, protocols, seeds and published values."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ METRICS = ("fid", "is", "fid_few")
 
 @dataclass(frozen=True)
 class Published:
-    """A value as somebody else published it: with its deviation, or the margin of its reading.
+    """A published value, with its deviation, or the margin of reading it from a plot.
 
-    Digit for digit, which a number in YAML is not.
+    Texts, because a number in YAML would lose digits.
     """
 
     value: str
@@ -37,9 +37,9 @@ class Published:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a row is measured: while training every so many steps, and the best and the last checkpoint at the end.
+    """How a row is measured: every `every` steps while training, and the best and the last checkpoint at the end.
 
-    resizer: what real images are resized with, for training and in the reference.
+    resizer: for real images, in training and in the reference.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table; without sections it is context, and is not run."""
+    """A row of a table; one without sections has published values only, and is not run."""
 
     table: str
     name: str
@@ -83,8 +83,8 @@ class Table:
 class Tables:
     """The whole file.
 
-    version: rises when a row's meaning changes.  sources: what published values were read in.  departures: in what
-    tables are not as the paper's program, beside the protocol.
+    version: rises when the meaning of a row changes.  sources: where published values were read.
+    departures: how tables differ from the paper's program, besides the protocol.
     """
 
     version: int
@@ -95,7 +95,7 @@ class Tables:
 
 
 def read_tables(path: Path = TABLES_FILE) -> Tables:
-    """Raises ConfigurationError that names the table, the row and the key."""
+    """Read the tables; ConfigurationError names the table, the row and the key."""
     content = load_configuration(path)
     _known(content, ("version", "sources", "departures", "protocols", "tables"), "")
     version: Any = content.get("version")
@@ -128,7 +128,7 @@ def read_tables(path: Path = TABLES_FILE) -> Tables:
 
 
 def must_be(what: str, name: str | None, allowed: Iterable[str]) -> None:
-    """RequestError where a name that somebody has typed is none of these."""
+    """Raise RequestError if a name from the command line is not among these."""
     if name not in (names := list(allowed)):
         raise RequestError(f"{what}: found {name}; allowed: {'; '.join(names)}{near_miss(str(name), names)}")
 
@@ -137,12 +137,12 @@ SEEDS = f"allowed: integers from 0 to {2**31 - 1}"
 
 
 def valid_seed(seed: Any) -> bool:
-    """Of training; StudioGAN takes -1 for a seed that nobody knows."""
+    """Return whether a seed can be used for training; StudioGAN takes -1 for a random one."""
     return COUNT.accepts(seed) and seed < 2**31
 
 
 def overlaid(sections: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration's sections with some keys replaced."""
+    """Return a configuration's sections with some keys replaced."""
     made = copy.deepcopy(dict(sections))
     for name, values in overrides.items():
         before = made.get(name, {})
@@ -214,7 +214,7 @@ def _row(
 
 
 def _sections(configuration: str, overrides: Any) -> dict[str, Any]:
-    """A row's whole configuration, which the native host would take, with a regularizer that takes its options."""
+    """Return a row's whole configuration, checked by the native host and by its regularizer."""
     overrides = _mapping(overrides, "overrides")
     for name, values in overrides.items():
         _mapping(values, f"overrides.{name}")
@@ -226,7 +226,7 @@ def _sections(configuration: str, overrides: Any) -> dict[str, Any]:
 
 
 def _at(path: str, read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Errors of what is read, with the row that they are of."""
+    """Read something; its errors name the row."""
     try:
         return read()
     except ConfigurationError as error:

@@ -1,12 +1,12 @@
-"""Train and measure what a table needs, run by run; what has a valid record is not run again.
+"""Train and measure what a table needs, run by run; runs with a valid record are not repeated.
 
-    python benchmarks/run.py TABLE --data DIR                all rows and seeds, one run a GPU at a time
-    python benchmarks/run.py TABLE --data DIR --dry-run      only say what would run, and what it would cost
+    python benchmarks/run.py TABLE --data DIR                all rows and seeds, one run per GPU at a time
+    python benchmarks/run.py TABLE --data DIR --dry-run      only print what would run, and what it would cost
     python benchmarks/run.py TABLE --data DIR --only ROW --seeds 0 1
     python benchmarks/run.py TABLE --data DIR --host studiogan
     python benchmarks/run.py TABLE --data DIR --executor slurm --slurm slurm_partition=gpu timeout_min=1440
 
-A run that was interrupted goes on where it was; one that fails is listed at the end and does not stop the others.
+An interrupted run is resumed; a run that fails is listed at the end and does not stop the others.
 Records are in benchmarks/results/records (--records), runs in runs/tables of the repository (--out).
 """
 
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--executor", choices=["local", "slurm"], default="local", help="slurm: a job a run")
     parser.add_argument("--slurm", metavar="KEY=VALUE", nargs="+", default=[], help="submitit's parameters of a job")
-    parser.add_argument("--dry-run", action="store_true", help="only say what would run, and what it would cost")
+    parser.add_argument("--dry-run", action="store_true", help="only print what would run, and what it would cost")
     parser.add_argument("--one", metavar="FILE", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.one is not None:
@@ -107,7 +107,7 @@ def _rows(options: argparse.Namespace) -> list[Row]:
 
 
 def _parameters(given: Sequence[str]) -> dict[str, Any]:
-    """KEY=VALUE pairs, with numbers as numbers."""
+    """Return KEY=VALUE pairs as a dictionary, with numbers as numbers."""
     pairs = [pair.partition("=") for pair in given]
     for key, equals, value in pairs:
         if not (key and equals and value):

@@ -30,9 +30,9 @@ from studiogan_gsr.settings import load_configuration
 
 
 def train_studiogan(run: PlannedRun) -> Training:
-    """StudioGAN in a process of its own keeps the generator of every `every` steps, and we choose among them.
+    """Train in StudioGAN, in its own process, and select the best among the generators of all saved steps.
 
-    By our backbones and on our reference, so that both hosts' checkpoints are chosen and measured in one way.
+    Selection uses our backbones and our reference: checkpoints of both hosts are selected and measured the same way.
     """
     out = Path(run.out)
     save = out.with_name(f"{out.name}-studiogan")
@@ -57,7 +57,7 @@ def train_studiogan(run: PlannedRun) -> Training:
 
 
 def _run_studiogan(run: PlannedRun, save: Path) -> None:
-    """Goes on from a checkpoint that is whole; raises TrainingError where it does not end well."""
+    """Run StudioGAN, from a whole checkpoint if there is one; TrainingError if it fails."""
     model, aug = run.sections["MODEL"], run.sections.get("AUG", {})
     last_written = "G_ema" if model.get("apply_g_ema") else "D"
     begun = [path.parent for path in save.glob(f"checkpoints/*/model={last_written}-current-*")]
@@ -95,14 +95,14 @@ def _run_studiogan(run: PlannedRun, save: Path) -> None:
 
 
 def _kept(run: PlannedRun) -> list[tuple[int, Path]]:
-    """Steps and folders of the generators that were kept, averaged ones with them where there are any."""
+    """Return the steps and folders of the generators that were kept, with their averaged ones."""
     names = ["G", "G_ema"] if run.sections["MODEL"].get("apply_g_ema") else ["G"]
     found = checkpoints(Path(run.out) / "checkpoints")
     return [(step, path) for step, path in found if all(list(path.glob(f"model={n}-*")) for n in names)]
 
 
 def _check_configuration(run: PlannedRun) -> None:
-    """RecordError where StudioGAN has trained with another value than the run's."""
+    """Raise RecordError if StudioGAN has trained with a value that is not the run's."""
     told = load_configuration(Path(run.out) / "config.yaml")
     for section, values in run.sections.items():
         for key, value in values.items() if isinstance(values, dict) else ():
@@ -112,7 +112,7 @@ def _check_configuration(run: PlannedRun) -> None:
 
 
 def _select(run: PlannedRun) -> None:
-    """Measure the generators that were kept, each once; the last two and the best stay."""
+    """Measure each generator that was kept once; keep the last two and the best."""
     out, protocol = Path(run.out), run.protocol
     forget_after(out / SELECTION, run.steps)  # half a line of a process that was killed
     measured = {line["step"] for line in evaluations(out)}

@@ -1,4 +1,4 @@
-"""What a host reports of a run that it has trained to its end."""
+"""What a host reports of a run that it has trained completely."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks.tables.plan import PlannedRun
 
 @dataclass(frozen=True)
 class Training:
-    """What a host tells of a run that it has trained to its end."""
+    """What a host reports of a run."""
 
     host: dict[str, Any]
     steps: int
@@ -23,7 +23,7 @@ class Training:
 
 
 def without_paths(starts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The starts of a run, without this machine's paths of the checkpoints that they resumed from."""
+    """Return the starts of a run without the paths of the checkpoints that they resumed."""
     return [{**start, "checkpoint": None} if "checkpoint" in start else start for start in starts]
 
 
