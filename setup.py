@@ -50,6 +50,7 @@ setup(
         "filelock",
         "h5py",
         "jinja2",
+        "joblib",
         "lmdb",
         "markupsafe",
         "matplotlib",

@@ -43,7 +43,7 @@ class PlannedRun:
 
     @property
     def print_freq(self) -> int:
-        """Steps between log lines, which hold the penalties of a record; divides the save interval, as StudioGAN needs."""
+        """Steps between log lines; they hold the penalties of a record, and StudioGAN needs a divisor of `every`."""
         return math.gcd(records.PENALTIES_EVERY, self.protocol.every)
 
     def done(self) -> tuple[Record | None, str]:

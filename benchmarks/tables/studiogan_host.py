@@ -138,7 +138,7 @@ def _select(run: PlannedRun) -> None:
         averaged = load_trained(folder).generator if trained.configuration.MODEL.apply_g_ema else None
         line = selection.measure(step, generator, averaged)
         assert line is not None
-        print(selection.told(line), flush=True)
+        print(selection.describe(line), flush=True)
     chosen = best(out)
     assert chosen is not None
     remove_old(out / "checkpoints", int(chosen["step"]))

@@ -320,7 +320,7 @@ def test_a_restored_run_goes_on_as_if_nothing_had_happened() -> None:
     assert fresh.penalty().item() == pytest.approx(exact.penalty().item(), rel=1e-4)
     for options in ({"apply_to": ["bias"]}, {"groups": 4}):
         other = GroupSpectralRegularizer(generator, CIFAR, power_iterations=1, **options)
-        with pytest.warns(UserWarning, match=r"the saved vectors are of .* computed anew"):
+        with pytest.warns(UserWarning, match=r"the saved vectors are of .* they are recomputed"):
             other.load_state_dict(saved)
         exact = GroupSpectralRegularizer(generator, CIFAR, power_iterations=0, **options)
         assert other.penalty().item() == pytest.approx(exact.penalty().item(), rel=1e-4)

@@ -465,7 +465,7 @@ def test_weights_that_cannot_be_had_or_are_not_right_are_told(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digest = backbones.INCEPTION_SHA256
-    with pytest.raises(WeightsError, match=r"weights.pth could not be had from .*invalid hash value.*put the file"):
+    with pytest.raises(WeightsError, match=r"weights.pth: cannot be downloaded from .*invalid hash value.*put the file"):
         downloaded(weights.as_uri(), "00000000")
     assert [p.name for p in (tmp_path / "weights").iterdir() if p.suffix == ".pth"] == []
     path = Path(downloaded(weights.as_uri(), digest))
@@ -488,7 +488,7 @@ def test_without_inception_the_wheels_network_measures_and_says_so(
     with one_thread():
         assert main(["evaluate", str(run), *small]) == 0
     printed = capsys.readouterr().out
-    assert "measuring with effnetlite0, whose distances are no FID" in printed
+    assert "measuring with effnetlite0, whose distances are not FID" in printed
     assert list((run / "evaluations").glob("step=4-effnetlite0-*.json"))
 
 

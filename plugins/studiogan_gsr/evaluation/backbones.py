@@ -25,13 +25,13 @@ _EFFNET_SIZE = 224
 
 
 def weights_folder() -> Path:
-    """Where downloaded weights are kept: $STUDIOGAN_GSR_WEIGHTS, else the cache folder."""
+    """Return the folder of downloaded weights: $STUDIOGAN_GSR_WEIGHTS, else the cache folder."""
     chosen = os.environ.get(WEIGHTS_VARIABLE)
     return Path(chosen) if chosen else Path.home() / ".cache" / "studiogan-gsr" / "weights"
 
 
 class Inception:
-    """The FID network, as torch-fidelity has it: TensorFlow's weights and resizing, layer of 2048 features."""
+    """The FID network of torch-fidelity, with TensorFlow's weights and resizing; 2048 features."""
 
     column = "FID"
 
@@ -75,39 +75,39 @@ class EffNetLite0:
 
 
 def downloaded(url: str, digest: str) -> str:
-    """The path of a file that is downloaded once, by one process at a time; its SHA-256 starts with `digest`.
+    """Return the path of a file, which is downloaded once, by one process at a time.
 
-    Raises WeightsError, which says where to put it, where that fails.
+    digest: the start of its SHA-256.  Raises WeightsError, which says where to put the file, if that fails.
     """
     folder = weights_folder()
     path = folder / url.rpartition("/")[2]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / f".{path.name}.lock", "another process that downloads it"):
-            if not path.is_file():  # torch gives it its name when it is whole and its digest is right
+            if not path.is_file():  # torch renames the file once it is whole and its digest is right
                 with impatient_network():
                     torch.hub.download_url_to_file(url, str(path), hash_prefix=digest, progress=False)
             elif not sha256(path).startswith(digest):
                 raise ValueError(f"its SHA-256 is {sha256(path)[:16]}..., not {digest}...; remove the file")
     except Exception as error:
         raise WeightsError(
-            f"{path} could not be had from {url} ({reason(error)}); put the file there, or choose another backbone"
+            f"{path}: cannot be downloaded from {url} ({reason(error)}); put the file there, or use another backbone"
         ) from error
     return str(path)
 
 
 def sha256(path: str | Path) -> str:
-    """Of a file, in hexadecimal."""
+    """Return the SHA-256 of a file in hexadecimal."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def find_backbone(name: str) -> LoadedPlugin:
-    """The plug-in of a network for features, by name."""
+    """Return the backbone plug-in of that name."""
     return load_plugin(BACKBONES, name)
 
 
 def make_backbone(loaded: LoadedPlugin, device: torch.device) -> Backbone:
-    """Call the factory and check what it gives; WeightsError where weights are missing, else PluginError."""
+    """Make a backbone and check it; WeightsError if weights are missing, PluginError if it breaks its contract."""
     try:
         backbone: Backbone = loaded.factory(device)
     except GSRError:

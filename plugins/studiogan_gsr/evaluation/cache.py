@@ -17,7 +17,7 @@ FOLDER = Path.home() / ".cache" / "studiogan-gsr" / "references"
 
 
 def cached(terms: Mapping[str, Any], make: Callable[[], Sample], folder: Path | None = None) -> tuple[Sample, str]:
-    """The sample for these terms, made if it is not kept yet or is damaged; and the digest.
+    """Return the cached sample for these terms, or make and cache it; and the digest of the terms.
 
     terms: plain data, everything that determines the sample.
     """
@@ -26,7 +26,7 @@ def cached(terms: Mapping[str, Any], make: Callable[[], Sample], folder: Path | 
     try:
         kept = torch.load(path, map_location="cpu", weights_only=True)
         return Sample(kept["features"], kept["logits"], kept["labels"]), digest
-    except Exception:  # not there, or half a file of another program: made anew
+    except Exception:  # missing or damaged
         sample = make()
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_atomically(path) as partial:

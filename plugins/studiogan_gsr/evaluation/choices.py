@@ -1,4 +1,4 @@
-"""What an evaluation can be asked for; apart from the programs, so that the command's help needs no torch."""
+"""Allowed values of evaluation options; in a file of their own, so that the command's help needs no torch."""
 
 from __future__ import annotations
 

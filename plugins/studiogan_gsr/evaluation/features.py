@@ -1,4 +1,4 @@
-"""Images -> features, once for all metrics."""
+"""Extract the features of images, once for all metrics."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from studiogan_gsr.progress import counting
 
 @dataclass(frozen=True)
 class Sample:
-    """What a backbone makes of images: features (N, d) and logits (N, k) float32, labels (N,) int64; on one device.
+    """Images as a backbone sees them: features (N, d) and logits (N, k) float32, labels (N,) int64, on one device.
 
-    seconds: in the network, and for all.
+    seconds: in the network, and altogether.
     """
 
     features: Tensor
@@ -30,19 +30,19 @@ class Sample:
         return len(self.labels)
 
     def of(self, labels: list[int]) -> Sample:
-        """The images of these classes."""
+        """Return the images of these classes."""
         return self.rows(torch.isin(self.labels, torch.tensor(labels, device=self.labels.device)))
 
     def rows(self, chosen: Tensor) -> Sample:
-        """The images at these places, or where this is true."""
+        """Return the images at these indices, or where a mask is true."""
         return Sample(self.features[chosen], self.logits[chosen], self.labels[chosen])
 
     def to(self, device: torch.device) -> Sample:
-        """On another device, where metrics are then computed."""
+        """Return the sample on another device."""
         return Sample(self.features.to(device), self.logits.to(device), self.labels.to(device), self.seconds)
 
     def halves(self) -> tuple[Tensor, Tensor]:
-        """Places of two parts that share no image: half of each class, rounded down, and the rest."""
+        """Return the indices of two disjoint parts: half of each class, rounded down, and the rest."""
         first = torch.zeros(len(self), dtype=torch.bool)
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))
         for label in self.labels.unique():  # type: ignore[no-untyped-call]
@@ -53,11 +53,10 @@ class Sample:
 
 @torch.inference_mode()
 def extract(backbone: Backbone, batches: Iterable[tuple[Tensor, Tensor]], total: int, what: str) -> Sample:
-    """Features of uint8 images (B, 3, H, W) with labels (B,), `total` of them in all batches; on the CPU.
+    """Extract features from batches of uint8 images (B, 3, H, W) and labels (B,); return them on the CPU.
 
-    Shows progress.
-
-    Raises EvaluationError where features are not finite.
+    total: number of images.  what: for the progress bar.
+    Raises EvaluationError if features are not finite.
     """
     begun, inside, filled = time.perf_counter(), 0.0, 0
     features = logits = labels = torch.empty(0)

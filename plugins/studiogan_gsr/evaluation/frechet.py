@@ -23,7 +23,7 @@ class Gaussian:
 
     @classmethod
     def of(cls, features: Tensor) -> Gaussian:
-        """Fitted to features (N, d), with the unbiased covariance; N is at least 2."""
+        """Fit features (N, d), N at least 2, with the unbiased covariance."""
         if len(features) <= features.shape[1]:
             mean = features.double().mean(0)
             return cls(mean, (features.double() - mean) / (len(features) - 1) ** 0.5, len(features))
@@ -47,7 +47,7 @@ class Moments:
         self.scatter = torch.zeros(dimensions, dimensions, dtype=torch.float64, device=device)
 
     def update(self, features: Tensor) -> None:
-        """Take in features (N, d)."""
+        """Add features (N, d)."""
         if not len(features):
             return
         block = features.double()
@@ -60,21 +60,21 @@ class Moments:
         self.count = total
 
     def gaussian(self) -> Gaussian:
-        """With the unbiased covariance; count is at least 2."""
+        """Return the Gaussian with the unbiased covariance; count is at least 2."""
         covariance = self.scatter / (self.count - 1)
         root, failed = torch.linalg.cholesky_ex(covariance)
-        if not failed:  # ten times as fast
+        if not failed:  # ten times as fast as eigh
             return Gaussian(self.mean, root.T, self.count)
         values, vectors = torch.linalg.eigh(covariance)
         return Gaussian(self.mean, values.clamp(min=0).sqrt()[:, None] * vectors.T, self.count)
 
 
 def frechet_distance(one: Gaussian, other: Gaussian) -> float:
-    """The squared distance |m1 - m2|^2 + Tr (S1 + S2 - 2 (S1 S2)^(1/2)), 0 or more.
+    """Return the squared distance |m1 - m2|^2 + Tr (S1 + S2 - 2 (S1 S2)^(1/2)), 0 or more.
 
-    Raises EvaluationError where it is not finite.
+    Raises EvaluationError if it is not finite.
     """
-    shared = torch.linalg.svdvals((one.root @ other.root.T).cpu()).sum()  # one large matrix is no work for a GPU
+    shared = torch.linalg.svdvals((one.root @ other.root.T).cpu()).sum()  # faster on a CPU: a single large matrix
     squared = (one.mean - other.mean).square().sum() + one.variance + other.variance
     distance = float(squared) - 2 * float(shared)
     if not math.isfinite(distance):

@@ -1,4 +1,4 @@
-"""Generated images to measure: from a stream of noise of their own, with a choice of batch-norm statistics."""
+"""Generate images to measure, from their own stream of noise, with a choice of batch-norm statistics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from studiogan_gsr.evaluation.latents import sample_latents
 from studiogan_gsr.evaluation.samples import to_pixels
 from studiogan_gsr.settings import Configured
 
-_STANDING = 16  # batches that standing statistics are made of
+_STANDING = 16  # batches for standing statistics
 
 
 @torch.no_grad()
@@ -26,15 +26,16 @@ def generated(
     batch_norm: str,
     device: torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of uint8 images (B, 3, H, W) on the device and labels (B,), `number` in all, uniform over the classes.
+    """Yield batches of uint8 images (B, 3, H, W) on the device and labels (B,), uniform over the classes.
 
-    The generator is left as it is.  batch_norm: "batch" (statistics of each batch, as the paper evaluates),
-    "running" (those of training), or "standing" (made anew from 16 batches, then fixed).
-    Raises EvaluationError where an image is not finite.
+    The generator does not change.  number: of images in all batches.
+    batch_norm: statistics: "batch" (of each batch, as the paper evaluates), "running" (of training), or "standing"
+    (recomputed from 16 batches, then fixed).
+    Raises EvaluationError if an image is not finite.
     """
     data, model = configuration.DATA, configuration.MODEL
     generator = _copy(generator).to(device).eval()
-    stream = torch.Generator().manual_seed(seed)  # on the CPU: the same images on every device, but for rounding
+    stream = torch.Generator().manual_seed(seed)  # on the CPU: the same images on every device, except for rounding
 
     def draw() -> tuple[Tensor, Tensor]:
         z, labels = sample_latents(model.z_prior, batch_size, model.z_dim, data.num_classes, stream)
@@ -42,7 +43,7 @@ def generated(
 
     _prepare(generator, batch_norm, draw)
     for made in range(0, number, batch_size):
-        # The last batch is as large as the others, because batch norm sees all of it.
+        # The last batch is as large as the others, because batch norm uses all of it.
         images, labels = draw()
         if not bool(images.isfinite().all()):
             raise EvaluationError("the generator gives images that are not finite")
@@ -51,13 +52,16 @@ def generated(
 
 
 def _copy(generator: nn.Module) -> nn.Module:
-    """Spectral norm leaves the last forward pass's weights behind, which deepcopy refuses while they have a graph."""
+    """Copy a generator.
+
+    Spectral norm keeps the weights of the last forward pass, which deepcopy refuses while they have a graph.
+    """
     left = [value for module in generator.modules() for value in vars(module).values() if isinstance(value, Tensor)]
     return copy.deepcopy(generator, {id(value): value.detach() for value in left if not value.is_leaf})
 
 
 def _prepare(generator: nn.Module, batch_norm: str, draw: Callable[[], object]) -> None:
-    """Set the batch norms; everything else stays as in evaluation (spectral norm must not move)."""
+    """Prepare the batch norms; everything else stays in evaluation mode, as spectral norm must not change."""
     norms = [m for m in generator.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if batch_norm == "running":
         return

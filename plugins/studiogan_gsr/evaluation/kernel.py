@@ -8,9 +8,9 @@ _BLOCK = 4096
 
 
 def kernel_distance(real: Tensor, fake: Tensor) -> float:
-    """Unbiased estimate of the squared MMD with the kernel (x.y / d + 1)^3, over all pairs of features (N, d).
+    """Return the unbiased estimate of the squared MMD with the kernel (x.y / d + 1)^3, of features (N, d) and (M, d).
 
-    May be below 0, as an unbiased estimate of 0 must.  N and M are at least 2.
+    It may be below 0, as an unbiased estimate of 0 must.  N and M are at least 2.
     """
     one, other = real.double(), fake.double()
     same_one, same_other = _kernel_sum(one, one, True), _kernel_sum(other, other, True)

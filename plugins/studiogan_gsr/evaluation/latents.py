@@ -1,4 +1,4 @@
-"""Latent vectors and labels of generated images; StudioGAN's draws from a generator of one's own."""
+"""Draw latent vectors and labels as StudioGAN does, from a given random generator."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 def sample_latents(
     prior: str, number: int, dimensions: int, classes: int, stream: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """(z (number, dimensions) float32, labels (number,) uniform over the classes), on the stream's device.
+    """Return z (number, dimensions) float32 and labels (number,), uniform over the classes, on the stream's device.
 
     prior: "gaussian", or "uniform" on [-1, 1].
     """

@@ -9,22 +9,23 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
+from joblib import parallel_config
 from prdc import compute_prdc
 from torch import Tensor
 
-_PAIRS = 2**20  # of distances at a time: 8 MiB
-_PRDC_PAIRS = 2048**2  # that prdc gets, in three matrices of 32 MiB
-_ULPS = 4  # of a sum of products, times the root of their number: what rounding leaves
+_PAIRS = 2**20  # distances at a time: 8 MiB
+_PRDC_PAIRS = 2048**2  # at most for prdc: three matrices of 32 MiB
+_ULPS = 4  # rounding error of a sum of products, times the root of their number
 
 
 def distances(rows: Tensor, columns: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """(first row, squared Euclidean distances (block, columns) float64) of all pairs, block by block.
+    """Yield (first row, squared Euclidean distances (block, columns) float64) for all pairs, block by block.
 
-    Products in float64: of features of length 30, float32 loses distances below 0.02.  What is below their rounding
-    is 0: of equal features a residue would be left, and be divided by.
+    In float64, because float32 loses distances below 0.02 of features of length 30.  Distances below rounding are
+    set to 0: otherwise equal features would have a small distance, and divisions by it would be meaningless.
     """
     others = columns.double()
     lengths = torch.linalg.vector_norm(others, dim=1).square()
@@ -38,7 +39,7 @@ def distances(rows: Tensor, columns: Tensor) -> Iterator[tuple[int, Tensor]]:
 
 
 def neighbour_radii(features: Tensor, neighbours: int) -> Tensor:
-    """Squared distance (N,) of each point to its k-th nearest other point."""
+    """Return the squared distance (N,) of each point to its k-th nearest other point."""
     radii = torch.empty(len(features), dtype=torch.float64, device=features.device)
     for first, squared in distances(features, features):
         nearest = squared.topk(neighbours + 1, dim=1, largest=False).values
@@ -47,11 +48,11 @@ def neighbour_radii(features: Tensor, neighbours: int) -> Tensor:
 
 
 def precision_recall_density_coverage(
-    real: Tensor, fake: Tensor, neighbours: int = 5, real_radii: Tensor | None = None
+    real: Tensor, fake: Tensor, neighbours: int = 5, real_radii: Callable[[], Tensor] | None = None
 ) -> dict[str, float]:
     """Return the four numbers, for features (N, d) and (M, d) of more than `neighbours` images each.
 
-    real_radii: `neighbour_radii(real, neighbours)`, where they are known.
+    real_radii: returns `neighbour_radii(real, neighbours)`, if they may be known.
     """
     if _is_for_prdc(real, fake, neighbours):
         return _by_prdc(real, fake, neighbours)
@@ -59,9 +60,9 @@ def precision_recall_density_coverage(
 
 
 def _is_for_prdc(real: Tensor, fake: Tensor, neighbours: int) -> bool:
-    """Return whether the package can hold all pairs, and rounds none of them to another side of a radius.
+    """Return whether prdc can hold all pairs, and whether its rounding cannot change the result.
 
-    Where an image occurs more than `neighbours` times its radius is 0, and what rounding leaves of a distance of 0
+    An image that occurs more than `neighbours` times has a radius of 0, and the rounding error of a distance of 0
     would decide: see `distances`.
     """
     sizes = len(real), len(fake)
@@ -76,15 +77,18 @@ def _most_copies(features: Tensor) -> int:
 
 
 def _by_prdc(real: Tensor, fake: Tensor, neighbours: int) -> dict[str, float]:
-    with contextlib.redirect_stdout(None):  # it prints the numbers of images
+    # It prints the numbers of images, and starts eight threads, which take longer than what they do.
+    with contextlib.redirect_stdout(None), parallel_config(backend="sequential"):
         found = compute_prdc(real.double().numpy(), fake.double().numpy(), neighbours)
     return {name: float(found[name]) for name in ("precision", "recall", "density", "coverage")}
 
 
-def _block_by_block(real: Tensor, fake: Tensor, neighbours: int, real_radii: Tensor | None) -> dict[str, float]:
-    radii = neighbour_radii(real, neighbours) if real_radii is None else real_radii
+def _block_by_block(
+    real: Tensor, fake: Tensor, neighbours: int, real_radii: Callable[[], Tensor] | None
+) -> dict[str, float]:
+    radii = neighbour_radii(real, neighbours) if real_radii is None else real_radii()
     fake_radii = neighbour_radii(fake, neighbours)
-    spheres = torch.zeros(len(fake), dtype=torch.int64, device=fake.device)  # of real points, that a fake is in
+    spheres = torch.zeros(len(fake), dtype=torch.int64, device=fake.device)  # real ones that a fake point is in
     recalled = covered = 0
     for first, squared in distances(real, fake):
         inside = squared < radii[first : first + len(squared), None]
@@ -100,15 +104,15 @@ def _block_by_block(real: Tensor, fake: Tensor, neighbours: int, real_radii: Ten
 
 
 def nearest(queries: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each query, the index of the nearest candidate and its distance: (N,) int64, (N,) float64."""
+    """Return the index of the nearest candidate of each query, (N,) int64, and its distance, (N,) float64."""
     found = [squared.min(1) for _, squared in distances(queries, candidates)]
     return torch.cat([f.indices for f in found]), torch.cat([f.values for f in found]).sqrt()
 
 
 def mean_pairwise_distance(features: Tensor) -> float:
-    """Mean distance of two different points among features (N, d), N at least 2: diversity."""
+    """Return the mean distance between two different points of features (N, d), N at least 2: the diversity."""
     total = 0.0
     for first, squared in distances(features, features):
-        squared.diagonal(first).zero_()  # but for rounding it is
+        squared.diagonal(first).zero_()  # it is 0 except for rounding
         total += float(squared.sqrt().sum())
     return total / (len(features) * (len(features) - 1))

@@ -1,7 +1,7 @@
-"""Every metric of generated images, over all, by class, and by how many training images a class has.
+"""All metrics of generated images: overall, per class, and per group of classes by training images.
 
-Distances between few images mislead: with fewer images than features a Fréchet distance is mostly the sampling
-error of two covariances.  It is given all the same, beside the kernel distance, which is unbiased, and with a note.
+Distances between few images mislead: with fewer images than features a Fréchet distance is mostly the sampling error
+of two covariances.  It is reported beside the kernel distance, which is unbiased, and with a note.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from studiogan_gsr.evaluation.manifold import (
 )
 
 METRICS = ("frechet", "kernel", "inception_score", "precision", "recall", "density", "coverage", "diversity")
-# Numbers of a metric are shown times this, in the terminal and on pages; records hold them as they are.
+# Factors of metrics in the terminal and on pages; records hold the numbers themselves.
 SHOWN_TIMES = {"kernel": 1000}
-_SPLITS = 10  # of the inception score over all images
-# Images a side in metrics of pairs (all but Frechet distance and inception score), where time grows with the square;
-# of more, so many are chosen with a fixed seed.
+_SPLITS = 10  # parts for the inception score over all images
+# Images per side in metrics of pairs (all but Frechet distance and inception score), whose time grows with the
+# square; of more images, so many are chosen with a fixed seed.
 MOST = 10_000
 
 
-class _Real:
-    """Some classes' real images, and what metrics need of them, computed when they are first asked for."""
+class _RealImages:
+    """Real images of some classes, and what metrics need of them, computed on first use."""
 
     def __init__(self, sample: Sample, neighbours: int) -> None:
         self.sample, self.neighbours = sample, neighbours
-        self.some = _some(sample.features)
+        self.chosen = _at_most(sample.features)
 
     @cached_property
     def gaussian(self) -> Gaussian:
@@ -47,36 +47,36 @@ class _Real:
 
     @cached_property
     def radii(self) -> Tensor:
-        return neighbour_radii(self.some, self.neighbours)
+        return neighbour_radii(self.chosen, self.neighbours)
 
     @cached_property
     def spread(self) -> float:
-        return mean_pairwise_distance(self.some)
+        return mean_pairwise_distance(self.chosen)
 
 
 class Reference:
-    """Real images' features; what metrics need of any set of classes is computed once."""
+    """Features of real images; what metrics need of a set of classes is computed once."""
 
     def __init__(self, sample: Sample, neighbours: int = 5) -> None:
         self.sample, self.neighbours = sample, neighbours
-        self._known: dict[tuple[int, ...] | None, _Real] = {}
+        self._known: dict[tuple[int, ...] | None, _RealImages] = {}
 
-    def of(self, labels: Sequence[int] | None) -> _Real:
-        """Of some classes; None: of all."""
+    def of(self, labels: Sequence[int] | None) -> _RealImages:
+        """Return the real images of some classes; None: of all."""
         key = None if labels is None else tuple(labels)
         if key not in self._known:
             sample = self.sample if labels is None else self.sample.of(list(labels))
-            self._known[key] = _Real(sample, self.neighbours)
+            self._known[key] = _RealImages(sample, self.neighbours)
         return self._known[key]
 
 
 def measure(
     reference: Reference, fake: Sample, class_counts: Sequence[int], conditional: bool = True
 ) -> dict[str, Any]:
-    """{"all": metrics, "groups": {name: metrics}, "classes": [metrics of class 0, ...]}.
+    """Return {"all": metrics, "groups": {name: metrics}, "classes": [metrics of class 0, ...]}.
 
-    class_counts: training images of each class, by which `groups` are made.
-    A metric that so few images do not give is None; so are all of classes where images have none (conditional).
+    class_counts: training images per class, which define the `groups`.  conditional: whether images have classes.
+    A metric that needs more images is None, and so are all metrics of classes if images have none.
     """
     if not conditional:
         none = [dict.fromkeys(METRICS) for _ in class_counts]
@@ -89,9 +89,10 @@ def measure(
 
 
 def groups(class_counts: Sequence[int]) -> dict[str, list[int]]:
-    """Names and labels of the groups that are not empty, by training images a class.
+    """Return names and labels of the groups of classes that are not empty.
 
-    many, medium and few (Liu et al. 2019: more than 100, fewer than 20), and thirds: head, middle, tail.
+    "many", "medium" and "few" (Liu et al. 2019: more than 100 training images, fewer than 20), and the thirds "head",
+    "middle" and "tail".
     """
     found = {**shot_groups(class_counts), **frequency_thirds(class_counts)}
     return {name: labels for name, labels in found.items() if labels}
@@ -100,22 +101,22 @@ def groups(class_counts: Sequence[int]) -> dict[str, list[int]]:
 def metrics(
     reference: Reference, fake: Sample, labels: Sequence[int] | None, names: Sequence[str] = METRICS
 ) -> dict[str, float | None]:
-    """The METRICS of these names, of some classes (None: all)."""
+    """Return the METRICS of these names, over some classes; labels None: over all images."""
     real = reference.of(labels)
     if labels is not None:
         fake = fake.of(list(labels))
     found: dict[str, float | None] = dict.fromkeys(names)
-    enough, some = min(len(real.sample), len(fake)), _some(fake.features)
+    enough, chosen = min(len(real.sample), len(fake)), _at_most(fake.features)
     if "frechet" in found and enough > 1:
         found["frechet"] = frechet_distance(real.gaussian, Gaussian.of(fake.features))
     if "inception_score" in found and len(fake):
         found["inception_score"] = inception_score(fake.logits, _SPLITS if labels is None else 1)
     if "kernel" in found and enough > 1:
-        found["kernel"] = kernel_distance(real.some, some)
+        found["kernel"] = kernel_distance(real.chosen, chosen)
     if "diversity" in found and enough > 1 and real.spread:
-        found["diversity"] = mean_pairwise_distance(some) / real.spread
+        found["diversity"] = mean_pairwise_distance(chosen) / real.spread
     if "precision" in found and enough > reference.neighbours:
-        found |= precision_recall_density_coverage(real.some, some, reference.neighbours, real.radii)
+        found |= precision_recall_density_coverage(real.chosen, chosen, reference.neighbours, lambda: real.radii)
     return found
 
 
@@ -139,8 +140,8 @@ def inception_score(logits: Tensor, splits: int) -> float:
     return float(np.mean([np.exp(rel_entr(part, part.mean(0)).sum(1).mean()) for part in parts]))
 
 
-def _some(features: Tensor) -> Tensor:
-    """At most so many rows, chosen with a fixed seed."""
+def _at_most(features: Tensor) -> Tensor:
+    """Return at most MOST rows, chosen with a fixed seed."""
     if len(features) <= MOST:
         return features
     order = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))
@@ -148,7 +149,7 @@ def _some(features: Tensor) -> Tensor:
 
 
 def summarise(repeats: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Mean and deviation (n - 1; None of one repeat) of every number over repeats of `measure`."""
+    """Return mean and deviation of every number over repeats of `measure`; the deviation (n - 1) of one is None."""
 
     def over(values: list[dict[str, float | None]]) -> dict[str, dict[str, float | None]]:
         result = {}

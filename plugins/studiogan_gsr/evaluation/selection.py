@@ -1,9 +1,8 @@
-"""Measuring while training, and which checkpoint is the best by that.
+"""Measure while training, and select the best checkpoint.
 
-A line of `selection.jsonl` in the run's folder is one evaluation, with the rule that it was made by.  The best is
-the one of the lowest Fréchet distance over all images.  By default it is measured against one half of the
-reference, so that the other half can tell what the best is worth; the paper's program chooses on the reference that
-it reports, which is `select_on: reference`.
+A line of `selection.jsonl` in the run's folder is one evaluation, with its rule.  The best checkpoint has the lowest
+Fréchet distance over all images.  By default it is selected on one half of the reference, so that it can be measured
+on the other half; the paper's program selects on the reference that it reports, which is `select_on: reference`.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from studiogan_gsr.seeds import EVALUATION, mixed
 from studiogan_gsr.settings import Configured, is_number
 
 FILE = "selection.jsonl"
-_METRICS = ("frechet", "inception_score")  # what costs little beside the images
+_METRICS = ("frechet", "inception_score")  # cheap compared with the images
 
 
 class _Interrupted(Exception):
@@ -37,10 +36,10 @@ class _Interrupted(Exception):
 
 
 class Selection:
-    """Evaluations of a run, each added to its file; those of a run that goes on with the noise of before.
+    """Evaluates a run while it trains, and adds each evaluation to its file.
 
-    device: that measures.  seed: of a new run's noise.
-    Raises WeightsError, DataError for a reference that has no halves, and RequestError where the run in `folder` was
+    device: that measures.  seed: of the noise of a new run; a resumed run keeps its own.
+    Raises WeightsError, DataError for a reference that cannot be halved, and RequestError if the run in `folder` was
     measured by another rule before.
     """
 
@@ -88,9 +87,9 @@ class Selection:
         averaged: nn.Module | None,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> dict[str, Any] | None:
-        """Measure a step's generator and write a line, which is given; None where it was interrupted.
+        """Measure the generator of a step; write a line and return it, None if interrupted.
 
-        averaged: what draws the images in its place, where there is one; norms are the generator's own.
+        averaged: the averaged generator, which draws the images if there is one; norms are the generator's own.
         """
         rule, configuration = self.rule, self.configuration
         begun, what = time.perf_counter(), f"evaluating step {step}"
@@ -115,8 +114,8 @@ class Selection:
             file.write(json.dumps(line) + "\n")
         return line
 
-    def told(self, line: dict[str, Any]) -> str:
-        """An evaluation in words."""
+    def describe(self, line: dict[str, Any]) -> str:
+        """Return an evaluation as a sentence."""
         distance, column = line["all"]["frechet"], self.backbone.column
         chosen = best(self.path.parent)
         assert chosen is not None
@@ -127,17 +126,17 @@ class Selection:
 
 
 def noise_of(seed: int) -> int:
-    """The seed of the noise of a run's evaluations, which is not what it trains with."""
+    """Return the seed of the noise of a run's evaluations, which differs from the noise of training."""
     return mixed(seed, EVALUATION)
 
 
 def evaluations(run: Path) -> list[dict[str, Any]]:
-    """A run's evaluations while it trained, by step; without a line that was cut off or is none."""
+    """Return a run's evaluations while training, by step; lines that are cut off or invalid are skipped."""
     return [line for line in lines_by_step(run / FILE) if _is_evaluation(line)]
 
 
 def best(run: Path, until: int | None = None) -> dict[str, Any] | None:
-    """The evaluation of the lowest Fréchet distance up to a step, the earliest of equals; None: there is none."""
+    """Return the evaluation with the lowest Fréchet distance up to a step, the earliest of equals; None if none."""
     lines = [line for line in evaluations(run) if until is None or line["step"] <= until]
     return min(lines, key=lambda line: float(line["all"]["frechet"]), default=None)
 

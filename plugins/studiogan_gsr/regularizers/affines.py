@@ -5,7 +5,7 @@ A class-conditional normalisation layer computes, for class y,
     norm(x) * (1 + gain_y) + bias_y
 
 and `class_conditional_affines` gives gain and bias, layer by layer, for all classes, as functions
-of the generator's parameters.  Nothing is run, so nothing moves: no spectral-norm buffer, no
+of the generator's parameters.  Nothing is run, so nothing changes: no spectral-norm buffer, no
 batch-norm statistic, no flag, no random generator.
 
 Recognised layers (the first row that fits):
@@ -36,7 +36,7 @@ from studiogan_gsr.regularizers.stacks import ClassWeight, ConditionalLayer, Sid
 AffineReader = Callable[[nn.Module, nn.Module], tuple[Tensor, Tensor]]
 _READERS: dict[type[nn.Module], AffineReader] = {}
 _SHIFTS: dict[type[nn.Module], float] = {}
-# What a layer's stored gain is: what it adds to one, or what it multiplies by.
+# How a layer uses its stored gain: added to one, or as the factor itself.
 DEVIATION, FACTOR = "deviation", "factor"
 
 _PAIRS = (("gain", "bias"), ("embed0", "embed1"))
@@ -76,16 +76,16 @@ def register_affine_reader(
 
 
 def is_registered(layer_class: type[nn.Module]) -> bool:
-    """Whether somebody has said how layers of this class are read."""
+    """Return whether it was registered how to read layers of this class."""
     return any(c in _READERS or c in _SHIFTS for c in layer_class.__mro__)
 
 
 def class_conditional_affines(generator: nn.Module) -> list[ClassAffine]:
-    """Gain and bias of every class-conditional layer, in the order of `named_modules`.
+    """Return gain and bias of every class-conditional layer, in the order of `named_modules`.
 
     generator: may be wrapped in DataParallel, DistributedDataParallel or torch.compile.
-    Raises GeneratorError where no layer is found (it lists what was looked for and what there is)
-    or where a layer that looks conditional cannot be read.
+    Raises GeneratorError if no layer is found (it lists what was looked for and what there is), or if a layer that
+    looks conditional cannot be read.
     """
     layers = find_conditional_layers(generator)
     affines: list[Tensor | None] = [None] * (2 * len(layers))
@@ -99,7 +99,7 @@ def class_conditional_affines(generator: nn.Module) -> list[ClassAffine]:
 
 
 def find_conditional_layers(generator: nn.Module) -> list[ConditionalLayer]:
-    """The conditional layers of a generator, found once; see `class_conditional_affines`."""
+    """Return the conditional layers of a generator; see `class_conditional_affines`."""
     generator = unwrapped(generator)
     layers = []
     for name, module in generator.named_modules():
@@ -114,7 +114,7 @@ def find_conditional_layers(generator: nn.Module) -> list[ConditionalLayer]:
 
 
 def _class_weights(name: str, module: nn.Module, generator: nn.Module) -> tuple[ClassWeight, ...]:
-    """The weights of a module that looks like a conditional layer; none for any other."""
+    """Return the weights of a module that looks like a conditional layer; none of any other module."""
     for pair in _PAIRS:
         children = [getattr(module, attribute, None) for attribute in pair]
         if all(isinstance(child, nn.Linear | nn.Embedding) for child in children):
@@ -137,7 +137,7 @@ def _class_weights(name: str, module: nn.Module, generator: nn.Module) -> tuple[
 
 
 def _by_convention(weights: tuple[ClassWeight, ...], layer_class: type[nn.Module]) -> tuple[ClassWeight, ...]:
-    """The weights with the gain's shift that was registered for the class, if any was."""
+    """Return the weights with the shift of the gain that was registered for the class, if any."""
     shift = next((_SHIFTS[c] for c in layer_class.__mro__ if c in _SHIFTS), None)
     if shift is None:
         return weights
@@ -178,7 +178,7 @@ def _bound(reader: AffineReader, layer: nn.Module, generator: nn.Module) -> Call
 
 
 def unwrapped(generator: nn.Module) -> nn.Module:
-    """What is inside DataParallel, DistributedDataParallel and torch.compile."""
+    """Return the module inside DataParallel, DistributedDataParallel and torch.compile."""
     while True:
         inner = getattr(generator, "_orig_mod", None)
         if isinstance(generator, nn.DataParallel | nn.parallel.DistributedDataParallel):

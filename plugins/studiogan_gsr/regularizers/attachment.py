@@ -1,18 +1,18 @@
-"""Attaching a regularizer to an optimizer; knows no host.
+"""Attach a regularizer to an optimizer, in any training loop.
 
 The penalty's gradient is added to the parameters' gradients just before each optimizer step.  That
 equals adding the penalty to the loss, and needs no line of the host's training loop:
 
-* gradient accumulation: once a step, not once a backward;
+* gradient accumulation: once per step, not once per backward;
 * GradScaler: after unscaling (a fused optimizer that unscales by itself gets a scaled gradient);
 * DistributedDataParallel: `torch.autograd.grad` fires no reducer hook, and the penalty, a function
   of parameters that are equal on all ranks, is equal on all ranks;
-* a parameter that the loss did not reach gets the penalty's gradient alone.
+* a parameter that the loss did not reach gets only the penalty's gradient.
 
 One difference: gradients that are clipped between backward and step are clipped without the penalty's.
 
-The hook lives in the optimizer, so an optimizer that is built anew over the same parameters is not regularized.  Its
-first step is refused.  A copy of optimizer and network (copy.deepcopy, pickle) has no hook either, and nothing
+The hook belongs to the optimizer, so a new optimizer over the same parameters is not regularized.  Its first step is
+refused.  A copy of optimizer and network (copy.deepcopy, pickle) has no hook either, and nothing
 notices: attach to the copy.
 """
 
@@ -35,9 +35,9 @@ _CHANGES = "changes the generator: a penalty is a function of the parameters, an
 
 
 class Attachment:
-    """A regularizer at work.  `last` is the last penalty, at first that of the trial.
+    """An attached regularizer.  `last` is the last penalty; before the first step, that of the trial.
 
-    `tried` counts the optimizer steps that its gradient was added before.  A fused optimizer under GradScaler decides
+    `tried` counts the optimizer steps whose gradients got the penalty's.  A fused optimizer under GradScaler decides
     on the device whether it skips one of them.
     """
 
@@ -68,7 +68,7 @@ class Attachment:
 
     @property
     def steps(self) -> int:
-        """The optimizer steps that it acted in; waits for the device where a fused optimizer can skip them."""
+        """The optimizer steps that it acted in; waits for the device if a fused optimizer can skip steps."""
         return self.tried - (0 if self._skipped is None else int(self._skipped))
 
     def remove(self) -> None:
@@ -78,11 +78,11 @@ class Attachment:
             _CLAIMS.remove(self._claim)
 
     def rest(self) -> None:
-        """Leave out the next optimizer step: one that a host makes of another term, beside that of the loss."""
+        """Do not act in the next optimizer step, which a host makes for another term than the loss."""
         self._resting = True
 
     def wake(self) -> None:
-        """Take `rest` back, where the step that it was meant for was not made."""
+        """Undo `rest` if its step was not made."""
         self._resting = False
 
     def _before_step(
@@ -91,7 +91,7 @@ class Attachment:
         if self._resting:
             self._resting = False
             return None
-        # args[0] is the optimizer.  A closure computes the gradients anew inside the step, so the
+        # args[0] is the optimizer.  A closure recomputes the gradients inside the step, so the
         # penalty's gradient has to be added there.
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is None:
@@ -131,7 +131,7 @@ class Attachment:
         return self.last
 
     def _versions(self) -> int:
-        """Moves when a watched tensor is written to; costs microseconds, and no wait for a device."""
+        """Return a value that changes when a watched tensor is written to; does not wait for the device."""
         return sum(tensor._version for tensor in self._watched)
 
     def _penalty(self) -> Tensor:
@@ -143,7 +143,7 @@ class Attachment:
             raise RegularizerError(f"{self.name}: penalty() failed: {reason(error)}") from error
 
     def _gradients(self, penalty: Tensor, optimizer: torch.optim.Optimizer) -> list[tuple[Tensor, Tensor]]:
-        """The optimizer's parameters that the penalty reaches, with their gradients."""
+        """Return the optimizer's parameters that the penalty reaches, with their gradients."""
         name = self.name
         if not isinstance(penalty, Tensor) or penalty.numel() != 1:
             raise RegularizerError(f"{name}: penalty() gave {_kind(penalty)}; expected: a scalar tensor")
@@ -169,7 +169,7 @@ class Attachment:
         return reached
 
     def _probe(self, optimizer: torch.optim.Optimizer) -> list[Tensor]:
-        """Refuse a regularizer that could not act, before any step, and leave no trace; the parameters it reaches."""
+        """Return the parameters that the regularizer reaches; refuse it if it could not act, and leave no trace."""
         regularizer, name = self.regularizer, self.name
         if missing := missing_methods(regularizer):
             raise RegularizerError(f"{name}: no regularizer: it lacks {', '.join(missing)}")
@@ -192,9 +192,9 @@ class Attachment:
 
 @dataclass(frozen=True, eq=False)
 class _Claim:
-    """The parameters that a regularizer acts on, and the optimizer whose steps it acts in.  Keeps neither alive.
+    """The parameters that a regularizer acts on, and its optimizer; keeps neither alive.
 
-    others: optimizers that have been looked at, and the number of parameters that they had.
+    others: other optimizers that have been checked, and the number of their parameters then.
     """
 
     name: str
@@ -203,7 +203,7 @@ class _Claim:
     others: weakref.WeakKeyDictionary[torch.optim.Optimizer, int] = field(default_factory=weakref.WeakKeyDictionary)
 
     def is_broken_by(self, optimizer: torch.optim.Optimizer) -> bool:
-        """Whether an optimizer moves these parameters without the regularizer."""
+        """Return whether an optimizer changes these parameters without the regularizer."""
         if self.optimizer() is optimizer:
             return False
         number = sum(len(group["params"]) for group in optimizer.param_groups)
@@ -217,7 +217,7 @@ _CLAIMS: list[_Claim] = []
 
 
 def _refuse_replaced(optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Before every step of every optimizer; costs microseconds."""
+    """Refuse a step of an optimizer that bypasses the regularizer.  Runs before every step; costs microseconds."""
     attached = {claim.name for claim in _CLAIMS if claim.optimizer() is optimizer}
     for claim in list(_CLAIMS):
         if not any(known() is not None for known in claim.parameters.values()):
@@ -234,7 +234,7 @@ register_optimizer_step_pre_hook(_refuse_replaced)
 
 
 def _innermost(optimizer: Any) -> torch.optim.Optimizer:
-    """The optimizer inside wrappers that keep it as `optimizer`, as accelerate's and Lightning's do."""
+    """Return the optimizer inside wrappers that keep it as `optimizer`, as accelerate's and Lightning's do."""
     while isinstance(inner := getattr(optimizer, "optimizer", None), torch.optim.Optimizer):
         optimizer = inner
     if not isinstance(optimizer, torch.optim.Optimizer):
@@ -248,12 +248,12 @@ def attach(
     name: str | None = None,
     watched: Iterable[Tensor] | None = None,
 ) -> Attachment:
-    """Add the regularizer's penalty to what `optimizer` minimises; returns a handle with `remove()`.
+    """Add the regularizer's penalty to what `optimizer` minimises; return a handle with `remove()`.
 
     optimizer: also one that a library has wrapped and keeps as `optimizer` (accelerate, Lightning).  One that is
     built later over the same parameters needs an `attach` of its own; until then its steps raise RegularizerError.
     A copy of optimizer and network needs one, too, and nothing notices if it has none.
-    The regularizer is tried once, at once: RegularizerError if its penalty is not a finite scalar
+    The regularizer is tried once, immediately: RegularizerError if its penalty is not a finite scalar
     with gradient to this optimizer's parameters.  The trial changes neither the regularizer's
     state nor any of torch's random generators.
     name: of the regularizer in error messages; default: its class.  One name acts once on an optimizer.

@@ -1,8 +1,8 @@
-"""Whether a layer multiplies by its stored gain or by one plus it.
+"""Find out whether a layer multiplies by its stored gain or by one plus it.
 
 Libraries differ: StudioGAN computes norm(x) * (1 + gain(y)) + bias(y), others norm(x) * gain(y) + bias(y).  A layer
-that is read by the wrong convention has a penalty from the start, and is drawn away from the identity.  So a copy of
-each layer is run once, and its outputs for two classes say which it is.
+that is read by the wrong convention has a penalty from the start, which pulls it away from the identity.  So a copy
+of each layer is run once, and its outputs for two classes say which it is.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _TOLERANCE = 1e-3
 
 
 def check_conventions(layers: Sequence[ConditionalLayer]) -> None:
-    """Refuse layers that are read by another convention than the one that they compute.
+    """Raise GeneratorError for layers that are read by the wrong convention.
 
-    Those that cannot be run are refused where the gain of every class is the same number and not zero, as it is at
-    the start of a layer that is misread.  Layers that a reader or a convention was registered for are trusted.
+    A layer that cannot be run is refused if the gain of every class is the same number and not zero, as it is at the
+    start of a layer that is misread.  Layers with a registered reader or convention are trusted.
     Raises GeneratorError with the remedy.
     """
     for layer in layers:
@@ -56,7 +56,7 @@ def _gain_of(layer: ConditionalLayer) -> tuple[ClassWeight, Side]:
 
 
 def _constant(layer: ConditionalLayer) -> float | None:
-    """The one number that all gains of a layer are; None where they differ or are zero."""
+    """Return the number that all gains of a layer equal; None if they differ or are zero."""
     with torch.no_grad():
         ((_, gains),) = StackReader([layer], ("gain",)).read()
     first = gains.flatten()[0]
@@ -64,9 +64,9 @@ def _constant(layer: ConditionalLayer) -> float | None:
 
 
 def _found(module: nn.Module, weight: ClassWeight, side: Side) -> str | None:
-    """Which convention a copy of a layer computes by; None where it cannot be run, or computes something else."""
+    """Return the convention of a layer, by running a copy; None if it cannot be run or computes something else."""
     child = next(name for name, inner in module.named_modules() if inner is weight.module)
-    # What a hook has computed, such as spectral norm's weight, hangs in the graph of its forward: no copy is made.
+    # Tensors that a hook has computed, such as spectral norm's weight, have a graph and cannot be copied.
     computed = {
         id(tensor): tensor.detach().clone()
         for inner in module.modules()
@@ -76,7 +76,7 @@ def _found(module: nn.Module, weight: ClassWeight, side: Side) -> str | None:
     for by_label, spatial in product(sorted({isinstance(weight.module, nn.Embedding), True}), _SPATIAL):
         try:
             with torch.no_grad(), torch.random.fork_rng([]):
-                # On the CPU, where a label that a layer does not know is an error like any other.
+                # On the CPU, where an unknown label is an ordinary error.
                 trial = copy.deepcopy(module, dict(computed)).float().cpu().eval()
                 return _tried(trial, child, side, spatial, by_label)
         except FOREIGN:  # it has another signature, or takes something of another shape
@@ -85,7 +85,10 @@ def _found(module: nn.Module, weight: ClassWeight, side: Side) -> str | None:
 
 
 def _tried(module: nn.Module, child: str, side: Side, spatial: tuple[int, ...], by_label: bool) -> str | None:
-    """by_label: whether the layer takes the label itself, else the vector that its gain is linear in."""
+    """Run a copy of a layer.
+
+    by_label: whether it takes the label itself; otherwise it takes the vector that its gain is linear in.
+    """
     stream = torch.Generator().manual_seed(0)
     inner = module.get_submodule(child)
     for parameter in inner.parameters():  # gains of two classes differ, whatever they are at the start
@@ -111,5 +114,5 @@ def _tried(module: nn.Module, child: str, side: Side, spatial: tuple[int, ...], 
 
 
 def _error(found: Tensor, expected: Tensor) -> Tensor:
-    """The median relative error; single channels may divide by almost nothing."""
+    """Return the median relative error; single channels may divide by almost nothing."""
     return ((found - expected).abs() / expected.abs().clamp(min=1e-6)).median()

@@ -43,7 +43,7 @@ _RELEASED_FIRST = 10
 
 @dataclass(frozen=True)
 class GSROptions:
-    """Checked options of `GroupSpectralRegularizer`, which explains them.  Raises OptionError."""
+    """Options of `GroupSpectralRegularizer`, which explains them; OptionError for impossible values."""
 
     weight: float = 0.5
     beta: float | None = 0.99
@@ -87,9 +87,9 @@ class GSROptions:
 
 @dataclass(frozen=True)
 class _Matrices:
-    """All maps with one number of channels.
+    """The maps with one number of channels.
 
-    parts: which of the reader's stacks hold them.  positions: of the maps, as `StackReader.read` numbers them.
+    parts: indices of the stacks of `StackReader.read` that hold them.  positions: of the maps, numbered as there.
     shape: (n_g, n_c) of a matrix.
     """
 
@@ -103,9 +103,9 @@ class GroupSpectralRegularizer(nn.Module):
     """gSR over a generator's class-conditional layers; a `studiogan.regularizers` plug-in.
 
     generator: any module that `class_conditional_affines` can read.  It is not registered as a
-        submodule and nothing in it ever changes, except gradients through `penalty().backward()`.
+        submodule, and nothing in it changes except gradients, by `penalty().backward()`.
     class_counts: training images per class, in label order.
-    weight: lambda, the mean of the class weights.  0 watches the norms and penalises nothing.
+    weight: lambda, the mean of the class weights; 0 only logs the norms.
     beta: of the effective number of samples; None gives all classes the same weight.
     power_iterations: per call, warm-started from the last; 0 is exact, by SVD in float64.
     groups: "square", or the number of groups n_g, which must divide every layer's channels.
@@ -115,13 +115,13 @@ class GroupSpectralRegularizer(nn.Module):
         underestimates its norms; only to compare with that program's numbers.
 
     Buffers `u_<d>` (maps, classes, n_g) and `v_<d>` (maps, classes, n_c) hold the singular vectors
-    of all layers with d channels, `warm` whether they have been computed.  A regularizer that
-    starts without saved vectors iterates to convergence first; one that loads them goes on exactly
+    of all layers with d channels, `warm` whether they have been computed.  A regularizer
+    without saved vectors iterates to convergence first; one that loads them continues exactly
     where they were saved.
     """
 
     warm: Tensor
-    # What the paper, the authors' program and others call the options; for messages.
+    # Names of the options in the paper, the authors' program and elsewhere; for messages.
     also_called: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(("lambda", "lambda_", "lambd", "lam", "gsr_lambda", "lambda_gsr", "reg_weight"), "weight"),
         **dict.fromkeys(
@@ -177,7 +177,7 @@ class GroupSpectralRegularizer(nn.Module):
         GSROptions(**{field.name: options[field.name] for field in fields(GSROptions) if field.name in options})
 
     def penalty(self) -> Tensor:
-        """The penalty, a scalar with gradient to every parameter behind gains and biases."""
+        """Return the penalty, a scalar with gradient to every parameter that gains and biases depend on."""
         layers, classes = len(self._layers), self._num_classes
         total: Tensor | None = None
         norms = []
@@ -199,7 +199,7 @@ class GroupSpectralRegularizer(nn.Module):
         return value
 
     def scalars(self) -> dict[str, float]:
-        """Penalty and largest norms at the last `penalty()`, over the head, middle and tail thirds.
+        """Return the penalty and the largest norms of head, middle and tail classes at the last `penalty()`.
 
         Waits for the device: call it at a print interval.
         """
@@ -213,7 +213,7 @@ class GroupSpectralRegularizer(nn.Module):
 
     @torch.no_grad()
     def class_norms(self) -> dict[str, dict[str, Tensor]]:
-        """Exact norms now: {layer name: {side: (classes,)}}, for the penalised sides."""
+        """Return the exact norms now, {layer name: {side: (classes,)}}, of the penalised sides."""
         sides = self.options.apply_to
         result: dict[str, dict[str, Tensor]] = {layer.name: {} for layer in self._layers}
         with _no_autocast():
@@ -231,7 +231,7 @@ class GroupSpectralRegularizer(nn.Module):
         return f"{matrices}, {self.options}, {self._weights_summary()}"
 
     def _weights_summary(self) -> str:
-        """The range of the class weights, and from how many images on they do not tell classes apart."""
+        """Return the range of the class weights, and from how many images on they are practically equal."""
         low, high = float(self._weights.min()), float(self._weights.max())
         if low == high:
             return f"class weights all {low:.3g}"
@@ -263,7 +263,7 @@ class GroupSpectralRegularizer(nn.Module):
             yield matrices, stack.reshape(*stack.shape[:2], *matrices.shape)
 
     def _norms(self, of: _Matrices, stack: Tensor) -> Tensor:
-        """Spectral norms (maps, classes) of one stack, after moving its singular vectors."""
+        """Return the spectral norms (maps, classes) of one stack, after updating its singular vectors."""
         steps = self.options.power_iterations
         if steps == 0:
             return group_spectral_norms(stack)
@@ -281,11 +281,11 @@ class GroupSpectralRegularizer(nn.Module):
             new_u, new_v = self._released(of.positions, matrices, new_u, new_v)
         u.copy_(new_u)
         v.copy_(new_v)
-        # The graph keeps new_u and new_v, which the next call does not overwrite as it does u and v.
+        # Not u and v: the next call overwrites them, while the graph still needs these.
         return group_spectral_norms(stack, new_u, new_v)
 
     def _released(self, positions: list[int], matrices: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """The authors' update: pairs every bias map with its own layer's gain map."""
+        """Return vectors by the authors' update, which pairs every bias map with the gain map of its layer."""
         order = sorted(range(len(positions)), key=positions.__getitem__)
         gain, bias = order[0::2], order[1::2]  # positions are 2 * layer + side
         steps = self.options.power_iterations * (1 if self._warm else _RELEASED_FIRST)
@@ -297,21 +297,21 @@ class GroupSpectralRegularizer(nn.Module):
         )
 
     def get_extra_state(self) -> dict[str, Any]:
-        """What the saved vectors are vectors of."""
+        """Return what the saved vectors belong to."""
         return {"groups": self.options.groups, "apply_to": list(self.options.apply_to)}
 
     def set_extra_state(self, state: object) -> None:
-        """Nothing to take back: `_load_from_state_dict` has compared it."""
+        """Do nothing: `_load_from_state_dict` has compared it."""
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        """Go on exactly where a state was saved; also when it is loaded as part of a larger module.
+        """Continue exactly where a state was saved, also when it is loaded as part of a larger module.
 
-        A state of other `groups` or `apply_to` holds vectors of other matrices: it is left aside with a
-        warning, and the vectors are computed anew, as in a fresh run.
+        A state of other `groups` or `apply_to` has vectors of other matrices: it is ignored with a warning, and the
+        vectors are recomputed, as in a new run.
         """
         saved, own = state_dict.get(f"{prefix}_extra_state"), self.get_extra_state()
         if saved is not None and saved != own:
-            warnings.warn(f"gSR: the saved vectors are of {saved}, not of {own}: computed anew", stacklevel=2)
+            warnings.warn(f"gSR: the saved vectors are of {saved}, not of {own}: they are recomputed", stacklevel=2)
             self.warm.fill_(False)
         else:
             super()._load_from_state_dict(state_dict, prefix, *args)
@@ -323,7 +323,7 @@ def _single_or_double(stack: Tensor) -> Tensor:
 
 
 def _no_autocast() -> torch.amp.autocast_mode.autocast:
-    """float32 arithmetic for the penalty, whatever precision the host trains in."""
+    """Compute the penalty in float32, whatever precision the host trains in."""
     device = "cuda" if torch.is_autocast_enabled("cuda") else "cpu"
     return torch.autocast(device, enabled=False)
 

@@ -30,9 +30,9 @@ _EPSILON = 1e-8
 
 
 def find_mapping_networks(generator: nn.Module) -> list[ConditionalLayer]:
-    """The class-conditional mapping networks of a StyleGAN2 or StyleGAN3 generator; their one side is "mapping".
+    """Return the class-conditional mapping networks of a StyleGAN2 or StyleGAN3 generator, with one side, "mapping".
 
-    Raises GeneratorError where there is none.
+    Raises GeneratorError if there is none.
     """
     layers = [
         ConditionalLayer(name, (), _reader(module))
@@ -48,7 +48,7 @@ def find_mapping_networks(generator: nn.Module) -> list[ConditionalLayer]:
 
 
 def is_class_mapping(module: nn.Module) -> bool:
-    """Whether a module is a mapping network of NVIDIA's form that takes the class."""
+    """Return whether a module is a mapping network of NVIDIA's kind that takes the class."""
     sizes = [getattr(module, name, None) for name in ("z_dim", "c_dim", "num_layers")]
     if not all(isinstance(size, int) for size in sizes) or not sizes[1]:
         return False
@@ -61,7 +61,7 @@ def _reader(network: nn.Module) -> Callable[[], dict[str, Tensor]]:
     embed, z_dim, classes = network.get_submodule("embed"), int(network.z_dim), int(network.c_dim)  # type: ignore[arg-type]
 
     def read() -> dict[str, Tensor]:
-        """{"mapping": w(0, y)}, (classes, channels)."""
+        """Return {"mapping": w(0, y)}, (classes, channels)."""
         y = embed(torch.eye(classes, device=next(embed.parameters()).device))
         w = torch.cat([y.new_zeros(classes, z_dim), y * (y.square().mean(1, keepdim=True) + _EPSILON).rsqrt()], 1)
         for layer in layers:

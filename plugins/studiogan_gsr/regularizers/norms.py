@@ -1,4 +1,4 @@
-"""What became of a generator's class parameters: exact spectral norms, condition numbers, correlated groups."""
+"""Exact spectral norms, condition numbers and group correlations of a generator's class parameters."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ THRESHOLD = 1.25
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Exact singular values of every matrix; float64.
+    """Exact singular values of all matrices, float64.
 
-    layers: names.  sides: gain and bias; of a StyleGAN its one layer, "mapping", has one side of that name.
-    values: per layer the singular values (sides, classes, ranks), falling.
+    layers: names.  sides: gain and bias; a StyleGAN has one layer with one side, both called "mapping".
+    values: per layer, singular values (sides, classes, ranks) in descending order.
     """
 
     layers: list[str]
@@ -33,12 +33,12 @@ class Spectrum:
 
     @property
     def norms(self) -> Tensor:
-        """(layers, sides, classes)."""
+        """Spectral norms (layers, sides, classes)."""
         return torch.stack([values[..., 0] for values in self.values])
 
     @property
     def conditions(self) -> Tensor:
-        """Largest over smallest singular value, (layers, sides, classes); infinite where that is 0 to rounding."""
+        """Largest over smallest singular value, (layers, sides, classes); infinite if that is 0 to rounding."""
         found = []
         for values in self.values:
             largest, smallest = values[..., 0], values[..., -1]
@@ -47,7 +47,7 @@ class Spectrum:
         return torch.stack(found)
 
     def largest(self) -> tuple[Tensor, list[tuple[str, str]]]:
-        """Of each class the largest norm, (classes,), and the (layer, side) that has it."""
+        """Return the largest norm per class, (classes,), and the (layer, side) that has it."""
         flat = self.norms.flatten(0, 1)
         norms, places = flat.max(0)
         return norms, [
@@ -57,9 +57,9 @@ class Spectrum:
 
 @torch.no_grad()
 def spectrum(generator: nn.Module, groups: int | str = "square") -> Spectrum:
-    """By SVD in float64; the generator is only read.
+    """Compute the singular values of a generator's class parameters by SVD in float64.
 
-    groups: as in `group_shape`.  Raises GeneratorError where it has no class-conditional layer that can be read.
+    groups: as in `group_shape`.  Raises GeneratorError if no class-conditional layer can be read.
     """
     values, vectors = [], class_vectors(generator)
     for sides in vectors.values():
@@ -71,7 +71,7 @@ def spectrum(generator: nn.Module, groups: int | str = "square") -> Spectrum:
 
 
 def class_vectors(generator: nn.Module) -> dict[str, dict[str, Tensor]]:
-    """{layer: {side: (classes, channels)}} of class-conditional normalisation layers, or of a StyleGAN's mapping."""
+    """Return {layer: {side: (classes, channels)}} of class-conditional normalisation, or of a StyleGAN's mapping."""
     try:
         affines = class_conditional_affines(generator)
     except GeneratorError:
@@ -86,7 +86,7 @@ def class_vectors(generator: nn.Module) -> dict[str, dict[str, Tensor]]:
 def group_correlation(
     generator: nn.Module, layer: str, side: str, label: int, groups: int | str = "square"
 ) -> Tensor:
-    """Pearson correlation of a class's groups with one another, (n_g, n_g) float64; 0 where a group is constant."""
+    """Return the Pearson correlation of a class's groups, (n_g, n_g) float64; 0 for constant groups."""
     matrix = _matrices(class_vectors(generator)[layer][side][label], groups)
     centred = matrix - matrix.mean(1, keepdim=True)
     lengths = centred.norm(dim=1, keepdim=True)
@@ -96,15 +96,15 @@ def group_correlation(
 
 
 def largest_class_norms(generator: nn.Module, groups: int | str = "square") -> Tensor:
-    """The largest spectral norm of each class over all layers, gain and bias: (classes,) float64."""
+    """Return the largest spectral norm per class over all layers, gain and bias: (classes,) float64."""
     return spectrum(generator, groups).largest()[0]
 
 
 def exploding(norms: Sequence[float], start: Sequence[float]) -> list[int]:
-    """Labels of the classes whose norms explode: see THRESHOLD; or are not finite.
+    """Return the labels of classes whose norms explode (see THRESHOLD) or are not finite.
 
-    norms, start: each class's largest norm now and before training.  A norm that only follows the others, or only
-    stands where it began while a penalty makes the others smaller, does not explode.
+    norms, start: the largest norm per class now and before training.  A norm that only grows with the others, or only
+    stays while a penalty shrinks the others, does not explode.
     """
     now = torch.tensor(norms, dtype=torch.float64)
     bound = THRESHOLD * max(max(start), float(now.median()))

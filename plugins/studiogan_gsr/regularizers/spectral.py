@@ -14,7 +14,7 @@ from torch import Tensor
 
 from studiogan_gsr.errors import OptionError
 
-# Squarings of M M^T that stand for "iterated to convergence": 2^12 power iterations.
+# Squarings of M M^T that count as converged: 2^12 power iterations.
 _SQUARINGS = 12
 MAX_ITERATIONS = 16
 # The authors' program normalises with this floor on the length of a vector.
@@ -22,11 +22,11 @@ _RELEASED_EPS = 1e-3
 
 
 def group_shape(channels: int, groups: int | str = "square") -> tuple[int, int]:
-    """(n_g, n_c), the matrix into which `channels` numbers are cut.
+    """Return (n_g, n_c), the shape of the matrix that `channels` numbers are cut into.
 
     "square" is the most square factorisation with n_g <= n_c, as in the authors' program (256 ->
     16 x 16, 384 -> 16 x 24; a prime d -> 1 x d); an integer is n_g itself.
-    Raises OptionError where that integer does not divide `channels`.
+    Raises OptionError if that integer does not divide `channels`.
     """
     if groups == "square":
         rows = next(r for r in range(math.isqrt(channels), 0, -1) if channels % r == 0)
@@ -39,7 +39,7 @@ def group_shape(channels: int, groups: int | str = "square") -> tuple[int, int]:
 
 
 def group_spectral_norms(matrix_stack: Tensor, u: Tensor | None = None, v: Tensor | None = None) -> Tensor:
-    """Spectral norms of a stack of matrices, (..., n_g, n_c) -> (...).
+    """Return the spectral norms (...) of a stack of matrices (..., n_g, n_c).
 
     Without u and v: exact, by singular values in float64, returned in the stack's dtype.
     With u (..., n_g) and v (..., n_c), unit vectors that are constants to autograd: u^T M v, whose
@@ -53,7 +53,7 @@ def group_spectral_norms(matrix_stack: Tensor, u: Tensor | None = None, v: Tenso
 
 @torch.no_grad()
 def power_iteration(matrices: Tensor, u: Tensor, v: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
-    """`iterations` rounds of v <- unit(M^T u), u <- unit(M v); returns the new (u, v).
+    """Return (u, v) after `iterations` rounds of v <- unit(M^T u), u <- unit(M v).
 
     All but the last round act through M M^T or M^T M, whichever is smaller, scaled so that nothing
     overflows or underflows in float32 for up to MAX_ITERATIONS rounds.  Where M is zero the given
@@ -73,7 +73,7 @@ def power_iteration(matrices: Tensor, u: Tensor, v: Tensor, iterations: int) -> 
 
 @torch.no_grad()
 def leading_vectors(matrices: Tensor) -> tuple[Tensor, Tensor]:
-    """Leading singular vectors u (..., n_g) and v (..., n_c), as after 4096 power iterations.
+    """Return the leading singular vectors u (..., n_g) and v (..., n_c), as after 4096 power iterations.
 
     Repeated squaring of M M^T: its 2^k-th power is, up to scale, u u^T, and the column with the
     largest diagonal element is u.  Deterministic: there is no start vector.
@@ -96,11 +96,11 @@ def leading_vectors(matrices: Tensor) -> tuple[Tensor, Tensor]:
 def released_power_iteration(
     gain: Tensor, bias: Tensor, u: Tensor, v: Tensor, u_bias: Tensor, v_bias: Tensor, iterations: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The vectors as the authors' program updates them, (u, v, u_bias, v_bias).
+    """Return (u, v, u_bias, v_bias) as the authors' program updates them.
 
     The known departure from the definition: the bias side's left vector follows from the *gain*
     side's right vector, so that u^T B v falls short of the spectral norm of B.  Kept to compare
-    with numbers made by that program; never used unless asked for.
+    with that program's numbers; off by default.
     """
     for _ in range(iterations):
         v = _released_unit(_times(gain.mT, u))
@@ -115,7 +115,7 @@ def _times(matrices: Tensor, vectors: Tensor) -> Tensor:
 
 
 def _unit(vectors: Tensor, otherwise: Tensor) -> Tensor:
-    """Vectors scaled to length one; rows of length zero come from `otherwise`."""
+    """Return vectors scaled to length one; those of length zero are replaced by `otherwise`."""
     length = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
     return torch.where(length > 0, vectors / length, otherwise)
 
@@ -131,9 +131,9 @@ def _times_power(matrices: Tensor, vectors: Tensor, power: int) -> Tensor:
 
 
 def _scaled(gram: Tensor) -> Tensor:
-    """Positive semi-definite n x n matrices scaled to the trace sqrt(n), zero ones left as they are.
+    """Return positive semi-definite n x n matrices scaled to the trace sqrt(n); zero matrices stay zero.
 
-    The largest eigenvalue is then between 1 / sqrt(n) and sqrt(n): its powers stray least from one.
+    The largest eigenvalue is then between 1 / sqrt(n) and sqrt(n), so its powers stay closest to one.
     """
     trace = gram.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
     return gram * torch.where(trace > 0, gram.shape[-1] ** 0.5 / trace, 1.0)

@@ -1,7 +1,6 @@
-"""Reading the class parameters of all layers in few operations.
+"""Read the class parameters of all layers in few operations.
 
-Layers whose weights have one shape and kind are stacked, and read by one sequence of operations, however many there
-are.
+Layers whose weights have the same shape and kind are stacked and read together, however many there are.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ Factors = tuple[Tensor, Tensor | None, Tensor | None]
 
 @dataclass(frozen=True)
 class Side:
-    """Gain or bias within a weight matrix: the columns [start, stop) that belong to it and to the label.
+    """Gain or bias within a weight matrix: its columns [start, stop), as far as they depend on the label.
 
-    shift: what the layer's stored number exceeds the gain by.
+    shift: stored number minus gain.
     """
 
     name: str
@@ -52,7 +51,7 @@ class ClassWeight:
 
 @dataclass(frozen=True, eq=False)
 class ConditionalLayer:
-    """A layer as found: its weights, or what reads its sides."""
+    """A layer that was found: its weights, or a function that reads its sides."""
 
     name: str
     weights: tuple[ClassWeight, ...]
@@ -117,7 +116,7 @@ def _without_names(sides: Sequence[Side]) -> tuple[Side, ...]:
 
 
 def _kind(weight: ClassWeight) -> Kind:
-    """Return what is equal for weights that one sequence of operations can read."""
+    """Return a key that is equal for weights that can be read together."""
     tensor, u, v = _factors(weight.module)
     has_offset = getattr(weight.module, "bias", None) is not None
     stored = tensor.shape, tensor.dtype, tensor.device, u is None, v is None
@@ -166,20 +165,20 @@ def _embedded(embedding: nn.Module, side: Side, weights: Tensor, u: Tensor | Non
 
 
 def _sigma(weights: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """u^T W v of every weight (maps, rows, columns), as (maps, 1, 1)."""
+    """Return u^T W v of every weight (maps, rows, columns), as (maps, 1, 1)."""
     return u.unsqueeze(1) @ (weights @ v.unsqueeze(2))
 
 
 def _stacked(factors: Sequence[Factors]) -> Factors:
-    """Weights (modules, rows, columns) and, if the modules divide them by u^T W v, all u and v.
+    """Return weights (modules, rows, columns) and, if the modules divide them by u^T W v, all u and v.
 
-    Stacking copies: a later forward may move the modules' own vectors before this graph's backward.
+    Stacking copies them, because a later forward may change the modules' own vectors before this graph's backward.
     """
     all_weights, all_u, all_v = zip(*factors, strict=True)
     weights = torch.stack(all_weights)
     u = None if all_u[0] is None else torch.stack(all_u)
     v = None if all_v[0] is None else torch.stack(all_v)
-    # BigGAN-PyTorch keeps one vector, and makes the other one and the next from it at every forward.
+    # BigGAN-PyTorch keeps one vector, and computes the other from it at every forward.
     matrices = weights.detach()
     if u is not None and v is None:
         v = _unit(matrices.mT @ u.unsqueeze(2))
@@ -195,7 +194,7 @@ def _unit(columns: Tensor) -> Tensor:
 
 
 def _factors(module: nn.Module) -> Factors:
-    """The stored weight W of a module, and u, v if it divides W by u^T W v, as far as it keeps them."""
+    """Return the stored weight W of a module, and u and v if it divides W by u^T W v and keeps them."""
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, SpectralNorm) and hook.name == "weight":
             u, v = module.get_buffer("weight_u"), module.get_buffer("weight_v")
@@ -218,12 +217,12 @@ def _factors(module: nn.Module) -> Factors:
 
 
 def _oriented(weight: Tensor, u: Tensor, v: Tensor | None, transposed: bool) -> Factors:
-    """Modules whose spectral norm is of the transposed weight keep u and v the other way round."""
+    """Return the factors with u and v exchanged for a module that normalises the transposed weight."""
     return (weight, v, u) if transposed else (weight, u, v)
 
 
 def _stored(module: nn.Module, name: str) -> Tensor:
-    """A parameter of the module itself; never a tensor that a hook has left there."""
+    """Return a parameter of the module itself, never a tensor that a hook has left there."""
     tensor = module._parameters.get(name)
     if tensor is None:
         raise GeneratorError(

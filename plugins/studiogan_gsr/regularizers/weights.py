@@ -12,7 +12,7 @@ from studiogan_gsr.errors import OptionError
 
 
 def effective_number_weights(counts: Sequence[int], beta: float | None) -> npt.NDArray[np.float64]:
-    """Weights of the classes, inverse to their effective numbers of samples, with mean one.
+    """Return class weights that are inverse to the effective numbers of samples, with mean one.
 
     The effective number of n samples is E_n = (1 - beta^n) / (1 - beta); the weight of class y is
     K / E_{n_y} with K = C / sum_y(1 / E_{n_y}).  gSR multiplies them by its `weight`, lambda.

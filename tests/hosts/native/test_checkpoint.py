@@ -330,7 +330,7 @@ def test_this_host_goes_on_from_studiogans_checkpoint_and_studiogan_from_ours(
     again = exchange.again
     assert again.status == 0, again.output
     assert again.lines("gsr: state restored from the checkpoint")
-    assert not again.lines("computed anew")
+    assert not again.lines("recomputed")
     assert len(again.lines("Progress:")) == 2  # steps 8 and 9
     last = read_file(network_file(exchange.copy, "D"))
     assert last["step"] == 10

@@ -121,7 +121,7 @@ def test_resuming_restores_the_state_and_says_so(trained: Outcome, host: Host, d
     resume = from_copy(trained, tmp_path)
     outcome = host.run(others, digits, tmp_path / "others", *resume)
     assert outcome.status == 0, outcome.output
-    assert outcome.lines("not of {'groups': 2, 'apply_to': ['gain', 'bias']}: computed anew")
+    assert outcome.lines("not of {'groups': 2, 'apply_to': ['gain', 'bias']}: they are recomputed")
     assert not outcome.lines("state restored")
     assert len(outcome.lines("gsr_penalty")) == 2  # steps 4 and 5 of 0 to 5
 

@@ -203,7 +203,7 @@ class Loop:
             ) from error
         if line is None:  # interrupted
             return
-        self.ranks.say(selection.told(line))
+        self.ranks.say(selection.describe(line))
         remove_old(self.folder.checkpoints, self._best_step())
         scalars = {f"evaluation/{name}": value for name, value in line["all"].items()}
         scalars |= {f"evaluation/{group}/frechet": of["frechet"] for group, of in line["groups"].items()}
