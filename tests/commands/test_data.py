@@ -20,8 +20,8 @@ from studiogan_gsr.datasets.identity import digest
 from studiogan_gsr.datasets.packed import Packed, open_packed
 from studiogan_gsr.datasets.show import show
 from studiogan_gsr.errors import DataError, OptionError
-from studiogan_gsr.hosts.native import stream as data
-from studiogan_gsr.hosts.native.stream import InMemory, Streamed, open_training_set
+from studiogan_gsr.hosts.native import images as data
+from studiogan_gsr.hosts.native.images import InMemory, Streamed, open_training_set
 from studiogan_gsr.shipped import shipped_configuration
 
 NAME = "Digits_LT_rho50_seed3"

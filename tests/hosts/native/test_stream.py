@@ -17,8 +17,8 @@ from torch import Tensor
 from studiogan_gsr.cli import main
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import DataError
-from studiogan_gsr.hosts.native import stream as data
-from studiogan_gsr.hosts.native.stream import ImageStream, InMemory, Pixels, Streamed, load_images
+from studiogan_gsr.hosts.native import images as data
+from studiogan_gsr.hosts.native.images import ImageStream, InMemory, Pixels, Streamed, load_images
 from studiogan_gsr.seeds import mixed
 from support.plugins import MakePackage
 from support.runs import PLAIN, arguments, changed, one_thread, write
