@@ -23,7 +23,9 @@ from studiogan_gsr.datasets.long_tailed import Whole
 from studiogan_gsr.datasets.pack import pack
 from studiogan_gsr.datasets.packed import packed_path
 from studiogan_gsr.datasets.preprocessing import Prepared
-from studiogan_gsr.hosts.native.images import ImageStream, Pixels, load_images
+from studiogan_gsr.hosts.native.images import load_images
+from studiogan_gsr.hosts.native.pixels import Pixels
+from studiogan_gsr.hosts.native.stream import ImageStream
 from studiogan_gsr.hosts.studiogan.checkout import find_checkout
 
 

@@ -21,7 +21,9 @@ from studiogan_gsr.datasets.hdf5 import hdf5_lt
 from studiogan_gsr.datasets.packed import Packed
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import DataError
-from studiogan_gsr.hosts.native.images import ImageStream, InMemory, Pixels, Streamed
+from studiogan_gsr.hosts.native.images import InMemory, Streamed
+from studiogan_gsr.hosts.native.pixels import Pixels
+from studiogan_gsr.hosts.native.stream import ImageStream
 
 NUMBER, ROWS = 120, 25
 LABELS = np.arange(NUMBER) % 3

@@ -22,8 +22,10 @@ from studiogan_gsr.datasets.folder import folder_lt
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import FAILED
 from studiogan_gsr.hosts.checkpoint_files import checkpoints
-from studiogan_gsr.hosts.native.images import ImageStream, InMemory, Pixels, Streamed
+from studiogan_gsr.hosts.native.images import InMemory, Streamed
+from studiogan_gsr.hosts.native.pixels import Pixels
 from studiogan_gsr.hosts.native.reader import ImagesLost, workers_explained
+from studiogan_gsr.hosts.native.stream import ImageStream
 from support.runs import (
     PLAIN,
     Child,

@@ -17,8 +17,10 @@ from torch import Tensor
 from studiogan_gsr.cli import main
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import DataError
-from studiogan_gsr.hosts.native import images as data
-from studiogan_gsr.hosts.native.images import ImageStream, InMemory, Pixels, Streamed, load_images
+from studiogan_gsr.hosts.native import images as native_images
+from studiogan_gsr.hosts.native.images import InMemory, Streamed, load_images
+from studiogan_gsr.hosts.native.pixels import Pixels
+from studiogan_gsr.hosts.native.stream import ImageStream
 from studiogan_gsr.seeds import mixed
 from support.plugins import MakePackage
 from support.runs import PLAIN, arguments, changed, one_thread, write
@@ -212,12 +214,12 @@ def test_a_long_stream_remembers_few_passes(pixels: Pixels) -> None:
 def test_images_stay_in_memory_where_they_fit(pixels: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
     needed = NUMBER * 3 * 8 * 8
     for free, kind in ((4 * needed, InMemory), (2 * needed, Streamed)):
-        monkeypatch.setattr(data, "_free_memory", lambda device, free=free: free)
+        monkeypatch.setattr(native_images, "_free_memory", lambda device, free=free: free)
         assert type(load_images(pixels, CPU, 0, None)) is kind
     assert type(load_images(pixels, CPU, 0, True)) is InMemory
     assert type(load_images(pixels, CPU, 0, False)) is Streamed
     monkeypatch.undo()
-    assert data._free_memory(CPU) > 0
+    assert native_images._free_memory(CPU) > 0
 
 
 def test_no_more_workers_are_started_than_there_are_cores(pixels: Pixels) -> None:

@@ -319,7 +319,7 @@ import numpy as np
 from studiogan_gsr.hosts.studiogan.launcher import Setup
 Setup(Path(sys.argv[1]), "cpu", 1, ()).prepare()
 from data_util import Dataset_
-from studiogan_gsr.hosts.native.images import open_training_set
+from studiogan_gsr.hosts.native.training_set import open_training_set
 for resizer in ("wo_resize", "lanczos"):
     native = open_training_set(sys.argv[3], sys.argv[2], 3, 24, resizer).pixels
     theirs = Dataset_(sys.argv[3], sys.argv[2], True, True, 24, resizer, False, False)

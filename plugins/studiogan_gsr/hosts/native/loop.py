@@ -18,12 +18,12 @@ from studiogan_gsr.hosts.native.checkpoint import remove_old, save_checkpoint
 from studiogan_gsr.hosts.native.clock import Clock
 from studiogan_gsr.hosts.native.failures import failures_explained
 from studiogan_gsr.hosts.native.folder import RunFolder
-from studiogan_gsr.hosts.native.images import ImageStream
 from studiogan_gsr.hosts.native.log import RunLog
 from studiogan_gsr.hosts.native.numbers import check_weights, read_numbers
 from studiogan_gsr.hosts.native.process import Ranks, stop_on_signals
 from studiogan_gsr.hosts.native.progress_line import TrainingProgress
 from studiogan_gsr.hosts.native.starts import Start
+from studiogan_gsr.hosts.native.stream import ImageStream
 from studiogan_gsr.hosts.native.training import Trainer
 from studiogan_gsr.hosts.regularization import check_ranks
 from studiogan_gsr.seeds import SAMPLES, mixed

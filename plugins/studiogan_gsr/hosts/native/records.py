@@ -6,12 +6,12 @@ from contextlib import suppress
 from typing import Any
 
 from studiogan_gsr.hosts.native.folder import RunFolder, read_starts
-from studiogan_gsr.hosts.native.images import TrainingSet
 from studiogan_gsr.hosts.native.options import TrainOptions
 from studiogan_gsr.hosts.native.process import Ranks
 from studiogan_gsr.hosts.native.restore import Restored
 from studiogan_gsr.hosts.native.starts import Start, changes, kept
 from studiogan_gsr.hosts.native.training import Trainer
+from studiogan_gsr.hosts.native.training_set import TrainingSet
 from studiogan_gsr.machine import device_name, versions
 from studiogan_gsr.settings import SECTION
 

@@ -28,7 +28,7 @@ from studiogan_gsr.hosts.checkpoint_files import checkpoints
 from studiogan_gsr.hosts.native.configuration import Configuration, read_configuration
 from studiogan_gsr.hosts.native.failures import failures_explained, memory_explained
 from studiogan_gsr.hosts.native.folder import RunFolder
-from studiogan_gsr.hosts.native.images import Images, ImageStream, TrainingSet, load_images, open_training_set
+from studiogan_gsr.hosts.native.images import Images, load_images
 from studiogan_gsr.hosts.native.loop import Loop, OnInterval
 from studiogan_gsr.hosts.native.options import TrainOptions
 from studiogan_gsr.hosts.native.process import Ranks, joined_ranks, number_of_ranks, own_rank
@@ -36,7 +36,9 @@ from studiogan_gsr.hosts.native.progress_line import TrainingProgress
 from studiogan_gsr.hosts.native.records import write_records
 from studiogan_gsr.hosts.native.restore import Restored, Saved, read_checkpoint, restore
 from studiogan_gsr.hosts.native.starts import Start, settle
+from studiogan_gsr.hosts.native.stream import ImageStream
 from studiogan_gsr.hosts.native.training import Trainer
+from studiogan_gsr.hosts.native.training_set import TrainingSet, open_training_set
 from studiogan_gsr.hosts.regularization import with_all_options
 from studiogan_gsr.machine import shortcomings
 from studiogan_gsr.seeds import ORDER, mixed

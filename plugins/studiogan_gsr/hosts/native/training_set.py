@@ -1,0 +1,59 @@
+"""The training images of a run, and what its record says of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from studiogan_gsr.datasets.by_name import find_dataset, open_images
+from studiogan_gsr.datasets.counts import listed
+from studiogan_gsr.datasets.packed import Packed, open_packed, packed_path
+from studiogan_gsr.datasets.preprocessing import Prepared
+from studiogan_gsr.datasets.summary import describe
+from studiogan_gsr.errors import DataError
+from studiogan_gsr.hosts.native.pixels import Pixels
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Real images to train on.
+
+    class_counts: images per class.  record: what run.json says of them.  summary: one line to print.
+    """
+
+    pixels: Pixels
+    class_counts: list[int]
+    record: dict[str, Any]
+    summary: str
+
+
+def open_training_set(name: str, root: str, num_classes: int, size: int, resizer: str) -> TrainingSet:
+    """Open the training images of DATA.name as squares of `size` pixels.
+
+    The name is a plug-in's, and its packed file is read if `studiogan-gsr data prepare` has made one; or CIFAR10 or
+    CIFAR100; any other name means the image folder `root`/train.
+    Raises DataError if the images are missing, if they do not have DATA.num_classes classes, or if a packed file
+    holds other images than its name says.
+    """
+    found = find_dataset(name)
+    packed = packed_path(root, name, size, resizer)
+    use_packed = found is not None and packed.exists()
+    dataset = open_packed(packed, name, size, resizer) if use_packed else open_images(name, root, "train")
+    prepared = Prepared(dataset, name, size, resizer)
+    counts = prepared.class_counts
+    if len(counts) != num_classes:
+        raise DataError(
+            f"DATA.num_classes: found {num_classes}; {name} has {len(counts)} classes, with {listed(counts)} images"
+        )
+    record = {
+        "name": name,
+        "plugin": None if found is None else str(found[0].plugin),
+        "root": str(Path(root).resolve()),
+        "packed": str(dataset.path.resolve()) if isinstance(dataset, Packed) else None,
+        **describe(dataset, resizer),
+    }
+    # A packed file is not compared with the images that it was made from: they need not be on this machine.
+    source = f" from {dataset.path}" if isinstance(dataset, Packed) else ""
+    summary = "; ".join([f"{name}{source}: class counts {listed(counts)}", *record["notes"]])
+    return TrainingSet(pixels=Pixels(prepared), class_counts=counts, record=record, summary=summary)

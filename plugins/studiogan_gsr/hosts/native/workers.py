@@ -1,0 +1,36 @@
+"""Worker processes that read images: they end with their run, and leave signals to it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from multiprocessing import parent_process
+from multiprocessing.process import BaseProcess
+
+
+def set_up_worker(run: int, worker: int) -> None:
+    """Make a worker end with its run, and ignore SIGINT and SIGTERM that come from elsewhere.
+
+    A terminal or a batch system signals all processes, but the run needs further batches until it has stopped.
+    Without this, a worker of a killed run would wait forever for someone to take its batches.
+
+    run: the run's process.  worker: the worker's number, as DataLoader passes it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # before any thread starts, as threads inherit it
+        threading.Thread(target=_end_on_sigterm_of, args=(run,), daemon=True).start()
+    if (parent := parent_process()) is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(0)
+
+
+def _end_on_sigterm_of(run: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != run:
+        pass
+    os._exit(0)
