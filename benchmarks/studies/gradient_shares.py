@@ -42,8 +42,8 @@ def shares(trainer: Trainer, batches: int) -> list[tuple[float, float]]:
     trainer.discriminator.train().requires_grad_(False)
     squares = []
     for _ in range(batches):
-        images, labels = trainer._generated(trainer.configuration.OPTIMIZATION.batch_size)
-        value = generator_loss(loss, trainer._judged(images, labels).logits)
+        images, labels = trainer._generate(trainer.configuration.OPTIMIZATION.batch_size)
+        value = generator_loss(loss, trainer._judge(images, labels).logits)
         squares.append(_by_class(torch.autograd.grad(value, parameters)).square().mean(1))
     penalty = _by_class(torch.autograd.grad(regularization.regularizer.penalty(), parameters)).square().mean(1)
     adversarial = torch.stack(squares).mean(0)

@@ -218,7 +218,7 @@ def test_files_that_are_no_checkpoints_are_refused(
     before = everything(trainer)
     monkeypatch.chdir(tmp_path)
     contents = {
-        "a list": ("G", lambda content: [1, 2], "found list, not a checkpoint's mapping"),
+        "a list": ("G", lambda content: [1, 2], "found list; a checkpoint holds a mapping"),
         "weights alone": (
             "G",
             lambda content: content["state_dict"],
@@ -226,7 +226,11 @@ def test_files_that_are_no_checkpoints_are_refused(
         ),
         "no step": ("D", lambda content: content.pop("step") and content, "not a checkpoint of this host"),
         "code": ("D", lambda content: {**content, "topk": Harm()}, "damaged or no checkpoint"),
-        "no optimizer": ("D", lambda content: content.pop("optimizer") and content, "holds no optimizer; it can be"),
+        "no optimizer": (
+            "D",
+            lambda content: content.pop("optimizer") and content,
+            "no optimizer in the file; images",
+        ),
         "other numbers": ("native", lambda content: {"step": 3}, "native.pth: not a checkpoint of this host"),
     }
     for name, (network, edit, message) in contents.items():
@@ -249,7 +253,7 @@ def test_a_checkpoint_with_and_without_a_regularizer_says_what_is_missing(tmp_pa
         train(sections, options(tmp_path / name, steps=1))
     plain, gsr = (tmp_path / name / "checkpoints" / "step=1" for name in ("plain", "gsr"))
     assert load_checkpoint(fresh(with_gsr), plain).messages == (
-        "gsr: the checkpoint holds no state of it (none); it starts anew",
+        "gsr: the checkpoint holds no state of it (found: none); it starts over",
     )
     assert load_checkpoint(fresh(PLAIN), gsr).messages == (
         "the checkpoint holds the state of gsr, and this run has no regularizer",
@@ -301,7 +305,7 @@ def test_this_host_goes_on_from_studiogans_checkpoint_and_studiogan_from_ours(
     found = everything(trainer)
     assert (restored.step, trainer.steps) == (4, 4) == (d_file["step"], d_file["step"])
     assert restored.messages[0] == "gsr: state restored from the checkpoint"
-    assert restored.messages[1].startswith("a checkpoint of StudioGAN: noise and the order of images start anew")
+    assert restored.messages[1].startswith("a checkpoint of StudioGAN: noise and the order of images start over")
     assert not difference(found["G"], dict(g_file["state_dict"]))
     assert not difference(found["D"], dict(d_file["state_dict"]))
     assert not difference(found["optimizers"], [moments(file["optimizer"]) for file in (g_file, d_file)])

@@ -194,7 +194,7 @@ def test_the_way_of_devices_that_waits_for_nothing_is_the_same(
         grown = (width - 1, height - 1, width - 1, height - 1)
         return native_augmentation._mirrored_within(x, reach), grown
 
-    monkeypatch.setattr(native_augmentation, "_surrounded", as_on_a_device)
+    monkeypatch.setattr(native_augmentation, "_pad", as_on_a_device)
     mine, theirs = parity.native_augmentation(AUGMENTATIONS[name]), single[f"augmentation {name}"]
     for key in ("images", "gradient"):
         assert distance(mine[key], theirs[key]).relative < (2e-4 if "float32" in name else 1e-11)

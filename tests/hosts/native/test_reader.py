@@ -149,7 +149,7 @@ def test_a_worker_that_dies_ends_the_run_with_a_remedy(
     assert line.startswith(
         f"studiogan-gsr: a worker that reads images was killed by {number.name}; fewer --workers "
     ), line
-    assert re.search(r"the last good checkpoint is \S+/step=\d+; --resume resumes it", line), line
+    assert re.search(r"the last good checkpoint is \S+/step=\d+; --resume resumes the run", line), line
     assert "--workers" in line
     assert gone(workers)
     resumed = start(
@@ -164,9 +164,9 @@ def test_a_worker_that_hangs_is_noticed_said_and_ended(argv: list[str], tmp_path
     workers = children(child.pid)
     os.kill(workers[0], signal.SIGSTOP)
     assert child.end() == FAILED, child.output
-    assert "waiting for images of Folder_LT for 2 s; after 4.0 s the run ends" in child.output
+    assert "no images of Folder_LT for 2 s; after 4.0 s the run ends" in child.output
     line = last_line(child)
-    assert re.search(r"no images of Folder_LT have come for \d+ s: do their files answer\?", line), line
+    assert re.search(r"no images of Folder_LT for \d+ s: check that their files can be read", line), line
     assert "the last good checkpoint is " in line
     assert gone(workers)
 

@@ -23,7 +23,7 @@ from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.native.options import TrainOptions
 from studiogan_gsr.hosts.native.restore import load_checkpoint, read_checkpoint
 from studiogan_gsr.hosts.native.run import train
-from studiogan_gsr.hosts.native.starts import changes, settle
+from studiogan_gsr.hosts.native.starts import changes, choose_start
 from studiogan_gsr.hosts.native.training import Speed, Trainer
 from studiogan_gsr.hosts.regularization import Regularization
 from support.runs import (
@@ -185,17 +185,17 @@ def test_another_machines_versions_and_devices_are_said() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_run_of_a_gpu_resumes_on_the_cpu_where_there_is_none(tmp_path: Path) -> None:
     options = TrainOptions(data="unused", out=tmp_path)
-    assert settle(options, {"device_type": "cuda", "seed": 5}, 1).device_type == "cpu"
+    assert choose_start(options, {"device_type": "cuda", "seed": 5}, 1).device_type == "cpu"
     assert (
-        settle(TrainOptions(data="unused", out=tmp_path, device="cuda"), {}, 1).device_type == "cuda"
+        choose_start(TrainOptions(data="unused", out=tmp_path, device="cuda"), {}, 1).device_type == "cuda"
     )  # refused later
 
 
 def test_evaluations_are_kept_and_can_be_switched_off(tmp_path: Path) -> None:
     before = {"evaluate": 500, "select_on": "reference", "backbone": "effnetlite0"}
-    kept = settle(TrainOptions(data="unused", out=tmp_path), before, 1)
+    kept = choose_start(TrainOptions(data="unused", out=tmp_path), before, 1)
     assert (kept.evaluate, kept.select_on, kept.backbone) == (500, "reference", "effnetlite0")
-    assert settle(TrainOptions(data="unused", out=tmp_path, evaluate=0), before, 1).evaluate == 0
+    assert choose_start(TrainOptions(data="unused", out=tmp_path, evaluate=0), before, 1).evaluate == 0
 
 
 # ------------------------------------------------------------------ devices
@@ -217,7 +217,7 @@ def test_noise_of_another_device_starts_anew_and_says_so(tmp_path: Path) -> None
         assert restored.step == trainer.steps == 2
         (said,) = [message for message in restored.messages if "noise" in message]
         there = device or "another device"
-        assert said == f"saved on {there}, resumed on cpu: noise starts anew, as their generators differ"
+        assert said == f"saved on {there}, resumed on cpu: noise starts over, as their generators differ"
         drawn.append(torch.randn(3, generator=trainer.noise))
         assert not torch.equal(drawn[-1], torch.randn(3, generator=torch.Generator().manual_seed(9)))
     assert torch.equal(*drawn)
@@ -295,7 +295,7 @@ def test_a_run_begins_from_a_checkpoint_with_another_seed_and_says_so(
     trained(sngan, tmp_path / "first", "--steps", "2", "--seed", "3")
     for name, seed in (("second", "4"), ("third", "3")):
         trained(sngan, tmp_path / name, "--resume", str(tmp_path / "first"), "--steps", "4", "--seed", seed)
-        said = "another seed than the checkpoint's: noise and the order of images start anew"
+        said = "another seed than the checkpoint's: noise and the order of images start over"
         assert (said in capsys.readouterr().out) == (seed == "4")
     trained(sngan, tmp_path / "fourth", "--resume", str(tmp_path / "first"), "--steps", "4", "--no-fused")
     assert "from step 2 on: steps 4 (before 2), fused False (before True)" in capsys.readouterr().out
@@ -327,7 +327,7 @@ def test_another_number_of_classes_is_called_that(tmp_path: Path, capsys: pytest
         more = write(tmp_path / f"{name}5.yaml", changed(sections, DATA={"name": "Folder_LT", "num_classes": 5}))
         argv = ["train", str(more), "--data", str(tmp_path / "5"), "--out", str(tmp_path / f"{name}5")]
         message = (
-            "another number of classes: 3 there, DATA.num_classes is 5 here; weights of classes cannot be carried"
+            "another number of classes: 3 there, DATA.num_classes is 5 here; weights of classes cannot be transferred"
         )
         refused(capsys, [*argv, "--resume", str(tmp_path / name), "--steps", "4", "--device", "cpu"], message)
 
@@ -368,7 +368,7 @@ def test_noise_of_a_folder_that_studiogan_has_saved_in_since_is_not_taken(tmp_pa
     ("source", "message"),
     [
         ("nowhere", "no such folder"),
-        ("sngan.yaml", "found a file that is no network's; name a run's folder, a checkpoint's, or one of its files"),
+        ("sngan.yaml", "found a file that is not a network's; name the folder of a run or a checkpoint, or one of a"),
         ("empty", "found nothing"),
         ("several", "found several runs of StudioGAN; name one of "),
     ],
@@ -453,7 +453,7 @@ def test_one_process_at_a_time_trains_in_a_folder(sngan: Path, tmp_path: Path) -
     first.wait_for_step(out, 1)
     second = run(tmp_path, command, [*long, "--resume"])
     assert second.process.exitcode == WRONG_REQUEST, second.output
-    assert f"--out {out}: another process trains there; wait for its end, or name another --out" in second.output
+    assert f"--out {out}: another process trains there; wait until it ends, or name another --out" in second.output
     os.kill(first.pid, signal.SIGTERM)
     assert first.end() == FAILED
     step = checkpoints(out / "checkpoints")[-1][0]
@@ -502,7 +502,7 @@ def test_the_folders_configuration_has_every_option_of_the_regularizer(
     stronger = write(tmp_path / "stronger.yaml", changed(PLAIN, REGULARIZER={"name": "gsr", "weight": 2.0}))
     message = "--resume: REGULARIZER.weight is 2.0, the run in "
     refused(capsys, arguments(stronger, out, "--resume"), message)
-    refused(capsys, arguments(stronger, out, "--resume"), " has 0.5; another configuration wants another --out")
+    refused(capsys, arguments(stronger, out, "--resume"), " has 0.5; another configuration needs another --out")
     written_out = write(tmp_path / "same.yaml", changed(PLAIN, REGULARIZER=written))
     trained(written_out, out, "--resume", "--steps", "3")
 
@@ -514,7 +514,7 @@ def test_a_folder_with_a_broken_record_is_refused(
     trained(sngan, out, "--steps", "2")
     for content in ("{", "[]", "{}", '{"starts": 3, "data": {}}'):
         (out / "run.json").write_text(content)
-        refused(capsys, arguments(sngan, out, "--resume", "--steps", "4"), "found no run's record: ")
+        refused(capsys, arguments(sngan, out, "--resume", "--steps", "4"), "found no record of a run: ")
 
 
 def test_a_folder_without_its_record_resumes_with_the_checkpoints_seed(sngan: Path, tmp_path: Path) -> None:
@@ -548,6 +548,6 @@ def test_a_runs_own_configuration_resumes_it(sngan: Path, tmp_path: Path) -> Non
     assert [step for step, _ in checkpoints(out / "checkpoints")] == [2, 4]
 
 
-def test_settle_refuses_by_name() -> None:
+def test_a_fixed_option_is_refused_by_name() -> None:
     with pytest.raises(RequestError, match=r"--seed 4; the run in x has 3: leave --seed out"):
-        settle(TrainOptions(data="unused", out=Path("x"), seed=4), {"seed": 3}, 1)
+        choose_start(TrainOptions(data="unused", out=Path("x"), seed=4), {"seed": 3}, 1)

@@ -540,7 +540,7 @@ def test_another_number_of_ranks_goes_on_with_new_noise(tmp_path: Path, capsys: 
     assert end_ranks(ranks) == [0, 0]
     trainer = train(BIGGAN, options(out, steps=4, resume=True))
     assert trainer.steps == 4
-    assert "saved by 2 ranks, resumed by 1: their noise starts anew" in capsys.readouterr().out
+    assert "saved by 2 ranks, resumed by 1: their noise starts over" in capsys.readouterr().out
 
 
 def test_ranks_that_do_not_divide_the_batch_are_refused(
@@ -695,7 +695,7 @@ def test_a_folder_of_another_run_or_of_other_files_is_not_written_to(
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     refused(capsys, arguments(plain, out), f"--out {out}: found a run at step 2; --resume resumes it")
     other = write(tmp_path / "other.yaml", changed(PLAIN, OPTIMIZATION={"g_lr": 0.0001}))
-    message = r"--resume: OPTIMIZATION.g_lr is 0.0001, the run in .* has 0.0002; another .* wants another --out"
+    message = r"--resume: OPTIMIZATION.g_lr is 0.0001, the run in .* has 0.0002; another .* needs another --out"
     refused(capsys, arguments(other, out, "--resume"), message)
     with_gsr = write(tmp_path / "gsr.yaml", changed(PLAIN, REGULARIZER={"name": "gsr"}))
     message = "--resume: this configuration has a section REGULARIZER, the run's has none"

@@ -1,7 +1,7 @@
 """Differentiable augmentation of the discriminator's images: DiffAugment, and ADA with its adaptive p.
 
-Images are (N, 3, H, W) float in [-1, 1].  Every random number comes from a stream of one's own, in
-StudioGAN's order, so that equal seeds give equal augmentations.
+Images are (N, 3, H, W) float in [-1, 1].  All random numbers come from the given generator, in StudioGAN's order, so
+equal seeds give equal augmentations.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Augmentation = Callable[[Tensor], Tensor]
 
 
 def diffaugment(x: Tensor, stream: torch.Generator) -> Tensor:
-    """DiffAugment (Zhao et al. 2020) with policy color,translation,cutout."""
+    """Return images augmented by DiffAugment (Zhao et al. 2020) with policy color,translation,cutout."""
     n, _, height, width = x.shape
 
     def uniform() -> Tensor:
@@ -36,26 +36,26 @@ def diffaugment(x: Tensor, stream: torch.Generator) -> Tensor:
     mean = x.mean((1, 2, 3), keepdim=True)
     x = torch.lerp(mean, x, uniform() + 0.5)  # contrast
 
-    # Translation by up to an eighth, zeros outside, and one square of half the size cut out.  Rows and
-    # columns are independent, so both are a choice of rows, a choice of columns and one mask.
+    # Translation by up to an eighth, with zeros outside, and one square of half the size cut out.  Rows and columns
+    # are independent, so both need only the rows, the columns and one mask.
     most_rows, most_columns = int(height / 8 + 0.5), int(width / 8 + 0.5)
     rows = torch.arange(height, device=x.device) + integers(-most_rows, most_rows + 1)
     columns = torch.arange(width, device=x.device) + integers(-most_columns, most_columns + 1)
     cut_rows = _cut(height, integers)
     cut_columns = _cut(width, integers)
-    kept = _inside(rows, height)[:, :, None] & _inside(columns, width)[:, None, :]
-    kept &= ~(cut_rows[:, :, None] & cut_columns[:, None, :])
+    visible = _inside(rows, height)[:, :, None] & _inside(columns, width)[:, None, :]
+    visible &= ~(cut_rows[:, :, None] & cut_columns[:, None, :])
     place = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]
     moved = x.flatten(2).gather(2, place.flatten(1)[:, None].expand(-1, x.shape[1], -1)).view_as(x)
-    return moved * kept[:, None]
+    return moved * visible[:, None]
 
 
 def _cut(size: int, integers: Callable[[int, int], Tensor]) -> Tensor:
-    """(N, size) bool: the places that a square of half the size covers, its middle anywhere."""
+    """Return (N, size) bool: the pixels that a square of half the size, at a random place, covers."""
     length = int(size / 2 + 0.5)
     first = integers(0, size + (1 - length % 2)) - length // 2
     places = torch.arange(size, device=first.device)
-    # StudioGAN clamps places to the image; a square that hangs over covers no more for it.
+    # As in StudioGAN, the part of a square beyond the edge covers only the pixels of the edge.
     return (places >= first.clamp(0, size - 1)) & (places <= (first + length - 1).clamp(0, size - 1))
 
 
@@ -66,9 +66,10 @@ def _inside(places: Tensor, size: int) -> Tensor:
 class ADA:
     """Adaptive discriminator augmentation (Karras et al. 2020), written from the paper.
 
-    kind: blit (flips, quarter turns, whole-pixel shifts), geom (scales, rotations, fractional shifts),
-    color, bg (blit + geom) or bgc (all).  `p`, the probability of each, is moved by the share of real
-    images that the discriminator calls real: up where r = mean(sign(D(real))) is above the target.
+    AUG.ada_aug_type: blit (flips, quarter turns, whole-pixel shifts), geom (scales, rotations, fractional shifts),
+    color, bg (blit + geom) or bgc (all).
+    p: the probability of each augmentation.  It rises while r = mean(sign(D(real))) is above the target, and falls
+    while it is below.
     """
 
     def __init__(self, aug: Aug, stream: torch.Generator) -> None:
@@ -80,17 +81,17 @@ class ADA:
         self.warps = kind in ("geom", "bg", "bgc")
         self.colors = kind in ("color", "bgc")
         self.p = torch.tensor(float(aug.ada_initial_augment_p), device=device)
-        # Of the real images since the last adjustment: sum of signs, number of images.
+        # Of the logits of real images since the last adjustment: the sum of their signs, and their number.
         self.signs = torch.zeros(2, device=device)
         self._filter = torch.tensor(_SYM6, device=device) / sum(_SYM6)
 
     def observe(self, real_logits: Tensor) -> None:
-        """Remember the discriminator's verdicts on a batch of real images."""
+        """Count the signs of the discriminator's logits of real images."""
         self.signs[0] += real_logits.detach().sign().sum()
         self.signs[1] += len(real_logits)
 
     def adjust(self, step: int) -> None:
-        """Move p, where it is adaptive and `step` is one of its turns; waits for nothing."""
+        """Move p at every `interval`-th step, if it is adaptive; does not wait for the device."""
         if self.target is None or step % (self.interval or 1):
             return
         assert self.kimg is not None
@@ -115,11 +116,11 @@ class ADA:
         return torch.randn(shape, device=self.stream.device, generator=self.stream)
 
     def _sometimes(self, value: Tensor, otherwise: float, p: Tensor | None = None) -> Tensor:
-        """`value`, drawn first, or `otherwise` with probability 1 - p, one draw an image."""
+        """Return `value` with probability p, else `otherwise`; one draw per image, after those of `value`."""
         shape = (len(value), *[1] * (value.ndim - 1))
         return torch.where(self._rand(*shape) < (self.p if p is None else p), value, otherwise)
 
-    # Geometry: G maps places of the result to places of the image, in pixels from the middle.
+    # Geometry: G maps positions in the result to positions in the image, in pixels from the middle.
 
     def _move(self, x: Tensor) -> Tensor:
         n, _, height, width = x.shape
@@ -134,7 +135,7 @@ class ADA:
         if self.warps:
             scale = self._sometimes(torch.exp2(self._randn(n) * 0.2), 1)
             G = G @ _scaling(1 / scale, 1 / scale)
-            # Two chances to rotate, before and after the stretching, with probability p together.
+            # One rotation before and one after the stretching; the probability of at least one is p.
             once = 1 - torch.sqrt((1 - self.p).clamp(0, 1))
             angle = self._sometimes((self._rand(n) * 2 - 1) * math.pi, 0, once)
             G = G @ _rotation(angle)
@@ -147,30 +148,30 @@ class ADA:
         return self._warp(x, G)
 
     def _warp(self, x: Tensor, G: Tensor) -> Tensor:
-        """Resample through a grid of twice the resolution, low-pass filtered on the way up and down."""
+        """Resample at twice the resolution, with a low-pass filter before and after."""
         n, channels, height, width = x.shape
         taps = len(_SYM6) // 4
-        x, (left, top, right, bottom) = _surrounded(x, _reach(G, height, width, 2 * taps))
-        x = self._doubled(x.flatten(0, 1)[:, None])
+        x, (left, top, right, bottom) = _pad(x, _reach(G, height, width, 2 * taps))
+        x = self._upsample(x.flatten(0, 1)[:, None])
         in_height, in_width = int(x.shape[2]), int(x.shape[3])
         x = x.view(n, channels, in_height, in_width)
         out_height, out_width = (height + 2 * taps) * 2, (width + 2 * taps) * 2
-        # Pixels from the middle -> places of grid_sample, on both sides; the doubling shifts by half a pixel.
+        # Between pixels from the middle and grid_sample's coordinates; doubling shifts by half a pixel.
         to_grid = _affine(4 / in_width, 4 / in_height, -1 / in_width, -1 / in_height, x)
         middle = _affine(1, 1, (left - right) / 2, (top - bottom) / 2, x)
         from_grid = _affine(out_width / 4, out_height / 4, 0.25, 0.25, x)
         theta = (to_grid @ middle @ G @ from_grid)[:, :2]
         grid = F.affine_grid(theta.to(x.dtype), [n, channels, out_height, out_width], align_corners=False)
         x = F.grid_sample(x, grid, align_corners=False)
-        x = self._halved(x[:, :, 1:-1, 1:-1].flatten(0, 1)[:, None])
+        x = self._downsample(x[:, :, 1:-1, 1:-1].flatten(0, 1)[:, None])
         return x.view(n, channels, height, width)
 
-    def _doubled(self, x: Tensor) -> Tensor:
+    def _upsample(self, x: Tensor) -> Tensor:
         taps = 2 * self._filter.to(x.dtype)
         x = F.conv_transpose2d(x, taps.view(1, 1, 1, -1), stride=(1, 2), padding=(0, 5))
         return F.conv_transpose2d(x, taps.view(1, 1, -1, 1), stride=(2, 1), padding=(5, 0))
 
-    def _halved(self, x: Tensor) -> Tensor:
+    def _downsample(self, x: Tensor) -> Tensor:
         taps = self._filter.to(x.dtype)
         x = F.conv2d(x, taps.view(1, 1, 1, -1), stride=(1, 2))
         return F.conv2d(x, taps.view(1, 1, -1, 1), stride=(2, 1))
@@ -199,9 +200,9 @@ class ADA:
         return torch.baddbmm(C[:, :3, 3:], C[:, :3, :3], x.flatten(2)).view_as(x)
 
 
-# Times sqrt(1/3): the cross product with the luma axis.
+# Times sqrt(1/3), this is the cross product with the luma axis.
 _ACROSS = ((0.0, -1.0, 1.0, 0.0), (1.0, 0.0, -1.0, 0.0), (-1.0, 1.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0))
-# Low-pass filter of the wavelet sym6.
+# The low-pass filter of the wavelet sym6.
 _SYM6 = (
     0.015404109327027373, 0.0034907120842174702, -0.11799011114819057, -0.048311742585633, 0.4910559419267466,
     0.787641141030194, 0.3379294217276218, -0.07263752278646252, -0.021060292512300564, 0.04472490177066578,
@@ -210,7 +211,10 @@ _SYM6 = (
 
 
 def _reach(G: Tensor, height: int, width: int, slack: int) -> Tensor:
-    """Pixels beyond left, top, right and bottom that the batch's grids reach: (4,), at most an image less one."""
+    """Return how far the batch's grids reach beyond the left, top, right and bottom edge, in pixels: (4,).
+
+    At most the image's size less one.
+    """
     x, y = (width - 1) / 2, (height - 1) / 2
     corners = _constant(((-x, x, x, -x), (-y, -y, y, y), (1.0, 1.0, 1.0, 1.0)), G.device)
     reached = (G @ corners)[:, :2]
@@ -219,11 +223,11 @@ def _reach(G: Tensor, height: int, width: int, slack: int) -> Tensor:
     return places.ceil().clamp(min=0).minimum(_constant((width - 1.0, height - 1.0), G.device)).flatten()
 
 
-def _surrounded(x: Tensor, reach: Tensor) -> tuple[Tensor, tuple[int, int, int, int]]:
-    """The images mirrored beyond their edges by `reach`, and by how many pixels they have grown.
+def _pad(x: Tensor, reach: Tensor) -> tuple[Tensor, tuple[int, int, int, int]]:
+    """Return the images, mirrored beyond their edges by `reach`, and the pixels added at each edge.
 
-    On the CPU by no more than that; elsewhere, where to ask would wait for the device, by the most, with
-    zeros beyond `reach`, which is the same to the grid.
+    On the CPU just `reach` is added.  On a GPU, reading `reach` would wait for the device, so the most is added,
+    with zeros beyond `reach`; the grid does not reach those.
     """
     height, width = x.shape[2:]
     if reach.is_cpu:
@@ -233,20 +237,20 @@ def _surrounded(x: Tensor, reach: Tensor) -> tuple[Tensor, tuple[int, int, int, 
 
 
 def _mirrored_within(x: Tensor, reach: Tensor) -> Tensor:
-    """The images mirrored by the most, zero where that is beyond `reach`."""
+    """Return the images, mirrored by the most on every side, with zeros beyond `reach`."""
     height, width = x.shape[2:]
     x = F.pad(x, (width - 1, width - 1, height - 1, height - 1), mode="reflect")
     left, top, right, bottom = reach.unbind()
     columns = torch.arange(1 - width, 2 * width - 1, device=x.device)
     rows = torch.arange(1 - height, 2 * height - 1, device=x.device)
-    kept_columns = (columns >= -left) & (columns < width + right)
-    kept_rows = (rows >= -top) & (rows < height + bottom)
-    return torch.where(kept_rows[:, None] & kept_columns, x, 0)
+    inside_columns = (columns >= -left) & (columns < width + right)
+    inside_rows = (rows >= -top) & (rows < height + bottom)
+    return torch.where(inside_rows[:, None] & inside_columns, x, 0)
 
 
 @functools.lru_cache(maxsize=64)
 def _constant(values: tuple[float, ...] | tuple[tuple[float, ...], ...], device: torch.device) -> Tensor:
-    """Made once: a copy to the device would wait for it."""
+    """Return a tensor of these values, made once per device, as every copy to a GPU would wait for it."""
     return torch.tensor(values, dtype=torch.float32, device=device)
 
 
@@ -255,7 +259,7 @@ def _affine(scale_x: float, scale_y: float, x: float, y: float, like: Tensor) ->
 
 
 def _matrix(a: Tensor, b: Tensor, c: Tensor, d: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """(N, 3, 3): [[a, b, x], [c, d, y], [0, 0, 1]] of (N,) tensors."""
+    """Return (N, 3, 3) matrices [[a, b, x], [c, d, y], [0, 0, 1]] from (N,) tensors."""
     zero, one = torch.zeros_like(a), torch.ones_like(a)
     return torch.stack([a, b, x, c, d, y, zero, zero, one], -1).view(-1, 3, 3)
 
@@ -276,7 +280,7 @@ def _translation(x: Tensor, y: Tensor) -> Tensor:
 
 
 def augmentation(aug: Aug, stream: torch.Generator) -> Augmentation:
-    """What AUG asks for, on the stream's device; the identity where it asks for nothing."""
+    """Return the augmentation of AUG, on the stream's device; the identity if there is none."""
     if aug.apply_ada:
         return ADA(aug, stream)
     if aug.apply_diffaug:

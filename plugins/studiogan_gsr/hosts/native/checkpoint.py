@@ -1,9 +1,9 @@
-"""Checkpoints in StudioGAN's files: one folder a step, which is whole or not there.
+"""Checkpoints in StudioGAN's files: one folder per step, written as a whole or not at all.
 
     checkpoints/step=2000/model=G-current-weights-step=2000.pth    generator, its optimizer, the regularizer
                           model=D-...                              discriminator, its optimizer, step, LeCam, ADA
                           model=G_ema-...                          averaged generator, where there is one
-                          native.pth                               what this host needs beside, to go on exactly
+                          native.pth                               what else this host needs to resume exactly
 
 StudioGAN resumes from such a folder (`-ckpt`), and this host from StudioGAN's.
 """
@@ -25,22 +25,22 @@ from studiogan_gsr.hosts.native.losses import LeCam, ReleasedLeCam
 from studiogan_gsr.hosts.native.training import Trainer
 
 NATIVE = "native.pth"
-_KEPT = 2
+_NUMBER_KEPT = 2
 _PARTIAL = ".partial"
 
 
 def save_checkpoint(
     trainer: Trainer, folder: Path, run_name: str, seed: int, elapsed: float, drawn: int, best: int | None = None
 ) -> Path:
-    """Write all files, then give the folder its name; older ones but one, and that of step `best`, are removed.
+    """Write a checkpoint, remove old ones, and return its folder.
 
-    In data-parallel training every rank calls this, and rank 0 writes.  TrainingError where it cannot
-    be written; what was there before is then untouched.
+    The folder gets its name once all files are in it.  The newest two checkpoints and that of step `best` are kept.
+    Every rank calls this, and rank 0 writes.
+    Raises TrainingError if the checkpoint cannot be written; older ones are untouched then.
+
+    elapsed: seconds trained.  drawn: batches drawn.
     """
-    noise = _of_all_ranks(trainer.noise.get_state(), trainer.ranks)
-    signs = None if trainer.ada is None else _of_all_ranks(trainer.ada.signs.cpu(), trainer.ranks)
-    released = trainer.lecam.averages.cpu() if isinstance(trainer.lecam, ReleasedLeCam) else None
-    slots = None if released is None else _of_all_ranks(released, trainer.ranks)
+    native = _native_state(trainer, elapsed, drawn)
     target = folder / f"step={trainer.steps}"
     if dist.is_initialized() and dist.get_rank() != 0:
         return target
@@ -50,14 +50,12 @@ def save_checkpoint(
         partial.mkdir(parents=True)
         for name, state in _states(trainer, run_name, seed).items():
             _write(state, partial / file_name(name, "current", trainer.steps))
-        native = {"step": trainer.steps, "drawn": drawn, "noise": noise, "ada_signs": signs, "elapsed": elapsed}
-        native |= {"lecam_slots": slots, "device": trainer.device.type}
         _write(native, partial / NATIVE)
-        if target.exists():  # written by a run that was resumed from an earlier step
+        if target.exists():  # the run was resumed from an earlier step
             shutil.rmtree(target)
         publish(partial, target)
     except (OSError, RuntimeError) as error:
-        # Where space runs out, torch.save says RuntimeError, of something else, while it handles the OSError.
+        # On a full disk torch.save raises an unrelated RuntimeError while it handles the OSError.
         cause = error.__context__ if isinstance(error.__context__, OSError) else error
         shutil.rmtree(partial, ignore_errors=True)
         older = checkpoints(folder)
@@ -70,10 +68,24 @@ def save_checkpoint(
 
 
 def remove_old(folder: Path, best: int | None) -> None:
-    """All but the newest two, and that of step `best`."""
-    for step, path in checkpoints(folder)[:-_KEPT]:
+    """Remove all checkpoints but the newest two and that of step `best`."""
+    for step, path in checkpoints(folder)[:-_NUMBER_KEPT]:
         if step != best:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _native_state(trainer: Trainer, elapsed: float, drawn: int) -> dict[str, Any]:
+    """Return what native.pth holds; every rank has to call this."""
+    released = trainer.lecam.averages.cpu() if isinstance(trainer.lecam, ReleasedLeCam) else None
+    return {
+        "step": trainer.steps,
+        "drawn": drawn,
+        "noise": _of_all_ranks(trainer.noise.get_state(), trainer.ranks),
+        "ada_signs": None if trainer.ada is None else _of_all_ranks(trainer.ada.signs.cpu(), trainer.ranks),
+        "elapsed": elapsed,
+        "lecam_slots": None if released is None else _of_all_ranks(released, trainer.ranks),
+        "device": trainer.device.type,
+    }
 
 
 def _states(trainer: Trainer, run_name: str, seed: int) -> dict[str, dict[str, Any]]:
@@ -114,7 +126,7 @@ def _states(trainer: Trainer, run_name: str, seed: int) -> dict[str, dict[str, A
 
 
 def _plain(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """An optimizer's state without the switches that are this machine's, as StudioGAN writes it."""
+    """Return an optimizer's state as StudioGAN writes it, without the switches that depend on the machine."""
     state = optimizer.state_dict()
     switches = dict.fromkeys(("fused", "foreach"), None)
     state["param_groups"] = [{**g, **{k: v for k, v in switches.items() if k in g}} for g in state["param_groups"]]
@@ -124,9 +136,9 @@ def _plain(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 def _of_all_ranks(state: torch.Tensor, ranks: int) -> list[torch.Tensor]:
     if ranks == 1:
         return [state]
-    gathered: list[Any] = [None] * ranks
+    gathered: list[torch.Tensor | None] = [None] * ranks
     dist.all_gather_object(gathered, state)
-    return gathered
+    return [tensor for tensor in gathered if tensor is not None]
 
 
 def _write(state: dict[str, Any], path: Path) -> None:

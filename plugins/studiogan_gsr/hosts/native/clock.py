@@ -1,4 +1,4 @@
-"""How long a run has trained, and how fast."""
+"""The clock of a run: seconds trained, and steps per second."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from contextlib import contextmanager
 
 
 class Clock:
-    """Seconds of training over all restarts, without what is spent on logging and evaluating."""
+    """Seconds of training over all restarts, without the time spent on logging and evaluating."""
 
     def __init__(self, seconds: float, step: int) -> None:
-        """Start at a step; seconds: trained before, in earlier starts of the run."""
+        """Start at a step.  seconds: time trained in earlier starts of the run."""
         self._before, self._since = seconds, time.perf_counter()
         self._lap_seconds, self._lap_step = self._since, step
 
     @property
     def seconds(self) -> float:
-        """Seconds trained until now."""
+        """Seconds trained so far."""
         return self._before + time.perf_counter() - self._since
 
     def lap(self, step: int) -> float:
-        """Return the steps per second since the last lap, and begin another."""
+        """Return the steps per second since the last lap, and start the next."""
         now = time.perf_counter()
         rate = (step - self._lap_step) / (now - self._lap_seconds)
         self._lap_seconds, self._lap_step = now, step
@@ -29,7 +29,7 @@ class Clock:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Do not count what happens meanwhile."""
+        """Do not count the time spent inside."""
         began = time.perf_counter()
         try:
             yield

@@ -1,6 +1,6 @@
-"""StudioGAN's keys, with StudioGAN's names and defaults, as frozen sections.
+"""The native host's configuration: StudioGAN's keys, with StudioGAN's names and defaults.
 
-A key that this host supports is a field of its section; any other of StudioGAN's is refused unless it has
+Every key that this host supports is a field of its section.  StudioGAN's other keys are refused unless they have
 StudioGAN's default.  None stands for StudioGAN's "N/A".
 """
 
@@ -18,19 +18,19 @@ from studiogan_gsr.settings import SECTION, RegularizerSettings, check_data_name
 
 ELSEWHERE = "the native host does not have this; `studiogan-gsr studiogan run` does"
 ELSEWHERE_TOO = "; StudioGAN has more: `studiogan-gsr studiogan run`"
-# Blocks of a generator by image size.  StudioGAN's begin at 32 and also have 256 and 512; 16 is for small studies.
+# A generator's number of blocks, by image size.  StudioGAN has 32 to 512; 16 is for small studies.
 GENERATOR_BLOCKS = {16: 2, 32: 3, 64: 4, 128: 5}
 
 
 def _key(path: str, kind: Kind | None = None) -> Any:
-    """A field with StudioGAN's default; kind: where this host takes less than StudioGAN."""
+    """Return a field with StudioGAN's default.  kind: the values allowed here, if StudioGAN allows more."""
     section, name = path.split(".")
     key = KEYS[section][name]
     return field(default=key.default, metadata={"key": key if kind is None else key._replace(kind=kind)})
 
 
 def _own_key(default: Any, kind: Kind) -> Any:
-    """A field that StudioGAN does not have; at its default it is not written into a configuration."""
+    """Return a field that StudioGAN does not have; a configuration is written without it if it has its default."""
     return field(default=default, metadata={"key": Key(default, kind), "own": True})
 
 
@@ -39,7 +39,7 @@ _ACTIVATION = one_of("ReLU", "Leaky_ReLU", "ELU", "GELU")
 
 @dataclass(frozen=True)
 class Data:
-    """DATA: what is trained on."""
+    """DATA: the data set and its images."""
 
     name: str = _key("DATA.name")
     img_size: int = _key("DATA.img_size", one_of(*GENERATOR_BLOCKS))
@@ -78,7 +78,7 @@ class Model:
 class Loss:
     """LOSS: adversarial and conditional losses, LeCam, weight clipping.
 
-    lecam_released: LeCam as gSR's authors released it (`ReleasedLeCam`), which knows no lecam_ema_start_iter.
+    lecam_released: LeCam as gSR's authors released it (`ReleasedLeCam`), which does not use lecam_ema_start_iter.
     """
 
     adv_loss: str = _key("LOSS.adv_loss", one_of("vanilla", "logistic", "least_square", "hinge", "wasserstein"))
@@ -96,7 +96,7 @@ class Loss:
 
 @dataclass(frozen=True)
 class Optimization:
-    """OPTIMIZATION: both optimizers and the shape of a step."""
+    """OPTIMIZATION: both optimizers, and the updates of a step."""
 
     type_: str = _key("OPTIMIZATION.type_")
     batch_size: int = _key("OPTIMIZATION.batch_size")
@@ -118,7 +118,7 @@ class Optimization:
 
 @dataclass(frozen=True)
 class Pre:
-    """PRE: what happens to real images."""
+    """PRE: preprocessing of real images."""
 
     apply_rflip: bool = _key("PRE.apply_rflip")
 
@@ -139,7 +139,7 @@ class Aug:
 
 @dataclass(frozen=True)
 class Configuration:
-    """A whole configuration, every key given or at StudioGAN's default."""
+    """A whole configuration; keys that are not given have StudioGAN's defaults."""
 
     DATA: Data
     MODEL: Model
@@ -150,7 +150,7 @@ class Configuration:
     regularizer: RegularizerSettings | None = None
 
     def sections(self) -> dict[str, Any]:
-        """As a YAML file would have it, with every supported key."""
+        """Return the sections as a YAML file has them, with every supported key."""
         sections: dict[str, Any] = {}
         for name, kind in SECTIONS.items():
             values = dataclasses.asdict(getattr(self, name))
@@ -173,40 +173,20 @@ SECTIONS: dict[str, type] = {
 
 
 def read_configuration(sections: Mapping[str, Any]) -> Configuration:
-    """Check the sections of a YAML file and fill in StudioGAN's defaults.
+    """Check the sections of a YAML file, and return them with StudioGAN's defaults filled in.
 
-    Raises ConfigurationError with the key's path for an unknown section or key, a value of the wrong
-    type or range, a key that this host does not support, and keys that contradict each other.
+    Raises ConfigurationError, with the key's path, for an unknown section or key, for a value of the wrong type or
+    range, for a key that this host does not support, and for keys that contradict each other.
     """
     known = [*KEYS, SECTION]
     for name in sections:
         if name == "RUN":
-            raise ConfigurationError("RUN", "a section", "the native host takes these on the command line")
+            raise ConfigurationError("RUN", "a section", "the native host takes these options on the command line")
         if name not in known:
             allowed = f"allowed: {', '.join(known)}{near_miss(str(name), known)}"
             raise ConfigurationError(str(name), "an unknown section", allowed)
-    made: dict[str, Any] = {}
-    for name, studiogans in KEYS.items():
-        values = sections.get(name, {})
-        if not isinstance(values, dict):
-            raise ConfigurationError(name, repr(values), "expected: a mapping of keys")
-        supported = (
-            {f.name: f.metadata["key"] for f in dataclasses.fields(SECTIONS[name])} if name in SECTIONS else {}
-        )
-        found = {}
-        for key, value in values.items():
-            path = f"{name}.{key}"
-            if key in supported:
-                more = key in studiogans and studiogans[key].takes(value)
-                supported[key].check(path, value, ELSEWHERE_TOO if more else "")
-                found[key] = tuple(value) if isinstance(given(value), list) else given(value)
-            elif key not in studiogans:
-                allowed = f"{name} has no such key{near_miss(str(key), studiogans)}"
-                raise ConfigurationError(path, "an unknown key", allowed)
-            elif not _is_default(studiogans[key], given(value)):
-                raise ConfigurationError(path, repr(value), ELSEWHERE)
-        if name in SECTIONS:
-            made[name] = SECTIONS[name](**found)
+    values = {name: _read_section(name, sections.get(name, {})) for name in KEYS}
+    made = {name: kind(**values[name]) for name, kind in SECTIONS.items()}
     configuration = Configuration(**made, regularizer=regularizer_settings(sections))
     check_data_name(configuration.DATA.name)
     check_needs(partial(_value, configuration))
@@ -215,26 +195,48 @@ def read_configuration(sections: Mapping[str, Any]) -> Configuration:
     return configuration
 
 
+def _read_section(name: str, values: object) -> dict[str, Any]:
+    """Check the keys of a section, and return the supported ones."""
+    if not isinstance(values, dict):
+        raise ConfigurationError(name, repr(values), "expected: a mapping of keys")
+    known = KEYS[name]
+    fields = dataclasses.fields(SECTIONS[name]) if name in SECTIONS else ()
+    supported: dict[str, Key] = {f.name: f.metadata["key"] for f in fields}
+    found = {}
+    for key, value in values.items():
+        path = f"{name}.{key}"
+        if key in supported:
+            allowed_elsewhere = key in known and known[key].takes(value)
+            supported[key].check(path, value, ELSEWHERE_TOO if allowed_elsewhere else "")
+            found[key] = tuple(value) if isinstance(given(value), list) else given(value)
+        elif key not in known:
+            allowed = f"{name} has no such key{near_miss(str(key), known)}"
+            raise ConfigurationError(path, "an unknown key", allowed)
+        elif not _is_default(known[key], given(value)):
+            raise ConfigurationError(path, repr(value), ELSEWHERE)
+    return found
+
+
 def _is_default(key: Key, value: Any) -> bool:
-    """Whether a value is the key's default; 0 does not stand for false."""
+    """Return whether a value is the key's default; 0 is not false."""
     return bool(value == key.default) and isinstance(value, bool) == isinstance(key.default, bool)
 
 
 def _value(configuration: Configuration, path: str) -> Any:
-    """Of a key by its path; StudioGAN's default where this host does not support the key."""
+    """Return a key's value by its path; StudioGAN's default if this host does not support the key."""
     section, name = path.split(".")
     return getattr(getattr(configuration, section, None), name, KEYS[section][name].default)
 
 
 def _check_together(configuration: Configuration) -> None:
-    """What StudioGAN asserts or would fail at later, and what it would silently ignore."""
+    """Raise ConfigurationError for keys that contradict each other, or that StudioGAN would silently ignore."""
     data, model = configuration.DATA, configuration.MODEL
     optimization, aug = configuration.OPTIMIZATION, configuration.AUG
     blocks = GENERATOR_BLOCKS[data.img_size]
     if model.backbone == "big_resnet":
         if model.z_dim % (blocks + 1):
-            wanted = f"a multiple of {blocks + 1}: big_resnet cuts z into a part for each block and one for the input"
-            raise ConfigurationError("MODEL.z_dim", str(model.z_dim), wanted)
+            allowed = f"a multiple of {blocks + 1}: big_resnet cuts z into parts, one per block and one for the input"
+            raise ConfigurationError("MODEL.z_dim", str(model.z_dim), allowed)
     elif model.g_shared_dim is not None:
         raise ConfigurationError("MODEL.g_shared_dim", str(model.g_shared_dim), "only big_resnet shares embeddings")
     if model.apply_attn:

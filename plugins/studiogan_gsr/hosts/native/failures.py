@@ -1,4 +1,4 @@
-"""What ends a run from outside, as an error that says what to do."""
+"""Failures of a run, as errors that say what to do."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from studiogan_gsr.hosts.native.training import Trainer
 
 @contextmanager
 def failures_explained(folder: RunFolder, trainer: Trainer) -> Iterator[None]:
-    """Raise TrainingError, which names the last good checkpoint, for NaN, lost images and a full disk."""
+    """Turn NaN, lost images and a full disk into a TrainingError that names the last good checkpoint."""
     try:
         yield
     except NotFinite as error:
         remedy = "a lower learning rate, --precision float32 or another seed may help"
         raise TrainingError(f"{error}; {folder.last_good()}; {remedy}") from error
     except ImagesLost as error:
-        raise TrainingError(f"{error}; {folder.last_good()}; --resume resumes it") from error
-    except DataError as error:  # an image that a streamed run reads late
+        raise TrainingError(f"{error}; {folder.last_good()}; --resume resumes the run") from error
+    except DataError as error:  # a streamed image that cannot be read
         if trainer.steps == 0:
             raise
         raise TrainingError(
@@ -38,7 +38,7 @@ def failures_explained(folder: RunFolder, trainer: Trainer) -> Iterator[None]:
 
 @contextmanager
 def memory_explained(configuration: Configuration, device: torch.device) -> Iterator[None]:
-    """Raise TrainingError, which says what to lower, where memory runs out."""
+    """Turn a lack of memory into a TrainingError that says which settings to lower."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

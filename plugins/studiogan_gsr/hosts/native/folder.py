@@ -1,4 +1,4 @@
-"""A run's folder: whose it is, what its records say, and that one process at a time trains in it."""
+"""A run's folder: one run, trained by one process at a time, and its records."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ RECORD, CONFIGURATION = "run.json", "config.yaml"
 
 
 class RunFolder:
-    """The folder of a run that is about to begin or to resume.
+    """The folder of a run that is about to start or to resume.
 
     sections: the whole configuration, as config.yaml will hold it.
-    Reading it changes nothing on the disk: a run that is refused leaves no trace.
+    Nothing is written before `write`, so a refused run leaves no trace.
     """
 
     def __init__(self, path: Path, sections: Mapping[str, Any]) -> None:
@@ -38,21 +38,21 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def last_good(self) -> str:
-        """Return where the newest checkpoint is, as part of a message."""
+        """Return the path of the newest checkpoint, as part of a message."""
         found = checkpoints(self.checkpoints)
         return f"the last good checkpoint is {found[-1][1]}" if found else "there is no checkpoint yet"
 
     @contextmanager
     def claimed(self, resume: bool) -> Iterator[None]:
-        """Refuse to mix two runs in the folder, and let no other process train in it meanwhile.
+        """Hold the folder, so that no other run and no other process uses it.
 
-        Raises RequestError where the folder holds other files, a run that is not to be resumed, a run of another
-        configuration, or one that another process trains.
+        Raises RequestError if the folder holds other files, a run while `resume` is False, a run of another
+        configuration, or a run that another process trains.
         """
         self._check(resume)
         if (self.path / CONFIGURATION).is_file():
             self._claim()
-            self._check(resume)  # another process may have ended it meanwhile
+            self._check(resume)  # another process may have changed it before the lock was taken
         try:
             yield
         finally:
@@ -60,17 +60,19 @@ class RunFolder:
                 self._lock.release()
 
     def starts(self) -> list[dict[str, Any]]:
-        """The records of the run's starts so far, oldest first."""
+        """Return the records of the run's starts so far, oldest first."""
         try:
             return read_starts(self.path)
         except (OSError, ValueError, KeyError, TypeError) as error:
             record = self.path / RECORD
-            raise RequestError(f"{record}: found no run's record: {reason(error)}; begin in another --out") from error
+            raise RequestError(
+                f"{record}: found no record of a run: {reason(error)}; start a new run in another --out"
+            ) from error
 
     def check_images(self, now: Mapping[str, Any], allow_changed: bool) -> str:
-        """Compare the images with those of the run's last start; a message where other ones are allowed.
+        """Compare the images with those of the run's last start; return a message about changes, "" for none.
 
-        Raises RequestError for another preprocessing, and for other names or labels unless `allow_changed`.
+        Raises RequestError if the preprocessing differs, or if names or labels do and `allow_changed` is False.
         """
         starts = self.starts()
         if not starts:
@@ -79,7 +81,7 @@ class RunFolder:
         if last["preprocessing"] != now["preprocessing"]:
             raise RequestError(
                 f"--resume: the run in {self.path} has preprocessing {last['preprocessing']}, these images have "
-                f"{now['preprocessing']}; another preprocessing wants another --out"
+                f"{now['preprocessing']}; another preprocessing needs another --out"
             )
         if last["images_sha256"] == now["images_sha256"]:
             return ""
@@ -87,14 +89,14 @@ class RunFolder:
         if not allow_changed:
             raise RequestError(
                 f"--resume: the run in {self.path} has other images ({change}); --allow-changed-images resumes on "
-                "these, and run.json records it; or begin in another --out"
+                "these, and run.json records it; or start a new run in another --out"
             )
-        return f"other images than before ({change}): their order starts anew; recorded in {RECORD}"
+        return f"other images than before ({change}): their order starts over; recorded in {RECORD}"
 
     def write(self, record: Mapping[str, Any], start: Mapping[str, Any], resume: bool) -> None:
-        """Write what the run is, before its first step: run.json with one more start, then config.yaml.
+        """Write run.json, with one more start, and then config.yaml, before the first step.
 
-        Raises RequestError where the folder cannot be made, or became another process's meanwhile.
+        Raises RequestError if the folder cannot be made, or if another process has taken it.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -108,11 +110,11 @@ class RunFolder:
                 half.unlink()
         starts = [*(self.starts() if resume else []), {**start, "time": datetime.now(timezone.utc).isoformat()}]
         write_atomically(self.path / RECORD, json.dumps({**record, "starts": starts}, indent=2) + "\n")
-        # Last: with it the folder is a run's.
+        # Last, because config.yaml marks the folder as a run's.
         write_atomically(self.path / CONFIGURATION, yaml.safe_dump(dict(self.sections), sort_keys=False))
 
     def origin(self) -> Path | None:
-        """The checkpoint that the run in this folder began from, where it began from one."""
+        """Return the checkpoint that the run in this folder started from; None if there was none."""
         found = [start["checkpoint"] for start in self.starts()[:1] if "checkpoint" in start]
         return Path(found[0]) if found else None
 
@@ -123,17 +125,17 @@ class RunFolder:
             raise RequestError(f"--out {self.path}: cannot be written to: {reason(error)}") from error
         if self._lock is None:
             raise RequestError(
-                f"--out {self.path}: another process trains there; wait for its end, or name another --out"
+                f"--out {self.path}: another process trains there; wait until it ends, or name another --out"
             )
 
     def _check(self, resume: bool) -> None:
-        """Refuse to mix two runs in one folder."""
+        """Raise RequestError unless the folder is free, or holds the run to resume."""
         old = self.path / CONFIGURATION
         if self.path.exists() and not self.path.is_dir():
             raise RequestError(f"--out {self.path}: found a file; name an empty or new folder")
         if not old.is_file():
             there = [path.name for path in self.path.iterdir()] if self.path.is_dir() else []
-            # A run that was killed as it began leaves its lock, and its first record or half of one.
+            # A run that was killed while it started leaves its lock, and its first record or half of it.
             if any(name not in (RECORD, LOCK) and not name.endswith(".partial") for name in there):
                 raise RequestError(f"--out {self.path}: found other files there; name an empty or new folder")
             return
@@ -141,16 +143,17 @@ class RunFolder:
             found = checkpoints(self.checkpoints)
             where = f"at step {found[-1][0]}" if found else "without a checkpoint"
             raise RequestError(
-                f"--out {self.path}: found a run {where}; --resume resumes it, another --out begins a new one"
+                f"--out {self.path}: found a run {where}; --resume resumes it, another --out starts a new one"
             )
         self._check_configuration(old)
 
     def _check_configuration(self, old: Path) -> None:
+        """Raise RequestError if a key differs from the run's configuration, except for the last step."""
         before: Mapping[str, Any] = load_configuration(old)
-        remedy = "another configuration wants another --out"
+        remedy = "another configuration needs another --out"
         named = regularizer_settings(before), regularizer_settings(self.sections)
         if named[0] is not None and named[1] is not None and named[0].name == named[1].name:
-            before = with_all_options(before)  # older versions wrote those that were given
+            before = with_all_options(before)  # older versions wrote only the given options
         for section in {**before, **self.sections}:
             if section not in before or section not in self.sections:
                 with_it, without = ("this", "the run's") if section in self.sections else ("the run's", "this")
@@ -167,12 +170,12 @@ class RunFolder:
 
 
 def read_starts(run: Path) -> list[dict[str, Any]]:
-    """The records of a run's starts, oldest first; none of a folder without run.json."""
+    """Return the records of a run's starts, oldest first; empty for a folder without run.json."""
     path = run / RECORD
     if not path.is_file():
         return []
     record = json.loads(path.read_text())
-    # Older versions kept these once a run, as they were at its last start.
+    # Older versions wrote these once for the whole run, as they were at its last start.
     common = {key: record[key] for key in ("seed", "ranks", "threads", "speed") if key in record}
     digests = {key: record["data"][key] for key in ("images_sha256", "preprocessing") if key in record["data"]}
     starts = [{**common, **digests, **start} for start in record["starts"]]

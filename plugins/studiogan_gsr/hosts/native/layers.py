@@ -2,9 +2,9 @@
 
 Names make state dicts interchangeable; the order of creation makes equal seeds give equal networks.
 
-The 3x3 convolutions beside a change of resolution are folded with it, which is the same linear map:
-nearest-neighbour doubling and a 3x3 convolution are one 4x4 transposed convolution of stride 2, and
-a 3x3 convolution and 2x2 average pooling are one 4x4 convolution of stride 2.  4/9 of the products.
+A change of resolution and the 3x3 convolution next to it are folded into one layer, which is the same linear map:
+nearest-neighbour doubling and a 3x3 convolution are one 4x4 transposed convolution of stride 2, and a 3x3 convolution
+and 2x2 average pooling are one 4x4 convolution of stride 2.  The folded layer needs 4/9 of the multiplications.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from studiogan_gsr.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class Style:
-    """What the layers of one network have in common."""
+    """The settings that all layers of a network share, and the layers made with them."""
 
     spectral: bool
     activation: str
     folded: bool
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module, spectrally normalised if this network is."""
+        """Return the module, spectrally normalised if the network is."""
         return _spectrally_normalised(module) if self.spectral else module
 
     def act(self) -> nn.Module:
-        """The activation; in place where StudioGAN's is."""
+        """Return the activation; in place if StudioGAN's is."""
         if self.activation == "ReLU":
             return nn.ReLU(inplace=True)
         if self.activation == "Leaky_ReLU":
@@ -60,7 +60,7 @@ class Style:
 
 
 class _FullPrecisionSpectralNorm(SpectralNorm):
-    """Power iteration outside autocast: in bfloat16 it would lose the norm."""
+    """Spectral norm with power iteration outside autocast, as bfloat16 is too coarse for it."""
 
     def compute_weight(self, module: nn.Module, do_power_iteration: bool) -> Tensor:
         with torch.autocast(module.get_parameter("weight_orig").device.type, enabled=False):
@@ -78,14 +78,14 @@ def _spectrally_normalised(module: nn.Module) -> nn.Module:
 
 
 def _spread(weight: Tensor) -> Tensor:
-    """A (.., 3, 3) kernel summed over the four places of a 2x2 block: (.., 4, 4)."""
+    """Return the (.., 4, 4) kernel that equals a (.., 3, 3) kernel at all four positions of a 2x2 block."""
     padded = F.pad(weight, (1, 1, 1, 1))
     rows = padded[..., 1:, :] + padded[..., :-1, :]
     return rows[..., 1:] + rows[..., :-1]
 
 
 class DoublingConv2d(nn.Conv2d):
-    """3x3 convolution of the input doubled by nearest neighbour: (N, C, H, W) -> (N, D, 2H, 2W)."""
+    """Nearest-neighbour doubling and a 3x3 convolution: (N, C, H, W) -> (N, D, 2H, 2W)."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, padding: int, folded: bool) -> None:
         super().__init__(inputs, outputs, kernel, padding=padding)
@@ -99,7 +99,7 @@ class DoublingConv2d(nn.Conv2d):
 
 
 class HalvingConv2d(nn.Conv2d):
-    """3x3 convolution and 2x2 average pooling: (N, C, 2H, 2W) -> (N, D, H, W)."""
+    """A 3x3 convolution and 2x2 average pooling: (N, C, 2H, 2W) -> (N, D, H, W)."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, padding: int, folded: bool) -> None:
         super().__init__(inputs, outputs, kernel, padding=padding)
@@ -112,7 +112,7 @@ class HalvingConv2d(nn.Conv2d):
 
 
 def double(x: Tensor) -> Tensor:
-    """Nearest-neighbour doubling of height and width."""
+    """Double height and width by nearest neighbour."""
     return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
@@ -121,9 +121,9 @@ def batch_norm(channels: int, affine: bool = True) -> nn.BatchNorm2d:
 
 
 class ConditionalBatchNorm2d(nn.Module):
-    """bn(x) * (1 + gain(condition)) + bias(condition), both linear maps without offset.
+    """bn(x) * (1 + gain(condition)) + bias(condition); gain and bias are linear maps without offset.
 
-    Computed in the condition's dtype under autocast, too, and returned in x's.
+    Computed in the condition's dtype, also under autocast, and returned in x's.
     """
 
     def __init__(self, conditions: int, channels: int, style: Style) -> None:
@@ -133,8 +133,8 @@ class ConditionalBatchNorm2d(nn.Module):
         self.bias = style.linear(conditions, channels, bias=False)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        # bfloat16 has steps of 2^-7 above one: 1 + gain would be one for gains below 0.004, and a product with
-        # bn(x) that was rounded before would be bn(x) again for gains below 0.002. gSR makes gains that small.
+        # Above 1, bfloat16 has steps of 2^-7: 1 + gain would round to 1 for gains below 0.004, and its product with a
+        # rounded bn(x) would round to bn(x) for gains below 0.002.  gSR makes gains that small.
         with torch.autocast(x.device.type, enabled=False):
             gain = (1 + self.gain(condition))[:, :, None, None]
             normalised = self.bn(x.to(condition.dtype))
@@ -142,12 +142,12 @@ class ConditionalBatchNorm2d(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Self-attention of SAGAN: keys and values at half resolution, sigma (at first 0) times the result added."""
+    """Self-attention of SAGAN: x + sigma * attention(x), keys and values at half resolution; sigma starts at 0."""
 
     def __init__(self, channels: int, style: Style) -> None:
         super().__init__()
         if channels < 8:
-            allowed = "attention needs at least 8: raise MODEL.g_conv_dim or d_conv_dim, or attend elsewhere"
+            allowed = "attention needs at least 8: raise MODEL.g_conv_dim or d_conv_dim, or name another block"
             raise ConfigurationError("MODEL.apply_attn", f"a block of {channels} channels", allowed)
         self.conv1x1_theta = style.conv(channels, channels // 8, 1, bias=False)
         self.conv1x1_phi = style.conv(channels, channels // 8, 1, bias=False)
@@ -166,9 +166,9 @@ class SelfAttention(nn.Module):
 
 
 def initialise(network: nn.Module, how: str) -> None:
-    """Weights of all linear, convolution and embedding layers anew; offsets to zero.
+    """Initialise the weights of all linear, convolution and embedding layers; set offsets to zero.
 
-    how: "ortho", "N02" (normal, deviation 0.02), "glorot" or "xavier" (uniform).
+    how: "ortho", "N02" (normal, standard deviation 0.02), "glorot" or "xavier" (both Xavier uniform).
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding):

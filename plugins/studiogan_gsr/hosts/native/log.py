@@ -14,9 +14,9 @@ FILE = "log.jsonl"
 
 
 class RunLog:
-    """Appends to the log of the run in a folder; does nothing on ranks other than the first.
+    """Appends to the log of the run in a folder; does nothing unless `active`, which only rank 0 is.
 
-    Lines after `step`, to which a resumed run returned, are removed first.
+    A run that resumes from `step` first removes the lines after that step.
     """
 
     def __init__(self, folder: Path, step: int, active: bool) -> None:
@@ -38,14 +38,14 @@ class RunLog:
         self._open.close()
 
     def write(self, step: int, numbers: Mapping[str, Any]) -> None:
-        """Add a line, and plot its numbers."""
+        """Add a line to log.jsonl, and its numbers to TensorBoard."""
         if self._active:
             self._file.write(json.dumps({"step": step, **numbers}) + "\n")
             self._file.flush()
             self.plot(step, numbers)
 
     def plot(self, step: int, numbers: Mapping[str, Any]) -> None:
-        """Add numbers to TensorBoard alone."""
+        """Add numbers to TensorBoard only."""
         if self._active:
             for name, value in numbers.items():
                 if isinstance(value, int | float):

@@ -1,7 +1,7 @@
-"""Adversarial and class-conditional losses, and LeCam; numerically StudioGAN's.
+"""Adversarial and class-conditional losses, and LeCam; numerically equal to StudioGAN's.
 
-Across ranks the contrastive losses see every rank's images, and LeCam's averages are over all ranks,
-so that ranks together take the step of one process on the whole batch.
+Contrastive losses see the images of all ranks, and LeCam's averages are over all ranks.  So the ranks together make
+the same step as one process on the whole batch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ConditionalLoss = Callable[[Judgement, Tensor], Tensor]
 
 
 def discriminator_loss(name: str, real: Tensor, fake: Tensor) -> Tensor:
-    """The discriminator's adversarial loss LOSS.adv_loss of logits of real and generated images."""
+    """Return the discriminator's loss LOSS.adv_loss, from its logits of real and generated images."""
     if name in ("vanilla", "logistic"):
         return F.softplus(-real).mean() + F.softplus(fake).mean()
     if name == "least_square":
@@ -32,7 +32,7 @@ def discriminator_loss(name: str, real: Tensor, fake: Tensor) -> Tensor:
 
 
 def generator_loss(name: str, fake: Tensor) -> Tensor:
-    """The generator's adversarial loss LOSS.adv_loss of logits of generated images."""
+    """Return the generator's loss LOSS.adv_loss, from the logits of generated images."""
     if name in ("vanilla", "logistic"):
         return F.softplus(-fake).mean()
     if name == "least_square":
@@ -41,7 +41,7 @@ def generator_loss(name: str, fake: Tensor) -> Tensor:
 
 
 def conditional_loss(model: Model, loss: Loss) -> ConditionalLoss | None:
-    """The classification or contrastive loss of MODEL.d_cond_mtd; None for PD and W/O."""
+    """Return the classification or contrastive loss of MODEL.d_cond_mtd; None for PD and W/O."""
     if model.d_cond_mtd == "AC":
         return _cross_entropy
     if model.d_cond_mtd == "2C":
@@ -59,7 +59,7 @@ def _cross_entropy(judgement: Judgement, label: Tensor) -> Tensor:
 
 
 def contrastive_loss(embed: Tensor, proxy: Tensor, label: Tensor, temperature: float) -> Tensor:
-    """Conditional contrastive loss of ContraGAN ("2C"); embed, proxy (N, D), label (N,)."""
+    """Return the conditional contrastive loss of ContraGAN ("2C").  embed, proxy: (N, D).  label: (N,)."""
     similarity = torch.exp(_cosines(embed) / temperature) * _off_diagonal(label)
     to_proxy = torch.exp(F.cosine_similarity(embed, proxy) / temperature)
     same = label[:, None] == label
@@ -68,7 +68,7 @@ def contrastive_loss(embed: Tensor, proxy: Tensor, label: Tensor, temperature: f
 
 
 def data_to_data_loss(embed: Tensor, proxy: Tensor, label: Tensor, temperature: float, margin: float) -> Tensor:
-    """Data-to-data cross-entropy of ReACGAN ("D2DCE"); embed, proxy (N, D), label (N,)."""
+    """Return the data-to-data cross-entropy of ReACGAN ("D2DCE").  embed, proxy: (N, D).  label: (N,)."""
     others = _off_diagonal(label)
     similarity = (_cosines(embed) + margin - 1) / temperature
     largest = similarity.masked_fill(~others, -torch.inf).amax(1, keepdim=True).detach()
@@ -96,30 +96,31 @@ def _gathered(judgement: Judgement, label: Tensor) -> tuple[Tensor, Tensor, Tens
 
 
 def _of_all_ranks(tensor: Tensor) -> Tensor:
-    """The ranks' tensors one after the other."""
+    """Return the tensors of all ranks, concatenated."""
     ranks = dist.get_world_size()
     parts = [torch.empty_like(tensor) for _ in range(ranks)]
     dist.all_gather(parts, tensor.detach().contiguous())
     if tensor.requires_grad:
-        # Every rank has the loss of all images, and gradients are averaged: times `ranks` gives one process's.
+        # Every rank computes the loss of all images, and gradients are averaged over ranks.  Times `ranks`, this
+        # rank's gradient is the one that a single process would have.
         parts[dist.get_rank()] = tensor.detach() + ranks * (tensor - tensor.detach())
     return torch.cat(parts)
 
 
 class LeCam:
-    """LeCam's penalty (Tseng et al. 2021) with moving averages of the mean logits, kept on the device.
+    """LeCam's penalty (Tseng et al. 2021), with moving averages of the mean logits, kept on the device.
 
-    penalty: mean(relu(D(real) - average of fake)^2) + mean(relu(average of real - D(fake))^2), from the
-    step after `start` on; before it the averages follow the logits without memory.
+    penalty: mean(relu(D(real) - average of fake)^2) + mean(relu(average of real - D(fake))^2) in all steps after
+    `start`.  Before `start` the averages are the last mean logits.
     """
 
-    UNSEEN = 7777  # StudioGAN's first value
+    UNSEEN = 7777  # StudioGAN's value before the first logits
 
     def __init__(self, decay: float, start: int, device: torch.device) -> None:
         self.decay, self.start = decay, start
-        # Set where a run goes on from a checkpoint without averages: the next logits replace UNSEEN.
+        # True in a run that resumes from a checkpoint without averages: the next logits replace UNSEEN.
         self.begins = False
-        # float64, as StudioGAN's Python numbers are; (real, fake)
+        # (real, fake), in float64 as StudioGAN's Python numbers are.
         self.averages = torch.full((2,), float(self.UNSEEN), dtype=torch.float64, device=device)
 
     def penalty(self, real: Tensor, fake: Tensor, step: int) -> Tensor:
@@ -137,12 +138,12 @@ class LeCam:
 
 
 class ReleasedLeCam:
-    """LeCam as gSR's authors released it (val-iisc/gSRGAN), to compare with their numbers; it is not LeCam's paper's.
+    """LeCam as gSR's authors released it (val-iisc/gSRGAN), to compare with their numbers; the paper's differs.
 
-    penalty: mean(relu(D(real) - average of fake)^2) + mean(relu(D(fake) - average of real)^2): the second term's
-    sign is turned.  The averages are of each place in this rank's batch, (2, slots), in place of means; in the first
-    step they are 0, and stay so.  When their program resumes it takes means of the batch in hand; here the averages
-    are restored.
+    penalty: mean(relu(D(real) - average of fake)^2) + mean(relu(D(fake) - average of real)^2); the second difference
+    has the opposite sign to the paper's.  There is an average for every position in this rank's batch, (2, slots),
+    instead of one of the batch's mean.  In the first step the averages stay 0.  When the authors' program resumes, it
+    starts from the means of the current batch; here the averages are restored.
     """
 
     def __init__(self, decay: float, slots: int, device: torch.device) -> None:

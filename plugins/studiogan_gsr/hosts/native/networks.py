@@ -19,16 +19,16 @@ from studiogan_gsr.hosts.native.layers import (
     initialise,
 )
 
-# By image size: each block's width in units of the base width.
+# The width of each block in units of the base width, by image size.
 _GENERATOR_IN = {16: (4, 4), 32: (4, 4, 4), 64: (16, 8, 4, 2), 128: (16, 16, 8, 4, 2)}
 _GENERATOR_OUT = {16: (4, 4), 32: (4, 4, 4), 64: (8, 4, 2, 1), 128: (16, 8, 4, 2, 1)}
 _DISCRIMINATOR = {16: (2, 2, 2), 32: (2, 2, 2, 2), 64: (1, 2, 4, 8, 16), 128: (1, 2, 4, 8, 16, 16)}
-_HALVING = {16: 2, 32: 2, 64: 4, 128: 5}  # the first so many blocks of the discriminator halve the resolution
+_HALVING = {16: 2, 32: 2, 64: 4, 128: 5}  # how many of the discriminator's first blocks halve the resolution
 _BOTTOM = 4
 
 
 def _inner(blocks: nn.ModuleList) -> Iterator[nn.Module]:
-    """StudioGAN keeps every block in a list of its own."""
+    """Return the blocks; StudioGAN keeps each in a list of its own, which state dicts show."""
     return (block for one in blocks for block in one.children())
 
 
@@ -49,21 +49,23 @@ class GeneratorBlock(nn.Module):
         self.conv2d2 = style.conv(outputs, outputs, 3)
 
     def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        args = (condition,) if self.conditional else ()
-        h = self.conv2d1(self.activation(self.bn1(x, *args)))
-        h = self.conv2d2(self.activation(self.bn2(h, *args)))
+        h = self.bn1(x, condition) if self.conditional else self.bn1(x)
+        h = self.conv2d1(self.activation(h))
+        h = self.bn2(h, condition) if self.conditional else self.bn2(h)
+        h = self.conv2d2(self.activation(h))
         # A 1x1 convolution and doubling commute; at the lower resolution it costs a quarter.
         return h + double(self.conv2d0(x))  # type: ignore[no-any-return]
 
 
 class Generator(nn.Module):
-    """(z, label) -> images (N, 3, size, size) in [-1, 1], float32 (or z's dtype, where that is wider).
+    """(z, label) -> images (N, 3, size, size) in [-1, 1], in z's dtype.
 
-    resnet: the condition of every layer is the one-hot label.  big_resnet: it is [shared embedding of
-    the label, a part of z of its own], and the first part of z is the input.
+    resnet: the condition of every layer is the one-hot label.
+    big_resnet: z is cut into parts.  The first is the input; the condition of each block is the shared embedding of
+    the label and the block's own part.
     """
 
-    # Of the activations; parameters stay contiguous, as optimizers and checkpoints like them.
+    # The memory format of activations.  Parameters stay contiguous, for optimizers and checkpoints.
     memory_format = torch.contiguous_format
 
     def __init__(self, size: int, classes: int, model: Model, folded: bool) -> None:
@@ -71,7 +73,7 @@ class Generator(nn.Module):
         style = Style(model.apply_g_sn, model.g_act_fn, folded)
         ins = [width * model.g_conv_dim for width in _GENERATOR_IN[size]]
         outs = [width * model.g_conv_dim for width in _GENERATOR_OUT[size]]
-        # Named as StudioGAN names them: who reads class parameters asks for both.
+        # StudioGAN's names: readers of class-conditional parameters look for both.
         self.num_classes, self.g_cond_mtd = classes, model.g_cond_mtd
         self.conditional, self.shares = model.g_cond_mtd == "cBN", model.backbone == "big_resnet"
         self.part = model.z_dim // (len(ins) + 1) if self.shares else model.z_dim
@@ -114,7 +116,7 @@ class Generator(nn.Module):
 
 
 class FirstBlock(nn.Module):
-    """The discriminator's first residual block, on pixels; halves the resolution."""
+    """The discriminator's first residual block, which takes the images and halves the resolution."""
 
     def __init__(self, outputs: int, style: Style) -> None:
         super().__init__()
@@ -166,10 +168,10 @@ class DiscriminatorBlock(nn.Module):
 
 
 class Judgement(NamedTuple):
-    """What a discriminator says of N images.
+    """A discriminator's output for N images.
 
-    logits: (N,) real or fake.  embed, proxy: (N, d_embed_dim) of image and label (2C, D2DCE).
-    class_logits: (N, classes) (AC).
+    logits: (N,), real or fake.  embed, proxy: (N, d_embed_dim), of image and label (2C, D2DCE only).
+    class_logits: (N, classes) (AC only).
     """
 
     logits: Tensor
@@ -179,7 +181,7 @@ class Judgement(NamedTuple):
 
 
 class Discriminator(nn.Module):
-    """(images (N, 3, size, size), labels (N,)) -> Judgement, float32 (or the images' dtype, where that is wider)."""
+    """(images (N, 3, size, size), labels (N,)) -> Judgement, in the images' dtype."""
 
     memory_format = torch.contiguous_format
 
@@ -213,7 +215,7 @@ class Discriminator(nn.Module):
         h = images.contiguous(memory_format=self.memory_format)
         for block in _inner(self.blocks):
             h = block(h)
-        # The head costs nothing and decides everything: full precision.
+        # The head costs little and its rounding matters most, so it runs in full precision.
         with torch.autocast(images.device.type, enabled=False):
             h = self.activation(h.to(images.dtype)).sum((2, 3))
             logits = self.linear1(h).squeeze(1)
@@ -230,7 +232,10 @@ class Discriminator(nn.Module):
 
 
 def make_networks(configuration: Configuration, seed: int, folded: bool = True) -> tuple[Generator, Discriminator]:
-    """Both networks, on the CPU, equal to StudioGAN's at the same seed; no random generator is moved."""
+    """Return both networks, on the CPU, equal to StudioGAN's with the same seed.
+
+    No random generator changes its state.
+    """
     data, model = configuration.DATA, configuration.MODEL
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

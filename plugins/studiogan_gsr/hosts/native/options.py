@@ -1,4 +1,4 @@
-"""What a run of the native host is started with, beside its configuration."""
+"""The options of `studiogan-gsr train`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ SWITCHES = ("precision", "channels_last", "folded", "fused")  # fields of `train
 class TrainOptions:
     """Options of `studiogan-gsr train`.
 
-    None means not given: a resumed run keeps the value that it had, and a new run takes the default of `Start`.
+    None means not given: a resumed run keeps its value, and a new run takes the default of `Start`.
 
     resume: True to resume the run in `out`; a path to start a new run in `out` from another run or checkpoint.
-    label, lines: how progress is shown; at most `lines` lines off a terminal, None: one a print interval.
+    label: begins every line of progress.  lines: at most so many lines of progress outside of a terminal; None
+    means one per print interval.
     """
 
     data: str = option(None, "where the data set is, or is downloaded to", metavar="DIR", required=True)
@@ -30,12 +31,12 @@ class TrainOptions:
     steps: int | None = option(
         None, "the step to train to, over restarts; default: OPTIMIZATION.total_steps", kind=positive
     )
-    device: str | None = option(None, "default: cuda where it is available", choices=["cpu", "cuda"])
+    device: str | None = option(None, "default: cuda if it is available", choices=["cpu", "cuda"])
     seed: int | None = option(None, "default: 0", kind=count)
     resume: bool | Path = option(
         False,
         "resume the run in --out with its own options, except for those given here; or start a new run there from "
-        "another run's newest checkpoint, a checkpoint's folder or one of its files, ours or StudioGAN's",
+        "another run's newest checkpoint, a checkpoint's folder or one of its files, this program's or StudioGAN's",
         kind=Path,
         metavar="RUN|CHECKPOINT",
         value_if_bare=True,
@@ -48,7 +49,7 @@ class TrainOptions:
     resizer: str | None = option(None, "resizes images to DATA.img_size; default: none", choices=RESIZERS)
     workers: int | None = option(None, "processes that read images (4)", kind=count)
     stream: bool | None = switch(
-        None, "read images while training, or all before it; default: before it where they fit in memory"
+        None, "read images while training, or all of them before; default: before, if they fit in memory"
     )
     evaluate: int | None = option(
         None,
@@ -79,12 +80,12 @@ class TrainOptions:
 
     @property
     def resumes(self) -> bool:
-        """Whether to resume the run in `out`; its own folder, named again, means the same as True."""
+        """Whether to resume the run in `out`; the path of `out` itself means the same as True."""
         return self.resume is True or (isinstance(self.resume, Path) and self.resume.resolve() == self.out.resolve())
 
     @property
     def checkpoint(self) -> Path | None:
-        """The run or checkpoint that a new run starts from; None where it starts from nothing."""
+        """The run or checkpoint that a new run starts from; None if there is none."""
         return self.resume if isinstance(self.resume, Path) and not self.resumes else None
 
     @property

@@ -1,4 +1,4 @@
-"""The processes of a run: ranks, signals, memory."""
+"""The processes of a run: their ranks, and the signals that end them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from types import FrameType
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -19,7 +18,7 @@ from studiogan_gsr.hosts.native.configuration import Optimization
 from studiogan_gsr.machine import choose_device
 from studiogan_gsr.progress import console
 
-_EVALUATION = timedelta(days=7)  # at most
+_LONGEST_EVALUATION = timedelta(days=7)
 
 
 class Ranks:
@@ -30,27 +29,29 @@ class Ranks:
 
     def __init__(self, rank: int, number: int, device: torch.device) -> None:
         self.rank, self.number, self.device = rank, number, device
-        self._patient: Any = None
+        self._patient_group: dist.ProcessGroup | None = None
 
     @property
     def first(self) -> bool:
         return self.rank == 0
 
     def wait_for_evaluations(self) -> None:
-        """Let `any` wait as long as rank 0 evaluates."""
+        """Let `any` wait for as long as rank 0 evaluates."""
         if self.number > 1:
-            self._patient = dist.new_group(backend="gloo", timeout=_EVALUATION)
+            group = dist.new_group(backend="gloo", timeout=_LONGEST_EVALUATION)
+            assert isinstance(group, dist.ProcessGroup)  # every rank is in it
+            self._patient_group = group
 
     def any(self, mine: bool) -> bool:
-        """Return whether it is true on any rank; all ranks have to ask."""
+        """Return whether `mine` is true on any rank; all ranks have to call this."""
         if self.number == 1:
             return mine
-        answer = torch.tensor(float(mine), device="cpu" if self._patient else self.device)
-        dist.all_reduce(answer, group=self._patient)
+        answer = torch.tensor(float(mine), device="cpu" if self._patient_group else self.device)
+        dist.all_reduce(answer, group=self._patient_group)
         return bool(answer.item())
 
     def say(self, line: str) -> None:
-        """Print a line, once for all ranks."""
+        """Print a line, on rank 0 only."""
         if self.first:
             console().print(line)
 
@@ -67,15 +68,15 @@ def own_rank() -> int:
 
 @contextmanager
 def joined_ranks(kind: str, optimization: Optimization) -> Iterator[Ranks]:
-    """Join the other ranks where torchrun started this process.
+    """Join the other ranks, if torchrun started this process.
 
-    kind: "cpu" or "cuda".  Raises RequestError for a batch that cannot be shared evenly.
+    kind: "cpu" or "cuda".  Raises RequestError for a batch size that is not a multiple of the number of ranks.
     """
     if choose_device(kind) == "cuda":
         torch.backends.cudnn.benchmark = True
     number, size = number_of_ranks(), optimization.batch_size
     if number == 1:
-        yield Ranks(0, 1, torch.device(kind))
+        yield Ranks(rank=0, number=1, device=torch.device(kind))
         return
     local = int(os.environ["LOCAL_RANK"])
     if kind == "cuda":
@@ -91,7 +92,7 @@ def joined_ranks(kind: str, optimization: Optimization) -> Iterator[Ranks]:
 
 @contextmanager
 def stop_on_signals(stop: threading.Event) -> Iterator[None]:
-    """Let SIGINT or SIGTERM set the event; a second one has its usual effect."""
+    """Let the first SIGINT or SIGTERM set the event; the second has its usual effect."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""The line of a training run."""
+"""The progress line of a training run."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from studiogan_gsr.progress import console
 
 
 class TrainingProgress:
-    """A line that says where a training run is: bar, steps, speed, time left and the last numbers.
+    """The progress of a run as a live line: bar, steps, speed, time left and the last numbers.
 
-    Off a terminal: a line a print interval, or at most `lines` of them.
+    Outside of a terminal it is one line per print interval, or at most `lines` lines in all.
     """
 
     def __init__(self, label: str, total: int, done: int, lines: int | None) -> None:
@@ -41,7 +41,7 @@ class TrainingProgress:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave the terminal to something else that shows its progress."""
+        """Leave the terminal to another progress display."""
         if not self._live:
             yield
             return
@@ -52,12 +52,12 @@ class TrainingProgress:
             self._bar.start()
 
     def advance(self) -> None:
-        """One step more."""
+        """Count one step."""
         if self._live:
             self._bar.advance(self._task)
 
     def show(self, step: int, steps_per_second: float, numbers: dict[str, float], left: float) -> None:
-        """The numbers of a print interval. left: seconds until the end, estimated."""
+        """Show the numbers of a print interval.  left: estimated seconds until the end."""
         speed = f"{steps_per_second:.3g} steps/s" if steps_per_second >= 1 else f"{1 / steps_per_second:.3g} s/step"
         shown = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         if self._live:

@@ -1,4 +1,4 @@
-"""What run.json says of a run and of each of its starts."""
+"""The records of a run and of each of its starts, in run.json."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from studiogan_gsr.hosts.native.folder import RunFolder, read_starts
 from studiogan_gsr.hosts.native.options import TrainOptions
 from studiogan_gsr.hosts.native.process import Ranks
 from studiogan_gsr.hosts.native.restore import Restored
-from studiogan_gsr.hosts.native.starts import Start, changes, kept
+from studiogan_gsr.hosts.native.starts import Start, changes, kept_options
 from studiogan_gsr.hosts.native.training import Trainer
 from studiogan_gsr.hosts.native.training_set import TrainingSet
 from studiogan_gsr.machine import device_name, versions
@@ -25,7 +25,7 @@ def write_records(
     restored: Restored,
     ranks: Ranks,
 ) -> None:
-    """Write config.yaml and run.json before the first step; say what a resumed run keeps and what has changed."""
+    """Write config.yaml and run.json before the first step; print what a resumed run keeps and what has changed."""
     this_start = {
         "step": trainer.steps,
         "device": device_name(ranks.device.type),
@@ -36,9 +36,9 @@ def write_records(
     if restored.folder is not None:
         this_start["checkpoint"] = str(restored.folder.resolve())
     before = folder.starts() if options.resumes else []
-    if before and (same := kept(start, options)):
+    if before and (same := kept_options(start, options)):
         ranks.say(f"kept from the run: {same}")
-    if not before and restored.folder is not None:  # a new run, from a checkpoint of another
+    if not before and restored.folder is not None:  # a new run from another run's checkpoint
         with suppress(OSError, ValueError, KeyError, TypeError):
             before = read_starts(restored.folder.parent.parent)
     if before and (different := changes(before[-1], this_start)):

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from studiogan_gsr.errors import CheckpointError
 from studiogan_gsr.hosts.checkpoint_files import (
@@ -27,9 +28,9 @@ _FOREIGN = "not a checkpoint of this host or of StudioGAN"
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint's files as they were read; nothing has been restored from them.
+    """The files of a checkpoint, read but not restored yet.
 
-    paths, files: of "G", "D" and, where it was asked for, "G_ema".
+    paths, files: by network: "G", "D" and, if the run has an averaged generator, "G_ema".
     native: what this host writes beside them; None for a checkpoint of StudioGAN.
     """
 
@@ -47,14 +48,18 @@ class Saved:
 
     @property
     def seed(self) -> int | None:
-        """The seed of the run that saved it; None where it is not known."""
+        """The seed of the run that saved the checkpoint; None if it is not known."""
         seed = self.files["D"].get("seed")
         return seed if isinstance(seed, int) and seed >= 0 else None
 
 
 @dataclass(frozen=True)
 class Restored:
-    """Where a run resumes: step, batches drawn, seconds trained; and messages about what could not be restored."""
+    """Where a run resumes.
+
+    drawn: batches drawn so far.  elapsed: seconds trained so far.  messages: what could not be restored.
+    folder: the checkpoint's; None for a run from the beginning.
+    """
 
     step: int
     drawn: int
@@ -63,15 +68,30 @@ class Restored:
     folder: Path | None
 
 
+@dataclass(frozen=True)
+class _Checked:
+    """What is left to load after all checks.
+
+    optimizers: state dicts, by network.  lecam: LeCam's averages.  ada_p: ADA's p.  noise: the generator's state.
+    None: not in the checkpoint, or not needed.
+    """
+
+    optimizers: dict[str, dict[str, Any]]
+    lecam: torch.Tensor | None
+    ada_p: float | None
+    noise: torch.Tensor | None
+    messages: list[str]
+
+
 def load_checkpoint(trainer: Trainer, path: Path) -> Restored:
-    """`read_checkpoint` and `restore` in one."""
+    """Read a checkpoint and restore it."""
     return restore(trainer, read_checkpoint(path, averaged=trainer.averaged is not None))
 
 
 def read_checkpoint(path: Path, averaged: bool) -> Saved:
-    """Read the files of a checkpoint of this host or of StudioGAN, as `checkpoint_files` finds it.
+    """Read the files of a checkpoint of this host or of StudioGAN; `checkpoint_files` finds them.
 
-    averaged: whether the averaged generator belongs to it.  Raises CheckpointError for a missing or damaged file.
+    averaged: whether the run has an averaged generator.  Raises CheckpointError for a missing or damaged file.
     """
     paths = checkpoint_files(path, networks_of(averaged))
     files = {name: read_file(path) for name, path in paths.items()}
@@ -90,97 +110,128 @@ def read_checkpoint(path: Path, averaged: bool) -> Saved:
 def restore(trainer: Trainer, saved: Saved, new_noise: bool = False) -> Restored:
     """Restore everything, on every rank.
 
-    new_noise: where the run has another seed than the checkpoint's.
-    CheckpointError for networks of another architecture; PluginError where the regularizer refuses its state.  The
-    networks, their optimizers and all that moves with them are untouched then.
+    new_noise: whether the run has another seed than the checkpoint.
+    Raises CheckpointError for networks of another architecture, and PluginError if the regularizer refuses its
+    state.  In both cases networks, optimizers and everything that changes with them are untouched.
     """
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    checked = _check(trainer, saved, rank, new_noise)
+    _load(trainer, saved, checked, rank)
+    native = saved.native
+    optimization = trainer.configuration.OPTIMIZATION
+    batches_per_step = optimization.d_updates_per_step * optimization.acml_steps
+    return Restored(
+        step=trainer.steps,
+        drawn=trainer.steps * batches_per_step if native is None else native["drawn"],
+        elapsed=0.0 if native is None else native["elapsed"],
+        messages=tuple(checked.messages),
+        folder=saved.folder,
+    )
+
+
+def _networks(trainer: Trainer) -> dict[str, nn.Module]:
     networks = {"G": trainer.generator, "D": trainer.discriminator, "G_ema": trainer.averaged}
-    restored = {name: network for name, network in networks.items() if network is not None}
+    return {name: network for name, network in networks.items() if network is not None}
+
+
+def _optimizers(trainer: Trainer) -> dict[str, torch.optim.Optimizer]:
+    return {"G": trainer.g_optimizer, "D": trainer.d_optimizer}
+
+
+def _check(trainer: Trainer, saved: Saved, rank: int, new_noise: bool) -> _Checked:
+    """Check everything before anything is loaded; last the regularizer, which can check its state only by loading."""
     classes = trainer.configuration.DATA.num_classes
-    for name, network in restored.items():
+    for name, network in _networks(trainer).items():
         check_architecture(network, saved.files[name]["state_dict"], saved.paths[name], classes)
-    optimizers = {"G": trainer.g_optimizer, "D": trainer.d_optimizer}
-    moments = {
+    optimizers = {
         name: _optimizer_state(optimizer, saved.files[name].get("optimizer"), saved.paths[name])
-        for name, optimizer in optimizers.items()
+        for name, optimizer in _optimizers(trainer).items()
     }
-    d_file, native, rank = saved.files["D"], saved.native, dist.get_rank() if dist.is_initialized() else 0
-    averages, messages = _lecam_averages(trainer, d_file, native, rank, saved.paths["D"])
-    noise, noise_message = _noise(trainer, native, rank, new_noise)
-    strength = None
-    if trainer.ada is not None and d_file.get("aa_p", "N/A") != "N/A":
-        strength = _number(d_file["aa_p"], "aa_p", saved.paths["D"])
-    held = saved.files["G"].get(STATE_KEY)
+    lecam, messages = _lecam_averages(trainer, saved, rank)
+    noise, noise_message = _noise(trainer, saved.native, rank, new_noise)
+    ada_p = None
+    if trainer.ada is not None and saved.files["D"].get("aa_p", "N/A") != "N/A":
+        ada_p = _number(saved.files["D"]["aa_p"], "aa_p", saved.paths["D"])
+    messages += [*_restore_regularizer(trainer, saved), *noise_message]
+    return _Checked(optimizers=optimizers, lecam=lecam, ada_p=ada_p, noise=noise, messages=messages)
+
+
+def _restore_regularizer(trainer: Trainer, saved: Saved) -> list[str]:
+    """Restore the regularizer's state; return messages about it."""
+    state = saved.files["G"].get(STATE_KEY)
     if trainer.regularization is not None:
-        messages.append(trainer.regularization.restore(held, str(saved.folder)))
-    elif held is not None:
-        messages.append(f"the checkpoint holds the state of {held['name']}, and this run has no regularizer")
-    # From here on nothing is refused.
-    for name, network in restored.items():
+        return [trainer.regularization.restore(state, str(saved.folder))]
+    if state is not None:
+        return [f"the checkpoint holds the state of {state['name']}, and this run has no regularizer"]
+    return []
+
+
+def _load(trainer: Trainer, saved: Saved, checked: _Checked, rank: int) -> None:
+    """Load all that has been checked; nothing is refused here."""
+    for name, network in _networks(trainer).items():
         network.load_state_dict(saved.files[name]["state_dict"])
-    for name, optimizer in optimizers.items():
-        optimizer.load_state_dict(moments[name])
+    for name, optimizer in _optimizers(trainer).items():
+        optimizer.load_state_dict(checked.optimizers[name])
     trainer.norms.restore(saved.files["G"])
     trainer.steps = saved.step
-    if trainer.lecam is not None and averages is not None:
-        trainer.lecam.averages.copy_(averages)
+    if trainer.lecam is not None and checked.lecam is not None:
+        trainer.lecam.averages.copy_(checked.lecam)
         if isinstance(trainer.lecam, LeCam):
-            trainer.lecam.begins = LeCam.UNSEEN in averages.tolist()
-    if trainer.ada is not None and strength is not None:
-        trainer.ada.p.fill_(strength)
-    if noise is None:
+            trainer.lecam.begins = LeCam.UNSEEN in checked.lecam.tolist()
+    if checked.noise is None:
         trainer.noise.manual_seed(trainer.noise.initial_seed() + trainer.steps)
     else:
-        trainer.noise.set_state(noise)
-    if trainer.ada is not None and native is not None and len(native["ada_signs"] or ()) == trainer.ranks:
-        trainer.ada.signs.copy_(native["ada_signs"][rank])
-    optimization = trainer.configuration.OPTIMIZATION
-    drawn = trainer.steps * optimization.d_updates_per_step * optimization.acml_steps
-    drawn, elapsed = (drawn, 0.0) if native is None else (native["drawn"], native["elapsed"])
-    messages += [noise_message] if noise_message else []
-    return Restored(trainer.steps, drawn, elapsed, tuple(messages), saved.folder)
+        trainer.noise.set_state(checked.noise)
+    if trainer.ada is None:
+        return
+    if checked.ada_p is not None:
+        trainer.ada.p.fill_(checked.ada_p)
+    signs = (saved.native or {}).get("ada_signs") or ()
+    if len(signs) == trainer.ranks:
+        trainer.ada.signs.copy_(signs[rank])
 
 
 def _noise(
     trainer: Trainer, native: dict[str, Any] | None, rank: int, new_noise: bool
-) -> tuple[torch.Tensor | None, str]:
-    """The state of the noise generator, or None where noise has to start anew, and the message that says so."""
+) -> tuple[torch.Tensor | None, list[str]]:
+    """Return the state of the noise generator; or None, with a message, if the noise has to start over."""
     if native is None:
-        return None, "a checkpoint of StudioGAN: noise and the order of images start anew"
+        return None, ["a checkpoint of StudioGAN: noise and the order of images start over"]
     if new_noise:
-        return None, "another seed than the checkpoint's: noise and the order of images start anew"
+        return None, ["another seed than the checkpoint's: noise and the order of images start over"]
     if len(native["noise"]) != trainer.ranks:
         ranks = f"saved by {len(native['noise'])} ranks, resumed by {trainer.ranks}"
-        return None, f"{ranks}: their noise starts anew"
+        return None, [f"{ranks}: their noise starts over"]
     state = native["noise"][rank]
     here = trainer.device.type
     there = native.get("device", here)
-    if there != here or state.shape != trainer.noise.get_state().shape:  # checkpoints of old do not say their device
+    if there != here or state.shape != trainer.noise.get_state().shape:  # old checkpoints do not name their device
         there = there if there != here else "another device"
-        return None, f"saved on {there}, resumed on {here}: noise starts anew, as their generators differ"
-    return state, ""
+        return None, [f"saved on {there}, resumed on {here}: noise starts over, as their generators differ"]
+    return state, []
 
 
-def _lecam_averages(
-    trainer: Trainer, d_file: dict[str, Any], native: dict[str, Any] | None, rank: int, path: Path
-) -> tuple[torch.Tensor | None, list[str]]:
-    """LeCam's averages, where the run has LeCam and the checkpoint its averages; and what is missing, in words."""
+def _lecam_averages(trainer: Trainer, saved: Saved, rank: int) -> tuple[torch.Tensor | None, list[str]]:
+    """Return LeCam's averages, None if the run or the checkpoint has none; and messages about what is missing."""
+    if trainer.lecam is None:
+        return None, []
     if isinstance(trainer.lecam, ReleasedLeCam):
-        slots = (native or {}).get("lecam_slots") or []
+        slots = (saved.native or {}).get("lecam_slots") or []
         if len(slots) == trainer.ranks and slots[rank].shape == trainer.lecam.averages.shape:
             return slots[rank], []
         return None, ["the checkpoint holds no averages of the released LeCam for this batch: they start at 0"]
-    if trainer.lecam is None:
-        return None, []
-    saved = d_file.get("lecam_emas") or {}
-    values = [_number(saved.get(key, LeCam.UNSEEN), f"LeCam's average {key}", path) for key in ("D_real", "D_fake")]
+    averages = saved.files["D"].get("lecam_emas") or {}
+    values = [
+        _number(averages.get(key, LeCam.UNSEEN), f"LeCam's average {key}", saved.paths["D"])
+        for key in ("D_real", "D_fake")
+    ]
     unseen = LeCam.UNSEEN in values
-    message = ["the checkpoint holds no LeCam averages: they begin with the next logits"] if unseen else []
-    return torch.tensor(values, dtype=torch.float64), message
+    messages = ["the checkpoint holds no LeCam averages: they begin with the next logits"] if unseen else []
+    return torch.tensor(values, dtype=torch.float64), messages
 
 
 def _number(value: Any, what: str, path: Path) -> float:
-    """A checkpoint's number, plain or a tensor; CheckpointError where it is none."""
+    """Return a number of a checkpoint, plain or a tensor; raise CheckpointError for anything else."""
     try:
         number = float(value)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -191,9 +242,11 @@ def _number(value: Any, what: str, path: Path) -> float:
 
 
 def _optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any] | None, path: Path) -> dict[str, Any]:
-    """What the optimizer is to load: moments from the file; rates and switches from the configuration."""
+    """Return the state to load: moments from the file, learning rates and switches from the configuration."""
     if state is None:
-        raise CheckpointError(f"{path}: holds no optimizer; it can be sampled from, not trained on")
+        raise CheckpointError(
+            f"{path}: no optimizer in the file; images can be generated with it, but training cannot be resumed"
+        )
     theirs, ours = state["param_groups"], optimizer.param_groups
     if [_kind(group) for group in theirs] != [_kind(group) for group in ours]:
         raise CheckpointError(f"{path}: another kind of optimizer than {type(optimizer).__name__}")
@@ -208,5 +261,5 @@ def _optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any] | N
 
 
 def _kind(group: dict[str, Any]) -> tuple[int, list[str]]:
-    """How many parameters there are, and what tells Adam, SGD and RMSprop apart."""
+    """Return the number of parameters, and the options that tell Adam, SGD and RMSprop apart."""
     return len(group["params"]), [key for key in ("betas", "nesterov", "alpha") if key in group]

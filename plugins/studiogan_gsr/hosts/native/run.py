@@ -1,11 +1,11 @@
 """A training run: from a configuration to a folder that holds everything about it.
 
-config.yaml      the configuration, StudioGAN's defaults filled in, and all options of REGULARIZER
-run.json         seed, plug-ins, data and its class counts; of every start its device, versions and options
-log.jsonl        one line a print interval
-tensorboard/     the same numbers as events
-samples/         grids, one row a class
-selection.jsonl  one line an evaluation while training, if the run evaluates: see evaluation/selection.py
+config.yaml      the configuration with StudioGAN's defaults filled in, and all options of REGULARIZER
+run.json         seed, plug-ins, data and class counts; device, versions and options of every start
+log.jsonl        one line per print interval
+tensorboard/     the same numbers as TensorBoard events
+samples/         grids of images, one row per class
+selection.jsonl  one line per evaluation, if the run evaluates while it trains: see evaluation/selection.py
 checkpoints/     see checkpoint.py
 """
 
@@ -35,7 +35,7 @@ from studiogan_gsr.hosts.native.process import Ranks, joined_ranks, number_of_ra
 from studiogan_gsr.hosts.native.progress_line import TrainingProgress
 from studiogan_gsr.hosts.native.records import write_records
 from studiogan_gsr.hosts.native.restore import Restored, Saved, read_checkpoint, restore
-from studiogan_gsr.hosts.native.starts import Start, settle
+from studiogan_gsr.hosts.native.starts import Start, choose_start
 from studiogan_gsr.hosts.native.stream import ImageStream
 from studiogan_gsr.hosts.native.training import Trainer
 from studiogan_gsr.hosts.native.training_set import TrainingSet, open_training_set
@@ -47,29 +47,37 @@ from studiogan_gsr.shipped import configuration_file
 
 
 def train(name: str | Path | dict[str, Any], options: TrainOptions, on_interval: OnInterval | None = None) -> Trainer:
-    """Train until the last step; return the trainer as it then is.
+    """Train until the last step, and return the trainer.
 
-    name: a file, a shipped configuration's name, or the sections themselves.
-    on_interval: gives more numbers to log at each print interval.
-    Raises ConfigurationError, DataError, PluginError, CheckpointError or RequestError before the first
-    step; TrainingError for losses that are not finite, no memory, no space, and after SIGINT or SIGTERM
-    (with a checkpoint written).
+    name: a file, the name of a shipped configuration, or the sections themselves.
+    on_interval: returns more numbers to log at each print interval.
+    Raises ConfigurationError, DataError, PluginError, CheckpointError or RequestError before the first step.
+    Raises TrainingError if losses are not finite, if memory or disk space runs out, and, with a checkpoint saved,
+    after SIGINT or SIGTERM.
     """
     sections = name if isinstance(name, dict) else load_configuration(configuration_file(name))
     configuration = read_configuration(sections)
     folder = RunFolder(options.out, with_all_options(configuration.sections()))
-    # Rank 0 writes there; if it refuses, the others are ended.
+    # Only rank 0 writes to the folder.  If it raises an error, torchrun ends the other ranks.
     with folder.claimed(options.resumes) if own_rank() == 0 else nullcontext():
-        # Before the ranks meet, and so before rank 0 adds the start that is about to come.
+        # Every rank reads the earlier starts before the ranks join, and so before rank 0 adds this one.
         saved = _find_checkpoint(folder, options, configuration)
-        start = settle(options, _last_start(folder, options, saved), number_of_ranks())
+        start = choose_start(options, _last_start(folder, options, saved), number_of_ranks())
         configuration = _with_steps(configuration, folder, start.steps)
         _check_steps(options, saved, configuration.OPTIMIZATION.total_steps)
         with (
             joined_ranks(start.device_type, configuration.OPTIMIZATION) as ranks,
             memory_explained(configuration, ranks.device),
         ):
-            return _train(configuration, options, start, folder, saved, ranks, on_interval)
+            return _train(
+                configuration,
+                options=options,
+                start=start,
+                folder=folder,
+                saved=saved,
+                ranks=ranks,
+                on_interval=on_interval,
+            )
 
 
 def _train(
@@ -81,34 +89,36 @@ def _train(
     ranks: Ranks,
     on_interval: OnInterval | None,
 ) -> Trainer:
-    """Open the data, build the networks, restore them, and train; the order is that of what may be refused."""
+    """Open the data, build the networks, restore the checkpoint, and train.
+
+    Everything that can be refused is checked before the folder is written to.
+    """
     for line in shortcomings(start.speed.precision, options.workers, ranks.device):
         ranks.say(line)
-    data = _open_data(configuration, options, start, folder, ranks)
+    data = _open_data(configuration, options=options, start=start, folder=folder, ranks=ranks)
     stop = threading.Event()
-    images = load_images(data.pixels, ranks.device, start.workers, start.in_memory, stop.is_set)
-    data.record["notes"] += images.notes
-    for note in images.notes:
-        ranks.say(f"{configuration.DATA.name}: {note}")
-    trainer = _build(configuration, start, data, ranks)
-    restored = _restore(trainer, saved, options, start, ranks)
-    selection = None
-    if start.evaluate:
-        ranks.wait_for_evaluations()
-        selection = _open_selection(configuration, options, start, data, ranks) if ranks.first else None
-    trainer.batches = stream = _open_stream(configuration, start, data, images, restored, ranks)
+    images = _load_images(data, start=start, stop=stop, ranks=ranks)
+    trainer = _build(configuration, start=start, data=data, ranks=ranks)
+    restored = _restore(trainer, saved=saved, options=options, start=start, ranks=ranks)
+    selection = _open_selection(configuration, options=options, start=start, data=data, ranks=ranks)
+    trainer.batches = stream = _open_stream(
+        configuration, start=start, data=data, images=images, restored=restored, ranks=ranks
+    )
     total = configuration.OPTIMIZATION.total_steps
+    progress = TrainingProgress(
+        options.label, total=total, done=trainer.steps, lines=options.lines if ranks.first else 0
+    )
     loop = Loop(
-        trainer,
-        stream,
-        folder,
-        start,
-        ranks,
-        selection,
-        TrainingProgress(options.label, total, trainer.steps, options.lines if ranks.first else 0),
-        restored.elapsed,
-        stop,
-        on_interval,
+        trainer=trainer,
+        stream=stream,
+        folder=folder,
+        start=start,
+        ranks=ranks,
+        selection=selection,
+        progress=progress,
+        seconds=restored.elapsed,
+        stop=stop,
+        on_interval=on_interval,
     )
     if loop.done():
         found = f"the checkpoint is of step {trainer.steps}, the run ends at {total}"
@@ -116,7 +126,15 @@ def _train(
         return trainer
     if ranks.first:
         with failures_explained(folder, trainer):
-            write_records(folder, trainer, data, options, start, restored, ranks)
+            write_records(
+                folder,
+                trainer=trainer,
+                data=data,
+                options=options,
+                start=start,
+                restored=restored,
+                ranks=ranks,
+            )
     loop.run()
     return trainer
 
@@ -125,7 +143,7 @@ def _train(
 
 
 def _find_checkpoint(folder: RunFolder, options: TrainOptions, configuration: Configuration) -> Saved | None:
-    """Return the checkpoint that the run resumes or begins from; None where there is none."""
+    """Return the checkpoint that the run resumes or starts from; None if there is none."""
     path = options.checkpoint
     if path is None and options.resumes:
         own = checkpoints(folder.checkpoints)
@@ -134,15 +152,20 @@ def _find_checkpoint(folder: RunFolder, options: TrainOptions, configuration: Co
 
 
 def _last_start(folder: RunFolder, options: TrainOptions, saved: Saved | None) -> Mapping[str, Any]:
-    """Return the record of the run's last start; without one, the checkpoint's seed, unless another is given."""
+    """Return the record of the run's last start.
+
+    A run without one takes the checkpoint's seed, unless `options` gives another.
+    """
     starts = folder.starts() if options.resumes else []
     if starts:
         return starts[-1]
-    return {} if saved is None or saved.seed is None or options.seed is not None else {"seed": saved.seed}
+    if saved is None or saved.seed is None or options.seed is not None:
+        return {}
+    return {"seed": saved.seed}
 
 
 def _with_steps(configuration: Configuration, folder: RunFolder, steps: int | None) -> Configuration:
-    """Return the configuration with another last step, which config.yaml will hold, too; None changes nothing."""
+    """Return the configuration with another last step, and set it in config.yaml's sections; None changes nothing."""
     if steps is None:
         return configuration
     folder.sections["OPTIMIZATION"]["total_steps"] = steps
@@ -151,7 +174,7 @@ def _with_steps(configuration: Configuration, folder: RunFolder, steps: int | No
 
 
 def _check_steps(options: TrainOptions, saved: Saved | None, total: int) -> None:
-    """Refuse a new run that would end before its first step."""
+    """Raise RequestError for a new run whose checkpoint is already at or past the last step."""
     if options.checkpoint is not None and saved is not None and saved.step >= total:
         what = "OPTIMIZATION.total_steps" if options.steps is None else "--steps"
         raise RequestError(
@@ -161,10 +184,11 @@ def _check_steps(options: TrainOptions, saved: Saved | None, total: int) -> None
 
 
 def _restore(trainer: Trainer, saved: Saved | None, options: TrainOptions, start: Start, ranks: Ranks) -> Restored:
+    """Restore the checkpoint, if there is one, and print what could not be restored."""
     if saved is None:
         if options.resumes:
-            ranks.say(f"no checkpoint in {options.out}: starting from the beginning")
-        return Restored(0, 0, 0.0, (), None)
+            ranks.say(f"no checkpoint in {options.out}: training starts at the beginning")
+        return Restored(step=0, drawn=0, elapsed=0.0, messages=(), folder=None)
     restored = restore(trainer, saved, new_noise=saved.seed not in (None, start.seed))
     ranks.say(f"resuming from step {restored.step}, {saved.folder}")
     for message in restored.messages:
@@ -172,7 +196,7 @@ def _restore(trainer: Trainer, saved: Saved | None, options: TrainOptions, start
     return restored
 
 
-# What a run is made of.
+# The parts of a run.
 
 
 def _open_data(
@@ -180,7 +204,13 @@ def _open_data(
 ) -> TrainingSet:
     """Open the training images, and compare them with those of the run's earlier starts."""
     section = configuration.DATA
-    data = open_training_set(section.name, options.data, section.num_classes, section.img_size, start.resizer)
+    data = open_training_set(
+        section.name,
+        options.data,
+        num_classes=section.num_classes,
+        size=section.img_size,
+        resizer=start.resizer,
+    )
     ranks.say(data.summary)
     _check_place(options, data)
     if options.resumes and (change := folder.check_images(data.record, options.allow_changed_images)):
@@ -189,7 +219,7 @@ def _open_data(
 
 
 def _check_place(options: TrainOptions, data: TrainingSet) -> None:
-    """Refuse to write a run among image files, where it would be a class of the next run."""
+    """Raise RequestError if the run would be written among its images: the next run would take it for a class."""
     out, root = options.out.resolve(), Path(options.data).resolve()
     file = file_of(data.pixels.images.dataset, 0)
     if file is None or not file.resolve().is_relative_to(root):
@@ -200,22 +230,37 @@ def _check_place(options: TrainOptions, data: TrainingSet) -> None:
             raise RequestError(f"--out {options.out}: found a folder of images, {images}; name one outside of it")
 
 
+def _load_images(data: TrainingSet, start: Start, stop: threading.Event, ranks: Ranks) -> Images:
+    """Load the images, or prepare to stream them; print and record notes about them."""
+    images = load_images(
+        data.pixels,
+        ranks.device,
+        workers=start.workers,
+        in_memory=start.in_memory,
+        stopped=stop.is_set,
+    )
+    data.record["notes"] += images.notes
+    for note in images.notes:
+        ranks.say(f"{data.pixels.name}: {note}")
+    return images
+
+
 def _build(configuration: Configuration, start: Start, data: TrainingSet, ranks: Ranks) -> Trainer:
     """Build networks, optimizers and regularizer."""
     trainer = Trainer(
         configuration,
         data.class_counts,
-        iter(()),
-        ranks.device,
-        start.seed,
-        start.speed,
-        ranks.rank,
-        ranks.number,
-        data.record["classes"],
+        batches=iter(()),  # the stream of images follows once the checkpoint has said where it begins
+        device=ranks.device,
+        seed=start.seed,
+        speed=start.speed,
+        rank=ranks.rank,
+        ranks=ranks.number,
+        classes=data.record["classes"],
     )
     if trainer.regularization is not None:
         ranks.say(trainer.regularization.summary)
-    # A batch that no machine holds ends the run here: a step would first take minutes over it.
+    # A batch that does not fit into memory fails here at once; the first step might take minutes to fail.
     size, batch = configuration.DATA.img_size, configuration.OPTIMIZATION.batch_size // ranks.number
     torch.empty(batch, 3, size, size, device=ranks.device)
     return trainer
@@ -223,8 +268,16 @@ def _build(configuration: Configuration, start: Start, data: TrainingSet, ranks:
 
 def _open_selection(
     configuration: Configuration, options: TrainOptions, start: Start, data: TrainingSet, ranks: Ranks
-) -> Selection:
-    """Open what evaluations while training need; raises where images or backbone are not available."""
+) -> Selection | None:
+    """Open the reference images and the backbone of the evaluations, on rank 0; None if this rank evaluates nothing.
+
+    Raises an error if they are not available.
+    """
+    if not start.evaluate:
+        return None
+    ranks.wait_for_evaluations()
+    if not ranks.first:
+        return None
     if start.evaluate < 2:
         raise RequestError(f"--evaluate: found {start.evaluate}; allowed: an integer, 2 or more")
     reference = open_reference(data.pixels.images, options.data, start.resizer)
@@ -246,7 +299,7 @@ def _open_selection(
 def _open_stream(
     configuration: Configuration, start: Start, data: TrainingSet, images: Images, restored: Restored, ranks: Ranks
 ) -> ImageStream:
-    """Return the batches of this rank, from where the checkpoint stopped."""
+    """Return the stream of this rank's batches, from where the checkpoint stopped."""
     return ImageStream(
         images,
         number=len(data.pixels),

@@ -1,4 +1,4 @@
-"""What a run is started with beside its configuration, and what of that a resumed run keeps."""
+"""The options that a run starts with, beside its configuration, and those that a resumed run keeps."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from studiogan_gsr.errors import RequestError
 from studiogan_gsr.hosts.native.options import TrainOptions
 from studiogan_gsr.hosts.native.training import Speed
 
-# Of a resumed run these cannot change: its noise, the order of its images and its pixels follow from them.
+# A resumed run cannot change these: they decide its noise, the order of its images and their pixels.
 _FIXED = ("seed", "resizer")
-# What the machine decides at every start.  Another value is no error, but may round differently.
+# The machine decides these at every start.  Another value is no error, but numbers may round differently.
 _MACHINE = ("device_type", "ranks", "threads")
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a run is made with from one of its starts on; run.json holds it for each of them.
+    """The options of one start of a run; run.json holds those of every start.
 
-    device_type: "cpu" or "cuda".  ranks: processes.  threads: of PyTorch, in each.
-    steps: the step to train to; None: OPTIMIZATION.total_steps.
-    workers: processes that read images.  in_memory: None: where the images fit.
+    device_type: "cpu" or "cuda".  ranks: processes.  threads: PyTorch's threads in each process.
+    steps: the step to train to; None means OPTIMIZATION.total_steps.
+    workers: processes that read images.  in_memory: None means if the images fit.
     print_freq, save_freq: steps between log lines and between checkpoints.
-    evaluate: images that are generated and measured wherever a checkpoint is saved; 0: none.  They are measured on
-    `select_on`, with `backbone` (None: inception, or effnetlite0 where that is not available).
+    evaluate: images to generate and measure whenever a checkpoint is saved; 0 means no evaluations.
+    select_on, backbone: what they are measured on, and with; None means inception, or effnetlite0 if that is not
+    available.
     """
 
     device_type: str
@@ -47,22 +48,22 @@ class Start:
     backbone: str | None = None
 
     def record(self) -> dict[str, Any]:
-        """Plain data, for run.json."""
+        """Return the options as plain data, for run.json."""
         return dataclasses.asdict(self)
 
 
-def settle(options: TrainOptions, before: Mapping[str, Any], ranks: int) -> Start:
-    """What a run starts with: the given options, else what it had before, else the defaults.
+def choose_start(options: TrainOptions, before: Mapping[str, Any], ranks: int) -> Start:
+    """Return the options of a start: those that are given, else those of the run's last start, else the defaults.
 
-    before: the record of its last start; empty for a new run.
-    Raises RequestError for an option that contradicts what a run cannot change.
+    before: the record of the last start; empty for a new run.
+    Raises RequestError for an option that a run cannot change.
     """
     for name in _FIXED:
         given = getattr(options, name)
         if given is not None and name in before and given != before[name]:
             raise RequestError(
                 f"--resume: found --{name} {given}; the run in {options.out} has {before[name]}: leave --{name} out, "
-                "or begin another run in another --out"
+                "or start a new run in another --out"
             )
     chosen: dict[str, Any] = {}
     for option in dataclasses.fields(Start):
@@ -72,16 +73,16 @@ def settle(options: TrainOptions, before: Mapping[str, Any], ranks: int) -> Star
         chosen[option.name] = before.get(option.name, option.default) if given is None else given
     switches = {**dataclasses.asdict(Speed()), **before.get("speed", {}), **options.speed}
     device = options.device or _available(before.get("device_type"))
-    return Start(device, ranks, torch.get_num_threads(), speed=Speed(**switches), **chosen)
+    return Start(device_type=device, ranks=ranks, threads=torch.get_num_threads(), speed=Speed(**switches), **chosen)
 
 
 def _available(before: str | None) -> str:
-    """The device of before where this machine has it; else CUDA where there is one."""
+    """Return the kind of device to train on: the CPU if the run trained there before, else CUDA if there is one."""
     return "cpu" if before == "cpu" or not torch.cuda.is_available() else "cuda"
 
 
-def kept(start: Start, options: TrainOptions) -> str:
-    """What a resumed run keeps though the command line does not say it, in words; empty where all is default."""
+def kept_options(start: Start, options: TrainOptions) -> str:
+    """Return the options, as text, that a resumed run keeps from its last start; "" if all are defaults."""
     default = Start(start.device_type, start.ranks, start.threads).record()
     found = _flat(start.record())
     given = {name for name in found if getattr(options, name, None) is not None}
@@ -90,7 +91,7 @@ def kept(start: Start, options: TrainOptions) -> str:
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What differs between two starts' records, in words; empty where nothing does."""
+    """Return the differences between the records of two starts, as text; "" if there are none."""
     old, new = _flat(before), _flat(now)
     return ", ".join(
         f"{name} {new[name]} (before {old[name]})" for name in old if name in new and new[name] != old[name]
@@ -98,7 +99,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A start's record with the switches of `speed` and the versions of packages beside the rest."""
+    """Return a start's record as one level: the switches of `speed` and the versions beside the other options."""
     inner = {name: value for key in ("speed", "versions") for name, value in record.get(key, {}).items()}
     names = [f.name for f in dataclasses.fields(Start) if f.name != "speed"]
     return {name: record[name] for name in names if name in record} | inner

@@ -1,4 +1,4 @@
-"""One training step of a GAN: StudioGAN's, to the number, and faster.
+"""One training step of a GAN: the same numbers as StudioGAN's step, but faster.
 
 Nothing in a step waits for the device: losses, LeCam's averages and ADA's p stay there as tensors.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from studiogan_gsr.evaluation.latents import sample_latents
 from studiogan_gsr.hosts.class_norms import ClassNorms
 from studiogan_gsr.hosts.native.augmentation import ADA, augmentation
-from studiogan_gsr.hosts.native.configuration import Configuration, Optimization
+from studiogan_gsr.hosts.native.configuration import Configuration, Loss, Optimization
 from studiogan_gsr.hosts.native.losses import (
     LeCam,
     ReleasedLeCam,
@@ -31,13 +30,13 @@ from studiogan_gsr.hosts.regularization import Regularization
 
 @dataclass(frozen=True)
 class Speed:
-    """What makes a step fast; none of it changes what is computed, but for bfloat16's rounding.
+    """Switches that make a step fast; apart from bfloat16's rounding they do not change what is computed.
 
-    precision: "bfloat16" computes convolutions and linear maps in it (weights, losses, spectral norms
-        and the discriminator's head stay float32).
-    channels_last: the memory order that convolutions prefer.
-    folded: resampling folded into the 3x3 convolutions beside it.
-    fused: the optimizers' fused form, where there is one.
+    precision: "bfloat16" computes convolutions and linear maps in bfloat16; weights, losses, spectral norms and the
+        discriminator's head stay float32.
+    channels_last: use the memory order that convolutions prefer.
+    folded: resample inside the 3x3 convolutions.
+    fused: use the fused form of the optimizers, if there is one.
     """
 
     precision: str = "float32"
@@ -47,13 +46,13 @@ class Speed:
 
 
 class Trainer:
-    """Both networks with all that moves in training.
+    """Both networks, and everything that changes while they train.
 
-    batches: gives (images (B, 3, H, W) float in [-1, 1], labels (B,)) of this rank, on `device`, one for each
+    batches: yields (images (B, 3, H, W) float in [-1, 1], labels (B,)) of this rank, on `device`, one batch for each
         accumulation step of each discriminator update.
-    seed: of the networks, and, with the rank, of all noise.
+    seed: of the networks; with the rank, of all noise.
     rank, ranks: of data-parallel training; OPTIMIZATION.batch_size is that of all ranks together.
-    classes: names in label order, for messages; None: the labels.
+    classes: names in label order, for messages; None means the labels.
     """
 
     def __init__(
@@ -83,23 +82,16 @@ class Trainer:
             Regularization(settings, self.generator, self.g_optimizer, class_counts) if settings else None
         )
         own = None if self.regularization is None else self.regularization.read_norms
-        self.norms = ClassNorms(self.generator, classes or [str(label) for label in range(len(class_counts))], own)
+        names = classes or [str(label) for label in range(len(class_counts))]
+        self.norms = ClassNorms(self.generator, names, own)
         self.noise = torch.Generator(device).manual_seed(seed + rank)
         self.augment = augmentation(configuration.AUG, self.noise)
-        self.lecam: LeCam | ReleasedLeCam | None = None
-        if loss.apply_lecam:
-            assert loss.lecam_ema_decay is not None
-            assert loss.lecam_ema_start_iter is not None
-            self.lecam = (
-                ReleasedLeCam(loss.lecam_ema_decay, optimization.batch_size // ranks, device)
-                if loss.lecam_released
-                else LeCam(loss.lecam_ema_decay, loss.lecam_ema_start_iter, device)
-            )
+        self.lecam = _lecam(loss, optimization.batch_size // ranks, device)
         self.steps = 0
-        # The last step's losses; a NaN or Inf in any step so far turns `finite` to false for good.
+        # The losses of the last step, and whether all losses of all steps so far were finite.
         self.losses: dict[str, Tensor] = {}
         self.finite = torch.ones((), dtype=torch.bool, device=device)
-        # The configuration has been checked: what is used is set.
+        # A key that is not set is not used: the configuration has been checked.
         self._conditional_loss, self._class_weight = conditional_loss(model, loss), loss.cond_lambda or 0.0
         self._lecam_weight = loss.lecam_lambda or 0.0
         self._norms = [m for m in self.generator.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
@@ -113,9 +105,9 @@ class Trainer:
         optimization = self.configuration.OPTIMIZATION
         self.generator.train()
         self.discriminator.train()
-        updates = [self._update_discriminator] * optimization.d_updates_per_step
+        d_updates = [self._update_discriminator] * optimization.d_updates_per_step
         g_updates = [self._update_generator] * optimization.g_updates_per_step
-        for update in updates + g_updates if optimization.d_first else g_updates + updates:
+        for update in d_updates + g_updates if optimization.d_first else g_updates + d_updates:
             update()
         for value in self.losses.values():
             self.finite &= value.isfinite()
@@ -127,21 +119,7 @@ class Trainer:
         self._track_statistics(False)
         self.d_optimizer.zero_grad()
         for _ in range(accumulation):
-            images, labels = next(self.batches)
-            with torch.no_grad():
-                generated, generated_labels = self._generated(len(images))
-            real = self._judged(self.augment(images), labels)
-            fake = self._judged(self.augment(generated), generated_labels)
-            if self.ada is not None:
-                self.ada.observe(real.logits)
-            value = discriminator_loss(loss.adv_loss, real.logits, fake.logits)
-            if self._conditional_loss is not None:
-                conditional = self._conditional_loss(real, labels)
-                value = value + self._class_weight * conditional
-                self.losses["class_loss"] = conditional.detach()
-            if self.lecam is not None:
-                value = value + self._lecam_weight * self.lecam.penalty(real.logits, fake.logits, self.steps)
-            value = value / accumulation
+            value = self._discriminator_loss() / accumulation
             value.backward()  # type: ignore[no-untyped-call]
         self._average_gradients(self.discriminator)
         self.d_optimizer.step()
@@ -153,32 +131,51 @@ class Trainer:
                     parameter.clamp_(-loss.wc_bound, loss.wc_bound)  # type: ignore[operator]
         self.losses["d_loss"] = value.detach()
 
+    def _discriminator_loss(self) -> Tensor:
+        """Return the loss on the next batch and on as many generated images."""
+        loss = self.configuration.LOSS
+        images, labels = next(self.batches)
+        with torch.no_grad():
+            generated, generated_labels = self._generate(len(images))
+        real = self._judge(self.augment(images), labels)
+        fake = self._judge(self.augment(generated), generated_labels)
+        if self.ada is not None:
+            self.ada.observe(real.logits)
+        value = discriminator_loss(loss.adv_loss, real.logits, fake.logits)
+        if self._conditional_loss is not None:
+            conditional = self._conditional_loss(real, labels)
+            value = value + self._class_weight * conditional
+            self.losses["class_loss"] = conditional.detach()
+        if self.lecam is not None:
+            value = value + self._lecam_weight * self.lecam.penalty(real.logits, fake.logits, self.steps)
+        return value
+
     def _update_generator(self) -> None:
         loss, optimization = self.configuration.LOSS, self.configuration.OPTIMIZATION
         self.discriminator.requires_grad_(False)
         self._track_statistics(True)
         self.g_optimizer.zero_grad()
         for _ in range(optimization.acml_steps):
-            generated, labels = self._generated(optimization.batch_size // self.ranks)
-            fake = self._judged(self.augment(generated), labels)
+            generated, labels = self._generate(optimization.batch_size // self.ranks)
+            fake = self._judge(self.augment(generated), labels)
             value = generator_loss(loss.adv_loss, fake.logits)
             if self._conditional_loss is not None:
                 value = value + self._class_weight * self._conditional_loss(fake, labels)
             value = value / optimization.acml_steps
             value.backward()  # type: ignore[no-untyped-call]
         self._average_gradients(self.generator)
-        self.g_optimizer.step()  # an attached regularizer acts here
+        self.g_optimizer.step()  # an attached regularizer adds its gradient here
         if self.averaged is not None:
             self._move_average(self.averaged)
         self.losses["g_loss"] = value.detach()
 
-    def _generated(self, number: int) -> tuple[Tensor, Tensor]:
+    def _generate(self, number: int) -> tuple[Tensor, Tensor]:
         model, data = self.configuration.MODEL, self.configuration.DATA
         z, labels = sample_latents(model.z_prior, number, model.z_dim, data.num_classes, self.noise)
         with self._autocast():
             return self.generator(z, labels), labels
 
-    def _judged(self, images: Tensor, labels: Tensor) -> Judgement:
+    def _judge(self, images: Tensor, labels: Tensor) -> Judgement:
         with self._autocast():
             judgement: Judgement = self.discriminator(images, labels)
         return judgement
@@ -187,12 +184,12 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.speed.precision == "bfloat16")
 
     def _track_statistics(self, tracked: bool) -> None:
-        """The generator's running statistics follow its own updates only, as in StudioGAN."""
+        """Let only the generator's own updates change its running statistics, as StudioGAN does."""
         for norm in self._norms:
             norm.track_running_stats = tracked
 
     def _average_gradients(self, network: nn.Module) -> None:
-        """The mean over ranks; one message, after all backwards."""
+        """Average the gradients over ranks, in one message after all backward passes."""
         if self.ranks == 1:
             return
         gradients = [p.grad for p in network.parameters() if p.grad is not None]
@@ -205,31 +202,55 @@ class Trainer:
 
     @torch.no_grad()
     def _move_average(self, averaged: nn.Module) -> None:
-        """Move the averaged generator: all parameters and buffers, counters copied."""
+        """Move the averaged generator's parameters and buffers towards the generator's; copy counters."""
         model = self.configuration.MODEL
         assert model.g_ema_decay is not None
         assert model.g_ema_start is not None
         decay = model.g_ema_decay if self.steps >= model.g_ema_start else 0.0
-        mine, its = _tensors(self.generator), _tensors(averaged)
-        whole = [i for i, t in enumerate(mine) if not t.is_floating_point()]
-        real = [i for i, t in enumerate(mine) if t.is_floating_point()]
-        moved = torch._foreach_lerp([mine[i] for i in real], [its[i] for i in real], decay)
-        torch._foreach_copy_([its[i] for i in real], moved)
-        for i in whole:
-            its[i].copy_(mine[i])
+        current, average = _tensors(self.generator), _tensors(averaged)
+        counters = [i for i, t in enumerate(current) if not t.is_floating_point()]
+        floats = [i for i, t in enumerate(current) if t.is_floating_point()]
+        moved = torch._foreach_lerp([current[i] for i in floats], [average[i] for i in floats], decay)
+        torch._foreach_copy_([average[i] for i in floats], moved)
+        for i in counters:
+            average[i].copy_(current[i])
 
 
 def _tensors(network: nn.Module) -> list[Tensor]:
     return [*network.parameters(), *network.buffers()]
 
 
+def _lecam(loss: Loss, batch_size: int, device: torch.device) -> LeCam | ReleasedLeCam | None:
+    """Return LeCam as LOSS configures it; None if it is off.  batch_size: of this rank."""
+    if not loss.apply_lecam:
+        return None
+    assert loss.lecam_ema_decay is not None
+    assert loss.lecam_ema_start_iter is not None
+    if loss.lecam_released:
+        return ReleasedLeCam(loss.lecam_ema_decay, batch_size, device)
+    return LeCam(loss.lecam_ema_decay, loss.lecam_ema_start_iter, device)
+
+
 def _optimizer(optimization: Optimization, network: nn.Module, side: str, fused: bool) -> torch.optim.Optimizer:
+    """Return the optimizer of the generator (side "g") or the discriminator ("d")."""
+    parameters = list(network.parameters())
     rate, decay = getattr(optimization, f"{side}_lr"), getattr(optimization, f"{side}_weight_decay")
-    common: dict[str, Any] = {"params": list(network.parameters()), "lr": rate, "weight_decay": decay}
     if optimization.type_ == "Adam":
         betas = (optimization.beta1, optimization.beta2)
-        return torch.optim.Adam(**common, betas=betas, eps=1e-6, fused=fused or None)
-    common["momentum"] = optimization.momentum
+        return torch.optim.Adam(parameters, lr=rate, weight_decay=decay, betas=betas, eps=1e-6, fused=fused or None)
+    assert optimization.momentum is not None
     if optimization.type_ == "SGD":
-        return torch.optim.SGD(**common, nesterov=bool(optimization.nesterov))
-    return torch.optim.RMSprop(**common, alpha=optimization.alpha or 0.0)
+        return torch.optim.SGD(
+            parameters,
+            lr=rate,
+            weight_decay=decay,
+            momentum=optimization.momentum,
+            nesterov=bool(optimization.nesterov),
+        )
+    return torch.optim.RMSprop(
+        parameters,
+        lr=rate,
+        weight_decay=decay,
+        momentum=optimization.momentum,
+        alpha=optimization.alpha or 0.0,
+    )
