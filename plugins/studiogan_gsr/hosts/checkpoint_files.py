@@ -1,7 +1,8 @@
-"""The files of a checkpoint, named as StudioGAN names them, in either host.
+"""The files of a checkpoint; both hosts name them as StudioGAN does.
 
-model=G-current-weights-step=2000.pth: a network ("G", "D", "G_ema" for the averaged generator), which checkpoint of
-the run ("current" or "best"), and its step.  A checkpoint is whole where all its networks have a file of one step.
+model=G-current-weights-step=2000.pth names the network ("G", "D", or "G_ema", the averaged generator), which
+checkpoint of the run it is ("current" or "best"), and its step.  A checkpoint is whole if all its networks have a
+file of the same step.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from torch import nn
 
 from studiogan_gsr.errors import CheckpointError, reason
 
-# In the file of the generator: the regularizer's state.  In the environment of StudioGAN's ranks, also spawned ones:
-# a folder that keeps the generators of all saved steps.
-STATE_KEY, KEEP_VARIABLE = "regularizer", "STUDIOGAN_KEEP"
+# The key of the regularizer's state in the generator's file.
+STATE_KEY = "regularizer"
+# An environment variable of StudioGAN's ranks: a folder that keeps the generators of all saved steps.
+KEEP_VARIABLE = "STUDIOGAN_KEEP"
 _FILE = re.compile(r"model=(G|D|G_ema)-(current|best)-weights-step=(\d+)\.pth")
 
 
@@ -29,7 +31,7 @@ def file_name(network: str, when: str, step: int) -> str:
 
 
 def networks_of(averaged: bool) -> list[str]:
-    """Return the networks that a checkpoint needs to be whole; averaged: whether it has an averaged generator."""
+    """Return the networks that a whole checkpoint has.  averaged: whether there is an averaged generator."""
     return ["G", "D", "G_ema"] if averaged else ["G", "D"]
 
 
@@ -40,35 +42,35 @@ def network_files(folder: Path) -> dict[tuple[str, str, int], Path]:
 
 
 def saved_steps(folder: Path, when: str, networks: Sequence[str]) -> dict[str, set[int]]:
-    """Return the steps that each network has a file of."""
+    """Return, by network, the steps of its files."""
     found = [(network, step) for network, saved, step in network_files(folder) if saved == when]
     return {network: {step for model, step in found if model == network} for network in networks}
 
 
 def whole_steps(folder: Path, when: str, networks: Sequence[str]) -> set[int]:
-    """Return the steps that all networks have a file of: a killed save leaves some of them."""
+    """Return the steps that all networks have a file of; a killed save leaves files of some networks only."""
     return set.intersection(*saved_steps(folder, when, networks).values())
 
 
 def checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """Steps and folders of the checkpoints in `folder`, oldest first."""
+    """Return steps and folders of the checkpoints in `folder`, oldest first."""
     found = [(re.fullmatch(r"step=(\d+)", path.name), path) for path in folder.glob("step=*")]
     return sorted((int(match[1]), path) for match, path in found if match)
 
 
 def checkpoint_files(path: Path, networks: Sequence[str]) -> dict[str, Path]:
-    """The files of these networks in the newest checkpoint that has them all, at one step.
+    """Return the files of these networks, by network, in the newest checkpoint that has all of them.
 
-    path: a run's folder, a checkpoint's, or one of a checkpoint's files; ours or StudioGAN's.
-    Raises CheckpointError where there is none, with what was found.
+    path: the folder of a run or a checkpoint, or one of a checkpoint's files; this package's or StudioGAN's.
+    Raises CheckpointError, which says what was found, if there is no such checkpoint.
     """
     folder, only = path, None
     if path.is_file():
         match = _FILE.fullmatch(path.name)
         if match is None:
             raise CheckpointError(
-                f"{path}: found a file that is no network's; name a run's folder, a checkpoint's, or one of "
-                "its files model=G-current-weights-step=*.pth"
+                f"{path}: found a file that is not a network's; name the folder of a run or a checkpoint, or one of "
+                "a checkpoint's files model=G-current-weights-step=*.pth"
             )
         folder, only = path.parent, (match[2], int(match[3]))
     elif not list(path.glob("model=*.pth")):
@@ -79,14 +81,14 @@ def checkpoint_files(path: Path, networks: Sequence[str]) -> dict[str, Path]:
         if steps:
             return {network: found[network, when, max(steps)] for network in networks}
     for network in networks:
-        network_file(folder, network)  # names one that is not there at all
+        network_file(folder, network)  # raises the error for a network without any file
     there = ", ".join(f"{name} of step {step}" for name, _, step in sorted(found))
-    wanted = f"{only[0]} checkpoint of step {only[1]}" if only else "step"
-    raise CheckpointError(f"{folder}: no {wanted} has all of {', '.join(networks)}; found {there}")
+    expected = f"{only[0]} checkpoint of step {only[1]}" if only else "step"
+    raise CheckpointError(f"{folder}: no {expected} has all of {', '.join(networks)}; found {there}")
 
 
 def _newest(run: Path) -> Path:
-    """The newest checkpoint's folder in a run's; the folder itself where it holds none."""
+    """Return the folder of a run's newest checkpoint, or `run` itself if it holds none."""
     if saved := checkpoints(run / "checkpoints"):
         return saved[-1][1]
     theirs = sorted({file.parent for file in (run / "checkpoints").glob("*/model=G-*.pth")})  # StudioGAN's
@@ -96,7 +98,7 @@ def _newest(run: Path) -> Path:
 
 
 def network_file(folder: Path, name: str) -> Path:
-    """The file of a network ("G", "D", "G_ema") in a checkpoint's folder, StudioGAN's or ours."""
+    """Return the file of a network ("G", "D", "G_ema") in a checkpoint's folder."""
     for when in ("current", "best"):
         found = {step_of(path): path for path in folder.glob(f"model={name}-{when}-weights-step=*.pth")}
         if found:
@@ -106,14 +108,17 @@ def network_file(folder: Path, name: str) -> Path:
 
 
 def step_of(path: Path) -> int:
-    """The step in the name of a network's file; -1 where there is none."""
+    """Return the step in the name of a network's file; -1 if there is none."""
     number = path.stem.rpartition("=")[2]
     return int(number) if number.isdecimal() else -1
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """A checkpoint's file, tensors on the CPU; loaded safely.  CheckpointError where it is damaged."""
-    # StudioGAN's files hold numpy numbers (the best FID).
+    """Return the content of a checkpoint's file, tensors on the CPU; raise CheckpointError if it is damaged.
+
+    Only tensors and plain data are loaded: no code in the file is run.
+    """
+    # StudioGAN's files hold numpy numbers, such as the best FID.
     core: Any = np._core if hasattr(np, "_core") else np.core
     numpy_numbers = [core.multiarray.scalar, np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.float32))]
     try:
@@ -122,27 +127,27 @@ def read_file(path: Path) -> dict[str, Any]:
     except Exception as error:
         raise CheckpointError(f"{path}: damaged or no checkpoint: {reason(error)[:200]}") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: found {type(content).__name__}, not a checkpoint's mapping")
+        raise CheckpointError(f"{path}: found {type(content).__name__}; a checkpoint holds a mapping")
     return content
 
 
 def check_architecture(network: nn.Module, state: dict[str, Any], path: Path, num_classes: int | None = None) -> None:
-    """CheckpointError where a state dict's names or shapes are not the network's.
+    """Raise CheckpointError if the names or shapes of a state dict are not the network's.
 
-    num_classes: of the network's configuration, so that another number of classes can be called that.
+    num_classes: DATA.num_classes, so that the error can say if only the number of classes differs.
     """
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     found = {name: tuple(getattr(value, "shape", ())) for name, value in state.items()}
     differ = [name for name in {**expected, **found} if expected.get(name) != found.get(name)]
     if not differ:
         return
-    # One size in the place of another throughout, and that other one the number of classes.
+    # All shapes differ in one size, and that size is the number of classes here.
     pairs = [zip(found.get(name, ()), expected.get(name, ()), strict=False) for name in differ]
     sizes = {(there, here) for pair in pairs for there, here in pair if there != here}
     if len(sizes) == 1 and (classes := sizes.copy().pop())[1] == num_classes:
         raise CheckpointError(
             f"{path}: another number of classes: {classes[0]} there, DATA.num_classes is {num_classes} here; weights "
-            "of classes cannot be carried over: train anew, or on the checkpoint's classes"
+            "of classes cannot be transferred: train from the beginning, or on the checkpoint's classes"
         )
     name = differ[0]
     here, there = (str(shapes.get(name, "missing")) for shapes in (expected, found))

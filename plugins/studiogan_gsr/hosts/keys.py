@@ -1,6 +1,6 @@
-"""StudioGAN's keys: defaults, the values that they take, and which of them need others.
+"""StudioGAN's configuration keys: their defaults, their allowed values, and which keys need others.
 
-Every key that StudioGAN 947b35e has is here, with StudioGAN's name and default.  None stands for StudioGAN's "N/A".
+All keys of StudioGAN 947b35e are here, with StudioGAN's names and defaults.  None stands for StudioGAN's "N/A".
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ UNSET = "N/A"
 
 
 class Kind(NamedTuple):
-    """What a key's value may be."""
+    """The values that a key may have: in words, and as a test."""
 
     allowed: str
     accepts: Callable[[Any], bool]
 
 
 def one_of(*values: object) -> Kind:
-    """Exactly one of these, of the same type."""
+    """Return the kind whose values are exactly these, of the same type."""
     return Kind("one of " + ", ".join(map(str, values)), lambda v: v in values and type(v) in map(type, values))
 
 
@@ -52,18 +52,21 @@ _ADA = one_of("W/O", "blit", "geom", "color", "filter", "noise", "cutout", "bg",
 
 
 class Key(NamedTuple):
-    """A key's default, None where it is "N/A", and what else it may be."""
+    """A key's default, None for "N/A", and the kind of its values."""
 
     default: Any
     kind: Kind
 
     @property
     def allowed(self) -> str:
-        """What a value may be, in words."""
+        """The allowed values, in words."""
         return self.kind.allowed + (f", or {UNSET}" if self.default is None else "")
 
     def check(self, path: str, value: Any, more: str = "") -> None:
-        """Raise ConfigurationError for a value of a YAML file that is not allowed; more: ends the message."""
+        """Raise ConfigurationError if a value from a YAML file is not allowed.
+
+        path: the key's, for the message.  more: the end of the message.
+        """
         if not self.takes(value):
             choices = self.kind.allowed.removeprefix("one of ").split(", ")
             meant = near_miss(value, choices) if isinstance(value, str) and len(choices) > 1 else ""
@@ -71,17 +74,17 @@ class Key(NamedTuple):
             raise ConfigurationError(path, repr(value), allowed)
 
     def takes(self, value: Any) -> bool:
-        """Whether a value, as a YAML file has it, is allowed."""
+        """Return whether a value from a YAML file is allowed."""
         if given(value) is None and self.default is None:
             return True
         try:
             return self.kind.accepts(given(value))
-        except TypeError:  # a list or mapping where a plain value is wanted
+        except TypeError:  # a list or mapping instead of a plain value
             return False
 
 
 def given(value: Any) -> Any:
-    """A value as a YAML file has it, with None for "N/A"."""
+    """Return a value from a YAML file, None for "N/A"."""
     return None if value in (UNSET, [UNSET]) else value
 
 
@@ -104,8 +107,13 @@ KEYS: dict[str, dict[str, Key]] = {
         "backbone": Key(
             "resnet",
             one_of(
-                *("deep_conv", "resnet", "big_resnet", "big_resnet_deep_legacy", "big_resnet_deep_studiogan"),
-                *("stylegan2", "stylegan3"),
+                "deep_conv",
+                "resnet",
+                "big_resnet",
+                "big_resnet_deep_legacy",
+                "big_resnet_deep_studiogan",
+                "stylegan2",
+                "stylegan3",
             ),
         ),
         "g_cond_mtd": Key("W/O", one_of("W/O", "cBN", "cAdaIN")),
@@ -138,10 +146,10 @@ KEYS: dict[str, dict[str, Key]] = {
         **_unset(one_of("inside_loop", "outside_loop"), "r1_place"),
         **_unset(NUMBER, "m_p"),
         **_unset(ABOVE_ZERO, "temperature wc_bound lo_alpha lo_beta"),
-        # An integer would leave zCR's second images away.
+        # With an integer, StudioGAN leaves out zCR's second images.
         **_unset(Kind("a number above 0 with a point", lambda v: isinstance(v, float) and 0 < v < 1e9), "radius"),
         **_unset(SHARE, "lo_rate"),
-        # With one, StudioGAN's optimization of z makes no step and gives nothing back.
+        # With 1, StudioGAN's optimization of z makes no step and returns nothing.
         **_unset(Kind("an integer, 2 or more", lambda v: is_int(v) and v >= 2), "lo_steps4train lo_steps4eval"),
         **_unset(PART, "topk_gamma topk_nu"),
         **_unset(COUNT, "lecam_ema_start_iter"),
@@ -193,13 +201,16 @@ KEYS: dict[str, dict[str, Key]] = {
 
 
 class Need(NamedTuple):
-    """Where keys have one of these values, others must be given."""
+    """A condition on keys, and the keys that must be set where it holds.
+
+    when: the values of keys, by path, under which the condition holds.  keys: paths, separated by spaces.
+    """
 
     when: dict[str, tuple[Any, ...]]
     keys: str
 
 
-GIVEN = ("any value",)  # in a condition: whatever is not "N/A"
+GIVEN = ("any value",)  # in a condition: any value but "N/A"
 _STYLEGANS = ("stylegan2", "stylegan3")
 _DEEP = ("big_resnet_deep_legacy", "big_resnet_deep_studiogan")
 _ON = (True,)
@@ -247,9 +258,9 @@ NEEDS = (
 
 
 def check_needs(value: Callable[[str], Any]) -> None:
-    """Refuse a configuration that lacks what its other keys need.
+    """Raise ConfigurationError if a key is not set that another key needs.
 
-    value: of a key by its path, None where it is "N/A".
+    value: returns a key's value by its path, None for "N/A".
     """
 
     def holds(path: str, values: tuple[Any, ...]) -> bool:
@@ -266,15 +277,15 @@ def check_needs(value: Callable[[str], Any]) -> None:
         keys = [key for other, more in NEEDS if other == when for key in more.split()]
         if missing := [key for key in keys if value(key) in (None, "W/O")]:
             because = " with ".join(f"{path}: {value(path)}" for path in when)
-            rest = "".join(f", and {key}: {needed(key)}" for key in missing[1:])
+            others = "".join(f", and {key}: {needed(key)}" for key in missing[1:])
             found = str(value(missing[0]) or UNSET)
-            raise ConfigurationError(missing[0], found, f"{because} needs {needed(missing[0])}{rest}")
+            raise ConfigurationError(missing[0], found, f"{because} needs {needed(missing[0])}{others}")
 
 
 def check_together(value: Callable[[str], Any]) -> None:
-    """Refuse what StudioGAN fails at only while it trains.
+    """Raise ConfigurationError for combinations that StudioGAN accepts and then fails at while it trains.
 
-    value: of a key by its path, None where it is "N/A".
+    value: returns a key's value by its path, None for "N/A".
     """
     if value("OPTIMIZATION.type_") == "SGD" and value("OPTIMIZATION.nesterov") and not value("OPTIMIZATION.momentum"):
         raise ConfigurationError("OPTIMIZATION.momentum", "0", "nesterov: true needs a momentum above 0")
