@@ -255,11 +255,11 @@ def test_a_check_options_that_itself_fails_is_the_plugins_fault(ridge: Stranger)
     [
         ("raise ValueError('one\\nand two')", "refused: ValueError: one and two"),
         ("return class_counts['head']", "refused: TypeError: list indices must be integers"),
-        ("return object()", "gave object, no regularizer: it lacks penalty(), scalars(), state_dict(), load_state"),
-        ("return None", "gave NoneType, no regularizer"),
+        ("return object()", "returned object, no regularizer: penalty(), scalars(), state_dict(), load_state"),
+        ("return None", "returned NoneType, no regularizer"),
         (
             "import torch; return torch.nn.Linear(1, 1)",
-            "gave Linear, no regularizer: it lacks penalty(), scalars()",
+            "returned Linear, no regularizer: penalty(), scalars() missing",
         ),
     ],
 )

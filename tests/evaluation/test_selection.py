@@ -253,7 +253,7 @@ def test_an_evaluation_that_fails_loses_no_step(
     run = trained(tmp_path, *MEASURED, "--steps", "8", status=1)
     told = capsys.readouterr().err
     assert "evaluating step 4 failed: " in told
-    assert "step=4; --resume tries again, and with --no-evaluate does without" in told
+    assert "step=4; --resume tries again, --resume with --no-evaluate trains without" in told
     assert [step for step, _ in checkpoints(run / "checkpoints")] == [2, 4]
     distances += [2.0, 1.0, 4.0]
     trained(tmp_path, *MEASURED, "--steps", "8", "--resume")

@@ -60,7 +60,7 @@ def test_a_configuration_of_studiogan_trains_with_gsr_or_is_refused_with_the_rea
     penalties = [float(re.search(r"gsr_penalty: (\S+)", line)[1]) for line in outcome.lines("Progress:")]
     assert len(penalties) == 2
     assert penalties[0] >= penalties[1] > 0  # four digits are printed
-    assert outcome.lines("gsr: acted in step 1")
+    assert outcome.lines("gsr: active in step 1")
 
 
 def test_a_stylegan_without_the_experimental_option_is_refused_and_told_of_it(

@@ -50,16 +50,16 @@ def explode(generator: nn.Module, label: int) -> None:
 
 def test_a_class_that_begins_to_explode_is_named_once(generator: OneHot) -> None:
     norms = ClassNorms(generator, NAMES)
-    found, told = norms.look()
+    found, told = norms.check()
     assert (found, told) == (largest_class_norms(generator).tolist(), "")
     explode(generator, 3)
-    assert norms.look()[1].startswith("spectral norms explode: class zebra (label 3, ")
-    assert norms.look()[1] == ""
+    assert norms.check()[1].startswith("spectral norms explode: class zebra (label 3, ")
+    assert norms.check()[1] == ""
 
 
 def test_later_norms_are_compared_with_those_at_the_start_over_restarts(generator: OneHot) -> None:
     before = ClassNorms(generator, NAMES)
-    before.look()
+    before.check()
     buffer = io.BytesIO()
     torch.save({STATE_KEY: before.state()}, buffer)
     buffer.seek(0)
@@ -67,22 +67,22 @@ def test_later_norms_are_compared_with_those_at_the_start_over_restarts(generato
     explode(generator, 3)
     after = ClassNorms(generator, NAMES)
     after.restore(saved)
-    assert "zebra" in after.look()[1]
+    assert "zebra" in after.check()[1]
     again, fresh, old = (ClassNorms(generator, NAMES) for _ in range(3))
     again.restore({STATE_KEY: after.state()})
-    assert again.look()[1] == ""  # told already
+    assert again.check()[1] == ""  # told already
     fresh.restore({})
-    assert fresh.look()[1] == ""  # begins here
+    assert fresh.check()[1] == ""  # begins here
     old.restore({"regularizer": {"watched": before.state()}})  # where older versions kept it
-    assert "zebra" in old.look()[1]
+    assert "zebra" in old.check()[1]
     other = ClassNorms(generator, NAMES)
     other.restore({STATE_KEY: {"start": [1.0], "exploding": [0]}})  # of another number of classes
-    assert other.look()[1] == ""
+    assert other.check()[1] == ""
 
 
 def test_a_generator_without_conditional_layers_has_nothing_to_watch() -> None:
     norms = ClassNorms(nn.Linear(3, 3), NAMES)
-    assert norms.look() == (None, "")
+    assert norms.check() == (None, "")
     assert norms.state() == {"start": None, "exploding": []}
 
 

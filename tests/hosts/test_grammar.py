@@ -138,7 +138,7 @@ def judge(outcome: Outcome, sections: Sections) -> None:
     """It trained, regularized, or was refused in one line that says where and why."""
     event("ran" if outcome.status == 0 else "refused")
     if outcome.status == 0:
-        assert "gsr: acted in step 1, penalty " in outcome.output, outcome.output
+        assert "gsr: active in step 1, penalty " in outcome.output, outcome.output
         return
     told = outcome.lines("studiogan-gsr: ")
     assert len(told) == 1, (sections, outcome.output)

@@ -10,7 +10,7 @@ import torch
 
 from studiogan_gsr.errors import RegularizerError
 from studiogan_gsr.hosts import regularization
-from studiogan_gsr.hosts.regularization import check_ranks, equalise_ranks
+from studiogan_gsr.hosts.regularization import check_ranks, synchronise_ranks
 
 
 def mine(penalty: float = 0.5, steps: int = 3, terms: str = "gsr") -> Any:
@@ -52,9 +52,9 @@ def test_a_penalty_that_is_nowhere_finite_is_no_difference(others: list[Any]) ->
     [
         (4, None, "step 4: rank 1 has no regularizer, rank 0 has"),
         (0, None, "before the first step: rank 1 has no regularizer"),
-        (4, ("gsr", 2, 0.5), "step 4: rank 0 and rank 1 .* steps acted 3 and 2"),
+        (4, ("gsr", 2, 0.5), "step 4: rank 0 and rank 1 .* active steps 3 and 2"),
         (4, ("gsr", 3, 0.5001), "penalty 0.5 and 0.5001"),
-        (4, ("other", 3, 0.5), "alike: gsr and other"),
+        (4, ("other", 3, 0.5), "differently: gsr and other"),
     ],
 )
 def test_unlike_ranks_end_the_run(step: int, other: Any, message: str, others: list[Any]) -> None:
@@ -69,10 +69,10 @@ def test_buffers_become_rank_0s_only_where_a_regularizer_reads_them(
     norm = torch.nn.BatchNorm1d(3)
     monkeypatch.setattr(regularization.dist, "broadcast", lambda tensor, source: tensor.fill_(7 + source))
     others.append(None)
-    equalise_ranks(None, norm)
+    synchronise_ranks(None, norm)
     assert not norm.running_mean.any()
     others[:] = [("gsr", 0, 0.0)]
-    equalise_ranks(mine(steps=0), norm)
+    synchronise_ranks(mine(steps=0), norm)
     assert norm.running_mean.eq(7).all()
     assert norm.num_batches_tracked == 7
     assert not norm.weight.eq(7).any()

@@ -174,7 +174,7 @@ def test_two_runs_never_save_in_one_folder(
     configuration, argv = configure(tmp_path, steps=6), ("-ckpt", str(folder))
     second = Host(checkout).run(configuration, digits, tmp_path / "second", *argv)
     lock.release()
-    refused(second, "copy: another process trains there; wait for its end, or give -ckpt a copy of it")
+    refused(second, "copy: another process trains there; wait until it ends, or give -ckpt a copy of it")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert Host(checkout).run(configuration, digits, tmp_path / "third", *argv).status == 0
 
@@ -223,8 +223,8 @@ def test_fine_tuning_with_frozen_layers_starts_the_state_anew_and_says_so(
     arguments = ("-ckpt", str(trained.checkpoint_folder), "--freezeD", "1")
     outcome = Host(checkout).run(configure(tmp_path), digits, tmp_path / "out", *arguments)
     assert outcome.status == 0, outcome.output
-    assert outcome.lines("gsr: fine-tuning: its state in the checkpoint is ignored, it starts anew")
-    assert outcome.lines("gsr: acted in step 1")
+    assert outcome.lines("gsr: fine-tuning: its state in the checkpoint is ignored; it starts over")
+    assert outcome.lines("gsr: active in step 1")
     assert outcome.checkpoint()["regularizer"]["state"]["warm"]
     before, after = trained.checkpoint("D")["state_dict"], outcome.checkpoint("D")["state_dict"]
     frozen = [name for name in before if torch.equal(before[name], after[name]) and "weight_orig" in name]
@@ -238,7 +238,7 @@ def test_adaptive_augmentation_cannot_be_switched_on_where_nothing_was_adapted(
     configuration = configure(tmp_path, steps=5, AUG={**ada, "ada_kimg": 500, "ada_interval": 4})
     folder = shutil.copytree(trained.checkpoint_folder, tmp_path / "checkpoint")
     outcome = Host(checkout).run(configuration, digits, tmp_path / "out", "-ckpt", str(folder))
-    refused(outcome, "checkpoint: was trained without ADA or APA, and holds no p to resume them from")
+    refused(outcome, "checkpoint: was trained without ADA or APA, and holds no p to resume with")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The spectral norms of the classes while a run trains, with a regularizer or without: what both hosts log."""
+"""The spectral norms of the classes, which both hosts log while a run trains, with a regularizer or without."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ STATE_KEY = "class_norms"  # in the generator's checkpoint
 
 
 class ClassNorms:
-    """Watches each class's largest exact norm, and says once when one begins to explode.  Reads weights alone.
+    """The largest exact norm of each class, with a warning when one begins to explode.  Reads weights only.
 
-    generator: one without class-conditional layers has nothing to watch.
-    read: a regularizer's own norms (classes,), in place of those of the generator.
+    generator: one without class-conditional layers has no norms.
     classes: names in label order, for messages.
+    read: returns a regularizer's own norms (classes,), to be used instead of the generator's.
     """
 
     def __init__(
         self, generator: nn.Module, classes: Sequence[str], read: Callable[[], Tensor] | None = None
     ) -> None:
         self._read, self._classes = read, classes
-        # The norms at the first look, after the first step; and the classes that are known to explode.
+        # The norms at the first check, after the first step; and the classes that a warning has named.
         self._start: list[float] | None = None
         self._exploding: set[int] = set()
         if read is None:
@@ -37,10 +37,10 @@ class ClassNorms:
             except GeneratorError:
                 pass
 
-    def look(self) -> tuple[list[float] | None, str]:
-        """The norms now, None where there is nothing to watch; and a line where a class has begun to explode.
+    def check(self) -> tuple[list[float] | None, str]:
+        """Return the norms, None if there are none; and a warning if classes have begun to explode, else "".
 
-        To be called after the first step and at every print interval; waits for the device.
+        Call it after the first step and at every print interval.  It waits for the device.
         """
         if self._read is None:
             return None, ""
@@ -48,19 +48,19 @@ class ClassNorms:
         self._start = norms if self._start is None else self._start
         new = [label for label in exploding(norms, self._start) if label not in self._exploding]
         self._exploding |= set(new)
-        told = ", ".join(
+        named = ", ".join(
             class_title(label, self._classes, f"{norms[label]:.3g}", f"at first {self._start[label]:.3g}")
             for label in new[:10]
         )
         more = f" and {len(new) - 10} more" if len(new) > 10 else ""
-        return norms, f"spectral norms explode: class {told}{more}" if new else ""
+        return norms, f"spectral norms explode: class {named}{more}" if new else ""
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint: what later norms are compared with."""
+        """Return what a checkpoint holds: the norms at the first check, and the classes that explode."""
         return {"start": self._start, "exploding": sorted(self._exploding)}
 
     def restore(self, file: Mapping[str, Any]) -> None:
-        """Take the state back from a generator's checkpoint; older ones keep it with the regularizer's."""
+        """Restore the state from a generator's checkpoint; older checkpoints keep it in the regularizer's state."""
         saved = file.get(STATE_KEY) or (file.get("regularizer") or {}).get("watched") or {}
         start = saved.get("start")
         if start is None or len(start) == len(self._classes):
@@ -68,10 +68,10 @@ class ClassNorms:
 
 
 def record(norms: list[float] | None) -> dict[str, list[float]]:
-    """The norms as a log's line has them; nothing where there are none."""
+    """Return the norms as part of a line of the log; empty if there are none."""
     return {} if norms is None else {"class_norms": [round(norm, 5) for norm in norms]}
 
 
 def largest(norms: Mapping[str, Mapping[str, Tensor]]) -> Tensor:
-    """The largest norm of each class of {layer: {side: (classes,)}}, as `class_norms()` gives them."""
+    """Return the largest norm of each class, from {layer: {side: (classes,)}} as `class_norms()` returns it."""
     return torch.stack([side for layer in norms.values() for side in layer.values()]).amax(0)

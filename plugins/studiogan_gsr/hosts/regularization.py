@@ -1,4 +1,4 @@
-"""The regularizer that a configuration names, at work in a run; what both hosts do with it."""
+"""The regularizer of a run: how both hosts make it, attach it, check it, log it and save it."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from studiogan_gsr.registry import REGULARIZERS, LoadedPlugin, Plugin, load_plug
 from studiogan_gsr.regularizers.attachment import Attachment, attach
 from studiogan_gsr.settings import SECTION, RegularizerSettings, regularizer_settings
 
-# Of penalties on two ranks; equal weights on unlike devices differ by rounding.
+# Relative tolerance for the penalties of two ranks: equal weights on different devices differ by rounding.
 _SAME_PENALTY = 1e-5
 
 
 class Regularization:
-    """A plug-in's regularizer, attached to the generator's optimizer; its faults bear its name.
+    """A plug-in's regularizer, attached to the generator's optimizer; every error names the plug-in.
 
-    Raises PluginError where the plug-in refuses the generator, could not act, or gives a state or
-    scalars that cannot be used.
+    Raises PluginError if the plug-in refuses the generator, if its penalty has no effect, or if its state or its
+    scalars cannot be used.
     """
 
     def __init__(
@@ -65,22 +65,22 @@ class Regularization:
         if self.read_norms is not None:
             self.read_norms()
         self._check_state()
-        # Without an object's address, which is another one on every rank and says nothing.
+        # Without addresses of objects, which differ on every rank.
         summary = re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(str(self.regularizer).split()))
         package = f"{self.plugin.package} {self.plugin.version}"
         self.summary = f"{self.name} of {package}: {summary}; class counts {listed(class_counts)}"
         self._terms = f"{self.plugin} with {dict(settings.options)}, class counts {listed(class_counts)}"
-        # Optimizer steps of runs that this one goes on with.
+        # Steps in which it was active before this process, from the checkpoint.
         self._acted_before = 0
-        # Optimizer steps that it was seen to act in, and training steps since.
-        self._acted, self._idle = 0, 0
+        # Steps in which it was active at the last check, and training steps in a row without any.
+        self._acted, self._inactive = 0, 0
 
     @property
     def name(self) -> str:
         return self.plugin.name
 
     def scalars(self) -> dict[str, float]:
-        """What the regularizer logs; PluginError where that is not numbers by name."""
+        """Return the numbers to log, by name; raise PluginError if the plug-in returns anything else."""
         try:
             return {str(key): float(value) for key, value in self.regularizer.scalars().items()}
         except FOREIGN as error:
@@ -88,7 +88,7 @@ class Regularization:
 
     @property
     def acted(self) -> int:
-        """Optimizer steps in which it has acted, since step 1 and over restarts."""
+        """The optimizer steps in which it was active, since step 1 and over restarts."""
         return self._acted_before + self.attachment.steps
 
     @property
@@ -96,25 +96,27 @@ class Regularization:
         """The last penalty; waits for the device."""
         return float(self.attachment.last)
 
-    def proof(self, step: int, ranks: int) -> str:
-        """That it acts, in a line, after the first step."""
-        alike = f", the same on all {ranks} ranks" if ranks > 1 else ""
-        return f"{self.name}: acted in step {step}, penalty {self.penalty:.4g}{alike}"
+    def first_step_message(self, step: int, ranks: int) -> str:
+        """Return the line that says, after the first step, that it is active."""
+        same = f", the same on all {ranks} ranks" if ranks > 1 else ""
+        return f"{self.name}: active in step {step}, penalty {self.penalty:.4g}{same}"
 
-    def check_acted(self, step: int, patience: int = 1) -> None:
-        """To be called after every training step (from 1), on every rank; does not wait for the device.
+    def check_active(self, step: int, patience: int = 1) -> None:
+        """Raise RegularizerError once the regularizer has been inactive for `patience` steps in a row.
 
-        RegularizerError once the regularizer has not acted in `patience` steps.
+        Call it after every training step (from 1), on every rank.  It does not wait for the device.
         """
         steps = self.attachment.tried
-        self._acted, self._idle = steps, 0 if steps > self._acted else self._idle + 1
-        if self._idle >= patience:
-            span = f"steps {step - self._idle + 1} to {step}" if self._idle > 1 else f"step {step}"
-            skipped = ": its optimizer made none, or mixed precision found no finite gradient" * (patience > 1)
-            raise RegularizerError(f"{self.plugin}: has not acted in {span}{skipped}; the run is stopped")
+        self._inactive = 0 if steps > self._acted else self._inactive + 1
+        self._acted = steps
+        if self._inactive < patience:
+            return
+        span = f"steps {step - self._inactive + 1} to {step}" if self._inactive > 1 else f"step {step}"
+        cause = ": the optimizer made no step, or mixed precision found no finite gradient" if patience > 1 else ""
+        raise RegularizerError(f"{self.plugin}: was not active in {span}{cause}; the run is stopped")
 
     def report(self, step: int) -> dict[str, float]:
-        """The scalars after training step `step`; RegularizerError where they or the penalty are not finite."""
+        """Return the scalars after step `step`; raise RegularizerError if they or the penalty are not finite."""
         scalars = self.scalars()
         for key, value in {"the penalty": self.penalty, **scalars}.items():
             if not math.isfinite(value):
@@ -123,7 +125,7 @@ class Regularization:
 
     @property
     def read_norms(self) -> Callable[[], Tensor] | None:
-        """A function that gives each class's largest norm by the regularizer's own `class_norms()`, if it has it."""
+        """A function that returns each class's largest norm; None if the regularizer has no `class_norms()`."""
         return self._read_norms if callable(getattr(self.regularizer, "class_norms", None)) else None
 
     def _read_norms(self) -> Tensor:
@@ -133,14 +135,17 @@ class Regularization:
             raise PluginError(str(self.plugin), f"class_norms() failed: {reason(error)}") from error
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint: the plug-in's name, its state, and how often it acted."""
+        """Return what a checkpoint holds: the plug-in's name, its state, and in how many steps it was active."""
         return {"name": self.name, "state": self.regularizer.state_dict(), "acted": self.acted}
 
     def restore(self, saved: dict[str, Any] | None, source: str) -> str:
-        """Take the state back from a checkpoint, if it holds one; says in a line what was done."""
+        """Restore the state from a checkpoint, if it holds one; return a message about it.
+
+        source: the checkpoint's name, for errors.
+        """
         if saved is None or saved["name"] != self.name:
-            held = f"that of {saved['name']}" if saved else "none"
-            return f"{self.name}: the checkpoint holds no state of it ({held}); it starts anew"
+            found = f"that of {saved['name']}" if saved else "none"
+            return f"{self.name}: the checkpoint holds no state of it (found: {found}); it starts over"
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
@@ -150,11 +155,11 @@ class Regularization:
                     str(self.plugin), f"load_state_dict() failed on {source}: {reason(error)}"
                 ) from error
         self._acted_before = int(saved.get("acted", 0)) - self.attachment.steps
-        told = "; ".join(" ".join(str(warning.message).split()) for warning in caught)
-        return f"{self.name}: {told or 'state restored from the checkpoint'}"
+        warned = "; ".join(" ".join(str(warning.message).split()) for warning in caught)
+        return f"{self.name}: {warned or 'state restored from the checkpoint'}"
 
     def _check_state(self) -> None:
-        """Refuse at once a state that could be saved but not loaded again."""
+        """Raise PluginError for a state that cannot be saved and loaded again."""
         buffer = io.BytesIO()
         try:
             torch.save(self.regularizer.state_dict(), buffer)
@@ -168,9 +173,9 @@ class Regularization:
 
 
 def with_all_options(sections: Mapping[str, Any]) -> dict[str, Any]:
-    """Sections of a configuration, with the defaults of its regularizer's options written out.
+    """Return a configuration's sections with all options of its regularizer, defaults included.
 
-    So that a record says which weight acted, whatever a later version's default is.
+    A record then holds the weight that a run was trained with, even if a later version has another default.
     """
     settings = regularizer_settings(sections)
     if settings is None:
@@ -184,17 +189,18 @@ def _same(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
 
 
 def check_ranks(regularization: Regularization | None, step: int) -> int:
-    """See that all ranks are regularized, and alike; every rank calls this after the same step, 0 before the first.
+    """Check that all ranks are regularized in the same way; return the number of ranks.
 
-    Gives the number of ranks.  RegularizerError, on every rank, where one has no regularizer, another one,
-    has acted less often, or has another penalty: weights that are equal on all ranks have equal penalties.
+    Every rank calls this after the same step; step 0 means before the first.
+    Raises RegularizerError, on every rank, if a rank has no regularizer or a different one, if it was active in
+    fewer steps, or if its penalty differs: weights are equal on all ranks, so penalties have to be.
     """
     if not dist.is_available() or not dist.is_initialized():
         return 1
     mine = None
     if regularization is not None:
         steps = regularization.attachment.steps
-        # Before the first step, which a GradScaler may skip, ranks need not hold the same weights.
+        # Until the first optimizer step, which a GradScaler may skip, ranks may have different weights.
         mine = regularization._terms, steps, regularization.penalty if steps else 0.0
     when = f"step {step}" if step else "before the first step"
     everyone: list[tuple[str, int, float] | None] = [None] * dist.get_world_size()
@@ -204,28 +210,29 @@ def check_ranks(regularization: Regularization | None, step: int) -> int:
         if other == first:
             continue
         if first is None or other is None:
-            without, those = (0, rank) if first is None else (rank, 0)
+            without, having = (0, rank) if first is None else (rank, 0)
             raise RegularizerError(
-                f"{when}: rank {without} has no regularizer, rank {those} has; the run is stopped: "
-                "is the package, the patch or the configuration another one there?"
+                f"{when}: rank {without} has no regularizer, rank {having} has one; the run is stopped: "
+                "compare package, patch and configuration of the two"
             )
-        # A penalty that is not finite is `report`'s to tell.
+        # A penalty that is not finite is left to `report`.
         same = math.isclose(first[2], other[2], rel_tol=_SAME_PENALTY) or not math.isfinite(first[2] + other[2])
         if first[:2] != other[:2] or not same:
             raise RegularizerError(
-                f"{when}: rank 0 and rank {rank} are not regularized alike: {_differ(first, other)}; "
+                f"{when}: rank 0 and rank {rank} are regularized differently: {_differences(first, other)}; "
                 "the run is stopped"
             )
     return len(everyone)
 
 
 @torch.no_grad()
-def equalise_ranks(regularization: Regularization | None, generator: nn.Module) -> None:
-    """Before the first step, on every rank: see that all are regularized alike, and give all rank 0's buffers.
+def synchronise_ranks(regularization: Regularization | None, generator: nn.Module) -> None:
+    """Check that all ranks are regularized in the same way, and copy rank 0's buffers to all ranks.
 
-    DDP averages the loss's gradients, the penalty's are each rank's own.  They are equal where the penalty reads
-    equal numbers: parameters are, but the vectors of spectral norm, which every rank draws for itself, are not.
-    Once equal, they stay so, as they are made of the weights alone.
+    Every rank calls this before the first step.
+    DDP averages the gradients of the loss, but not those of the penalty, which each rank computes for itself.  They
+    are equal if the penalty reads equal numbers.  Parameters are equal; the vectors of spectral norm are not, because
+    every rank draws its own.  Once copied they stay equal, because they follow from the weights alone.
     """
     if check_ranks(regularization, 0) == 1 or regularization is None:
         return
@@ -235,15 +242,15 @@ def equalise_ranks(regularization: Regularization | None, generator: nn.Module) 
         buffer.copy_(shared)
 
 
-def _differ(first: tuple[str, int, float], other: tuple[str, int, float]) -> str:
-    parts = zip(("", "steps acted ", "penalty "), first, other, strict=True)
+def _differences(first: tuple[str, int, float], other: tuple[str, int, float]) -> str:
+    parts = zip(("", "active steps ", "penalty "), first, other, strict=True)
     return "; ".join(f"{what}{a} and {b}" for what, a, b in parts if a != b)
 
 
 def find_regularizer(name: str, options: Mapping[str, Any]) -> LoadedPlugin:
-    """The regularizer plug-in of that name, its options checked as far as possible without a generator.
+    """Return the regularizer plug-in of that name; check its options as far as possible without a generator.
 
-    Raises ConfigurationError with the key's path for options that the factory does not take or refuses.
+    Raises ConfigurationError, with the key's path, for options that the factory does not have or refuses.
     """
     loaded = load_plugin(REGULARIZERS, name)
     signature = signature_of(loaded)
@@ -265,7 +272,7 @@ def find_regularizer(name: str, options: Mapping[str, Any]) -> LoadedPlugin:
 
 
 def all_options(loaded: LoadedPlugin, options: Mapping[str, Any]) -> dict[str, Any]:
-    """A regularizer's options, the given ones and the defaults of its factory, as far as they are plain data."""
+    """Return a regularizer's options, given ones and defaults of its factory, if they are plain data."""
     signature = signature_of(loaded)
     parameters = list(signature.parameters.values())[2:] if signature else []  # after generator and class_counts
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
@@ -279,14 +286,14 @@ def _is_plain(value: object) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """As a YAML file has it."""
+    """Return an option's value as a YAML file has it."""
     return list(map(_plain, value)) if isinstance(value, tuple | list) else value
 
 
 def make_regularizer(
-    loaded: LoadedPlugin, generator: Any, class_counts: list[int], options: Mapping[str, Any]
+    loaded: LoadedPlugin, generator: nn.Module, class_counts: list[int], options: Mapping[str, Any]
 ) -> Regularizer:
-    """Call the factory and check what it gives; PluginError names the plug-in and the cause."""
+    """Call the plug-in's factory and check what it returns; raise PluginError if it is no regularizer."""
     try:
         regularizer: Regularizer = loaded.factory(generator, class_counts, **options)
     except FOREIGN as error:
@@ -294,13 +301,13 @@ def make_regularizer(
     if missing := missing_methods(regularizer):
         raise PluginError(
             str(loaded.plugin),
-            f"gave {type(regularizer).__name__}, no regularizer: it lacks {', '.join(missing)}",
+            f"returned {type(regularizer).__name__}, no regularizer: {', '.join(missing)} missing",
         )
     return regularizer
 
 
 def _check_signature(loaded: LoadedPlugin, signature: inspect.Signature, options: Mapping[str, Any]) -> None:
-    """Refuse a regularizer's factory of another shape, options it does not take, and missing ones."""
+    """Raise an error for a factory with another signature, for options it does not have, and for missing ones."""
     wrong = PluginError(
         str(loaded.plugin), f"has the signature {signature}; expected: (generator, class_counts, **options)"
     )
@@ -311,7 +318,7 @@ def _check_signature(loaded: LoadedPlugin, signature: inspect.Signature, options
     parameters = [p for p in signature.parameters.values() if p.name not in taken]
     allowed = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    synonyms = getattr(loaded.factory, "also_called", {})  # names that papers and other programs have for an option
+    synonyms = getattr(loaded.factory, "also_called", {})  # names of options in papers and other programs
     for option, value in options.items():
         if option in taken or (option not in allowed and not takes_any):
             synonym = synonyms.get(option.lower()) if isinstance(synonyms, Mapping) else None

@@ -185,7 +185,7 @@ def test_a_step_of_more_images_than_there_are_is_refused() -> None:
     optimization = SimpleNamespace(batch_size=8, acml_steps=2, d_updates_per_step=5, basket_size=80)
     check_size(160, optimization, 2)
     with pytest.raises(
-        ConfigurationError, match="found 8 x 2 x 5; a step takes 80 images a process, and there are 79"
+        ConfigurationError, match="found 8 x 2 x 5; a step takes 80 images per process, and there are 79"
     ):
         check_size(159, optimization, 2)
 

@@ -88,6 +88,6 @@ def test_numbers_of_numpy_in_a_checkpoint_load_with_the_shim_and_not_without(tmp
 
 
 def test_every_shim_says_what_breaks_and_an_unknown_one_is_refused() -> None:
-    assert all(shim.breaks and shim.mends for shim in SHIMS)
+    assert all(shim.problem and shim.repair for shim in SHIMS)
     with pytest.raises(RequestError, match=r"--no-shim wandb-imag: the shims are .*; did you mean wandb-image\?"):
         check_names(["wandb-imag"])

@@ -58,7 +58,7 @@ def trained(host: Host, digits: Path, tmp_path_factory: pytest.TempPathFactory) 
 def test_a_run_ends_well_and_says_at_the_start_what_acts(trained: Outcome) -> None:
     assert trained.status == 0, trained.output
     line, proof = trained.lines("[studiogan-gsr] rank 0: gsr")
-    assert re.fullmatch(r".* gsr: acted in step 1, penalty 0\.\d*[1-9]\d*", proof)
+    assert re.fullmatch(r".* gsr: active in step 1, penalty 0\.\d*[1-9]\d*", proof)
     assert re.search(r"gsr of studiogan-gsr \d", line)
     assert "6 layers, 120 matrices of 4x8, weight 0.5, beta 0.999" in line
     assert line.endswith(f"class counts {COUNTS}")
@@ -137,7 +137,7 @@ def test_resuming_with_and_without_the_plugin_says_what_is_missing(
     resume = ("-ckpt", str(plain.checkpoint_folder))
     outcome = host.run(configure(tmp_path, steps=5), digits, tmp_path / "again", *resume)
     assert outcome.status == 0, outcome.output
-    assert outcome.lines("gsr: the checkpoint holds no state of it (none); it starts anew")
+    assert outcome.lines("gsr: the checkpoint holds no state of it (found: none); it starts over")
 
 
 @pytest.mark.parametrize("model", ["SNGAN", "BigGAN", "ContraGAN"])
@@ -303,7 +303,7 @@ def test_studiogans_own_sets_are_packed_alike_and_a_half_written_file_is_refused
     shutil.copy(theirs / name, alone)
     outcome = host.run(configuration, alone, tmp_path / "out-alone", "-hdf5")
     assert outcome.status == 0, outcome.output
-    assert outcome.lines(f"{name} is not compared with its images, which cannot be opened: FileNotFoundError")
+    assert outcome.lines(f"{name} is not compared with its images, as they cannot be opened: FileNotFoundError")
     # As its packer leaves a file when it is killed after the first two batches of 500.
     with h5py.File(theirs / name, "a") as file:
         for key in ("imgs", "labels"):
@@ -522,7 +522,7 @@ def test_a_contradicting_data_set_is_refused_before_it_is_packed(
         ),
         (
             {"LOSS": {"apply_topk": True, "topk_gamma": 0.5, "topk_nu": 0.01}},
-            "LOSS.topk_nu: found 0.01; not one image of a batch",
+            "LOSS.topk_nu: found 0.01; it would leave no image",
         ),
         (
             {"OPTIMIZATION": {"batch_size": 12}},
@@ -626,7 +626,7 @@ def test_two_spawned_ranks_both_regularize_alike(model: str, host: Host, digits:
     told = re.findall(r"\[studiogan-gsr\] rank (\d): (gsr of .*)", outcome.output)
     assert sorted(rank for rank, _ in told) == ["0", "1"], outcome.output
     assert told[0][1] == told[1][1]
-    proofs = re.findall(r"\[studiogan-gsr\] rank (\d): gsr: acted in step 1, (penalty .*)", outcome.output)
+    proofs = re.findall(r"\[studiogan-gsr\] rank (\d): gsr: active in step 1, (penalty .*)", outcome.output)
     assert sorted(rank for rank, _ in proofs) == ["0", "1"]
     assert proofs[0][1] == proofs[1][1]
     assert proofs[0][1].endswith("the same on all 2 ranks")
@@ -647,7 +647,7 @@ def test_data_parallel_regularizes_once_a_step(
         if ranks == 1:
             alone = penalties
     assert penalties == alone
-    assert len(outcome.lines("rank 0: gsr: acted in step 1")) == 1
+    assert len(outcome.lines("rank 0: gsr: active in step 1")) == 1
 
 
 @pytest.mark.parametrize("method", [pytest.param("forkserver", marks=pytest.mark.slow), "spawn"])
@@ -666,7 +666,7 @@ from studiogan_gsr import GroupSpectralRegularizer as Same
     environment = {"PYTHONPATH": str(site)}
     outcome = host.run(configuration, digits, tmp_path / "out", environment=environment, forked=False)
     assert outcome.status == 0, outcome.output
-    assert outcome.lines("same: acted in step 1")
+    assert outcome.lines("same: active in step 1")
     assert len(outcome.lines("Progress:")) == 3
 
 
@@ -682,7 +682,7 @@ from studiogan_gsr import GroupSpectralRegularizer as Same
         (
             "    if cfgs.RUN.distributed_data_parallel:\n        global_rank",
             "    if local_rank == 1: cfgs.super_cfgs['REGULARIZER'].weight = 0.25\n",
-            r"before the first step: rank 0 and rank 1 are not regularized alike: .*'weight': 0.5.* and .*0.25.*;",
+            r"before the first step: rank 0 and rank 1 are regularized differently: .*'weight': 0.5.* and .*0.25.*;",
         ),
         (
             "    # load the generator and the discriminator from a checkpoint if possible",

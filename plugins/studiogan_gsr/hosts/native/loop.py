@@ -32,11 +32,11 @@ OnInterval = Callable[[Trainer], dict[str, Any]]
 
 
 class Loop:
-    """Trains from a trainer's step to the run's last one.
+    """Trains from the trainer's step to the last step of the run.
 
-    selection: measures the checkpoints; on rank 0 of a run that evaluates, else None.
-    seconds: that the run has trained before.  stop: set when the run shall end after the current step.
-    on_interval: gives more numbers to log at each print interval.
+    selection: measures the checkpoints on rank 0; None on other ranks, and in a run that does not evaluate.
+    seconds: time trained in earlier starts.  stop: set when the run has to end after the current step.
+    on_interval: returns more numbers to log at each print interval.
     """
 
     def __init__(
@@ -61,14 +61,14 @@ class Loop:
         self._seconds = seconds
 
     def done(self) -> bool:
-        """Return whether nothing is left to train or to evaluate."""
-        return self.trainer.steps >= self.total and not self._owes_evaluation()
+        """Return whether all steps are trained and all checkpoints evaluated."""
+        return self.trainer.steps >= self.total and not self._evaluation_is_missing()
 
     def run(self) -> None:
         """Train until the last step.
 
-        Raises TrainingError for losses that are not finite, lost images, a full disk, and, with a checkpoint
-        saved, after a signal.
+        Raises TrainingError if losses are not finite, if images or disk space run out, and, with a checkpoint saved,
+        after a signal.
         """
         with (
             stop_on_signals(self.stop),
@@ -80,7 +80,7 @@ class Loop:
             if self.ranks.first:
                 forget_after(self.folder.path / EVALUATIONS, self.trainer.steps)
             self.clock = Clock(self._seconds, self.trainer.steps)
-            if self._owes_evaluation():  # the run was ended before it had evaluated
+            if self._evaluation_is_missing():  # the run ended before it had evaluated its last checkpoint
                 self._evaluate()
                 self._end_if(self._asked_to_stop())
             while self.trainer.steps < self.total:
@@ -105,32 +105,32 @@ class Loop:
         return self.trainer.steps % self.start.save_freq == 0 or self.trainer.steps == self.total
 
     def _asked_to_stop(self) -> bool:
-        """Return whether a rank was asked to; ranks are compared rarely, as that waits for the device."""
+        """Return whether any rank was asked to stop; ranks ask each other rarely, as that waits for the device."""
         compare = self._save_is_due() or self.trainer.steps % self.start.print_freq == 0
         return (self.ranks.number == 1 or compare) and self.ranks.any(self.stop.is_set())
 
     def _end_if(self, stop: bool) -> None:
-        """Raise TrainingError where the run shall stop and is not complete."""
+        """Raise TrainingError if the run has to stop before it is complete."""
         step = self.trainer.steps
-        if stop and (step < self.total or self._owes_evaluation()):
+        if stop and (step < self.total or self._evaluation_is_missing()):
             saved = self.folder.checkpoints / f"step={step}"
             raise TrainingError(
                 f"stopped after step {step} of {self.total}, saved in {saved}; --resume resumes the run"
             )
 
     def _check_regularizer(self) -> None:
-        """Check after every step that the regularizer has acted, and now and then that all ranks agree."""
+        """Check after every step that the regularizer was active, and at intervals that all ranks agree."""
         step, regularization = self.trainer.steps, self.trainer.regularization
         if regularization is not None:
-            regularization.check_acted(step)
+            regularization.check_active(step)
         first = step == self.first_step
         if first or step % self.start.print_freq == 0:
             ranks = check_ranks(regularization, step)
             if first and regularization is not None:
-                self.ranks.say(regularization.proof(step, ranks))
+                self.ranks.say(regularization.first_step_message(step, ranks))
 
     def _log(self) -> None:
-        """Log and show the numbers of a print interval; the run waits for the device here."""
+        """Log and show the numbers of a print interval; waits for the device."""
         step, numbers = self.trainer.steps, read_numbers(self.trainer)
         rate = self.clock.lap(step)
         line = {"seconds": round(self.clock.seconds, 3), "steps_per_second": rate, **numbers}
@@ -142,10 +142,10 @@ class Loop:
             self.log.write(step, line)
 
     def _class_norms(self) -> dict[str, Any]:
-        """Return each class's largest norm, for the log; say so where one has begun to explode."""
+        """Return each class's largest norm for the log; print a warning if one begins to explode."""
         if not self.ranks.first:
             return record(None)
-        norms, warning = self.trainer.norms.look()
+        norms, warning = self.trainer.norms.check()
         if warning:
             self.ranks.say(f"step {self.trainer.steps}: {warning}")
         return record(norms)
@@ -153,7 +153,7 @@ class Loop:
     def _save(self) -> None:
         trainer, model = self.trainer, self.trainer.configuration.MODEL
         check_weights(trainer)
-        if self.ranks.first:  # before the checkpoint: a run that dies between the two draws it again
+        if self.ranks.first:  # the grid first: a run that is killed between the two saves both when it resumes
             save_grid(
                 trainer.averaged or trainer.generator,
                 trainer.class_counts,
@@ -165,17 +165,17 @@ class Loop:
         save_checkpoint(
             trainer,
             self.folder.checkpoints,
-            self.folder.path.resolve().name,
-            self.start.seed,
-            self.clock.seconds,
-            self.stream.drawn,
-            self._best_step(),
+            run_name=self.folder.path.resolve().name,
+            seed=self.start.seed,
+            elapsed=self.clock.seconds,
+            drawn=self.stream.drawn,
+            best=self._best_step(),
         )
 
-    # Evaluation: rank 0 measures, and the others wait for it where all are asked whether to stop.
+    # Evaluation: rank 0 measures.  The other ranks wait for it when all ask each other whether to stop.
 
-    def _owes_evaluation(self) -> bool:
-        """Return whether the checkpoint of this step should have been measured, and was not."""
+    def _evaluation_is_missing(self) -> bool:
+        """Return whether this step's checkpoint should have been measured and has not been."""
         return self.start.evaluate > 0 and self.ranks.any(self._is_unmeasured())
 
     def _is_unmeasured(self) -> bool:
@@ -185,7 +185,7 @@ class Loop:
         return self.selection is not None and saved and self._save_is_due() and not measured
 
     def _evaluate(self) -> None:
-        """Measure the generator that was saved, and keep its checkpoint if it is the best so far."""
+        """Measure the saved generator; its checkpoint is kept if it is the best so far."""
         if self.selection is not None and not self.stop.is_set():
             with self.clock.paused():
                 self._measure(self.selection)
@@ -198,8 +198,8 @@ class Loop:
         except FOREIGN as error:
             cause = str(error) if isinstance(error, GSRError) else reason(error)
             raise TrainingError(
-                f"evaluating step {step} failed: {cause}; {self.folder.last_good()}; --resume tries again, and with "
-                "--no-evaluate does without"
+                f"evaluating step {step} failed: {cause}; {self.folder.last_good()}; --resume tries again, --resume "
+                "with --no-evaluate trains without evaluations"
             ) from error
         if line is None:  # interrupted
             return

@@ -1,7 +1,6 @@
 """StudioGAN on a machine without CUDA.
 
-The program uses the integer rank as a device everywhere, and in places the word "cuda".  Here those
-arguments mean the CPU; nothing else changes.
+StudioGAN passes the rank, an integer, or the word "cuda" as a device.  Here both mean the CPU; nothing else changes.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class _DevicesAreCPU(TorchFunctionMode):
-    """Rewrites device arguments of torch's functions."""
+    """Replaces CUDA devices by the CPU in the arguments of torch's functions."""
 
     def __torch_function__(
         self,
@@ -34,9 +33,9 @@ class _DevicesAreCPU(TorchFunctionMode):
 
 
 def redirect_devices_to_cpu(processes: int = 1) -> None:
-    """From now on, and for this process, every CUDA device is the CPU.
+    """Make every CUDA device mean the CPU, for the rest of this process.
 
-    processes: how many devices the program is told there are; that is what `-DDP` starts.
+    processes: the number of devices that StudioGAN sees; `-DDP` starts as many processes.
     """
     _DevicesAreCPU().__enter__()  # type: ignore[no-untyped-call]
     torch.cuda.current_device = lambda: 0
@@ -57,7 +56,7 @@ def redirect_devices_to_cpu(processes: int = 1) -> None:
 
 
 def _on_cpu(device: Any) -> Any:
-    """The CPU for anything that names a CUDA device, the value itself for anything else."""
+    """Return the CPU for anything that names a CUDA device, and anything else unchanged."""
     if isinstance(device, torch.device):
         is_cuda = device.type == "cuda"
     elif isinstance(device, str):

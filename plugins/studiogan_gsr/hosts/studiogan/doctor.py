@@ -1,4 +1,4 @@
-"""What is installed here, and what to do about what is not."""
+"""The diagnosis of `studiogan-gsr doctor`: what is installed, and what to do about what is missing."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from studiogan_gsr.registry import try_all_plugins
 
 OK = "-"
 _DISTRIBUTION = "studiogan-gsr"
-_COLUMN = 35  # of names; no plug-in of ours has a longer one
+_COLUMN = 35  # width of the column of names; the longest plug-in of this package fits
 
 
 @dataclass(frozen=True)
 class Finding:
     """One part of the diagnosis.
 
-    remedy: what to do; OK where nothing is to be done.  optional: whether all works as it is, too, and the remedy is
-    for those who want more.
+    what, found: the part, and what was found.  remedy: what to do; OK if nothing has to be done.
+    optional: whether everything works without the remedy.
     """
 
     what: str
@@ -39,7 +39,7 @@ class Finding:
         return self.remedy != OK and not self.optional
 
     def text(self, width: int) -> str:
-        """Return the finding in lines of `width` columns; paths, URLs and the remedy are kept whole, to be copied."""
+        """Return the finding in lines of `width` columns; paths, URLs and the remedy stay whole, to be copied."""
         lines = textwrap.wrap(
             f"{self.what:<{_COLUMN}}  {self.found}",
             width,
@@ -51,13 +51,13 @@ class Finding:
 
 
 def report(findings: Sequence[Finding], width: int) -> str:
-    """Return all findings as text: first what is to be mended, then what can be, then the rest."""
+    """Return all findings as text: first the problems, then the optional remedies, then all others."""
     ordered = sorted(findings, key=lambda finding: (not finding.problem, not finding.optional))
     return "\n".join(finding.text(width) for finding in ordered)
 
 
 def diagnose(root: str | None = None) -> list[Finding]:
-    """Versions, device, weights, checkout, plug-ins and shims, each with its remedy."""
+    """Return the findings on versions, device, weights, checkout, plug-ins and shims, each with its remedy."""
     return [
         Finding("python", platform.python_version()),
         *_packages(),
@@ -65,7 +65,7 @@ def diagnose(root: str | None = None) -> list[Finding]:
         _weights(),
         *_checkout(root),
         *_plugins(),
-        *(Finding(f"shim {shim.name}", f"{shim.breaks}: {shim.mends}") for shim in SHIMS),
+        *(Finding(f"shim {shim.name}", f"{shim.problem}: {shim.repair}") for shim in SHIMS),
     ]
 
 
@@ -75,7 +75,7 @@ def _packages() -> list[Finding]:
     findings = [Finding(_DISTRIBUTION, metadata.version(_DISTRIBUTION))]
     for line in dict.fromkeys(metadata.requires(_DISTRIBUTION) or []):
         requirement = Requirement(line)
-        if requirement.name in {finding.what for finding in findings}:  # an extra asks for it, too
+        if requirement.name in {finding.what for finding in findings}:  # an extra requires it, too
             continue
         extra = "studiogan" if requirement.marker else ""
         if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
@@ -84,8 +84,8 @@ def _packages() -> list[Finding]:
         try:
             version = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
-            for_whom = " (only StudioGAN needs it)" if extra else ""
-            findings.append(Finding(requirement.name, f"missing{for_whom}", install))
+            note = " (only StudioGAN needs it)" if extra else ""
+            findings.append(Finding(requirement.name, f"missing{note}", install))
             continue
         fits = requirement.specifier.contains(version, prereleases=True)
         findings.append(Finding(requirement.name, version, OK if fits else install))
@@ -102,7 +102,7 @@ def _devices() -> list[Finding]:
 
 
 def _for_bfloat16(finding: Finding, kind: str) -> Finding:
-    """The finding of a device, with what follows where it has no bfloat16 instructions."""
+    """Return the finding on a device, with advice if the device has no bfloat16 instructions."""
     import torch
 
     if not shortcomings("bfloat16", None, torch.device(kind)):
@@ -113,7 +113,7 @@ def _for_bfloat16(finding: Finding, kind: str) -> Finding:
 
 
 def _weights() -> Finding:
-    """Of the FID network, which `evaluate` downloads."""
+    """Return the finding on the weights of the FID network, which `evaluate` downloads."""
     path = weights_folder() / INCEPTION_URL.rpartition("/")[2]
     if not path.is_file():
         return Finding(

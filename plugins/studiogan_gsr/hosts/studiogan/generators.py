@@ -1,6 +1,6 @@
-"""Generators that only StudioGAN has, built by a checkout's own program and called as the native host's are.
+"""Generators that only StudioGAN has: built by a checkout's own code, and called like those of the native host.
 
-They are built on the CPU, without hooks, in this process; nothing of StudioGAN's training runs.
+They are built in this process, on the CPU and without hooks.  Nothing of StudioGAN's training runs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PARAMETERS = ["DATA", "OPTIMIZATION", "MODEL", "STYLEGAN", "MODULES", "RUN", "d
 
 @dataclass(frozen=True)
 class StudioGANConfiguration:
-    """What measuring reads of a configuration, every key of StudioGAN given or at its default."""
+    """The sections of a configuration that measuring a generator needs, with StudioGAN's defaults filled in."""
 
     DATA: SimpleNamespace
     MODEL: SimpleNamespace
@@ -38,34 +38,35 @@ class StudioGANConfiguration:
     given: Mapping[str, Any]
 
     def sections(self) -> dict[str, Any]:
-        """As the YAML file has them."""
+        """Return the sections as the YAML file has them."""
         return dict(self.given)
 
 
 class StudioGANGenerator(nn.Module):
     """A generator of StudioGAN: (z, labels) -> images in [-1, 1].
 
-    classes: of a StyleGAN, which takes one-hot labels and draws noise in its layers; here that follows from z.
+    classes: the number of classes for a StyleGAN; None for other generators.  A StyleGAN takes one-hot labels and
+    draws noise in its layers; here z seeds that noise.
     """
 
     def __init__(self, generator: nn.Module, classes: int | None) -> None:
         super().__init__()
-        self._orig_mod, self.classes = generator, classes  # the name that readers of a generator look inside
+        self._orig_mod, self.classes = generator, classes  # readers of a generator look inside this name
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         if self.classes is None:
             return self._orig_mod(z, labels, eval=not self.training)  # type: ignore[no-any-return]
         seed = int(z.double().cpu().abs().sum().item() * 2**20)
-        with torch.random.fork_rng():  # of the CPU and of all devices, which are all seeded
+        with torch.random.fork_rng():  # of the CPU and of all devices, as manual_seed seeds all
             torch.manual_seed(seed)
             return self._orig_mod(z, F.one_hot(labels, self.classes))  # type: ignore[no-any-return]
 
 
 def read_studiogan_configuration(sections: Mapping[str, Any]) -> StudioGANConfiguration:
-    """The sections of a YAML file with StudioGAN's defaults.
+    """Return the sections of a YAML file with StudioGAN's defaults filled in.
 
-    Raises ConfigurationError for sections and keys that StudioGAN has not, and for generators that draw more than
-    noise and a label: InfoGAN's and latent optimisation.
+    Raises ConfigurationError for sections and keys that StudioGAN does not have, and for generators that need more
+    than noise and a label: InfoGAN and latent optimisation.
     """
     known = {name: SimpleNamespace(**dict.fromkeys(keys)) for name, keys in KEYS.items()}
     check_keys({name: values for name, values in sections.items() if name != SECTION}, known)
@@ -80,14 +81,19 @@ def read_studiogan_configuration(sections: Mapping[str, Any]) -> StudioGANConfig
         raise ConfigurationError(path, "a generator of more than noise and a label", "it cannot be measured here")
     check_data_name(made["DATA"].name)
     return StudioGANConfiguration(
-        made["DATA"], made["MODEL"], made["OPTIMIZATION"], regularizer_settings(sections), sections
+        DATA=made["DATA"],
+        MODEL=made["MODEL"],
+        OPTIMIZATION=made["OPTIMIZATION"],
+        regularizer=regularizer_settings(sections),
+        given=sections,
     )
 
 
 def studiogan_generator(sections: Mapping[str, Any], seed: int) -> StudioGANGenerator:
-    """A new generator of this configuration, by the checkout in its usual place; no random generator is moved.
+    """Return a new generator of this configuration, built by the checkout in the default folder.
 
-    Raises HostError where there is no checkout, or where it cannot build the generator.
+    No random generator changes its state.
+    Raises HostError if there is no checkout, or if it cannot build the generator.
     """
     source = str(find_checkout().source)
     sys.dont_write_bytecode = True  # a checkout stays as it is
@@ -102,11 +108,17 @@ def studiogan_generator(sections: Mapping[str, Any], seed: int) -> StudioGANGene
             file.flush()
             torch.default_generator.manual_seed(seed)
             cfgs = config.Configurations(file.name)
-            run = SimpleNamespace(mixed_precision=False)
-            known = {"RUN": run, "device": "cpu", "logger": None}
-            rest = {name: getattr(cfgs, name) for name in _PARAMETERS if name not in known}
-            with contextlib.redirect_stdout(None):  # it tells of its averaged generator
-                generator = build(**known, **rest)[0]
+            with contextlib.redirect_stdout(None):  # StudioGAN prints that it makes an averaged generator
+                generator = build(
+                    DATA=cfgs.DATA,
+                    OPTIMIZATION=cfgs.OPTIMIZATION,
+                    MODEL=cfgs.MODEL,
+                    STYLEGAN=cfgs.STYLEGAN,
+                    MODULES=cfgs.MODULES,
+                    RUN=SimpleNamespace(mixed_precision=False),
+                    device="cpu",
+                    logger=None,
+                )[0]
     except Exception as error:
         raise HostError(f"StudioGAN cannot build this configuration's generator: {reason(error)}") from error
     stylegan = str(cfgs.MODEL.backbone).startswith("stylegan")

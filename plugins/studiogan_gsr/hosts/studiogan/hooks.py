@@ -1,9 +1,11 @@
-"""Where the plug-ins meet StudioGAN: all its functions that are wrapped, and when.
+"""The hooks on StudioGAN: they wrap functions of StudioGAN, once per process.
 
-Only the files of `hooked/` know StudioGAN's attribute names (the launcher knows its entry, a shim one function more).
-Each hook wraps one function and leaves its result alone.  Without a plug-in in the configuration nothing is attached,
-and a run's numbers are StudioGAN's; but in every run configurations are checked, data sets packed and checkpoints
-written and read with more care.  A function that is missing, or has other parameters, ends the run before it starts.
+Each hook wraps one function and does not change its result.  Only the files of `hooked/` use StudioGAN's attribute
+names; beside them, the launcher uses its entry point, and each shim may use one function.
+
+Without a plug-in in the configuration nothing is attached, and a run has StudioGAN's numbers.  But in every run
+configurations are checked, and data sets and checkpoints are written and read with more care.  If a function is
+missing or has other parameters, the run ends before it starts.
 """
 
 from __future__ import annotations
@@ -20,20 +22,20 @@ _installed = False
 
 
 class Traveller:
-    """Travels with a configuration into spawned ranks: the process that unpickles it has the hooks."""
+    """Travels with a configuration into spawned ranks, and installs the hooks in the process that unpickles it."""
 
     def __reduce__(self) -> tuple[Callable[[], Traveller], tuple[()]]:
         return arrive, ()
 
 
 def arrive() -> Traveller:
-    """Install the hooks in the process that a configuration has come to."""
+    """Install the hooks in the process that unpickles a configuration."""
     install()
     return Traveller()
 
 
 def install() -> None:
-    """Wrap all functions, once a process; HostError names the first that is not as expected."""
+    """Wrap all functions, once per process; raise HostError, before any is wrapped, if one is not as expected."""
     global _installed
     if _installed:
         return

@@ -1,10 +1,10 @@
-"""Running an unchanged StudioGAN with the plug-ins: in this process, and in every rank it spawns."""
+"""Run an unchanged StudioGAN with the plug-ins, in this process and in every rank that it spawns."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import pairwise
@@ -26,9 +26,10 @@ _LOAD_WORKER = ["local_rank", "cfgs", "gpus_per_node", "run_name", "hdf5_path"]
 
 @dataclass(frozen=True)
 class Setup:
-    """All that a process needs to be ready for StudioGAN; plain data, so that it reaches ranks.
+    """What a process needs to know to prepare itself for StudioGAN; plain data, to be sent to ranks.
 
-    device: "cpu" or "cuda".  processes: how many a -DDP run starts on the CPU.
+    source: the folder of StudioGAN's modules.  device: "cpu" or "cuda".
+    processes: how many a -DDP run starts on the CPU.
     """
 
     source: Path
@@ -36,9 +37,9 @@ class Setup:
     processes: int
     skipped_shims: tuple[str, ...]
 
-    def prepare(self) -> Any:
-        """Import path, shims, devices, hooks; returns StudioGAN's own `load_worker`."""
-        # A checkout stays as it is: no __pycache__, here or in any child.
+    def prepare(self) -> Callable[..., Any]:
+        """Set import path, devices, shims and hooks; return StudioGAN's own `load_worker`."""
+        # No __pycache__ in the checkout, from this process or its children.
         sys.dont_write_bytecode = True
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
         if str(self.source) not in sys.path:
@@ -46,13 +47,14 @@ class Setup:
         if self.device == "cpu":
             redirect_devices_to_cpu(self.processes)
         process.prepare(self.skipped_shims)
-        return find_function("loader", "load_worker", _LOAD_WORKER)[2]
+        _, _, load_worker = find_function("loader", "load_worker", _LOAD_WORKER)
+        return load_worker
 
 
 class RankEntry:
-    """What StudioGAN calls, or spawns, in place of its own `load_worker`.
+    """A function that StudioGAN calls or spawns in place of its own `load_worker`.
 
-    Unpickling one prepares the process: the arguments that follow it in the pickle refer to
+    Unpickling it prepares the process.  It has to come first in the pickle: the arguments after it refer to
     StudioGAN's modules, which need the import path and the shims.
     """
 
@@ -74,10 +76,12 @@ def run(
     processes: int = 1,
     skipped_shims: Sequence[str] = (),
 ) -> None:
-    """Run StudioGAN's `main.py` with these arguments, which mean what they mean there.
+    """Run StudioGAN's `main.py` with these arguments.
 
-    device: "cpu", "cuda", or None for CUDA where there is one.
-    Besides, `-cfg` takes the name of a shipped configuration (CIFAR10_LT/SNGAN-gSR).
+    `-cfg` also takes the name of a shipped configuration, such as CIFAR10_LT/SNGAN-gSR.
+
+    root: the checkout; None means `default_root()`.  device: "cpu", "cuda", or None for CUDA if it is available.
+    processes: how many a -DDP run starts on the CPU.  skipped_shims: names of shims to leave out.
     """
     checkout = find_checkout(root)
     shims.check_names(skipped_shims)
@@ -86,13 +90,14 @@ def run(
     if device == "cpu":
         _check_without_cuda(arguments)
     if processes > 1 and device != "cpu":
-        raise RequestError("--ranks is for --device cpu; with CUDA, a -DDP run has one rank a device")
+        raise RequestError("--ranks is for --device cpu; with CUDA, a -DDP run has one rank per device")
     if isinstance(getattr(sys.modules.get("loader"), "load_worker", None), RankEntry):
         raise RequestError("StudioGAN has run in this process before; start another one")
-    entry = RankEntry(Setup(checkout.source, device, processes, tuple(skipped_shims)))
+    setup = Setup(source=checkout.source, device=device, processes=processes, skipped_shims=tuple(skipped_shims))
+    entry = RankEntry(setup)
     import_module("loader").load_worker = entry  # type: ignore[attr-defined]
     sys.argv = [str(checkout.main), *arguments]
-    # Not runpy: spawned ranks re-import whatever file __main__ names, and need only the entry above.
+    # Not runpy: spawned ranks would import the file that __main__ names, but they need only the entry above.
     code = compile(checkout.main.read_bytes(), str(checkout.main), "exec")
     try:
         exec(code, {"__name__": "__main__", "__file__": str(checkout.main)})
@@ -101,10 +106,10 @@ def run(
 
 
 def _check_without_cuda(arguments: Sequence[str]) -> None:
-    """Say which of StudioGAN's arguments the CPU does not honour; RequestError for one that cannot run there."""
+    """Print which of StudioGAN's arguments have no effect on the CPU; raise RequestError for one that fails there."""
     words = [word for argument in arguments for word in argument.split("=", 1)]
     if not {"-mpc", "--mixed_precision"}.isdisjoint(words):
-        console().print("-mpc: StudioGAN's mixed precision is CUDA's; on the CPU the run computes in float32")
+        console().print("-mpc: StudioGAN's mixed precision needs CUDA; on the CPU the run computes in float32")
     ranked = not {"-DDP", "--distributed_data_parallel"}.isdisjoint(words)
     backend = next((value for flag, value in pairwise(words) if flag == "--backend"), "nccl")
     if ranked and backend == "nccl":
@@ -112,7 +117,7 @@ def _check_without_cuda(arguments: Sequence[str]) -> None:
 
 
 def _with_shipped_configurations(arguments: Sequence[str]) -> list[str]:
-    """The arguments, with the names of shipped configurations replaced by their paths."""
+    """Return the arguments with the names of shipped configurations replaced by their paths."""
     replaced = [part for a in arguments for part in (a.split("=", 1) if a.startswith(_CONFIG_EQUALS) else [a])]
     for i, (flag, value) in enumerate(pairwise(list(replaced)), start=1):
         if flag in _CONFIG_FLAGS and not Path(value).is_file():

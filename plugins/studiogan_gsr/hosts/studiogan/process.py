@@ -1,8 +1,7 @@
-"""Making one process of StudioGAN ready: shims, then hooks, once.
+"""Prepare one process of StudioGAN: apply the shims, then install the hooks, once.
 
-The launcher does it before it runs an unchanged `main.py`; a patched `main.py` does it by itself,
-through the entry point `studiogan.startup`, in every process that it starts.  Whoever comes second
-finds it done.
+The launcher does this before it runs an unchanged `main.py`.  A patched `main.py` does it itself, through the entry
+point `studiogan.startup`, in every process that it starts.  The second call in a process does nothing.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ _ready = False
 
 
 def prepare(skipped_shims: Sequence[str] = ()) -> None:
-    """Apply the shims and install the hooks; StudioGAN's source is on the import path.
+    """Apply the shims and install the hooks; StudioGAN's source has to be on the import path.
 
-    Raises HostError where StudioGAN cannot be imported or is not what the hooks were written for.
+    Raises HostError if StudioGAN cannot be imported, or is not what the hooks were written for.
     """
     global _ready
     if _ready:
@@ -34,17 +33,17 @@ def prepare(skipped_shims: Sequence[str] = ()) -> None:
 
 
 def startup() -> None:
-    """What a patched `main.py` calls before its own imports."""
+    """Prepare the process of a patched `main.py`, which calls this before its own imports."""
     if _ready:
         return
     before = sys.excepthook
 
-    def in_a_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        told = in_one_line(error)
-        if told.ours:
-            print(f"studiogan-gsr: {told.text}", file=sys.stderr)
-        else:  # StudioGAN's own
+    def print_in_one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        message = in_one_line(error)
+        if message.ours:
+            print(f"studiogan-gsr: {message.text}", file=sys.stderr)
+        else:  # an error of StudioGAN
             before(kind, error, trace)
 
-    sys.excepthook = in_a_line
+    sys.excepthook = print_in_one_line
     prepare()

@@ -1,4 +1,4 @@
-"""Rules on configurations that StudioGAN accepts and then fails at while it trains: refused before the first step."""
+"""Rules that refuse, before the first step, configurations that StudioGAN accepts and later fails with."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from typing import Any
 
 from studiogan_gsr.errors import ConfigurationError
 from studiogan_gsr.hosts.keys import KEYS, UNSET, check_needs, check_together, given
+from studiogan_gsr.hosts.studiogan.types import Configurations, Original, Section
 
 
 class Sections:
-    """StudioGAN's sections: `sections.MODEL.backbone` is a value, None for "N/A" and for a key that is missing."""
+    """StudioGAN's sections; `sections.MODEL.backbone` is a value, or None for "N/A" and for a missing key."""
 
     def __init__(self, sections: Mapping[str, Any]) -> None:
         self._sections = sections
 
-    def __getattr__(self, name: str) -> _Section:
-        return _Section(self._sections[name])
+    def __getattr__(self, name: str) -> _Values:
+        return _Values(self._sections[name])
 
     def value(self, path: str) -> Any:
         """Return the value of a key by its path, such as "MODEL.backbone"."""
@@ -28,8 +29,8 @@ class Sections:
         return getattr(getattr(self, section), name)
 
 
-class _Section:
-    def __init__(self, section: Any) -> None:
+class _Values:
+    def __init__(self, section: Section) -> None:
         self._section = section
 
     def __getattr__(self, name: str) -> Any:
@@ -38,10 +39,10 @@ class _Section:
 
 @dataclass(frozen=True)
 class Rule:
-    """What StudioGAN fails at later.
+    """A configuration that StudioGAN fails with.
 
-    path: the key to name.  breaks: whether sections break the rule.  allowed: what to do instead.
-    training: whether only training fails.
+    path: the key that the error names.  breaks: returns whether sections break the rule.  allowed: what to do
+    instead.  training: whether only training fails.
     """
 
     path: str
@@ -55,7 +56,7 @@ Breaks = Callable[[Sections], bool]
 
 
 def _rule(path: str, allowed: str, *, training: bool = False) -> Callable[[Breaks], Breaks]:
-    """Make a rule of a function that returns whether sections break it."""
+    """Return a decorator that adds a rule; the function returns whether sections break it."""
 
     def add(breaks: Breaks) -> Breaks:
         RULES.append(Rule(path, breaks, allowed, training))
@@ -116,7 +117,7 @@ def _stylegan_without_average(s: Sections) -> bool:
     return _is_stylegan(s) and not s.MODEL.apply_g_ema
 
 
-@_rule("LOSS.radius", "InfoGAN's codes have no place in the second images that a radius makes: leave it out")
+@_rule("LOSS.radius", "StudioGAN makes the second images of a radius without InfoGAN's codes: leave it out")
 def _radius_with_codes(s: Sections) -> bool:
     return s.MODEL.info_type is not None and s.LOSS.radius is not None
 
@@ -166,7 +167,7 @@ def _never_saved(s: Sections) -> bool:
     return bool(s.RUN.save_freq < 1)
 
 
-@_rule("--num_workers", "a positive integer: StudioGAN keeps its workers", training=True)
+@_rule("--num_workers", "a positive integer: StudioGAN's persistent workers need one", training=True)
 def _without_workers(s: Sections) -> bool:
     return bool(s.RUN.num_workers < 1)
 
@@ -194,12 +195,12 @@ def _filter_longer_than_images(s: Sections) -> bool:
     return s.AUG.apply_ada and s.DATA.img_size < 32 and s.AUG.ada_aug_type in ("filter", "bgcf", "bgcfn", "bgcfnc")
 
 
-@_rule("--freezeD", "fine-tuning forgets what top-k, ADA and APA start from: switch them off", training=True)
+@_rule("--freezeD", "fine-tuning loses the state of top-k, ADA and APA: switch them off", training=True)
 def _fine_tuning_with_memory(s: Sections) -> bool:
     return s.RUN.freezeD > -1 and bool(s.AUG.apply_ada or s.AUG.apply_apa or s.LOSS.apply_topk)
 
 
-@_rule("STYLEGAN.apply_pl_reg", "only StyleGANs have the w whose path lengths are regularized", training=True)
+@_rule("STYLEGAN.apply_pl_reg", "it regularizes path lengths in w, which only StyleGANs have", training=True)
 def _path_lengths_without_w(s: Sections) -> bool:
     return s.STYLEGAN.apply_pl_reg and not _is_stylegan(s)
 
@@ -215,7 +216,7 @@ def _topk_of_stylegan_outputs(s: Sections) -> bool:
     return bool(s.LOSS.apply_topk and s.MODEL.d_cond_mtd == "SPD")
 
 
-@_rule("LOSS.topk_nu", "not one image of a batch would be left", training=True)
+@_rule("LOSS.topk_nu", "it would leave no image of a batch: raise it", training=True)
 def _topk_of_no_image(s: Sections) -> bool:
     return s.LOSS.apply_topk and s.LOSS.topk_gamma < 1 and int(_images_per_process(s) * s.LOSS.topk_nu) < 1
 
@@ -233,7 +234,7 @@ def _loss_of_one_image(s: Sections) -> bool:
 
 @_rule(
     "OPTIMIZATION.batch_size",
-    "a multiple of 8, or 8 per class, in each process: StudioGAN draws such a picture before it saves",
+    "a multiple of 8, or 8 per class, in each process: StudioGAN draws a grid of 8 columns before it saves",
     training=True,
 )
 def _picture_without_images(s: Sections) -> bool:
@@ -244,7 +245,7 @@ def _picture_without_images(s: Sections) -> bool:
 
 
 def check_values(sections: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse values of a wrong type or range; keys that only this checkout has are its own matter."""
+    """Raise ConfigurationError for values of a wrong type or range; keys that only this checkout has are skipped."""
     for section, values in sections.items():
         for name, value in values.items():
             key, path = KEYS.get(section, {}).get(name), f"{section}.{name}"
@@ -258,10 +259,10 @@ def check_values(sections: Mapping[str, Mapping[str, Any]]) -> None:
         raise ConfigurationError("MODEL.g_act_fn, MODEL.d_act_fn", ", ".join(activations), "Auto is for both or none")
 
 
-def check_whole(cfgs: Any) -> None:
-    """Refuse keys and arguments that lack others, or contradict each other.
+def check_whole(cfgs: Configurations) -> None:
+    """Raise ConfigurationError for keys and arguments that need others, or contradict each other.
 
-    cfgs: StudioGAN's, with the defaults and the arguments filled in.
+    cfgs: with StudioGAN's defaults and the command line's arguments filled in.
     """
     sections = Sections(cfgs.super_cfgs)
     if cfgs.RUN.train:
@@ -277,24 +278,26 @@ def check_whole(cfgs: Any) -> None:
         raise ConfigurationError("DATA.name", str(cfgs.DATA.name), allowed)
 
 
-def check_size(images: int, OPTIMIZATION: Any, ranks: int) -> None:
-    """Refuse a step that takes more images than there are: StudioGAN leaves out a last part that is smaller.
+def check_size(images: int, OPTIMIZATION: Section, ranks: int) -> None:
+    """Raise ConfigurationError if a step takes more images than a process has.
 
-    images: of the training set.
+    StudioGAN drops the last, smaller part of the images, which is then all of them.
+
+    images: number of images of the training set.
     """
-    basket = OPTIMIZATION.basket_size
-    if basket > images // ranks:
+    per_step = OPTIMIZATION.basket_size
+    if per_step > images // ranks:
         found = f"{OPTIMIZATION.batch_size} x {OPTIMIZATION.acml_steps} x {OPTIMIZATION.d_updates_per_step}"
-        allowed = f"a step takes {basket} images a process, and there are {images // ranks}"
+        allowed = f"a step takes {per_step} images per process, and there are {images // ranks}"
         raise ConfigurationError("OPTIMIZATION.batch_size, acml_steps, d_updates_per_step", found, allowed)
 
 
-def contradiction(function: Callable[..., Any], error: AssertionError, cfgs: Any) -> ConfigurationError:
-    """An assertion of StudioGAN about its configuration as what it is: keys or arguments that contradict each other.
+def contradiction(function: Original, error: AssertionError, cfgs: Configurations) -> ConfigurationError:
+    """Return the ConfigurationError for a failed assertion of StudioGAN about its configuration.
 
-    The keys are those that the failed assertion of `function` asks for, and the conditions around it.
+    It names the keys that the assertion in `function`, and the conditions around it, read.
     """
-    said = " ".join(str(error).split()) or "StudioGAN allows no such combination"
+    message = " ".join(str(error).split()) or "StudioGAN does not allow this combination"
     keys: dict[str, Any] = {}
     for test in _failed_tests(function, error):
         for node in ast.walk(test):
@@ -303,12 +306,12 @@ def contradiction(function: Callable[..., Any], error: AssertionError, cfgs: Any
                 if section is not None:
                     keys[f"{node.value.attr}.{name}"] = getattr(section, name, None)
     if not keys:
-        return ConfigurationError(str(cfgs.RUN.cfg_file), "keys or arguments that contradict each other", said)
-    return ConfigurationError(", ".join(keys), ", ".join(map(str, keys.values())), said)
+        return ConfigurationError(str(cfgs.RUN.cfg_file), "keys or arguments that contradict each other", message)
+    return ConfigurationError(", ".join(keys), ", ".join(map(str, keys.values())), message)
 
 
-def _failed_tests(function: Callable[..., Any], error: BaseException) -> list[ast.expr]:
-    """The assertion of `function` that failed, and the conditions that it stands in."""
+def _failed_tests(function: Original, error: BaseException) -> list[ast.expr]:
+    """Return the tests of the assertion of `function` that failed, and of the conditions around it."""
     at = error.__traceback__
     while at is not None and at.tb_frame.f_code is not getattr(function, "__code__", None):
         at = at.tb_next

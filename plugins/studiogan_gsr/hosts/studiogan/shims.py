@@ -1,6 +1,6 @@
-"""What breaks the pinned StudioGAN on today's libraries, and how it is mended.
+"""Shims: repairs that let the pinned StudioGAN run with today's libraries.
 
-`SHIMS` is the ledger.  Each can be switched off with `--no-shim NAME`.
+`SHIMS` lists them.  Each can be switched off with `--no-shim NAME`.
 """
 
 from __future__ import annotations
@@ -24,24 +24,27 @@ from studiogan_gsr.hosts.studiogan.checkout import find_function
 
 @dataclass(frozen=True)
 class Shim:
-    """One repair: `apply` runs before StudioGAN is imported if `early`, else right after."""
+    """One repair.
+
+    apply: makes it; called before StudioGAN is imported if `early`, else right after.
+    """
 
     name: str
-    breaks: str
-    mends: str
+    problem: str
+    repair: str
     apply: Callable[[], None]
     early: bool = False
 
 
 def apply_shims(skipped: Collection[str], early: bool) -> None:
-    """Apply the shims of one moment that are not switched off."""
+    """Apply the early or the late shims, except for those that are switched off."""
     for shim in SHIMS:
         if shim.early == early and shim.name not in skipped:
             shim.apply()
 
 
 def check_names(names: Collection[str]) -> None:
-    """RequestError for a name that no shim has."""
+    """Raise RequestError for a name that no shim has."""
     known = [shim.name for shim in SHIMS]
     for name in names:
         if name not in known:
@@ -95,7 +98,7 @@ def _best_checkpoint() -> None:
             return load_best_model(ckpt_dir, *args, **kwargs)
         saved = glob.glob(prefix + "current-weights-step=*.pth")
         step = max((int(path.rpartition("=")[2].removesuffix(".pth")) for path in saved), default=0)
-        print("[studiogan-gsr] no metric chose a best checkpoint: the last weights are kept")
+        print("[studiogan-gsr] no metric chose a best checkpoint: the last weights are used")
         return step
 
     setattr(ckpt, name, load_best_model_if_any)
@@ -137,14 +140,14 @@ SHIMS = (
     Shim(
         "pkg-resources",
         "setuptools 81 dropped pkg_resources, which utils/style_ops imports",
-        "a module with the one function that is used, where the real one is missing",
+        "a module with the one function that StudioGAN uses, if the real one is missing",
         _pkg_resources,
         early=True,
     ),
     Shim(
         "wandb-offline",
         "wandb.init, which always runs, asks for a login or fails without network",
-        "WANDB_MODE=offline, unless the user set a mode or a key, or is logged in",
+        "WANDB_MODE=offline, unless the user has set a mode or a key, or is logged in",
         _wandb_offline,
         early=True,
     ),
@@ -157,24 +160,24 @@ SHIMS = (
     Shim(
         "best-checkpoint",
         "with -metrics none no best checkpoint is written, and looking for it ends in an IndexError",
-        "the last weights are kept where there is no best checkpoint",
+        "the last weights are used if there is no best checkpoint",
         _best_checkpoint,
     ),
     Shim(
         "integer-betas",
-        "today's Adam refuses betas of which one is written as an integer (StyleGAN3: beta1: 0)",
+        "today's Adam refuses betas if only one is an integer (StyleGAN3: beta1: 0)",
         "both are made floats",
         _integer_betas,
     ),
     Shim(
         "late-penalties",
-        "a resumed StyleGAN logs its R1 and path-length penalties before the first step in which they are due",
-        "until then they are 0",
+        "a resumed StyleGAN logs its R1 and path-length penalties before it has computed them",
+        "they are 0 until then",
         _late_penalties,
     ),
     Shim(
         "checkpoint-numbers",
-        "torch.load, loading safely, refuses the numpy numbers in StudioGAN's own checkpoints",
+        "torch.load with weights_only=True refuses the numpy numbers in StudioGAN's own checkpoints",
         "numpy's plain numbers are declared safe to load",
         _checkpoint_numbers,
     ),

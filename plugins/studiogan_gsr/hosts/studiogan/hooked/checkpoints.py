@@ -1,4 +1,4 @@
-"""Hooks on StudioGAN's checkpoints: the regularizer's state goes with them, and they are whole or not there."""
+"""Hooks on StudioGAN's checkpoints: they hold the regularizer's state, and are written as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from studiogan_gsr.hosts.class_norms import STATE_KEY as NORMS_KEY
 from studiogan_gsr.hosts.studiogan.hooked.records import watch_norms, write_records
 from studiogan_gsr.hosts.studiogan.hooked.state import HookedRun, own_rank, say
 from studiogan_gsr.hosts.studiogan.hooked.surface import Surface
+from studiogan_gsr.hosts.studiogan.types import Original, Worker
 
 _SAVING = ".saving-"
 
@@ -39,7 +40,7 @@ class CheckpointHooks:
         self.run = run
 
     def surfaces(self) -> list[Surface]:
-        """What is wrapped, and by what."""
+        """Return the functions to wrap, with their hooks."""
         return [
             Surface("worker", "WORKER.save", ("self", "step", "is_best"), self.save),
             Surface("utils.misc", "save_model", ("model", "when", "step", "ckpt_dir", "states"), self.save_network),
@@ -48,13 +49,13 @@ class CheckpointHooks:
             Surface("utils.ckpt", "load_ckpt", ("optimizer", "ckpt_path", "load_opt"), self.load_network),
         ]
 
-    def save(self, original: Callable[..., None], worker: Any, step: int, is_best: bool) -> None:
+    def save(self, original: Original, worker: Worker, step: int, is_best: bool) -> None:
         """Remove the older checkpoint once the new one is whole."""
         folder = Path(worker.RUN.ckpt_dir)
-        for left in folder.glob(f"{_SAVING}*"):  # by a run that was killed
+        for left in folder.glob(f"{_SAVING}*"):  # left by a killed run
             shutil.rmtree(left, ignore_errors=True)
         if self.run.regularization is not None:
-            self.run.regularization.report(step)  # what is not finite is never saved
+            self.run.regularization.report(step)  # raises an error if numbers are not finite
         write_records(self.run, worker, folder)
         original(worker, step, is_best)
         for (_, when, saved), path in network_files(folder).items():
@@ -62,11 +63,11 @@ class CheckpointHooks:
                 path.unlink()
 
     def save_network(
-        self, original: Callable[..., None], model: str, when: str, step: int, ckpt_dir: str, states: dict[str, Any]
+        self, original: Original, model: str, when: str, step: int, ckpt_dir: str, states: dict[str, Any]
     ) -> None:
-        """Put the regularizer's state into the generator's file; write a file whole or not at all.
+        """Add the regularizer's state to the generator's file, and write every file as a whole or not at all.
 
-        StudioGAN removes the old file first and writes the new one in place.
+        StudioGAN itself removes the old file first, and then writes the new one in place.
         """
         _keep(model, step, states)
         if model == "G" and self.run.regularization is not None:
@@ -78,10 +79,8 @@ class CheckpointHooks:
             for path in Path(folder).iterdir():
                 publish(path, Path(ckpt_dir) / path.name)
 
-    def load(
-        self, original: Callable[..., Any], ckpt_dir: str, load_best: bool, apply_g_ema: bool, **rest: Any
-    ) -> Any:
-        """Load the newest step that is whole; CheckpointError where there is none or it cannot be loaded."""
+    def load(self, original: Original, ckpt_dir: str, load_best: bool, apply_g_ema: bool, **others: Any) -> Any:
+        """Load the newest whole checkpoint; raise CheckpointError if there is none or it cannot be loaded."""
         folder, when = Path(ckpt_dir), "best" if load_best else "current"
         networks = networks_of(apply_g_ema)
         steps, whole = saved_steps(folder, when, networks), whole_steps(folder, when, networks)
@@ -89,14 +88,14 @@ class CheckpointHooks:
             there = ", ".join(f"{network} of {sorted(found) or 'no step'}" for network, found in steps.items())
             raise CheckpointError(f"{folder}: no whole {when} checkpoint: found {there}")
         step = max(whole)
-        if left := set.union(*steps.values()) - {step}:
-            say(f"{folder}: resumes from step {step}; files of {sorted(left)} are ignored")
+        if ignored := set.union(*steps.values()) - {step}:
+            say(f"{folder}: resumes from step {step}; files of {sorted(ignored)} are ignored")
         try:
             with self._step_to_load(step), _only_weights():
-                loaded = original(ckpt_dir=ckpt_dir, load_best=load_best, apply_g_ema=apply_g_ema, **rest)
-            strength = loaded[4]  # after run's name, step, epoch and top-k
-            if self.run.adaptive and isinstance(strength, str | None):
-                raise CheckpointError(f"{folder}: was trained without ADA or APA, and holds no p to resume them from")
+                loaded = original(ckpt_dir=ckpt_dir, load_best=load_best, apply_g_ema=apply_g_ema, **others)
+            augmentation_p = loaded[4]  # after the run's name, step, epoch and top-k
+            if self.run.adaptive and isinstance(augmentation_p, str | None):
+                raise CheckpointError(f"{folder}: was trained without ADA or APA, and holds no p to resume with")
         except GSRError:
             raise
         except Exception as error:
@@ -106,15 +105,15 @@ class CheckpointHooks:
         self.run.origin = folder.resolve(), step
         return loaded
 
-    def load_best(self, original: Callable[..., Any], ckpt_dir: str, apply_g_ema: bool, **rest: Any) -> Any:
-        """Load the newest best step that is whole; where there are files but none is whole, keep the last weights."""
+    def load_best(self, original: Original, ckpt_dir: str, apply_g_ema: bool, **others: Any) -> Any:
+        """Load the newest whole best checkpoint; if none is whole, keep the last weights."""
         folder, networks = Path(ckpt_dir), networks_of(apply_g_ema)
         whole = whole_steps(folder, "best", networks)
         if not whole and any(saved_steps(folder, "best", networks).values()):
             say(f"{ckpt_dir}: no best checkpoint is whole: the last weights are kept")
             return max(whole_steps(folder, "current", networks), default=0)
         with self._step_to_load(max(whole, default=None)):
-            return original(ckpt_dir=ckpt_dir, apply_g_ema=apply_g_ema, **rest)
+            return original(ckpt_dir=ckpt_dir, apply_g_ema=apply_g_ema, **others)
 
     @contextmanager
     def _step_to_load(self, step: int | None) -> Iterator[None]:
@@ -126,19 +125,24 @@ class CheckpointHooks:
             self.run.step_to_load = None
 
     def load_network(
-        self, original: Callable[..., Any], optimizer: Any, ckpt_path: str, load_opt: bool, **rest: Any
+        self,
+        original: Original,
+        optimizer: torch.optim.Optimizer | None,
+        ckpt_path: str,
+        load_opt: bool,
+        **others: Any,
     ) -> Any:
-        """Restore the regularizer's state where the generator's optimizer is restored."""
+        """Restore the regularizer's state when the generator's optimizer is restored."""
         run = self.run
         if run.step_to_load is not None:
             ckpt_path = re.sub(r"step=\d+\.pth$", f"step={run.step_to_load}.pth", ckpt_path)
         with _only_weights():
-            result = original(optimizer=optimizer, ckpt_path=ckpt_path, load_opt=load_opt, **rest)
+            result = original(optimizer=optimizer, ckpt_path=ckpt_path, load_opt=load_opt, **others)
         if optimizer is not run.optimizer:
             return result
         if not load_opt:
             if run.regularization is not None:
-                say(f"{run.regularization.name}: fine-tuning: its state in the checkpoint is ignored, it starts anew")
+                say(f"{run.regularization.name}: fine-tuning: its state in the checkpoint is ignored; it starts over")
             return result
         content = torch.load(ckpt_path, map_location="cpu", weights_only=True)
         saved = content.get(STATE_KEY)
@@ -152,11 +156,11 @@ class CheckpointHooks:
 
 
 def _keep(network: str, step: int, states: dict[str, Any]) -> None:
-    """Keep the generators of every saved step where $STUDIOGAN_KEEP says: a folder that reads as a run."""
-    kept = os.environ.get(KEEP_VARIABLE)
-    if not kept or network == "D":
+    """Copy the generators of every saved step to $STUDIOGAN_KEEP, if set; `evaluate` reads that folder as a run."""
+    folder = os.environ.get(KEEP_VARIABLE)
+    if not folder or network == "D":
         return
-    path = Path(kept) / "checkpoints" / f"step={step}" / file_name(network, "current", step)
+    path = Path(folder) / "checkpoints" / f"step={step}" / file_name(network, "current", step)
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_atomically(path) as partial:
         torch.save({"state_dict": states["state_dict"]}, partial)
@@ -164,7 +168,7 @@ def _keep(network: str, step: int, states: dict[str, Any]) -> None:
 
 @contextmanager
 def _only_weights() -> Iterator[None]:
-    """Load tensors and plain data alone; nothing else that a file holds is run."""
+    """Let torch.load accept tensors and plain data only, so that it runs no code of a file."""
     force, never = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
     before = {name: os.environ.pop(name, None) for name in (force, never)}
     os.environ[force] = "1"

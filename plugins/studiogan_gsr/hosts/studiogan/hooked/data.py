@@ -1,8 +1,7 @@
-"""Hooks on StudioGAN's data sets: a plug-in's images, and files that are packed whole or not at all."""
+"""Hooks on StudioGAN's data sets: a plug-in's images, and HDF5 files that are packed as a whole or not at all."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,19 +21,20 @@ from studiogan_gsr.errors import DataError, TrainingError, in_one_line, reason
 from studiogan_gsr.hosts.checkpoint_files import networks_of, whole_steps
 from studiogan_gsr.hosts.studiogan.hooked.state import HookedRun, say
 from studiogan_gsr.hosts.studiogan.hooked.surface import Surface
+from studiogan_gsr.hosts.studiogan.types import Original, Section, StudioGANDataset, Worker
 from studiogan_gsr.registry import LoadedPlugin
 
 _MAKE_HDF5 = ("name", "img_size", "resize_size", "data_dir", "resizer", "DATA", "RUN")
 
 
 class DataHooks:
-    """Hooks on `Dataset_`, on the packer and on the loader's batches."""
+    """Hooks on `Dataset_`, on packing into HDF5, and on batches."""
 
     def __init__(self, run: HookedRun) -> None:
         self.run = run
 
     def surfaces(self) -> list[Surface]:
-        """What is wrapped, and by what."""
+        """Return the functions to wrap, with their hooks."""
         return [
             Surface("data_util", "Dataset_.__init__", ("resize_size", "resizer", "hdf5_path"), self.prepare),
             Surface("data_util", "Dataset_.load_dataset", ("self",), self.load),
@@ -42,13 +42,13 @@ class DataHooks:
             Surface("worker", "WORKER.sample_data_basket", ("self",), self.sample),
         ]
 
-    def prepare(self, original: Callable[..., None], images: Any, **arguments: Any) -> None:
-        """Remember how `Dataset_` is to prepare its images; `load` is called inside."""
+    def prepare(self, original: Original, images: StudioGANDataset, **arguments: Any) -> None:
+        """Remember how `Dataset_` has to prepare its images; `original` calls `load`."""
         images.gsr_preparation = arguments["resize_size"], arguments["resizer"] or "wo_resize"
         original(images, **arguments)
 
-    def load(self, original: Callable[..., None], images: Any) -> None:
-        """Give `Dataset_` a plug-in's images where its name is a plug-in's; remember the training set."""
+    def load(self, original: Original, images: StudioGANDataset) -> None:
+        """Give `Dataset_` a plug-in's images if its name is a plug-in's; remember the training set."""
         name = str(images.data_name)
         found = find_dataset(name)
         if images.hdf5_path is not None:
@@ -67,12 +67,15 @@ class DataHooks:
             images.data = dataset if size is None else Prepared(dataset, name, size, resizer)
         if not images.train:
             self._check_reference(images, found)
-        # The first training set that a rank opens is what it trains on; evaluation may open another.
+        # A rank trains on the first training set that it opens; evaluation may open another.
         if images.train and self.run.training_set is None:
             self.run.training_set = images
 
-    def _check_reference(self, images: Any, found: tuple[LoadedPlugin, dict[str, Any]] | None) -> None:
-        """Refuse reference images that are training images, or, of a plug-in, not balanced; print the notes."""
+    def _check_reference(self, images: StudioGANDataset, found: tuple[LoadedPlugin, dict[str, Any]] | None) -> None:
+        """Raise DataError for reference images that are also training images; print notes about them.
+
+        A plug-in's reference images also have to be balanced.
+        """
         if is_checked(images.data):
             return
         training, train = self.run.training_set, None
@@ -89,19 +92,19 @@ class DataHooks:
 
     def make_hdf5(
         self,
-        original: Callable[..., Any],
+        original: Original,
         name: str,
         img_size: int,
         resize_size: int | None,
         resizer: str,
         data_dir: str,
-        DATA: Any,
-        RUN: Any,
-        **rest: Any,
+        DATA: Section,
+        RUN: Section,
+        **others: Any,
     ) -> Any:
-        """Pack a file whole or not at all, and check a file that exists before it is used.
+        """Pack a file as a whole or not at all, and check an existing file before it is used.
 
-        StudioGAN's own packer writes in place and takes any file for a whole one.
+        StudioGAN itself writes in place, and takes any existing file for a whole one.
         """
         path = packed_path(data_dir, name, img_size, resizer)
         if resize_size is None:
@@ -118,49 +121,45 @@ class DataHooks:
                 resize_size=resize_size,
                 resizer=resizer,
                 normalize=False,
-                **rest,
+                **others,
             )
         except Exception as error:
             if found is not None or not path.exists():
                 raise
-            say(f"{path} is not compared with its images, which cannot be opened: {reason(error)}")
+            say(f"{path} is not compared with its images, as they cannot be opened: {reason(error)}")
             return str(path), False, None
         if found is not None:
             check_data(images, name, DATA)
-        self.run.training_set = None  # this one is packed; what is trained on is opened from the file
-        prepared = images.data
-        if not isinstance(prepared, Prepared):
-            prepared = Prepared(prepared, name, img_size, resizer)
+        self.run.training_set = None  # the run trains on the packed file, which is opened later
+        plain = images.data
+        prepared = plain if isinstance(plain, Prepared) else Prepared(plain, name, img_size, resizer)
         if path.exists():
             check_unindexed(path, prepared)
         else:
             pack(prepared, path, "train", found[1] if found else {}, RUN.num_workers)
         return str(path), False, None
 
-    def sample(self, original: Callable[..., Any], worker: Any) -> Any:
-        """Name a checkpoint to resume from where an image of the next batch cannot be read."""
+    def sample(self, original: Original, worker: Worker) -> Any:
+        """Turn an image that cannot be read into a TrainingError that names the checkpoint to resume from."""
         try:
             return original(worker)
         except DataError as error:
-            good, folder = "there is no checkpoint yet", worker.RUN.ckpt_dir  # of rank 0 alone
+            remedy, folder = "there is no checkpoint yet", worker.RUN.ckpt_dir  # rank 0 only has a folder
             networks = networks_of(worker.MODEL.apply_g_ema)
             if folder and (steps := whole_steps(Path(folder), "current", networks)):
-                good = f"-ckpt {folder} resumes from step {max(steps)}"
-            raise TrainingError(f"{in_one_line(error).text}; repair or remove it; {good}") from error
+                remedy = f"-ckpt {folder} resumes from step {max(steps)}"
+            raise TrainingError(f"{in_one_line(error).text}; repair or remove it; {remedy}") from error
 
 
-def check_data(images: Any, name: str, DATA: Any) -> list[int]:
-    """Return the class counts of a `Dataset_`.
-
-    Raises DataError where classes or image size contradict the section DATA.
-    """
+def check_data(images: StudioGANDataset, name: str, DATA: Section) -> list[int]:
+    """Return the class counts of a `Dataset_`; raise DataError if classes or image size contradict DATA."""
     counts = class_counts(images)
     if len(counts) != DATA.num_classes:
         raise DataError(
             f"DATA.num_classes: found {DATA.num_classes}; {name} has {len(counts)} classes, with "
             f"{listed(counts)} images"
         )
-    with torch.random.fork_rng(devices=[]):  # the random flip draws
+    with torch.random.fork_rng(devices=[]):  # the random flip draws a number
         image, _ = images[0]
     if tuple(image.shape[-2:]) != (DATA.img_size, DATA.img_size):
         raise DataError(
@@ -170,10 +169,10 @@ def check_data(images: Any, name: str, DATA: Any) -> list[int]:
     return counts
 
 
-def class_counts(images: Any) -> list[int]:
-    """Return the images per class of a `Dataset_`, from the data in use; DataError where they are unknown."""
+def class_counts(images: StudioGANDataset) -> list[int]:
+    """Return the images per class of a `Dataset_`; raise DataError if they are unknown."""
     if images is None:
-        raise DataError("no training set was opened, and the class counts come from it")
+        raise DataError("no training set was opened, which the class counts are read from")
     if images.hdf5_path is not None:
         return Packed(images.hdf5_path).class_counts
     if hasattr(images.data, "class_counts"):
@@ -185,8 +184,8 @@ def class_counts(images: Any) -> list[int]:
     return counts
 
 
-def _say_differences(images: Any) -> None:
-    """Print what StudioGAN's own image folder counts differently from `Folder_LT`, and what both leave out."""
+def _say_differences(images: StudioGANDataset) -> None:
+    """Print how StudioGAN's own image folder differs from `Folder_LT`, and notes about its files."""
     if not hasattr(images.data, "samples"):  # CIFAR
         return
     folder = Path(images.data.root)
@@ -196,7 +195,7 @@ def _say_differences(images: Any) -> None:
 
 
 def _description(dataset: Any, resizer: str = "wo_resize") -> str:
-    """Return what the log says of the images of a run, as the native host's record does."""
+    """Return a description of the images of a run in one line, with the facts that the native host records."""
     found = describe(dataset, resizer)
     preprocessing = Preprocessing(**found["preprocessing"])
     head = "balanced" if found["head_class"] is None else f"head class {found['head_class']}"

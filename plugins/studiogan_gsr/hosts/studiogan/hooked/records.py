@@ -1,4 +1,4 @@
-"""What stands beside StudioGAN's checkpoints: config.yaml and run.json, for those who read them later."""
+"""The records beside StudioGAN's checkpoints: config.yaml and run.json, which `evaluate` and others read."""
 
 from __future__ import annotations
 
@@ -26,29 +26,30 @@ from studiogan_gsr.hosts.regularization import with_all_options
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
 from studiogan_gsr.hosts.studiogan.hooked.data import class_counts
 from studiogan_gsr.hosts.studiogan.hooked.state import HookedRun, number_of_ranks, settings_of
+from studiogan_gsr.hosts.studiogan.types import StudioGANDataset, Worker
 from studiogan_gsr.machine import device_name, versions
 from studiogan_gsr.settings import SECTION
 
 
-def write_records(run: HookedRun, worker: Any, folder: Path) -> None:
-    """Write config.yaml and run.json beside a checkpoint, and where $STUDIOGAN_KEEP keeps generators."""
-    kept = os.environ.get(KEEP_VARIABLE)
+def write_records(run: HookedRun, worker: Worker, folder: Path) -> None:
+    """Write config.yaml and run.json into the checkpoint's folder, and into $STUDIOGAN_KEEP if it is set."""
+    copies = os.environ.get(KEEP_VARIABLE)
     sections, record = _sections(worker), _record(run, worker, folder)
-    for where in [folder, *([Path(kept)] if kept else [])]:
+    for where in [folder, *([Path(copies)] if copies else [])]:
         where.mkdir(parents=True, exist_ok=True)
         write_atomically(where / "config.yaml", yaml.safe_dump(sections, sort_keys=False))
         write_atomically(where / "run.json", json.dumps(record) + "\n")
 
 
 def watch_norms(run: HookedRun, generator: nn.Module) -> ClassNorms:
-    """Watch the classes' norms, from the first step or from where a checkpoint was loaded."""
+    """Begin to watch the classes' norms, at the first step or when a checkpoint is loaded; return them."""
     own = None if run.regularization is None else run.regularization.read_norms
     run.norms = ClassNorms(generator, _describe_images(run.training_set)["classes"], own)
     return run.norms
 
 
-def _sections(worker: Any) -> dict[str, Any]:
-    """The configuration of the run, as a YAML file has it."""
+def _sections(worker: Worker) -> dict[str, Any]:
+    """Return the sections of the run's configuration, as a YAML file has them."""
     theirs = worker.cfgs.super_cfgs
     sections: dict[str, Any] = {
         name: {key: vars(theirs[name])[key] for key in keys if hasattr(theirs[name], key)}
@@ -57,12 +58,12 @@ def _sections(worker: Any) -> dict[str, Any]:
     }
     if (settings := settings_of(worker.cfgs)) is not None:
         sections = with_all_options({**sections, SECTION: {"name": settings.name, **settings.options}})
-    if worker.RUN.distributed_data_parallel:  # StudioGAN has divided it
+    if worker.RUN.distributed_data_parallel:  # StudioGAN has divided it by the ranks
         sections["OPTIMIZATION"]["batch_size"] *= worker.OPTIMIZATION.world_size
     return sections
 
 
-def _record(run: HookedRun, worker: Any, folder: Path) -> dict[str, Any]:
+def _record(run: HookedRun, worker: Worker, folder: Path) -> dict[str, Any]:
     data: dict[str, Any] = {
         "name": worker.DATA.name,
         "root": str(Path(worker.RUN.data_dir).resolve()),
@@ -105,15 +106,15 @@ def _this_start(run: HookedRun) -> dict[str, Any]:
 
 
 def _earlier_starts(run: HookedRun, folder: Path) -> list[dict[str, Any]]:
-    """The starts of the processes that this one resumes."""
+    """Return the records of the starts that this process resumes."""
     path, here = folder / "run.json", _this_start(run)["step"]
     before = json.loads(path.read_text()).get("starts", []) if path.is_file() else []
     return [start for start in before if start["step"] < here]
 
 
 @functools.cache
-def _describe_images(images: Any) -> dict[str, Any]:
-    """Which images a `Dataset_` has: of a plug-in's, all that the native host records; else counts and names."""
+def _describe_images(images: StudioGANDataset) -> dict[str, Any]:
+    """Return the record of a `Dataset_`: the native host's for a plug-in's images, else class counts and names."""
     if images.hdf5_path is None and isinstance(images.data, Prepared):
         return describe(images.data.dataset, images.gsr_preparation[1])
     counts = class_counts(images)

@@ -1,9 +1,8 @@
-"""What the hooks of one process share, and how they print."""
+"""The state that the hooks of one process share, and how they print."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from filelock import FileLock
@@ -11,22 +10,22 @@ from torch import nn
 
 from studiogan_gsr.hosts.class_norms import ClassNorms
 from studiogan_gsr.hosts.regularization import Regularization
+from studiogan_gsr.hosts.studiogan.types import Configurations, StudioGANDataset
 from studiogan_gsr.settings import SECTION, RegularizerSettings, regularizer_settings
 
 
 class HookedRun:
-    """StudioGAN's run in this process, as far as the hooks know it yet.
+    """StudioGAN's run in this process; what the hooks have not seen yet is None.
 
-    training_set: StudioGAN's `Dataset_` to train on.  generator, optimizer: of the run.
-    regularization: attached to the optimizer; None without REGULARIZER.  norms: on rank 0.
-    adaptive: whether the run trains with ADA or APA.  step_to_load: of the checkpoint that is being loaded.
-    ranks_checked: whether all ranks have been compared.  began: the first step of this process, and when.
-    lock: on the folder that the run saves in, until the process ends.  origin: the checkpoint that it resumed, and
-    its step.
+    training_set: the images to train on.  generator: the one that is trained.  optimizer: the generator's.
+    regularization: attached to the optimizer; None without REGULARIZER.  norms: the classes' norms, on rank 0 only.
+    adaptive: whether the run trains with ADA or APA.  step_to_load: the step of the checkpoint that is being loaded.
+    ranks_checked: whether all ranks have been compared.  began: the first step of this process, and its time.
+    lock: on the folder of checkpoints, until the process ends.  origin: the resumed checkpoint's folder and step.
     """
 
     def __init__(self) -> None:
-        self.training_set: Any = None
+        self.training_set: StudioGANDataset = None
         self.generator: nn.Module | None = None
         self.norms: ClassNorms | None = None
         self.regularization: Regularization | None = None
@@ -39,8 +38,8 @@ class HookedRun:
         self.origin: tuple[Path, int] | None = None
 
 
-def settings_of(cfgs: Any) -> RegularizerSettings | None:
-    """Return the settings under REGULARIZER in StudioGAN's `Configurations`; None where the section is absent."""
+def settings_of(cfgs: Configurations) -> RegularizerSettings | None:
+    """Return the settings under REGULARIZER; None if there is no such section."""
     section = cfgs.super_cfgs.get(SECTION)
     return None if section is None else regularizer_settings({SECTION: dict(vars(section))})
 
@@ -57,5 +56,5 @@ def own_rank() -> int:
 
 def say(message: str) -> None:
     """Print a line of this rank."""
-    # The line's end in the same write: ranks share their output.
+    # One write with the line's end, because ranks share their output.
     print(f"[studiogan-gsr] rank {own_rank()}: {message}\n", end="", flush=True)

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from studiogan_gsr.errors import HostError
-from studiogan_gsr.hosts.studiogan.checkout import OTHER, find_function
+from studiogan_gsr.hosts.studiogan.checkout import UNSUPPORTED, find_function
 
 
 @dataclass(frozen=True)
 class Surface:
-    """A function of StudioGAN that is wrapped.
+    """A function of StudioGAN that a hook wraps.
 
-    module, path: where it is, such as "worker" and "WORKER.save".  parameters: those that it must have.
-    hook: is called in its place with the function itself, the object that it is a method of (if it is one), and its
-    arguments by name.
+    module, path: its place, such as "worker" and "WORKER.save".  parameters: those that it must have.
+    hook: called in its place.  Its arguments are the function itself, then, for a method, the object, then the
+    function's arguments by name.
     """
 
     module: str
@@ -27,9 +27,9 @@ class Surface:
     hook: Callable[..., Any]
 
     def find(self) -> tuple[Any, str, Callable[..., Any]]:
-        """Return the function's owner, its name, and what is to take its place.
+        """Return the function's owner, its name, and the wrapped function.
 
-        Raises HostError where the function is missing or has other parameters.
+        Raises HostError if the function is missing or has other parameters.
         """
         owner, name, function = find_function(self.module, self.path, list(self.parameters))
         signature = inspect.signature(function)
@@ -40,18 +40,19 @@ class Surface:
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
             arguments = bound.arguments
-            instance = (arguments.pop("self"),) if "self" in arguments else ()
-            return self.hook(function, *instance, **arguments)
+            if "self" in arguments:
+                return self.hook(function, arguments.pop("self"), **arguments)
+            return self.hook(function, **arguments)
 
         return owner, name, hooked
 
     def _check_known(self, signature: inspect.Signature) -> None:
-        """Refuse a function with parameters that the hook would lose."""
+        """Raise HostError for a function with parameters that the hook would drop."""
         taken = inspect.signature(self.hook).parameters
         if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
             return
         if extra := [name for name in signature.parameters if name not in (*taken, "self")]:
             raise HostError(
                 f"StudioGAN's {self.module}.{self.path} has the parameters {', '.join(extra)}, which the hooks do "
-                f"not know: {OTHER}"
+                f"not know: {UNSUPPORTED}"
             )

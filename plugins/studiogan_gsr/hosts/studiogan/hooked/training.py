@@ -1,40 +1,42 @@
-"""Hooks on StudioGAN's training: the regularizer is attached, watched after every step, and logged."""
+"""Hooks on StudioGAN's training: they attach the regularizer, check it after every step, and log it."""
 
 from __future__ import annotations
 
 import functools
 import json
 import time
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from studiogan_gsr.class_groups import listed
 from studiogan_gsr.datasets.by_name import find_dataset
 from studiogan_gsr.errors import ConfigurationError, HostError, RegularizerError, place, reason
 from studiogan_gsr.files import claim
 from studiogan_gsr.hosts.class_norms import record
-from studiogan_gsr.hosts.regularization import Regularization, check_ranks, equalise_ranks
-from studiogan_gsr.hosts.studiogan.checkout import OTHER
+from studiogan_gsr.hosts.regularization import Regularization, check_ranks, synchronise_ranks
+from studiogan_gsr.hosts.studiogan.checkout import UNSUPPORTED
 from studiogan_gsr.hosts.studiogan.hooked.data import check_data
 from studiogan_gsr.hosts.studiogan.hooked.records import watch_norms
 from studiogan_gsr.hosts.studiogan.hooked.state import HookedRun, number_of_ranks, own_rank, say, settings_of
 from studiogan_gsr.hosts.studiogan.hooked.surface import Surface
 from studiogan_gsr.hosts.studiogan.rules import check_size
+from studiogan_gsr.hosts.studiogan.types import Configurations, Original, Worker
 from studiogan_gsr.regularizers.attachment import Attachment
 
-# Optimizer steps that may be skipped: GradScaler looks for its scale in the first steps of a mixed-precision run.
+# Training steps in a row that may pass without a regularized optimizer step.  With mixed precision, GradScaler skips
+# the first steps until it has found its scale.
 _SKIPPED_MIXED_PRECISION, _SKIPPED = 50, 1
 _LOG = ("self", "current_step", "real_cond_loss", "gen_acml_loss", "dis_acml_loss")
 
 
 class LogLine(str):
-    """StudioGAN's format of a log line; the line ends with the regularizer's scalars.
+    """StudioGAN's format of a log line, which adds the regularizer's scalars at the end.
 
-    scalars: by name, set before each line.
+    scalars: numbers by name; to be set before each line.
     """
 
     scalars: dict[str, float]
@@ -51,12 +53,12 @@ class TrainingHooks:
         self.run = run
         worker: Any = import_module("worker")
         if not isinstance(getattr(worker, "LOG_FORMAT", None), str):
-            raise HostError(f"StudioGAN's worker.LOG_FORMAT is missing: {OTHER}")
+            raise HostError(f"StudioGAN's worker.LOG_FORMAT is missing: {UNSUPPORTED}")
         self.log_line = LogLine(worker.LOG_FORMAT)
         self.log_line.scalars = {}
 
     def surfaces(self) -> list[Surface]:
-        """What is wrapped, and by what."""
+        """Return the functions to wrap, with their hooks."""
         return [
             Surface("models.model", "load_generator_discriminator", ("DATA", "MODEL"), self.build_networks),
             Surface("config", "Configurations.define_optimizer", ("self", "Gen", "Dis"), self.attach),
@@ -68,12 +70,12 @@ class TrainingHooks:
         ]
 
     def install_log_line(self) -> None:
-        """Let StudioGAN's log lines end with the regularizer's scalars."""
+        """Replace StudioGAN's format of log lines by one that adds the regularizer's scalars."""
         worker: Any = import_module("worker")
         worker.LOG_FORMAT = self.log_line
 
-    def build_networks(self, original: Callable[..., Any], **arguments: Any) -> Any:
-        """Raise ConfigurationError for what StudioGAN says of networks that it cannot build."""
+    def build_networks(self, original: Original, **arguments: Any) -> Any:
+        """Turn StudioGAN's errors about networks that it cannot build into a ConfigurationError."""
         try:
             return original(**arguments)
         except (torch.cuda.OutOfMemoryError, MemoryError, OSError, ImportError):
@@ -83,7 +85,7 @@ class TrainingHooks:
                 "DATA and MODEL", "networks that cannot be built", f"{reason(error)} (at {place(error)})"
             ) from error
 
-    def attach(self, original: Callable[..., None], cfgs: Any, Gen: Any, Dis: Any) -> None:
+    def attach(self, original: Original, cfgs: Configurations, Gen: nn.Module, Dis: nn.Module) -> None:
         """Attach the regularizer to the generator's optimizer."""
         run = self.run
         original(cfgs, Gen, Dis)
@@ -106,15 +108,15 @@ class TrainingHooks:
         say(run.regularization.summary)
 
     def prepare_ranks(
-        self, original: Callable[..., Any], Gen: Any, distributed_data_parallel: bool, **rest: Any
+        self, original: Original, Gen: nn.Module, distributed_data_parallel: bool, **others: Any
     ) -> Any:
-        """Let all ranks start from one generator, buffers included."""
+        """Let all ranks start with the same generator, buffers included."""
         if distributed_data_parallel:
-            equalise_ranks(self.run.regularization, Gen)
-        return original(Gen=Gen, distributed_data_parallel=distributed_data_parallel, **rest)
+            synchronise_ranks(self.run.regularization, Gen)
+        return original(Gen=Gen, distributed_data_parallel=distributed_data_parallel, **others)
 
-    def train_generator(self, original: Callable[..., Any], worker: Any, current_step: int) -> Any:
-        """Check after every step, on every rank, that the regularizer has acted."""
+    def train_generator(self, original: Original, worker: Worker, current_step: int) -> Any:
+        """Check after every step, on every rank, that the regularizer was active."""
         run = self.run
         if run.regularization is None and (settings := settings_of(worker.cfgs)) is not None:
             raise RegularizerError(
@@ -126,50 +128,50 @@ class TrainingHooks:
             run.regularization.attachment.wake()
         result = original(worker, current_step)
         if run.norms is None and run.generator is not None and own_rank() == 0:
-            watch_norms(run, run.generator).look()  # the norms that later ones are compared with
+            watch_norms(run, run.generator).check()  # later norms are compared with these
         self._check_regularizer(worker, current_step + 1)
         return result
 
-    def _begin(self, worker: Any, step: int) -> None:
-        """Prepare for the first step of this process."""
+    def _begin(self, worker: Worker, step: int) -> None:
+        """Prepare the first step of this process."""
         run = self.run
         run.began = step, time.time()
         path_lengths = getattr(worker, "pl_reg", None)
         if run.regularization is not None and path_lengths is not None:
-            _rest_in_path_lengths(path_lengths, run.regularization.attachment)
-        if own_rank() == 0:  # the others have no folder
+            _skip_path_length_steps(path_lengths, run.regularization.attachment)
+        if own_rank() == 0:  # the other ranks have no folder
             self._claim(Path(worker.RUN.ckpt_dir))
 
     def _claim(self, folder: Path) -> None:
-        """Let no other run save there: two of -ckpt on one folder would overwrite each other."""
+        """Lock the folder of checkpoints: two runs with the same -ckpt would overwrite each other's files."""
         folder.mkdir(parents=True, exist_ok=True)
         self.run.lock = claim(folder)
         if self.run.lock is None:
-            raise HostError(f"{folder}: another process trains there; wait for its end, or give -ckpt a copy of it")
+            raise HostError(f"{folder}: another process trains there; wait until it ends, or give -ckpt a copy of it")
 
-    def _check_regularizer(self, worker: Any, step: int) -> None:
-        """Check that the regularizer has acted in a step, and now and then that all ranks agree."""
+    def _check_regularizer(self, worker: Worker, step: int) -> None:
+        """Check that the regularizer was active in a step, and at intervals that all ranks agree."""
         run, regularization, first = self.run, self.run.regularization, not self.run.ranks_checked
         if regularization is not None:
-            scaled = worker.RUN.mixed_precision and not worker.is_stylegan  # as StudioGAN chooses
-            regularization.check_acted(step, _SKIPPED_MIXED_PRECISION if scaled else _SKIPPED)
+            scaled = worker.RUN.mixed_precision and not worker.is_stylegan  # when StudioGAN uses GradScaler
+            regularization.check_active(step, _SKIPPED_MIXED_PRECISION if scaled else _SKIPPED)
         if first or step % worker.RUN.print_freq == 0:
             ranks = check_ranks(regularization, step)
-            # With mixed precision the first steps may be skipped, on all ranks.
+            # With mixed precision the first steps may be skipped; then they are skipped on all ranks.
             if first and regularization is not None and regularization.attachment.steps:
-                say(regularization.proof(step, ranks))
+                say(regularization.first_step_message(step, ranks))
             run.ranks_checked = regularization is None or regularization.attachment.steps > 0
 
     def log(
         self,
-        original: Callable[..., None],
-        worker: Any,
+        original: Original,
+        worker: Worker,
         current_step: int,
         real_cond_loss: Any,
-        gen_acml_loss: Any,
-        dis_acml_loss: Any,
+        gen_acml_loss: torch.Tensor | float,
+        dis_acml_loss: torch.Tensor | float,
     ) -> None:
-        """Add penalty and largest norms to StudioGAN's own log line and to wandb; all numbers to log.jsonl."""
+        """Add the regularizer's scalars to StudioGAN's log line and to wandb; write all numbers to log.jsonl."""
         step, regularization = current_step + 1, self.run.regularization
         logged: dict[str, float] = {}
         self.log_line.scalars = {}
@@ -178,12 +180,15 @@ class TrainingHooks:
             logged = {f"{name}/{key}": value for key, value in scalars.items()}
             self.log_line.scalars = {f"{name}_{key}": value for key, value in scalars.items()}
         original(worker, current_step, real_cond_loss, gen_acml_loss, dis_acml_loss)
-        norms, warning = (None, "") if self.run.norms is None else self.run.norms.look()
+        norms, warning = (None, "") if self.run.norms is None else self.run.norms.check()
         if warning:
             say(f"step {step}: {warning}")
         folder = Path(worker.RUN.save_dir) / "statistics" / worker.run_name
         folder.mkdir(parents=True, exist_ok=True)
-        losses = {"g_loss": float(gen_acml_loss), "d_loss": float(dis_acml_loss)}  # named as in the native host's log
+        losses = {
+            "g_loss": float(gen_acml_loss),
+            "d_loss": float(dis_acml_loss),
+        }  # as in the native host's log
         with (folder / "log.jsonl").open("a") as file:
             file.write(json.dumps({"step": step, **losses, **logged, **record(norms)}) + "\n")
         if logged:
@@ -192,8 +197,11 @@ class TrainingHooks:
             wandb.log(logged, step=step)
 
 
-def _rest_in_path_lengths(path_lengths: Any, attachment: Attachment) -> None:
-    """Let the penalty act once a generator update: path-length regularization makes an optimizer step of its own."""
+def _skip_path_length_steps(path_lengths: Any, attachment: Attachment) -> None:
+    """Leave the penalty out of the optimizer step that path-length regularization makes for itself.
+
+    So it is added once per update of the generator.  path_lengths: StudioGAN's `PathLengthRegularizer`.
+    """
     original = path_lengths.cal_pl_reg
 
     @functools.wraps(original)
