@@ -60,7 +60,7 @@ def timed_studiogan(configuration: str, arguments: Sequence[str], device: str | 
     spent: list[float] = []
     prepare = launcher.Setup.prepare
 
-    def prepare_timed(self: launcher.Setup) -> object:
+    def prepare_timed(self: launcher.Setup) -> Callable[..., Any]:
         load_worker = prepare(self)
         worker = import_module("worker").WORKER
         worker.train_discriminator = _timed(worker.train_discriminator, spent)

@@ -465,7 +465,9 @@ def test_weights_that_cannot_be_had_or_are_not_right_are_told(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digest = backbones.INCEPTION_SHA256
-    with pytest.raises(WeightsError, match=r"weights.pth: cannot be downloaded from .*invalid hash value.*put the file"):
+    with pytest.raises(
+        WeightsError, match=r"weights.pth: cannot be downloaded from .*invalid hash value.*put the file"
+    ):
         downloaded(weights.as_uri(), "00000000")
     assert [p.name for p in (tmp_path / "weights").iterdir() if p.suffix == ".pth"] == []
     path = Path(downloaded(weights.as_uri(), digest))

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from studiogan_gsr.class_groups import listed
 from studiogan_gsr.datasets.by_name import find_dataset, open_images
-from studiogan_gsr.datasets.counts import listed
 from studiogan_gsr.datasets.packed import Packed, open_packed, packed_path
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.datasets.summary import describe
