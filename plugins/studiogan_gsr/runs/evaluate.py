@@ -206,14 +206,14 @@ def _protocol(setting: _Setting, seconds: Seconds) -> dict[str, Any]:
     }
 
 
-def _perceptual(wanted: bool | None, device: torch.device) -> Perceptual | None:
+def _perceptual(requested: bool | None, device: torch.device) -> Perceptual | None:
     """Return the network of LPIPS; None if it is switched off, or optional and not available."""
-    if wanted is False or (wanted is None and not installed()):
+    if requested is False or (requested is None and not installed()):
         return None
     try:
         return Perceptual(device)
     except WeightsError as error:
-        if wanted:
+        if requested:
             raise
         console().print(f"measuring without LPIPS: {error}")
         return None
@@ -264,17 +264,17 @@ def _checkpoint_rule(trained: Trained, split: str) -> str:
         return "best, by the metrics that StudioGAN trained with"
     rule = trained.chosen["rule"]
     chosen_on = rule["select_on"]
-    told = (
+    text = (
         f"best: {rule['best']} among evaluations while training, {rule['images']:,} generated images against "
         f"{rule['reference']['images']:,} of {chosen_on}"
     )
     if split == chosen_on:
-        return f"{told}; chosen on the images that it is measured on here"
+        return f"{text}; chosen on the images that it is measured on here"
     if split == "reference":
-        return f"{told}; chosen on half of the images that it is measured on here"
+        return f"{text}; chosen on half of the images that it is measured on here"
     if chosen_on == "reference" and split != "train":
-        return f"{told}; chosen on these images and others"
-    return told
+        return f"{text}; chosen on these images and others"
+    return text
 
 
 # What makes a protocol.  A digest of it is part of a result's name, so that two results do not overwrite each other.

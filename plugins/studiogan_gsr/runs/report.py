@@ -81,7 +81,7 @@ def _summary(runs: Sequence[ReportedRun]) -> Markup:
         if regularizer is not None:
             options = ", ".join(f"{key} {value}" for key, value in regularizer.options.items())
             acts = f"regularizer {regularizer.name}" + f" ({options})" * bool(options)
-        told = [
+        summary = [
             f"step {run.trained.step} of {configuration.OPTIMIZATION.total_steps}",
             acts,
             f"{data.name}, {data.img_size} pixels, {data.num_classes} classes",
@@ -91,7 +91,7 @@ def _summary(runs: Sequence[ReportedRun]) -> Markup:
             f"device {_device(record)}",
             f"averaged generator: {'yes' if run.trained.averaged else 'no'}",
         ]
-        pairs.append((run.name, "; ".join(told)))
+        pairs.append((run.name, "; ".join(summary)))
     return facts(pairs)
 
 
@@ -201,8 +201,8 @@ def _samples(runs: Sequence[ReportedRun], order: Sequence[int]) -> Markup:
 
 def _generated(run: ReportedRun, labels: Sequence[int], each: int) -> Tensor:
     model = run.trained.configuration.MODEL
-    wanted = torch.tensor(list(labels)).repeat_interleave(each)
-    return to_pixels(generate(run.trained.generator, wanted, model.z_prior, model.z_dim, _SEED))
+    repeated = torch.tensor(list(labels)).repeat_interleave(each)
+    return to_pixels(generate(run.trained.generator, repeated, model.z_prior, model.z_dim, _SEED))
 
 
 def _memory(runs: Sequence[ReportedRun], order: Sequence[int]) -> list[tuple[str, Markup]]:
@@ -218,11 +218,11 @@ def _memory(runs: Sequence[ReportedRun], order: Sequence[int]) -> list[tuple[str
             continue
         sheet = grid(torch.cat([images for images, _ in pairs]), 2 * _NEIGHBOURS)
         texts = [text for _, text in pairs]
-        told = "; ".join(
+        distances = "; ".join(
             f"class {class_title(y, run.trained.classes, f'{run.counts[y]:,} images')}: {text}"
             for y, text in zip(labels, texts, strict=True)
         )
-        parts.append(picture(sheet, f"{run.name}: pairs of a sample and its nearest training image. {told}"))
+        parts.append(picture(sheet, f"{run.name}: pairs of a sample and its nearest training image. {distances}"))
     note = (
         "Nearest by the Euclidean distance of pixels in [0, 1], among all training images of the class. A median far "
         "below that between two training images means that samples are copies."
@@ -237,8 +237,8 @@ def _pairs(run: ReportedRun, images: Prepared, label: int) -> tuple[Tensor, str]
     fake = _generated(run, [label], _NEIGHBOURS)
     flat_real, flat_fake = (x.flatten(1).double() / 255 for x in (real, fake))
     index, distance = nearest(flat_fake, flat_real)
-    told = f"median distance {distance.median():.2f}"
+    distances = f"median distance {distance.median():.2f}"
     if len(places) > 1:
         between = torch.cdist(flat_real[:500], flat_real[:500]).fill_diagonal_(float("inf")).min(1).values
-        told += f", between training images {between.median():.2f}"
-    return torch.stack([fake, real[index]], 1).flatten(0, 1), told
+        distances += f", between training images {between.median():.2f}"
+    return torch.stack([fake, real[index]], 1).flatten(0, 1), distances

@@ -158,11 +158,13 @@ def _mean(result: dict[str, Any], label: int, metric: str) -> float | None:
 
 
 def _protocol(name: str, result: dict[str, Any]) -> str:
-    told, reference = result["protocol"], result["protocol"]["reference"]
+    protocol = result["protocol"]
+    reference = protocol["reference"]
     return (
-        f"{name}: step {told['step']} ({told['checkpoint_rule']}); {told['images']:,} images a repeat, repeats over "
-        f"seeds of noise and labels: {told['repeats']}; {reference['images']:,} images of {reference['split']}; "
-        f"{told['backbone']}; batch norm: {told['batch_norm']} statistics, batches of {told['batch_size']}; "
-        f"k = {told['neighbours']}; averaged generator: {'yes' if told['averaged_generator'] else 'no'}; seeds "
-        f"{', '.join(map(str, told['seeds']))}; {told['device']}."
+        f"{name}: step {protocol['step']} ({protocol['checkpoint_rule']}); {protocol['images']:,} images a repeat, "
+        f"repeats over seeds of noise and labels: {protocol['repeats']}; {reference['images']:,} images of "
+        f"{reference['split']}; {protocol['backbone']}; batch norm: {protocol['batch_norm']} statistics, batches of "
+        f"{protocol['batch_size']}; k = {protocol['neighbours']}; averaged generator: "
+        f"{'yes' if protocol['averaged_generator'] else 'no'}; seeds {', '.join(map(str, protocol['seeds']))}; "
+        f"{protocol['device']}."
     )

@@ -156,7 +156,7 @@ def _page(trained: Trained, found: Spectrum, result: dict[str, Any], order: Sequ
         panels.append((f"class {title}\nmean {_off_diagonal(matrix):.2f}", matrix.abs().numpy()))
     caption = (
         f"Absolute correlation of a class's groups with one another, in the {side} of {layer}, where the larger of "
-        "the two classes' norms is; the mean is over different groups. Groups that are alike make a large norm."
+        "the two classes' norms is; the mean is over different groups. Similar groups make a large norm."
     )
     sections.append(("Correlation of groups", chart(correlation_chart(panels), caption)))
     header = ["layer", "side", "largest norm", "class", "median norm", "median condition number"]
