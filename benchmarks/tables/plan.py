@@ -73,8 +73,20 @@ def plan_runs(
         for seed in row.seeds if seeds is None else seeds:
             key = records.key_of(host, row.sections, seed, dataclasses.asdict(row.protocol))
             title = f"{row.table}: {row.name}, seed {seed}" + (" in StudioGAN" if host == "studiogan" else "")
-            places = (data, str((out / key).resolve()), str(folder.resolve()), device, root)
-            runs.setdefault(key, PlannedRun(key, title, host, dict(row.sections), seed, row.protocol, *places))
+            run = PlannedRun(
+                key=key,
+                title=title,
+                host=host,
+                sections=dict(row.sections),
+                seed=seed,
+                protocol=row.protocol,
+                data=data,
+                out=str((out / key).resolve()),
+                records=str(folder.resolve()),
+                device=device,
+                root=root,
+            )
+            runs.setdefault(key, run)
     return list(runs.values())
 
 

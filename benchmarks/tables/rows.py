@@ -209,8 +209,17 @@ def _row(
     if protocol not in list(protocols):
         raise ConfigurationError(f"{path}.protocol", repr(protocol), f"allowed: {', '.join(protocols)}")
     sections = _at(path, lambda: _sections(str(configuration), given.get("overrides", {})))
-    rest = (given.get("baseline"), published, str(given.get("note", "")))
-    return Row(table, name, sections, configuration, tuple(seeds), protocols[protocol], *rest)
+    return Row(
+        table=table,
+        name=name,
+        sections=sections,
+        configuration=configuration,
+        seeds=tuple(seeds),
+        protocol=protocols[protocol],
+        baseline=given.get("baseline"),
+        published=published,
+        note=str(given.get("note", "")),
+    )
 
 
 def _sections(configuration: str, overrides: Any) -> dict[str, Any]:

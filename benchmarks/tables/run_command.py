@@ -57,17 +57,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    wanted = _rows(options)
+    rows = _rows(options)
     if options.data is None and not options.dry_run:
         raise RequestError("--data is needed: where the data sets are, or are downloaded to")
     for seed in options.seeds or []:
         if not valid_seed(seed):
             raise RequestError(f"--seeds: found {seed}; {SEEDS}")
-        if any(row.seeds and seed not in row.seeds for row in wanted):
+        if any(row.seeds and seed not in row.seeds for row in rows):
             print(f"seed {seed} is not one of the table's: its record is kept, and no table shows it")
-    where = (str(options.data), options.out, options.records, options.device, options.root)
-    runs = plan_runs(wanted, options.seeds, options.host, *where)
-    for row in wanted:
+    runs = plan_runs(
+        rows,
+        options.seeds,
+        options.host,
+        data=str(options.data),
+        out=options.out,
+        folder=options.records,
+        device=options.device,
+        root=options.root,
+    )
+    for row in rows:
         if why := reason_against(options.host, row):
             print(f"left out: {row.table}: {row.name}: {why}")
     if not runs:
@@ -111,5 +119,5 @@ def _parameters(given: Sequence[str]) -> dict[str, Any]:
     pairs = [pair.partition("=") for pair in given]
     for key, equals, value in pairs:
         if not (key and equals and value):
-            raise RequestError(f"--slurm: found {key}{equals}{value}; wanted is KEY=VALUE, as in slurm_partition=gpu")
+            raise RequestError(f"--slurm: found {key}{equals}{value}; rows is KEY=VALUE, as in slurm_partition=gpu")
     return {key: int(value) if value.isdecimal() else value for key, _, value in pairs}

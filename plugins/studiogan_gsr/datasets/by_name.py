@@ -140,7 +140,7 @@ def make_dataset(loaded: LoadedPlugin, root: str, split: str, options: Mapping[s
 
 
 def _start(counts: list[int]) -> str:
-    return f"{counts[:10]}{'...' * (len(counts) > 10)}"
+    return f"{counts[:10]}{'...' if len(counts) > 10 else ''}"
 
 
 def _letters(name: str) -> str:

@@ -91,15 +91,22 @@ class Selection:
 
         averaged: the averaged generator, which draws the images if there is one; norms are the generator's own.
         """
-        rule, configuration = self.rule, self.configuration
-        begun, what = time.perf_counter(), f"evaluating step {step}"
-        images, how = rule["images"], (rule["batch_size"], rule["seed"], rule["batch_norm"], self.device)
-        made = generated(averaged or generator, configuration, images, *how)
+        began, number = time.perf_counter(), self.rule["images"]
+        images = generated(
+            averaged or generator,
+            self.configuration,
+            number=number,
+            batch_size=self.rule["batch_size"],
+            seed=self.rule["seed"],
+            batch_norm=self.rule["batch_norm"],
+            device=self.device,
+        )
         try:
-            fake = extract(self.backbone, _until(interrupted, made), images, what).to(self.device)
+            fake = extract(self.backbone, _until(interrupted, images), number, f"evaluating step {step}")
         except _Interrupted:
             return None
-        conditional = configuration.MODEL.g_cond_mtd != "W/O"
+        fake = fake.to(self.device)
+        conditional = self.configuration.MODEL.g_cond_mtd != "W/O"
         found = groups(self.counts) if conditional else {}
         norms = largest_class_norms(generator).tolist() if conditional else []
         line = {
@@ -107,7 +114,7 @@ class Selection:
             "all": metrics(self.reference, fake, None, _METRICS),
             "groups": {name: metrics(self.reference, fake, labels, _METRICS) for name, labels in found.items()},
             "class_norms": [round(norm, 5) for norm in norms],
-            "seconds": round(time.perf_counter() - begun, 3),
+            "seconds": round(time.perf_counter() - began, 3),
             "rule": self.rule,
         }
         with self.path.open("a") as file:

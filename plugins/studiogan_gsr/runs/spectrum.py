@@ -120,7 +120,7 @@ def verdict(
         class_title(y, classes, *([f"{counts[y]} images"] if counts else []), f"norm {norms[y]:.3f}")
         for y in sorted(ill, key=lambda y: -norms[y])[:10]
     )
-    lines = [f"{len(ill)} of {len(norms)} classes explode: {named}{', ...' * (len(ill) > 10)}: above {rule}."]
+    lines = [f"{len(ill)} of {len(norms)} classes explode: {named}{', ...' if len(ill) > 10 else ''}: above {rule}."]
     if counts and len(set(counts)) > 1:
         rare = sum(counts[y] < sorted(counts)[len(counts) // 2] for y in ill)
         lines.append(f"{rare} of them are in the rarer half of the classes.")
