@@ -224,7 +224,7 @@ def test_a_run_says_and_records_what_it_trains_on(packed: Path, capsys: pytest.C
     assert main(["data", "prepare", "Digits_LT_rho50", "--data", str(packed.parent)]) == 0
     shutil.move(packed.parent / "Digits_LT_rho50_32_wo_resize_train.hdf5", packed)
     assert main(again) == 2
-    assert f"name is 'Digits_LT_rho50', wanted '{NAME}'; move it away and pack it again" in capsys.readouterr().err
+    assert f"name is 'Digits_LT_rho50', expected '{NAME}'; move it away and pack it again" in capsys.readouterr().err
     assert not (packed.parent / "again" / "run.json").exists()
 
 
@@ -343,7 +343,7 @@ def test_show_of_many_classes_prints_both_ends(tmp_path: Path, capsys: pytest.Ca
     lines = capsys.readouterr().out.splitlines()
     assert sum("█" in line for line in lines) == 20
     assert lines[1].split()[:3] == ["7", "kind007", "2"]
-    assert "few-shot: 120 classes, of under 20" in lines
+    assert "few-shot: 120 classes with fewer than 20" in lines
 
 
 def test_a_run_does_not_go_on_with_other_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -120,7 +120,9 @@ def test_a_file_that_another_process_writes_is_waited_for_and_not_deleted(theirs
     try:
         assert other.stdout is not None
         other.stdout.readline()
-        with pytest.raises(DataError, match=r"train.hdf5 is open in another program, .*: wait for its end") as caught:
+        with pytest.raises(
+            DataError, match=r"train.hdf5 is open in another program, .*: wait until it ends"
+        ) as caught:
             Packed(theirs)
         assert "HDF5_USE_FILE_LOCKING=FALSE" in str(caught.value)
     finally:

@@ -465,7 +465,7 @@ def test_labels_that_contradict_the_targets_are_refused(photos: Path, tmp_path: 
             return image, label + (index == 9)
 
     source = Lying(folder_lt(str(photos), "train"), NAME, SIZE)
-    with pytest.raises(DataError, match="image 9 has the label 1, and targets say 0"):
+    with pytest.raises(DataError, match="image 9 has the label 1, but targets have 0"):
         pack(source, tmp_path / "photos.hdf5")
 
 
@@ -516,16 +516,16 @@ def test_a_file_that_was_cut_is_refused(packed_file: Path, share: float) -> None
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ({"name": "Folder_LT_rho4"}, r"name is 'Folder_LT', wanted 'Folder_LT_rho4'"),
-        ({"size": 16}, "size is 8, wanted 16"),
-        ({"resizer": "lanczos"}, "resizer is 'wo_resize', wanted 'lanczos'"),
-        ({"split": "reference"}, "split is 'train', wanted 'reference'"),
+        ({"name": "Folder_LT_rho4"}, r"name is 'Folder_LT', expected 'Folder_LT_rho4'"),
+        ({"size": 16}, "size is 8, expected 16"),
+        ({"resizer": "lanczos"}, "resizer is 'wo_resize', expected 'lanczos'"),
+        ({"split": "reference"}, "split is 'train', expected 'reference'"),
     ],
 )
 def test_another_sets_file_is_refused_under_this_ones_name(
     packed_file: Path, wanted: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(DataError, match=f"is something else: {message}; move it away"):
+    with pytest.raises(DataError, match=f"holds other images: {message}; move it away"):
         open_packed(packed_file, **{"name": NAME, "size": SIZE, **wanted})
 
 
@@ -578,16 +578,16 @@ def test_a_whole_file_of_another_packer_is_recognised_by_its_images(photos: Path
     studiogans(path, images, source.targets)
     check_unindexed(path, source)
     assert Packed(path).index is None
-    with pytest.raises(DataError, match="has no index, so nobody knows"):
+    with pytest.raises(DataError, match="has no index, so its content"):
         open_packed(path, NAME, SIZE)
     for change, message in (
         (lambda: studiogans(path, images[:-20], source.targets[:-20]), "it has 100 images, Folder_LT has 120"),
-        (lambda: studiogans(path, images, source.targets[::-1]), "its labels are others"),
+        (lambda: studiogans(path, images, source.targets[::-1]), "its labels differ"),
         (lambda: studiogans(path, images * (np.arange(120) < 119)[:, None, None, None], source.targets), "image 119"),
-        (lambda: studiogans(path, images[::-1], source.targets), "image 0 is another"),
+        (lambda: studiogans(path, images[::-1], source.targets), "image 0 differs"),
     ):
         change()
-        with pytest.raises(DataError, match=f"is not whole, or of other images: .*{message}"):
+        with pytest.raises(DataError, match=f"is incomplete, or holds other images: .*{message}"):
             check_unindexed(path, source)
 
 

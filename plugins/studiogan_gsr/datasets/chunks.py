@@ -1,7 +1,7 @@
-"""Reading HDF5 images that are stored in compressed chunks, as other programs pack them.
+"""Read HDF5 images that are stored in compressed chunks, as other programs pack them.
 
-A chunk of 500 images is decompressed as a whole, whichever of them is wanted.  So a set that fits in memory is read
-once, chunk by chunk; of a larger one the latest chunks are kept.
+Reading one image decompresses its whole chunk, of 500 images for example.  So a set that fits in memory is read
+once, chunk by chunk; for a larger one, the most recently used chunks are kept.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from studiogan_gsr.progress import track
 
 _SHARE_OF_MEMORY = 0.3
 _KEPT_BYTES = 512 * 2**20
-# What has been read whole, for as long as somebody uses it: a run opens its file several times.
+# Files that were read whole, for as long as they are in use: a run opens its file several times.
 _READ: weakref.WeakValueDictionary[tuple[str, int, int], npt.NDArray[np.uint8]] = weakref.WeakValueDictionary()
 
 
 def fits_in_memory(images: Any) -> bool:
-    """Return whether an HDF5 data set is read whole; images: with `nbytes` once decompressed."""
+    """Return whether the decompressed images of an HDF5 data set fit in memory, so that they are read whole."""
     return bool(images.size * images.dtype.itemsize <= _SHARE_OF_MEMORY * free_memory())
 
 
 def read_whole(path: Path, images: Any) -> npt.NDArray[np.uint8]:
-    """Return all images of a file's data set, each chunk decompressed once; the same array while it is in use."""
+    """Return all images of a file, with each chunk decompressed once; the same array as long as it is in use."""
     status = path.stat()
     key = str(path.resolve()), status.st_mtime_ns, status.st_size
     found = _READ.get(key)
@@ -43,7 +43,7 @@ def read_whole(path: Path, images: Any) -> npt.NDArray[np.uint8]:
 
 
 class Chunks:
-    """Images (N, ...) of a data set that is too large for memory, by index; the latest chunks are kept."""
+    """Images (N, ...) of a data set too large for memory, read by index; the most recently used chunks are kept."""
 
     def __init__(self, images: Any) -> None:
         self._images, self.shape, self._rows = images, images.shape, images.chunks[0]

@@ -1,8 +1,8 @@
-"""Packing a data set into one HDF5 file: parallel, resumable, and never half there.
+"""Pack a data set into one HDF5 file: in parallel, resumable, and published only when complete.
 
-The file is laid out in one piece, under a temporary name.  Workers write their rows straight into it,
-past the main process.  What is done stands in a journal beside it, so that a packing that was killed
-goes on; the file gets its name when all is written.
+The full file is allocated under a temporary name, and workers write their rows straight into it.
+A journal beside it lists the finished chunks, so that an interrupted packing can resume.
+The file gets its final name when all rows are written.
 """
 
 from __future__ import annotations
@@ -47,26 +47,25 @@ def pack(
 ) -> Index:
     """Write the source's images to path, and return the index of what was written.
 
-    A packing of the same images that was interrupted goes on; where an image has changed since, it starts
-    anew.  Two at once wait for one another, and the second finds the file.
-    options: of the data set's name (ratio, profile, seed, ...), for the index.
-    workers: processes beside this one; 0: none.
-    skip_damaged: leave unreadable images out, and say so; where there are any, that needs the room twice.
-    Raises DataError for the first image that cannot be read, where images change meanwhile, where the disk
-    is full, and where a file of that name is there that is not of these images.
+    An interrupted packing of the same images resumes; if an image has changed since, it starts over.
+    If two processes pack the same file, the second waits and then finds the file.
+    options: the options in the data set's name (ratio, profile, seed, ...), for the index.
+    workers: additional processes; 0: none.
+    skip_damaged: leave out unreadable images and note it; if there are any, this needs twice the disk space.
+    Raises DataError for the first image that cannot be read, if images change during packing, if the disk is
+    full, and if the path holds a file of other images.
     """
 
     def packing() -> _Packing:
         return _Packing(path, *_index_of(source, split, options or {}))
 
     try:
-        # A folder that is not to be written to may hold the file.
+        # The file may be in a read-only folder, so look before writing.
         if path.exists() and not list(path.parent.glob(f".{glob.escape(path.name)}.*partial")):
             return packing().already()
         path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(
-            path.with_name(f".{path.name}.lock"), "another process that packs it"
-        ):  # perhaps after a long time: what are the images now?
+        with locked(path.with_name(f".{path.name}.lock"), "another process that packs it"):
+            # The wait may be long: the images are listed only now.
             if path.exists():
                 return packing().already()
             return packing().write(source, workers, skip_damaged)
@@ -75,25 +74,26 @@ def pack(
 
 
 def check_unindexed(path: Path, source: Prepared, looks: int = 64) -> None:
-    """DataError where a file that another program packed is not, as far as a look tells, the source's images.
+    """Raise DataError if a file packed by another program differs from the source's images.
 
-    Compared: how many there are, all labels, and `looks` images from first to last: a packing that was
-    killed lacks the last ones.
+    Compares the number of images, all labels, and `looks` images from the first to the last: in an interrupted
+    packing, the last images are missing.
     """
     packed = Packed(path)
     places = sorted({round(place) for place in np.linspace(0, len(packed) - 1, looks)})
-    if packed.targets != source.targets:
+    if len(packed) != len(source):
         wrong = f"it has {len(packed)} images, {source.name} has {len(source)}"
-        wrong = wrong if len(packed) != len(source) else "its labels are others"
+    elif packed.targets != source.targets:
+        wrong = "its labels differ"
     elif differing := [i for i in places if not np.array_equal(packed.read_pixels(i), source.read(i)[0])]:
-        wrong = f"its image {differing[0]} is another"
+        wrong = f"its image {differing[0]} differs"
     else:
         return
-    raise DataError(f"{path} is not whole, or of other images: {wrong}; move it away, and it is packed anew")
+    raise DataError(f"{path} is incomplete, or holds other images: {wrong}; move it away to pack it again")
 
 
 def _index_of(source: Prepared, split: str, options: Mapping[str, Any]) -> tuple[Index, str]:
-    """The index of a data set's packed file, and a digest of its images as they are now and here."""
+    """Return the index of a data set's packed file, and a digest of its current images on this machine."""
     said = describe(source.dataset)
     portable, local = _contents(source, said["images_sha256"])
     index = Index(
@@ -122,7 +122,7 @@ def _contents(source: Prepared, images_sha256: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class _Rows:
-    """What a worker did: a chunk's number, its damaged rows with what is wrong, its images by PECULIARITIES."""
+    """Result of packing one chunk: its number, its damaged rows with reasons, its image counts by PECULIARITIES."""
 
     chunk: int
     damaged: dict[int, str]
@@ -131,12 +131,12 @@ class _Rows:
 
 @dataclass
 class _State:
-    """What is done of a packing; the journal's content, but for which packing it is of."""
+    """Progress of a packing; the journal stores it, together with what identifies the packing."""
 
-    partial: str  # the file's name
-    done: bytearray  # of chunks: 1 where all rows are written
-    damaged: dict[int, str] = field(default_factory=dict)  # rows, and what is wrong
-    marks: dict[int, dict[str, int]] = field(default_factory=dict)  # chunks, and how many images by PECULIARITIES
+    partial: str  # name of the temporary file
+    done: bytearray  # one byte per chunk: 1 if all its rows are written
+    damaged: dict[int, str] = field(default_factory=dict)  # reason by row
+    marks: dict[int, dict[str, int]] = field(default_factory=dict)  # by chunk: number of images by PECULIARITIES
 
     def add(self, found: _Rows) -> None:
         self.done[found.chunk] = 1
@@ -153,7 +153,7 @@ class _State:
 
 
 class _Packing:
-    """images: the digest of the images as they are now."""
+    """One packing of a data set into a file; images: the digest of its current images."""
 
     def __init__(self, path: Path, index: Index, images: str) -> None:
         self.path, self.index, self.images = path, index, images
@@ -163,12 +163,12 @@ class _Packing:
         self.chunks = -(-index.images // self.rows)
 
     def already(self) -> Index:
-        """The index of the file that is there; DataError where it is not what was to be written."""
+        """Return the index of the existing file; DataError if it holds other images."""
         found = open_packed(self.path, self.index.name, self.index.size, split=self.index.split).index
-        assert found is not None  # open_packed refuses a file without
+        assert found is not None  # open_packed raises DataError for a file without index
         if (found.source_sha256, found.preprocessing) != (self.index.source_sha256, self.index.preprocessing):
             raise DataError(
-                f"{self.path} was packed from other images, or in another way, than those that {self.index.name} has "
+                f"{self.path} was packed from other images, or with other preprocessing, than {self.index.name} has "
                 f"now ({found.images} then, {self.index.images} now); move it away and pack it again"
             )
         self._remove()
@@ -179,7 +179,7 @@ class _Packing:
         state = self._resume()
         self._remove(but=() if state is None else (self.journal, self._partial(state)))
         if state is None:
-            # Another name for each beginning: workers that outlive a killed run must not find the next one's file.
+            # A new random name: surviving workers of a killed run must not write into the next run's file.
             state = _State(self.path.with_name(f".{self.path.name}.{os.urandom(4).hex()}.partial").name, bytearray())
             state.done = bytearray(self.chunks)
             _lay_out(self._partial(state), self.index, labels)
@@ -187,7 +187,7 @@ class _Packing:
         partial = self._partial(state)
         remaining = [chunk for chunk in range(self.chunks) if not state.done[chunk]]
         chunks = _Chunks(source, labels, partial, _place(partial, "imgs")[0], self.rows, skip_damaged)
-        # One item is one chunk: the loader hands out numbers and brings back what was found, no pixels.
+        # One item is one chunk: the loader sends chunk numbers and returns results without pixels.
         loader = DataLoader(chunks, batch_size=None, sampler=remaining, num_workers=min(workers, len(remaining)))
         saved = time.monotonic()
         try:
@@ -198,22 +198,22 @@ class _Packing:
                 if time.monotonic() - saved > _JOURNAL_SECONDS:
                     self._save(state)
                     saved = time.monotonic()
-        except RuntimeError as error:  # torch's word for it
+        except RuntimeError as error:  # torch reports a dead worker so
             raise DataError(
-                f"a worker ended ({reason(error)}); what is packed is kept: run again, with fewer --workers if "
+                f"a worker ended ({reason(error)}); finished chunks are kept: run again, with fewer --workers if "
                 "memory was short"
             ) from error
         finally:
             self._save(state)
         if _contents(source, self.index.images_sha256)[1] != self.images:
-            raise DataError(f"images of {source.name} changed while they were packed; run again, from the start")
+            raise DataError(f"images of {source.name} changed while they were packed; run again; packing starts over")
         return self._finish(state, source, labels)
 
     def _partial(self, state: _State) -> Path:
         return self.path.with_name(state.partial)
 
     def _resume(self) -> _State | None:
-        """What a journal says is done; None where there is none, or the images have changed since."""
+        """Return the progress from the journal; None if there is no journal, or if images have changed since."""
         try:
             saved = json.loads(self.journal.read_text())
             same = (saved["index"], saved["images"]) == (self.index.record(), self.images)
@@ -224,13 +224,15 @@ class _Packing:
             return None
         if not same or not whole:
             return None
-        for row in state.damaged:  # this run may not leave them out; and it may have been a passing trouble
+        for (
+            row
+        ) in state.damaged:  # retry: the fault may have been temporary, and this run may not skip damaged images
             state.done[row // self.rows] = 0
         state.damaged.clear()
         return state
 
     def _save(self, state: _State) -> None:
-        """The pixels first, then the word that they are there."""
+        """Flush the pixels, then write the journal that lists them."""
         flush(self._partial(state))
         record = {"index": self.index.record(), "images": self.images, **state.record()}
         write_atomically(self.journal, json.dumps(record))
@@ -247,7 +249,7 @@ class _Packing:
             skipped = [state.damaged[row] for row in sorted(state.damaged)]
             index, partial = self._close_up(partial, source, good, replace(index, skipped=skipped))
         start, room = _place(partial, INDEX)
-        with partial.open("r+b") as file:  # not by HDF5, which a kill here would leave in disorder
+        with partial.open("r+b") as file:  # not with HDF5, which would corrupt the file if killed here
             file.seek(start)
             file.write(json.dumps(index.record()).encode().ljust(room))
         Packed(partial)
@@ -258,7 +260,7 @@ class _Packing:
     def _close_up(
         self, partial: Path, source: Prepared, good: npt.NDArray[np.int64], index: Index
     ) -> tuple[Index, Path]:
-        """A file with the good rows alone, and its index."""
+        """Return the index and path of a new file with only the good rows."""
         kept = View(source.dataset, good.tolist(), index.classes)
         if 0 in kept.class_counts and 0 not in index.class_counts:
             label = kept.class_counts.index(0)
@@ -281,7 +283,7 @@ class _Packing:
         return index, closed
 
     def _remove(self, but: Iterable[Path] = ()) -> None:
-        """Whatever this and earlier packings have left, but for some."""
+        """Remove the temporary files of this and earlier packings, except those in `but`."""
         name = glob.escape(self.path.name)
         for file in (*self.path.parent.glob(f".{name}.*"), *self.path.parent.glob(f"..{name}.*")):
             if file.suffix in (".journal", ".partial") and file not in but:
@@ -289,9 +291,9 @@ class _Packing:
 
 
 class _Chunks(Dataset[Any]):
-    """Item k writes the images of chunk k into the file, and tells how it went.
+    """Map-style data set whose item k writes the images of chunk k into the file and returns its result.
 
-    start: of the first image in the file, in bytes.  rows: images of a chunk.
+    start: offset of the first image in the file, in bytes.  rows: images per chunk.
     """
 
     def __init__(
@@ -301,7 +303,7 @@ class _Chunks(Dataset[Any]):
         self.rows, self.skip_damaged = rows, skip_damaged
 
     def __getitem__(self, chunk: int) -> _Rows | DataError:
-        # A failure is given, not raised: errors of worker processes arrive as text.
+        # Errors are returned, not raised: those raised in a worker process arrive as text.
         try:
             return self._write(chunk)
         except DataError as error:
@@ -323,7 +325,7 @@ class _Chunks(Dataset[Any]):
                 damaged[row] = str(error)
                 continue
             if label != self.labels[row]:
-                raise DataError(f"image {row} has the label {label}, and targets say {self.labels[row]}")
+                raise DataError(f"image {row} has the label {label}, but targets have {self.labels[row]}")
         with self.file.open("r+b") as file:
             file.seek(self.start + first * pixels[0].nbytes)
             file.write(pixels.data)
@@ -331,22 +333,22 @@ class _Chunks(Dataset[Any]):
 
 
 def _lay_out(path: Path, index: Index, labels: npt.NDArray[np.int64]) -> None:
-    """A file with all labels, and room for the images and the index, each in one piece.
+    """Create a file with all labels and contiguous space for the images and the index.
 
-    Raises DataError where the disk has no room for it.
+    Raises DataError if the disk is too full for it.
     """
     size = index.size
     needed = index.images * (3 * size**2 + 8)
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise DataError(f"the packed images need {needed / 1e9:.1f} GB; {path.parent} has {free / 1e9:.1f} GB free")
-    room = len(json.dumps(index.record())) + 1000  # what is noted of images once they are read
+    room = len(json.dumps(index.record())) + 1000  # space for notes that are added once the images are read
     with h5py.File(path, "w") as file:
         file["labels"] = labels
         _make_room(file, INDEX, h5py.string_dtype("utf-8", room), ())
         _make_room(file, "imgs", np.dtype("u1"), (index.images, size, size, 3))
     end = sum(_place(path, "imgs"))
-    with path.open("r+b") as opened:  # HDF5 may leave the end unwritten; then the file would be cut off
+    with path.open("r+b") as opened:  # HDF5 may not write the end, and the file would be too short
         opened.truncate(max(end, path.stat().st_size))
 
 
@@ -359,7 +361,7 @@ def _make_room(file: Any, name: str, kind: Any, shape: tuple[int, ...]) -> None:
 
 
 def _place(path: Path, name: str) -> tuple[int, int]:
-    """Where a data set begins in a file, and how long it is, in bytes."""
+    """Return the offset and the length, in bytes, of an HDF5 data set in its file."""
     with h5py.File(path, "r") as file:
         found = file[name]
         return int(found.id.get_offset()), int(found.size * found.dtype.itemsize)

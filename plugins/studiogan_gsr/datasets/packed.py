@@ -1,7 +1,7 @@
-"""Packed images: one HDF5 file in StudioGAN's layout, and the index that says what it is.
+"""Packed images: one HDF5 file in StudioGAN's layout, with an index that describes it.
 
 `imgs` (N, size, size, 3) uint8 and `labels` (N,) int64, in the data set's order; `studiogan_gsr`, JSON,
-is the index.  It is written last, and the file gets its name after it.
+is the index.  It is written last; then the file gets its final name.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LARGEST_LABEL = 10**6
 
 @dataclass(frozen=True)
 class Index:
-    """What a packed file is.  `skipped`: damaged images that were left out, by path."""
+    """Description of a packed file's content.  `skipped`: damaged images that were left out, by path."""
 
     name: str
     split: str
@@ -39,33 +39,33 @@ class Index:
     class_counts: list[int]
     classes: list[str]
     preprocessing: dict[str, Any]
-    images_sha256: str  # of names and labels, as `identity.digest`
-    source_sha256: str  # the same with the files' sizes
-    version: str  # of this package
+    images_sha256: str  # digest of names and labels, see `identity.digest`
+    source_sha256: str  # digest that also covers the files' sizes
+    version: str  # version of this package
     options: dict[str, Any] = field(default_factory=dict)  # ratio, profile, seed, ...
     notes: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
-    # Images by preprocessing.PECULIARITIES.
+    # Numbers of images with each of preprocessing.PECULIARITIES.
     rotated: int = 0
     transparent: int = 0
     elongated: int = 0
     format: int = FORMAT
 
     def record(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return the index as plain data, for JSON."""
         return asdict(self)
 
 
 def packed_path(root: str | Path, name: str, size: int, resizer: str, split: str = "train") -> Path:
-    """Where a set's packed file lies: StudioGAN's name for it, so that its -hdf5 finds it."""
+    """Return the path of a packed file, named as StudioGAN names it, so that its -hdf5 finds it."""
     return Path(root) / f"{name}_{size}_{resizer}_{split}.hdf5"
 
 
 class Packed:
-    """The images of an HDF5 file in StudioGAN's layout: map-style, (PIL image, int label); picklable.
+    """Map-style data set of (PIL image, int label) from an HDF5 file in StudioGAN's layout; picklable.
 
-    Attributes: `targets`, `class_counts`, `classes`, `pixels` (uint8 (N, H, W, 3), not in memory), and
-    `index` (None for a file of another program).
+    Attributes: `targets`, `class_counts`, `classes`, `pixels` (uint8 (N, H, W, 3), read on demand), and
+    `index` (None for a file packed by another program).
     Raises DataError for a file that is damaged, cut off, or of another layout.
     """
 
@@ -88,12 +88,7 @@ class Packed:
                 f"{self.path}: found imgs {shape} of {kind} and labels {labels.shape}; expected: imgs (N, H, W, 3) "
                 "of uint8 and labels (N,)"
             )
-        if (
-            not len(labels)
-            or not np.issubdtype(labels.dtype, np.integer)
-            or labels.min() < 0
-            or labels.max() > _LARGEST_LABEL
-        ):
+        if not _are_labels(labels):
             raise DataError(f"{self.path}: labels are not whole numbers from 0 to {_LARGEST_LABEL}; pack it again")
         self.targets: list[int] = labels.tolist()
         classes = self.index.classes if self.index else []
@@ -114,19 +109,19 @@ class Packed:
         return Image.fromarray(np.ascontiguousarray(self.read_pixels(index))), self.targets[index]
 
     def read_pixels(self, index: int) -> npt.NDArray[np.uint8]:
-        """uint8 (H, W, 3)."""
+        """Return an image's pixels, uint8 (H, W, 3)."""
         found: npt.NDArray[np.uint8] = self.pixels[index]
         return found
 
     def where(self, index: int) -> str:
-        """File and number."""
+        """Return an image's name: the file and its number there."""
         return f"{self.path.name}/{index}"
 
     @property
     def pixels(self) -> Any:
-        """All images, as an array that is read where it is indexed."""
+        """Return all images as an array that reads from the file when indexed."""
         process, array = self._opened
-        if process != os.getpid() and not isinstance(array, np.ndarray):  # a forked process opens the file anew
+        if process != os.getpid() and not isinstance(array, np.ndarray):  # a forked process reopens the file
             array = self._open()
             self._opened = os.getpid(), array
         return array
@@ -138,8 +133,8 @@ class Packed:
         return np.moveaxis(images, 1, 3) if isinstance(images, np.ndarray) else _ChannelsLast(images)
 
     def _stored(self) -> Any:
-        """The images as they are stored, (N, H, W, 3) or (N, 3, H, W)."""
-        if self._offset is not None:  # in one piece, as we pack: no library between
+        """Return the images in their stored layout, (N, H, W, 3) or (N, 3, H, W)."""
+        if self._offset is not None:  # contiguous, as this package packs: mapped without HDF5
             return np.memmap(self.path, np.uint8, "r", self._offset, self._shape)
         import h5py
 
@@ -153,7 +148,7 @@ class Packed:
 
     @property
     def content_sha256(self) -> str:
-        """Of the images that were packed, by the index; without one, of the pixels of some of them."""
+        """Return the digest of the packed images from the index, or, without an index, of some images' pixels."""
         if self.index is not None:
             return self.index.images_sha256
         places = sorted({round(place) for place in np.linspace(0, len(self) - 1, 64)})
@@ -169,15 +164,22 @@ class Packed:
             )
 
 
+def _are_labels(labels: npt.NDArray[Any]) -> bool:
+    """Return whether an array has one or more integers from 0 to the largest label."""
+    if not len(labels) or not np.issubdtype(labels.dtype, np.integer):
+        return False
+    return bool(labels.min() >= 0 and labels.max() <= _LARGEST_LABEL)
+
+
 def _slow_note(path: Path, images: Any) -> str:
     return (
         f"{path.name} is stored in chunks of {images.chunks[0]} images, and does not fit in memory: in random order "
-        "most images cost a chunk; `studiogan-gsr data prepare` writes a file that is read at once"
+        "most images cost reading a chunk; `studiogan-gsr data prepare` writes a file without chunks"
     )
 
 
 def _unreadable(path: Path, error: Exception) -> str:
-    """Return why a file cannot be read and what to do; never to remove one that may be good."""
+    """Return why a file cannot be read and what to do; it never advises to delete a possibly good file."""
     again = "move it away and pack it again"
     text = " ".join(str(error).split())
     if isinstance(error, FileNotFoundError):
@@ -188,8 +190,8 @@ def _unreadable(path: Path, error: Exception) -> str:
         return "may not be read: permission denied; its owner can allow it (chmod a+r)"
     if isinstance(error, BlockingIOError) or "unable to lock file" in text:
         return (
-            "is open in another program, which may be writing it: wait for its end (where nothing writes, "
-            "HDF5_USE_FILE_LOCKING=FALSE in the environment reads it all the same)"
+            "is open in another program, which may be writing it: wait until it ends (if nothing writes, "
+            "HDF5_USE_FILE_LOCKING=FALSE in the environment allows reading)"
         )
     if "already open for write" in text:
         return f"was not closed by the program that wrote it: if that has ended, `h5clear -s {path}` opens it"
@@ -218,35 +220,38 @@ class _ChannelsLast:
 
 
 def _read_index(found: Any) -> Index:
-    """The index of a file's JSON; ValueError for another version's."""
+    """Return the index from a file's JSON; ValueError for an index of another version."""
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         version = found.get("format") if isinstance(found, dict) else found
         raise ValueError(f"its index has the format {version!r}, this version reads {FORMAT}")
     known = {f.name for f in fields(Index)}
     if set(found) - known:
         raise ValueError(f"its index has the unknown entries {', '.join(sorted(set(found) - known))}")
-    Preprocessing(**found["preprocessing"])  # TypeError for what this version does not know
+    Preprocessing(**found["preprocessing"])  # TypeError for entries that this version does not know
     return Index(**found)
 
 
 def open_packed(
     path: str | Path, name: str, size: int | None = None, resizer: str = "wo_resize", split: str = "train"
 ) -> Packed:
-    """The packed file of a set; size and resizer as they were asked for ("wo_resize": the set's own way).
+    """Return a packed file after checking that it holds the expected data set.
 
-    Raises DataError for a file that is not whole, has no index, or is of anything else.
+    size, resizer: the user's settings; None and "wo_resize" accept any.
+    Raises DataError for a file that is incomplete, has no index, or holds other images.
     """
     packed = Packed(path)
     if packed.index is None:
         raise DataError(
-            f"{path} has no index, so nobody knows what it holds or whether it is whole; move it away and pack it "
+            f"{path} has no index, so its content and completeness are unknown; move it away and pack it "
             f"again (studiogan-gsr data prepare {name}), or use it as HDF5_LT"
         )
     found = {**packed.index.record(), **packed.index.preprocessing}
-    wanted: dict[str, Any] = {"name": name, "split": split}
-    wanted |= {} if size is None else {"size": size}
-    wanted |= {} if resizer == "wo_resize" else {"resizer": resizer}
-    if differing := [key for key in wanted if found[key] != wanted[key]]:
-        said = ", ".join(f"{key} is {found[key]!r}, wanted {wanted[key]!r}" for key in differing)
-        raise DataError(f"{path} is something else: {said}; move it away and pack it again")
+    expected: dict[str, Any] = {"name": name, "split": split}
+    if size is not None:
+        expected["size"] = size
+    if resizer != "wo_resize":
+        expected["resizer"] = resizer
+    if differing := [key for key in expected if found[key] != expected[key]]:
+        said = ", ".join(f"{key} is {found[key]!r}, expected {expected[key]!r}" for key in differing)
+        raise DataError(f"{path} holds other images: {said}; move it away and pack it again")
     return packed

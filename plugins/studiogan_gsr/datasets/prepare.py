@@ -1,4 +1,4 @@
-"""Packing a data set by name, for the command `data prepare`."""
+"""Pack a data set by name, for the command `data prepare`."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def prepare(
     workers: int | None = None,
     skip_damaged: bool = False,
 ) -> Path:
-    """Pack a data set into one HDF5 file in its folder, where both hosts find it; gives the file.
+    """Pack a data set into one HDF5 file in its folder, where both hosts find it; return the file's path.
 
-    size: pixels; None: that of the first image, where the set has a size of its own.
-    workers: processes; None: one a core.
+    size: in pixels; None: the size of the first image, if the set is not resized.
+    workers: processes; None: one per core.
     Raises ConfigurationError for an unknown name, DataError for missing or damaged data, a full disk, and
-    a file that is there already and is not this one.
+    an existing file of other images.
     """
     dataset, options = open_named(name, root, split)
     size = _own_size(dataset, name, resizer) if size is None else size
@@ -55,12 +55,12 @@ def prepare(
 def _own_size(dataset: Dataset, name: str, resizer: str) -> int:
     preprocessing = preprocessing_of(dataset, resizer)
     if preprocessing.resizer != "wo_resize":
-        raise DataError(f"{name} has images of many sizes: --size N is needed, that of DATA.img_size")
+        raise DataError(f"{name} has images of many sizes: --size N is needed, equal to DATA.img_size")
     try:
         image, _ = dataset[0]
         return int(min(image.size))
     except Exception as error:
         raise DataError(
             f"image 0 of {name} ({file_of(dataset, 0) or where(dataset, 0)}) cannot be read: {reason(error)}; --size "
-            "N says what size the images have"
+            "N gives the size of the images"
         ) from error

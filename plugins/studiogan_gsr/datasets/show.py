@@ -1,4 +1,4 @@
-"""Showing a data set by name: its counts, and a page with images of head and tail."""
+"""Show a data set by name: print its counts, and write a page with images of head and tail."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from studiogan_gsr.files import write_atomically
 from studiogan_gsr.pages import chart, facts, page, picture, side_by_side, table
 from studiogan_gsr.progress import console
 
-_SHOWN = 10  # images of a class, classes at either end
-_TILE = 64  # pixels of an image on the page, at least
+_SHOWN = 10  # images per class, and classes at each end
+_TILE = 64  # side of an image on the page, in pixels
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What `data show` found: the page, and the digest of the chosen images."""
+    """Result of `data show`: the page, and the digest of the chosen images."""
 
     page: Path
     images_sha256: str
 
 
 def show(name: str, root: str, out: Path, split: str = "train") -> Shown:
-    """Print a data set's counts, and write a page with a chart of them and images of head and tail.
+    """Print a data set's counts, and write a page with their chart and with images of head and tail.
 
     Raises ConfigurationError for an unknown name, DataError for missing or damaged data.
     """
@@ -44,25 +44,25 @@ def show(name: str, root: str, out: Path, split: str = "train") -> Shown:
     counts, classes = said["class_counts"], [str(c) for c in dataset.classes]
     order = sorted(range(len(counts)), key=lambda label: -counts[label])
     groups = shot_groups(counts)
-    said_of_it = [
+    properties = [
         ("images", f"{sum(counts):,}"),
         ("classes", f"{len(counts)}, from {max(counts):,} to {min(counts):,} images (ratio {_ratio(counts)})"),
         ("head and tail", _ends(said)),
-        ("many-shot", f"{len(groups['many'])} classes, of over 100 images"),
-        ("medium-shot", f"{len(groups['medium'])} classes, of 20 to 100"),
-        ("few-shot", f"{len(groups['few'])} classes, of under 20"),
-        ("preparation", str(preprocessing_of(dataset))),
+        ("many-shot", f"{len(groups['many'])} classes with more than 100 images"),
+        ("medium-shot", f"{len(groups['medium'])} classes with 20 to 100"),
+        ("few-shot", f"{len(groups['few'])} classes with fewer than 20"),
+        ("preprocessing", str(preprocessing_of(dataset))),
         ("digest of the chosen images", said["images_sha256"]),
         *(("note", note) for note in notes),
     ]
     console().print(f"{name}, {split}")
     _print_counts(order, counts, classes)
-    for what, found in said_of_it:
+    for what, found in properties:
         console().print(f"{what}: {found}")
     rows = [(label, classes[label], f"{counts[label]:,}", _group(label, groups)) for label in order]
     sections = [
-        ("", facts(said_of_it)),
-        ("Images of each class", chart(counts_chart(counts, classes), "Classes by falling number of images.")),
+        ("", facts(properties)),
+        ("Images per class", chart(counts_chart(counts, classes), "Classes in descending order of images.")),
         *_galleries(dataset, name, order, counts, classes),
         ("Counts", table(("label", "class", "images", "shots"), rows)),
     ]
@@ -88,14 +88,14 @@ def _group(label: int, groups: dict[str, list[int]]) -> str:
 
 
 def _print_counts(order: Sequence[int], counts: Sequence[int], classes: Sequence[str]) -> None:
-    """A line a class with a bar; of more than 40 classes, both ends."""
+    """Print one line per class with a bar; for more than 40 classes, only both ends."""
     width = max(len(classes[label]) for label in order)
     shown = list(order) if len(order) <= 40 else [*order[:_SHOWN], -1, *order[-_SHOWN:]]
     for label in shown:
         if label < 0:
             console().print(f"{'...':>6}")
             continue
-        # A class with few images still has a bar that one sees.
+        # Even a class with few images gets a visible bar.
         bar = "█" * max(1, round(40 * counts[label] / max(counts)))
         console().print(f"{label:>6}  {classes[label]:<{width}}  {counts[label]:>8,}  {bar}")
 
@@ -103,16 +103,16 @@ def _print_counts(order: Sequence[int], counts: Sequence[int], classes: Sequence
 def _galleries(
     dataset: Dataset, name: str, order: Sequence[int], counts: Sequence[int], classes: Sequence[str]
 ) -> list[tuple[str, Markup]]:
-    """Head and tail side by side: a row a class, its first images."""
+    """Return a section with head and tail side by side: one row per class with its first images."""
     half = min(_SHOWN, (len(order) + 1) // 2)
-    # "box" is "nearest" for small images and an average for large ones.
+    # The "box" filter repeats pixels of small images and averages those of large ones.
     own = preprocessing_of(dataset).resizer != "wo_resize"
     tiles = Prepared(dataset, name, _TILE, "wo_resize" if own else "box")
     targets = np.asarray(tiles.targets)
     halves = []
     for title, labels in (("head", order[:half]), ("tail", order[-half:])):
         rows = [[tiles[i][0] for i in np.flatnonzero(targets == label)[:_SHOWN].tolist()] for label in labels]
-        caption = f"The {title}, a row a class: " + ", ".join(f"{classes[y]} ({counts[y]:,})" for y in labels)
+        caption = f"The {title}, one row per class: " + ", ".join(f"{classes[y]} ({counts[y]:,})" for y in labels)
         halves.append(picture(_grid(rows), caption))
     return [("Images", side_by_side(halves))]
 

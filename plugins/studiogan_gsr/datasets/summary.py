@@ -1,4 +1,4 @@
-"""What there is to say of a data set: for records, for `data show`, for a packed file's index."""
+"""Summary of a data set, for records, `data show` and the index of a packed file."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from studiogan_gsr.datasets.preprocessing import preprocessing_of
 
 
 def describe(dataset: Labelled, resizer: str = "wo_resize") -> dict[str, Any]:
-    """Plain data for a record: counts and names of classes, digest of the chosen images, preprocessing, notes.
+    """Return class counts and names, digest of the images, preprocessing and notes, as plain data.
 
-    Of a balanced set no class is head or tail: None.
+    The head and tail class of a balanced set are None.
     """
     counts = class_counts_of(dataset)
     balanced = len(set(counts)) == 1

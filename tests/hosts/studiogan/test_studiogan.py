@@ -309,7 +309,7 @@ def test_studiogans_own_sets_are_packed_alike_and_a_half_written_file_is_refused
         for key in ("imgs", "labels"):
             file[key].resize(1000, axis=0)
     again = host.run(configuration, theirs, tmp_path / "again", "-hdf5")
-    refused(again, "is not whole, or of other images: it has 1000 images, My_Digits has 1200; move it away")
+    refused(again, "is incomplete, or holds other images: it has 1000 images, My_Digits has 1200; move it away")
 
 
 COMPARE = """
