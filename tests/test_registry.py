@@ -293,24 +293,30 @@ def test_the_longest_name_that_fits_wins(make_package: MakePackage) -> None:
 @pytest.mark.parametrize(
     ("body", "cause"),
     [
-        ("return object()", "gave object without targets, class_counts, classes, __len__, __getitem__"),
-        ("return [1, 2]", "gave list without targets, class_counts, classes"),
+        ("return object()", "returned object without targets, class_counts, classes, __len__, __getitem__"),
+        ("return [1, 2]", "returned list without targets, class_counts, classes"),
         (
             "return Photos([0, 0], [2, 1])",
-            "gave 3 images, class_counts [2, 1] and targets that count to [2, 0]; they must agree",
+            "returned 3 images, class_counts [2, 1] and targets that count to [2, 0]; they must agree",
         ),
         (
             "return Photos([0, 0, 1], [2, 2])",
-            "gave 3 images, class_counts [2, 2] and targets that count to [2, 1]; they must agree",
+            "returned 3 images, class_counts [2, 2] and targets that count to [2, 1]; they must agree",
         ),
-        ("return Photos([0, 0, 1], [1, 2])", "gave 3 images, class_counts [1, 2] and targets that count to [2, 1]"),
+        (
+            "return Photos([0, 0, 1], [1, 2])",
+            "returned 3 images, class_counts [1, 2] and targets that count to [2, 1]",
+        ),
         (
             "return Photos([1, 1, 2], [2, 1])",
-            "gave 3 images, class_counts [2, 1] and targets that count to [0, 2, 1]; they must agree; the labels "
+            "returned 3 images, class_counts [2, 1] and targets that count to [0, 2, 1]; they must agree; the labels "
             "begin at 1: subtract 1 from each",
         ),
-        ("return Photos([0, 0, 1.5], [2, 1])", "gave Photos whose labels cannot be counted: OptionError: targets: "),
-        ("return Photos(None, [2, 1])", "gave Photos whose labels cannot be counted"),
+        (
+            "return Photos([0, 0, 1.5], [2, 1])",
+            "returned Photos whose labels cannot be counted: OptionError: targets: ",
+        ),
+        ("return Photos(None, [2, 1])", "returned Photos whose labels cannot be counted"),
         ("raise OSError('no\\ndisk')", "failed: OSError: no disk"),
     ],
 )
@@ -397,7 +403,7 @@ def test_a_part_that_means_nothing_for_a_set_is_refused_with_the_name_to_write(
     text = told(caught.value)
     assert text.startswith(f"DATA.name: found {name!r}; ")
     assert part in text
-    assert re.search(rf"; write,?(?: say,)? {re.escape(canonical)}(;|$)", text)
+    assert re.search(rf"; write(?: e\.g\.)? {re.escape(canonical)}(;|$)", text)
     assert find_dataset(canonical) is not None
 
 

@@ -129,7 +129,7 @@ def test_labels_are_found_under_the_names_that_torchvision_has_for_them(attribut
     [
         (SimpleNamespace(), "dataset: found 'SimpleNamespace'; allowed: a data set with targets"),
         (SimpleNamespace(targets=[0.5, 1.5]), "targets: found .* not float64"),
-        (SimpleNamespace(targets=["cat", "dog"]), "one integer an image"),
+        (SimpleNamespace(targets=["cat", "dog"]), "one integer per image"),
         (SimpleNamespace(targets=[[0, 1], [1, 0]]), r"of \(2, 2\)"),
         (SimpleNamespace(targets=[]), "at least 2: one class has no tail"),
         (SimpleNamespace(targets=[0, 0, 0]), "num_classes: found 1"),
@@ -390,7 +390,7 @@ def test_a_link_to_a_folder_above_it_is_not_counted_again_and_again(photos_root:
     (photos_root / "train" / "dog" / "cats").symlink_to(photos_root / "train" / "eel", target_is_directory=True)
     found = folder_lt(str(photos_root), "train")
     assert found.class_counts == [9, 9 + 5, 5]
-    assert found.notes == (f"train/: left out links that lead back up, the first is {photos_root}/train/cat/again",)
+    assert found.notes == (f"train/: left out links to a parent folder, the first is {photos_root}/train/cat/again",)
 
 
 def test_a_folder_that_cannot_be_read_is_not_left_out_in_silence(
@@ -486,9 +486,9 @@ def test_a_name_outside_the_grammar_is_refused_with_the_canonical_form(name: str
     [
         ("_rho1e2", "; write CIFAR10_LT_rho100"),
         ("_rho100.0_step", "; write CIFAR10_LT_rho100_step"),
-        ("_rho0.01", "to the smallest, 1 or more; write CIFAR10_LT_rho100"),
-        ("_rho0.4_seed1", "to the smallest, 1 or more; write CIFAR10_LT_rho2.5_seed1"),
-        ("_rho-1", "; the ratio is that of the largest class to the smallest, 1 or more"),
+        ("_rho0.01", "over the smallest, 1 or more; write CIFAR10_LT_rho100"),
+        ("_rho0.4_seed1", "over the smallest, 1 or more; write CIFAR10_LT_rho2.5_seed1"),
+        ("_rho-1", "; the ratio is the largest class over the smallest, 1 or more"),
         ("_rhoinf", "none twice"),
     ],
 )

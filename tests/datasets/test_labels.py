@@ -99,7 +99,7 @@ def test_labels_of_any_kind_of_list_are_taken() -> None:
             assert labels_of(Labelled(**{name: labels})).tolist() == [0, 1, 1]
     with pytest.raises(OptionError, match="a data set with targets"):
         labels_of(FakeData(4))
-    with pytest.raises(OptionError, match=r"target_transform: .*an integer for each label"):
+    with pytest.raises(OptionError, match=r"target_transform: .*returns an integer for each label"):
         labels_of(Labelled(targets=[0, 1], target_transform=lambda label: [label, label]))
 
 

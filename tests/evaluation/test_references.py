@@ -67,7 +67,7 @@ def test_a_strangers_reference_is_refused_or_noted(
         with pytest.raises(DataError) as caught:
             open_reference(trained_on, "unused", "wo_resize")
         assert str(caught.value).startswith(f"Blobs: {faults[0]}; ")
-        assert str(caught.value).endswith("has published_split = True, and then this is a note")
+        assert str(caught.value).endswith("set published_split = True on the data set: then it is only a note")
         assert main(show) == 2
         assert capsys.readouterr().err == f"studiogan-gsr: {caught.value}\n"
         return
@@ -166,8 +166,8 @@ def test_studiogans_own_folders_are_checked_when_they_are_opened(
     assert outcome.status == 0, outcome.output
     said = "\n".join(outcome.lines("[studiogan-gsr] rank 0: My_Digits"))
     assert (
-        "My_Digits, train: torchvision counts 1 files more, hidden or again by a link, the first is train/4/._000.png"
-        in said
+        "My_Digits, train: torchvision also counts 1 files that are hidden or reached twice, the first is "
+        "train/4/._000.png" in said
     )
     assert "My_Digits, train: torchvision leaves out 1 .jfif, which Pillow opens" in said
     assert (

@@ -259,7 +259,8 @@ def test_images_in_both_parts_or_not_those_of_the_run_are_refused(
     Image.new("RGB", (32, 32), "red").save(extra)
     found = evaluated(tmp_path / "run")
     note = (
-        "the reference is not balanced: class 0 has 4 images, class 3 has 5; numbers over all classes weigh them so"
+        "the reference is not balanced: class 0 has 4 images, class 3 has 5; "
+        "overall metrics weight frequent classes more"
     )
     assert found["reference_notes"] == [note]
     printed = capsys.readouterr().out
@@ -641,4 +642,6 @@ def test_a_folder_without_reference_images_of_a_class_is_refused(
     for path in (data / "valid" / "4").iterdir():
         path.unlink()
     told = error_of(capsys, str(tmp_path / "run"), "--backbone", "pixels")
-    assert "needs valid/, with one folder of images a class; in valid/: no image of 4 (the folders are empty)" in told
+    assert (
+        "needs valid/, with one folder of images per class; in valid/: no image of 4 (the folders are empty)" in told
+    )

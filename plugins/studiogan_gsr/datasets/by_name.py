@@ -1,4 +1,4 @@
-"""From a data set's name to its opened and checked images; the only place that opens images by name."""
+"""Open and check a data set by its name; the only place that opens images by name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from studiogan_gsr.errors import (
 from studiogan_gsr.progress import console
 from studiogan_gsr.registry import DATASETS, LoadedPlugin, find_plugins, load_plugin, signature_of
 
-# A factory's options, and the parts of a name that give them.
+# Each option of a factory, and the part of a name that sets it.
 _PART_OF = {
     "ratio": "ratio (_rho)",
     "profile": "_step",
@@ -43,9 +43,9 @@ _DATASET_ATTRIBUTES = ("targets", "class_counts", "classes", "__len__", "__getit
 
 
 def find_dataset(name: str) -> tuple[LoadedPlugin, dict[str, Any]] | None:
-    """Return the plug-in and the options that a data set's name means; None for a name that is the host's own.
+    """Return the plug-in and the options that a data set's name means; None for one of the host's own names.
 
-    Raises ConfigurationError for a name that looks like a plug-in's and is not.
+    Raises ConfigurationError for a name that looks like a plug-in's data set but is none.
     """
     installed = {plugin.name for plugin in find_plugins(DATASETS)}
     bases = [base for base in installed if is_variant(name, base)]
@@ -74,7 +74,7 @@ def find_dataset(name: str) -> tuple[LoadedPlugin, dict[str, Any]] | None:
 
 
 def _looks_like_a_plugins(name: str, installed: Collection[str]) -> bool:
-    """Return whether a name that no plug-in has was probably meant to be a plug-in's."""
+    """Return whether an unknown name was probably meant as a plug-in's data set."""
     if re.search(r"_rho\d", name):
         return True
     letters, known = _letters(name), {_letters(base) for base in installed}
@@ -82,7 +82,7 @@ def _looks_like_a_plugins(name: str, installed: Collection[str]) -> bool:
     if letters in known or any(letters.startswith(_letters(base)) for base in long_tailed):
         return True  # another spelling: cifar10-lt, CIFAR10LT_step
     if f"{_letters(_stem(name))}lt" in known:
-        return False  # the host's own set, CIFAR10, that CIFAR10_LT is made from
+        return False  # the host's own set: CIFAR10, the source of CIFAR10_LT
     return bool(get_close_matches(_stem(name), long_tailed, cutoff=0.85))
 
 
@@ -91,7 +91,7 @@ def _stem(name: str) -> str:
 
 
 def _check_parts(name: str, base: str, signature: inspect.Signature, options: dict[str, Any]) -> None:
-    """Refuse parts of a name that mean nothing for a data set, and a missing one, with the name to write."""
+    """Raise ConfigurationError for parts of a name that the data set does not have, and for missing ones."""
     parameters = signature.parameters.values()
     if not any(p.kind is p.VAR_KEYWORD for p in parameters):
         known = {option: value for option, value in options.items() if option in signature.parameters}
@@ -106,12 +106,12 @@ def _check_parts(name: str, base: str, signature: inspect.Signature, options: di
         raise ConfigurationError(
             "DATA.name",
             repr(name),
-            f"{base} cannot be made so: {error}; write, say, {example}; the form is {GRAMMAR}",
+            f"{base} cannot be opened with these parts: {error}; write e.g. {example}; the form is {GRAMMAR}",
         ) from error
 
 
 def make_dataset(loaded: LoadedPlugin, root: str, split: str, options: Mapping[str, Any]) -> Dataset:
-    """Call the factory and check what it gives; DataError and PluginError name the cause."""
+    """Return the data set that a plug-in's factory makes, checked; DataError and PluginError name the cause."""
     try:
         dataset: Dataset = loaded.factory(root, split, **options)
     except GSRError as error:
@@ -122,18 +122,18 @@ def make_dataset(loaded: LoadedPlugin, root: str, split: str, options: Mapping[s
         raise PluginError(str(loaded.plugin), f"failed: {reason(error)}") from error
     missing = [a for a in _DATASET_ATTRIBUTES if not hasattr(dataset, a)]
     if missing:
-        raise PluginError(str(loaded.plugin), f"gave {type(dataset).__name__} without {', '.join(missing)}")
+        raise PluginError(str(loaded.plugin), f"returned {type(dataset).__name__} without {', '.join(missing)}")
     try:
         images, counts = len(dataset), [int(n) for n in dataset.class_counts]
         counted = np.bincount(labels_of(dataset), minlength=len(counts)).tolist()
     except FOREIGN as error:
         raise PluginError(
-            str(loaded.plugin), f"gave {type(dataset).__name__} whose labels cannot be counted: {reason(error)}"
+            str(loaded.plugin), f"returned {type(dataset).__name__} whose labels cannot be counted: {reason(error)}"
         ) from error
     if counts != counted or images != sum(counts):
         raise PluginError(
             str(loaded.plugin),
-            f"gave {images} images, class_counts {_start(counts)} and targets that count to {_start(counted)}; "
+            f"returned {images} images, class_counts {_start(counts)} and targets that count to {_start(counted)}; "
             f"they must agree{start_hint(np.flatnonzero(counted))}",
         )
     return dataset
@@ -148,10 +148,11 @@ def _letters(name: str) -> str:
 
 
 def open_images(name: str, root: str, split: str) -> Labelled:
-    """The images of a split, "train" or "reference", as they lie there; DataError where they are missing.
+    """Return the unprocessed images of a split, "train" or "reference".
 
-    A plug-in's set; StudioGAN's CIFAR10 or CIFAR100, whose reference is the test part; or the image folder
-    `root`/train, whose reference is `root`/valid.
+    name: a plug-in's data set; StudioGAN's CIFAR10 or CIFAR100, whose reference is the test part; any other name
+    means the image folder `root`/train, whose reference is `root`/valid.
+    Raises DataError if the images are missing.
     """
     found = find_dataset(name)
     if found is not None:
@@ -159,8 +160,8 @@ def open_images(name: str, root: str, split: str) -> Labelled:
     if name not in ("CIFAR10", "CIFAR100"):
         part = "train" if split == "train" else "valid"
         known = [plugin.name for plugin in find_plugins(DATASETS)]
-        folder = f"no plug-in's data set{near_miss(name, known)}; so an image folder, and {Path(root).resolve()}"
-        layout = f"{name}: {folder} needs {part}/, with one folder of images a class"
+        folder = f"no plug-in's data set{near_miss(name, known)}; as an image folder, {Path(root).resolve()}"
+        layout = f"{name}: {folder} needs {part}/, with one folder of images per class"
         return class_folders(Path(root), part, layout)
     from torchvision import datasets
 
@@ -174,10 +175,10 @@ def open_images(name: str, root: str, split: str) -> Labelled:
 
 
 def open_named(name: str, root: str, split: str) -> tuple[Dataset, dict[str, Any]]:
-    """The plug-in's data set of that name, and the options that its parts mean.
+    """Return the plug-in's data set of that name, and the options that the name's parts mean.
 
     A reference is compared with its training images.
-    Raises ConfigurationError for a name that no plug-in has, and what the plug-in says of its data.
+    Raises ConfigurationError for an unknown name; errors of the plug-in pass through.
     """
     found = find_dataset(name)
     if found is None:

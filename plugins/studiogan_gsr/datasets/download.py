@@ -1,4 +1,4 @@
-"""Data sets that torchvision downloads where they are missing."""
+"""Download missing data sets with torchvision."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ T = TypeVar("T")
 
 
 def downloaded(name: str, root: str, open_set: Callable[[bool], T], put: str) -> T:
-    """What open_set(download) gives: from the folder as it is, else with a download, one rank at a time.
+    """Return open_set(False), or, if the data are missing, open_set(True), which downloads; one process at a time.
 
-    put: what a user is told to put there, and from where.
-    Raises DataError, which says so, where the download fails.
+    put: the files to get by hand, and from where, for the error message.
+    Raises DataError if the download fails.
     """
     try:
         try:
             return open_set(False)
-        except RuntimeError:  # not there, or damaged; the download checks its digest
+        except RuntimeError:  # missing or damaged; the download checks the digest
             Path(root).mkdir(parents=True, exist_ok=True)
             lock = Path(root) / f".{name}.lock"
             with locked(lock, f"another process that downloads {name}"), impatient_network():

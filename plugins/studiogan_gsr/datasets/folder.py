@@ -15,12 +15,12 @@ from studiogan_gsr.datasets.long_tailed import View, Whole, check_split
 from studiogan_gsr.datasets.variant import Variant
 from studiogan_gsr.errors import DataError, reason
 
-# torchvision's, and others that Pillow opens and that cameras, browsers and crawlers write.
+# torchvision's extensions, and more that Pillow opens and that cameras, browsers and crawlers write.
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}) | {
     *(".jfif", ".jpe", ".pjpeg", ".pjp", ".jp2", ".j2k", ".jpx", ".jpf", ".mpo"),
     *(".gif", ".apng", ".avif", ".heic", ".heif", ".pbm", ".pnm", ".tga", ".dib"),
 }
-# Without a dot: what Windows, macOS' archiver and storage servers put into folders.
+# Names without a leading dot that Windows, macOS' archiver and storage servers add to folders.
 _OF_SYSTEMS = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found"}
 
 
@@ -32,14 +32,14 @@ def folder_lt(
     seed: int = 0,
     reversed: bool = False,
 ) -> View:
-    """An image folder made long-tailed by `ratio`, or, without a ratio, as long-tailed as it is.
+    """Return an image folder made long-tailed by `ratio`, or unchanged without a ratio.
 
-    "train": of train/; "reference": all of valid/, which must be balanced and share no file with it.
-    Images as StudioGAN takes them: the middle square, resized only where the host is told to.
+    "train": images of train/; "reference": all of valid/, which must be balanced and share no file with train/.
+    Images are prepared as in StudioGAN: cropped to the middle square, and resized only if the user asks for it.
     """
     check_split(split)
     variant = Variant(ratio, profile, seed, reversed)
-    layout = f"{Path(root).resolve()} needs train/ and valid/, each with one folder of images a class"
+    layout = f"{Path(root).resolve()} needs train/ and valid/, each with one folder of images per class"
     train = variant.view(class_folders(Path(root), "train", layout))
     if split == "train":
         return train
@@ -50,9 +50,9 @@ def folder_lt(
 def class_folders(root: Path, folder: str, layout: str) -> ImageFiles:
     """Return the images of root/folder/<class>/, at any depth, in the order of torchvision's ImageFolder.
 
-    An image is a file with one of EXTENSIONS that this Pillow opens; of an animated one, the first frame is read.
-    Hidden files and folders are skipped.  `notes` counts by extension whatever was left out.
-    layout: what the errors say is needed.  Raises DataError where there are none, or an empty class.
+    An image is a file with one of EXTENSIONS that this Pillow opens; an animation counts as its first frame.
+    Hidden files and folders are skipped.  `notes` counts all skipped files by extension.
+    layout: the expected layout, for error messages.  Raises DataError for no class, or a class without images.
     """
     top = root / folder
     if not top.is_dir():
@@ -91,30 +91,30 @@ def class_folders(root: Path, folder: str, layout: str) -> ImageFiles:
 
 
 def _opened() -> frozenset[str]:
-    """Return those of EXTENSIONS that this Pillow opens."""
-    # What browsers call JPEG files beside the names that Pillow knows.
+    """Return the EXTENSIONS that the installed Pillow opens."""
+    # Browsers also save JPEG files under these two, which Pillow does not register.
     return EXTENSIONS & {*Image.registered_extensions(), ".pjpeg", ".pjp"}
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a file or folder is hidden, or a system's own, and so nobody's image or class."""
+    """Return whether a file or folder is hidden or belongs to the system: it is no image and no class."""
     return name.startswith(".") or name.lower() in _OF_SYSTEMS
 
 
 def differences(root: Path, folder: str, theirs: Iterable[str]) -> list[str]:
-    """Return in lines what torchvision's ImageFolder counts otherwise than `class_folders`; nothing where it agrees.
+    """Return lines on how the images of torchvision's ImageFolder differ from `class_folders`; empty if they agree.
 
-    theirs: the paths of its images, those of root/folder.
+    theirs: the paths of ImageFolder's images in root/folder.
     """
     try:
         ours = class_folders(root, folder, "")
-    except DataError:  # the caller's own error says what is missing
+    except DataError:  # the caller's error names what is missing
         return []
     theirs = {Path(path).relative_to(root).as_posix() for path in theirs}
     known = {ours.where(i) for i in range(len(ours))}
     more, unknown = sorted(theirs - known), Counter(_extension(name) for name in known - theirs)
     lines = (
-        [f"torchvision counts {len(more):,} files more, hidden or again by a link, the first is {more[0]}"]
+        [f"torchvision also counts {len(more):,} files that are hidden or reached twice, the first is {more[0]}"]
         if more
         else []
     )
@@ -127,7 +127,7 @@ def differences(root: Path, folder: str, theirs: Iterable[str]) -> list[str]:
 
 
 class _LeftOut:
-    """What `class_folders` has left out; counters by extension."""
+    """Files that `class_folders` left out, counted by extension."""
 
     def __init__(self) -> None:
         self.hidden = 0
@@ -149,12 +149,12 @@ class _LeftOut:
         if self.hidden:
             lines.append(f"{folder}/: left out {self.hidden:,} hidden files or folders")
         if self.loops:
-            lines.append(f"{folder}/: left out links that lead back up, the first is {self.loops[0]}")
+            lines.append(f"{folder}/: left out links to a parent folder, the first is {self.loops[0]}")
         return lines
 
 
 def _walk(top: str, left_out: _LeftOut) -> list[tuple[str, list[str]]]:
-    """Return (folder, names of its files) for a class, links followed, in torchvision's order."""
+    """Return (folder, names of its files) for one class, following links, in torchvision's order."""
     found = []
     for place, folders, files in os.walk(top, onerror=_raise, followlinks=True):
         shown = [name for name in folders if not is_hidden(name)]
@@ -173,7 +173,7 @@ def _raise(error: OSError) -> NoReturn:
 
 
 def _leads_up(place: str, name: str) -> bool:
-    """Return whether a link leads to a folder that it lies in, whose images would be counted again and again."""
+    """Return whether a link leads to a folder above it, so that following it would never end."""
     path = os.path.join(place, name)
     return os.path.islink(path) and f"{os.path.realpath(place)}/".startswith(f"{os.path.realpath(path)}/")
 
@@ -183,7 +183,7 @@ def _extension(name: str) -> str:
 
 
 def _counted(extensions: Counter[str]) -> str:
-    """'10 .jfif, 2 without extension', the most frequent first."""
+    """Return '10 .jfif, 2 without extension', the most frequent first."""
     ordered = sorted(extensions.items(), key=lambda item: (-item[1], item[0]))
     parts = [f"{number:,} {extension or 'without extension'}" for extension, number in ordered[:8]]
     rest = len(ordered) - len(parts)

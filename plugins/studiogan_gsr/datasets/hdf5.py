@@ -1,4 +1,4 @@
-"""HDF5_LT: a StudioGAN HDF5 file, whoever packed it."""
+"""HDF5_LT: a StudioGAN HDF5 file, packed by any program."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def hdf5_lt(
     seed: int = 0,
     reversed: bool = False,
 ) -> View:
-    """The images of an HDF5 file made long-tailed by `ratio`, or, without a ratio, as they are.
+    """Return the images of an HDF5 file made long-tailed by `ratio`, or unchanged without a ratio.
 
-    root: has train.hdf5 and, for the reference, valid.hdf5, each with imgs (N, H, W, 3) uint8 and
-    labels (N,); links do.
-    Raises DataError where a file is missing or cut off; and for a reference that is not balanced or has
-    an image of the training file.
+    root: contains train.hdf5 and, for the reference, valid.hdf5, or links to such files; each has imgs (N, H, W, 3)
+    uint8 and labels (N,).
+    Raises DataError if a file is missing or cut off, and if the reference is not balanced or contains a training
+    image.
     """
     check_split(split)
     variant = Variant(ratio, profile, seed, reversed)
@@ -51,7 +51,7 @@ def _open(root: Path, split: str) -> Packed:
 
 
 def _check_apart(train: Packed, reference: Packed) -> None:
-    """DataError where images are, byte for byte, in both files: they have no names to compare."""
+    """Raise DataError if an image is in both files; pixels are compared, as the images have no names."""
     shared = shared_pixels(train, reference)
     if shared:
         raise DataError(

@@ -1,4 +1,4 @@
-"""What an image of a data set is called, wherever it lies; and digests of whole sets."""
+"""Identify images by name or file, wherever the data lie, and compute digests of whole data sets."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from studiogan_gsr.contract import Labelled, MapStyle
 
 T = TypeVar("T")
 
-_THREADS = 16  # that wait for a network's file system at a time
-_FIRST, _SLOW = 200, 1e-4  # images that are timed, and seconds an image that are slow
+_THREADS = 16  # threads that wait for a network file system at the same time
+_FIRST = 200  # images that are timed first
+_SLOW = 1e-4  # seconds per image from which on threads are worth it
 
 
 def source_of(dataset: MapStyle, index: int) -> tuple[Any, int]:
-    """The data set that holds an image, below all views and subsets, and its index there."""
+    """Return the data set that holds an image, below all views and subsets, and the image's index there."""
     source: Any = dataset
     while True:
         if hasattr(source, "dataset") and hasattr(source, "indices"):
@@ -35,7 +36,7 @@ def source_of(dataset: MapStyle, index: int) -> tuple[Any, int]:
 
 
 def file_of(dataset: MapStyle, index: int) -> Path | None:
-    """An image's file, where ours or torchvision's data set has one for it."""
+    """Return an image's file; None if its data set does not read images from files."""
     source, index = source_of(dataset, index)
     if callable(getattr(source, "file", None)):
         return Path(source.file(index))
@@ -46,7 +47,7 @@ def file_of(dataset: MapStyle, index: int) -> Path | None:
 
 
 def where(dataset: MapStyle, index: int) -> str:
-    """An image's path below its data set's folder, or its key; its index where it has neither."""
+    """Return an image's path below its data set's folder, or its key, or its index if it has neither."""
     source, index = source_of(dataset, index)
     if callable(getattr(source, "where", None)):
         return str(source.where(index))
@@ -55,12 +56,12 @@ def where(dataset: MapStyle, index: int) -> str:
 
 
 def identities(dataset: Labelled) -> list[Hashable]:
-    """One for each image, equal for two places of the same image: links to a file included."""
+    """Return a key per image, equal for the same image: links to a file have the file's key."""
     return for_each(partial(_identity, dataset), range(len(dataset.targets)))
 
 
 def for_each(ask: Callable[[int], T], places: Sequence[int]) -> list[T]:
-    """Return what `ask` says of each place, in order; asked of many at a time where answers are slow."""
+    """Return `ask(place)` for each place, in order; in threads if the calls are slow."""
     start = time.perf_counter()
     first = [ask(i) for i in places[:_FIRST]]
     seconds = time.perf_counter() - start
@@ -81,25 +82,26 @@ def _identity(dataset: Labelled, index: int) -> Hashable:
 
 
 def digest(dataset: Labelled) -> str:
-    """SHA-256 of images' names and labels, in their order: equal for equal choices on any machine."""
-    # A packed file was made from images that may be gone; it remembers their digest.
+    """Return the SHA-256 of the images' names and labels, in order: the same on every machine."""
+    # A packed file's source images may be gone, so the file stores their digest.
     remembered = getattr(dataset, "images_sha256", None)
     if remembered is not None:
         return str(remembered)
     total = hashlib.sha256()
     for i, label in enumerate(dataset.targets):
         source, index = source_of(dataset, i)
-        if i == 0:  # rows of a file are no names
+        if i == 0:  # row numbers of a packed file do not identify its images
             total.update(str(getattr(source, "content_sha256", "")).encode())
         total.update(f"{where(source, index)}\t{int(label)}\n".encode("utf-8", "surrogateescape"))
     return total.hexdigest()
 
 
 def content_digests(dataset: Labelled, images_sha256: str) -> tuple[str, str]:
-    """Two digests that tell of replaced images, beside their names and labels, whose digest is given.
+    """Return two digests that change if images are replaced under the same names and labels.
 
-    The first, of their files' sizes, or of the pixels of sets that have pixels in place of files, is the
-    same for copies; the second, of the times of the files' last change too, is for one place and a short time.
+    The first covers file sizes, or pixels for a set without files; copies of the data have the same.
+    The second also covers the files' modification times, so it holds only for one copy of the data.
+    images_sha256: the digest of names and labels; both start from it.
     """
     portable, times = hashlib.sha256(images_sha256.encode()), hashlib.sha256()
     for i, stamp in enumerate(for_each(partial(_stamp, dataset), range(len(dataset.targets)))):
@@ -113,7 +115,7 @@ def content_digests(dataset: Labelled, images_sha256: str) -> tuple[str, str]:
 
 
 def _stamp(dataset: Labelled, index: int) -> tuple[int, int] | None:
-    """Size and last change of an image's file; None where it has none."""
+    """Return the size and modification time of an image's file; None if it has no file."""
     source, at = source_of(dataset, index)
     if callable(getattr(source, "stamp", None)):
         found: tuple[int, int] = source.stamp(at)

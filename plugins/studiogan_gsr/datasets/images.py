@@ -1,4 +1,4 @@
-"""Image files under a folder, by their names and labels: what list files, JSON and class folders become."""
+"""Image files below a folder, given by names and labels from list files, JSON or class folders."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from studiogan_gsr.errors import DataError, near_miss, reason
 
 
 class ImageFiles:
-    """Map-style, (PIL image, int label); picklable, and opens a file only when it is asked for.
+    """Map-style data set of (PIL image, int label); picklable, opens a file only to read its image.
 
     root: the folder; names: paths below it, with `/`; targets: labels; classes: names in label order;
-    notes: what a reader of its numbers must know.
+    notes: remarks to be shown with all results on these images.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class ImageFiles:
         notes: Sequence[str] = (),
     ) -> None:
         self.root, self._folder = Path(root), str(root)
-        # One array, not a million strings: workers share its memory, and pickles of it are small.
+        # One array, not a million strings: workers share its memory, and it pickles small.
         width = max((len(os.fsencode(name)) for name in names), default=1)
         self._names = np.fromiter(map(os.fsencode, names), f"S{width}", len(names))
         self.targets = [int(label) for label in targets]
@@ -45,21 +45,21 @@ class ImageFiles:
         return len(self.targets)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        # Not a Path: at a hundred microseconds an image, making one shows.
+        # Not a Path: at a hundred microseconds per image, creating one costs noticeable time.
         with Image.open(f"{self._folder}/{self.where(index)}") as image:
             image.load()
             return image, self.targets[index]
 
     def where(self, index: int) -> str:
-        """The image's path below the root."""
+        """Return the image's path below the root."""
         return os.fsdecode(bytes(self._names[index]))
 
     def file(self, index: int) -> Path:
-        """The image's file."""
+        """Return the image's file."""
         return self.root / self.where(index)
 
     def check_present(self) -> None:
-        """DataError where the first, middle or last image is not where its list says."""
+        """Raise DataError if the first, middle or last image is missing."""
         for index in {0, len(self) // 2, len(self) - 1} if len(self) else ():
             file = self.file(index)
             if not file.is_file():
@@ -68,7 +68,7 @@ class ImageFiles:
 
 
 def listing(folder: Path) -> str:
-    """What a folder holds, as an error's message tells it: 'a/, b.txt', 'nothing', 'no such folder'."""
+    """Return a folder's contents for an error message: 'a/, b.txt', 'nothing', 'no such folder'."""
     if not folder.is_dir():
         return "a file" if folder.exists() else "no such folder"
     names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir() if not entry.name.startswith("."))
@@ -76,29 +76,29 @@ def listing(folder: Path) -> str:
 
 
 def first_existing(root: Path, candidates: Sequence[str], what: str, get: str) -> Path:
-    """The first of several paths that exists below the root.
+    """Return the first of several paths that exists below the root.
 
-    Raises DataError with what is missing, what to get, and what is there.
+    Raises DataError with what is missing, what was found, and what to download.
     """
     for candidate in candidates:
         if (root / candidate).exists():
             return root / candidate
     there = [entry.name for entry in root.iterdir()] if root.is_dir() else []
     hint = near_miss(Path(candidates[0]).name, there)
-    wanted = " or ".join(candidates)
-    raise DataError(f"{what} is missing: {root.resolve()} needs {wanted}; found: {listing(root)}{hint}; {get}")
+    expected = " or ".join(candidates)
+    raise DataError(f"{what} is missing: {root.resolve()} needs {expected}; found: {listing(root)}{hint}; {get}")
 
 
-# StudioGAN's own sets that are two parts of one published archive.
+# StudioGAN's own data sets whose training and test images come from one published archive.
 _PUBLISHED = ("CIFAR10", "CIFAR100")
-_LISTED = 20  # names in a message, so that they can be taken out at once
+_LISTED = 20  # names in a message, so that a user can remove several images at a time
 
 
 def checked_reference(train: View, reference: View, name: str, published: bool = True) -> View:
-    """Return the reference, where it is balanced and shares classes and no image with the training images.
+    """Return the reference after checking its balance, its classes, and that it shares no image with training.
 
-    published: others chose the two; copies of training images are then counted in its notes, and no error.
-    Raises DataError where not, with the first class or image that is at fault.
+    published: the authors of the data set chose both splits; copies are then a note, not an error.
+    Raises DataError with the first class or image at fault.
     """
     if train.classes != reference.classes:
         differing = sorted(set(train.classes) ^ set(reference.classes))[:5]
@@ -122,25 +122,27 @@ def checked_reference(train: View, reference: View, name: str, published: bool =
 
 
 def check_reference(train: Labelled | None, reference: Labelled, name: str, plugin: bool) -> list[str]:
-    """Check that a reference is balanced and shares no image with the training images; for hosts, of every data set.
+    """Check that a reference is balanced and shares no image with training; return notes to show with results.
 
-    A set that this package has checked passes.  Otherwise: train is None where training images are not available,
-    and only balance is checked.  plugin: whether a plug-in has made the set, which promises a balanced reference;
-    a user's own folder need not be balanced.  A set with `published_split` true has its faults counted, not refused.
-    Returns, in lines, what a reader of numbers against this reference must know.  Raises DataError.
+    A reference that this package has already checked passes.
+    train: None if the training images are not available; then only the balance is checked.
+    plugin: whether a plug-in made the set.  Its reference must be balanced; a user's own folder need not be.
+    Faults of a set with `published_split` true are noted; those of other sets raise DataError.
     """
     if is_checked(reference):
         return []
     below = reference.dataset if isinstance(reference, Prepared) else reference
     published = name in _PUBLISHED if not plugin else getattr(below, "published_split", False) is True
-    remedy = "; a data set that is meant so has published_split = True, and then this is a note" if plugin else ""
+    remedy = (
+        "; if this is intended, set published_split = True on the data set: then it is only a note" if plugin else ""
+    )
     notes = []
     if unbalanced := _unbalanced(below):
         if plugin and not published:
             raise DataError(
                 f"{name}: {unbalanced}; give all classes {min(class_counts_of(below)) or 'equally many'}{remedy}"
             )
-        notes.append(f"{unbalanced}; numbers over all classes weigh them so")
+        notes.append(f"{unbalanced}; overall metrics weight frequent classes more")
     if train is None:
         return notes
     try:
@@ -158,7 +160,7 @@ def check_reference(train: Labelled | None, reference: Labelled, name: str, plug
 
 
 def is_checked(reference: Labelled) -> bool:
-    """Return whether this package has compared a reference with its training images when it opened it."""
+    """Return whether this package compared the reference with its training images on opening."""
     below = reference.dataset if isinstance(reference, Prepared) else reference
     return isinstance(below, View) and below.checked
 
@@ -175,14 +177,14 @@ def _shared_message(train: Labelled, reference: Labelled, shared: Sequence[tuple
 
 
 def _called(dataset: Labelled, index: int) -> str:
-    """An image's path as its data set says it, else that of its file, else its index."""
+    """Return an image's path from its data set, or its file, or its index."""
     source, at = source_of(dataset, index)
     file = None if callable(getattr(source, "where", None)) else file_of(source, at)
     return where(source, at) if file is None else str(file)
 
 
 def _unbalanced(reference: Labelled) -> str:
-    """The rarest and the most frequent class of a reference; nothing of one that is balanced."""
+    """Return a message with the rarest and the most frequent class; empty if the reference is balanced."""
     counts = class_counts_of(reference)
     classes = getattr(reference, "classes", range(len(counts)))
     fewest, most = min(counts), max(counts)
@@ -195,13 +197,13 @@ def _unbalanced(reference: Labelled) -> str:
 
 
 def check_balanced(reference: View, name: str) -> None:
-    """DataError where a reference has more images of one class than of another."""
+    """Raise DataError if classes of a reference differ in their numbers of images."""
     if unbalanced := _unbalanced(reference):
         raise DataError(f"{name}: {unbalanced}; give all classes {min(reference.class_counts)}")
 
 
 def balanced(dataset: Labelled) -> list[int]:
-    """Indices of the first images of each class, class by class: as many of each as the rarest has."""
+    """Return the indices of the first images of each class: as many as the rarest class has."""
     targets = np.asarray(dataset.targets)
     counts = np.bincount(targets)
     order = np.argsort(targets, kind="stable")

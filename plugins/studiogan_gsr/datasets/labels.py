@@ -1,4 +1,4 @@
-"""The labels of any data set, how many images each class has, and what the data set notes."""
+"""Labels, class names, class counts and notes of any data set."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from studiogan_gsr.errors import LabelError, OptionError
 
 
 def labels_of(dataset: MapStyle) -> npt.NDArray[np.int64]:
-    """The labels that a data set's items have, for all images, without reading these; 1.0 is the label 1.
+    """Return the labels of all images, without reading the images; 1.0 counts as 1.
 
-    By the names that torchvision's data sets have for them, after a `target_transform`; of Subset and
-    ConcatDataset, those of the data sets inside.
-    Raises OptionError where there are none, or what is there are not whole numbers.
+    They are read from the attributes that torchvision's data sets use, and a `target_transform` is applied.
+    Subset and ConcatDataset take the labels of the data sets inside.
+    Raises OptionError if there are no labels, or if they are not whole numbers.
     """
     inside, indices = getattr(dataset, "dataset", None), getattr(dataset, "indices", None)
     if inside is not None and indices is not None and getattr(dataset, "targets", None) is None:
@@ -28,7 +28,7 @@ def labels_of(dataset: MapStyle) -> npt.NDArray[np.int64]:
 
 
 def is_relabelled(dataset: MapStyle) -> bool:
-    """Return whether a data set's own names of its classes do not belong to its labels any more."""
+    """Return whether a `target_transform` changes labels, so that class names no longer match them."""
     if inside := getattr(dataset, "dataset", None):
         return is_relabelled(inside)
     if isinstance(parts := getattr(dataset, "datasets", None), list | tuple):
@@ -40,7 +40,7 @@ def is_relabelled(dataset: MapStyle) -> bool:
 
 
 def classes_of(dataset: MapStyle, number: int) -> list[str]:
-    """The names of a data set's classes, where it has so many; else their numbers."""
+    """Return the class names if the data set has `number` of them that match; if not, the labels as text."""
     inside: Any = dataset
     while not hasattr(inside, "classes"):
         if parts := getattr(inside, "datasets", None):
@@ -54,7 +54,7 @@ def classes_of(dataset: MapStyle, number: int) -> list[str]:
 
 
 def _transformed(dataset: MapStyle, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Labels as items have them: torchvision's data sets transform theirs when an item is read."""
+    """Return the labels after `target_transform`, which torchvision applies only when an item is read."""
     transform = getattr(dataset, "target_transform", None)
     if not callable(transform) or not len(labels):
         return labels
@@ -62,7 +62,7 @@ def _transformed(dataset: MapStyle, labels: npt.NDArray[np.int64]) -> npt.NDArra
     made = whole_numbers(np.asarray([transform(int(label)) for label in present]))
     if made.ndim != 1 or not np.issubdtype(made.dtype, np.integer):
         found = str(made.tolist())[:60]
-        raise OptionError("target_transform", found, "a function that gives an integer for each label")
+        raise OptionError("target_transform", found, "a function that returns an integer for each label")
     return made.astype(np.int64)[places]
 
 
@@ -74,13 +74,15 @@ def _stored_labels(dataset: MapStyle) -> npt.NDArray[np.int64]:
             if array.ndim == 2 and array.shape[1] == 1:  # a list of tensors of one number
                 array = array[:, 0]
             if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
-                raise OptionError(name, str(labels)[:60], f"one integer an image, not {array.dtype} of {array.shape}")
+                raise OptionError(
+                    name, str(labels)[:60], f"one integer per image, not {array.dtype} of {array.shape}"
+                )
             return array.astype(np.int64)
     raise OptionError("dataset", type(dataset).__name__, "a data set with targets, the labels of all its images")
 
 
 def whole_numbers(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return labels as integers where they are whole numbers stored as floats; others as they are."""
+    """Return labels as integers if they are whole numbers stored as floats; if not, unchanged."""
     if np.issubdtype(labels.dtype, np.floating) and bool((np.abs(labels) < 2**53).all()):
         integers = labels.astype(np.int64)
         return integers if np.array_equal(integers, labels) else labels
@@ -88,16 +90,16 @@ def whole_numbers(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def check_label(found: Any, expected: int, what: str) -> None:
-    """Raise LabelError where an item's label is another than the targets say, which counts and weights rest on."""
+    """Raise LabelError if an item's label differs from `targets`, from which class counts are computed."""
     if int(found) != expected:
         raise LabelError(
             f"{what} has the label {int(found)}, and the data set's targets say {expected}: the counts of classes "
-            "would be wrong; let targets hold the labels that items have"
+            "would be wrong; make targets equal the labels of the items"
         )
 
 
 def start_hint(present: Sequence[int] | npt.NDArray[np.integer]) -> str:
-    """Return, for an error, that labels begin at 1, where those that occur are 1, 2, ...; else nothing."""
+    """Return a hint for an error message if labels begin at 1; if not, an empty string."""
     begin_at_1 = len(present) > 0 and np.array_equal(present, np.arange(1, len(present) + 1))
     return "; the labels begin at 1: subtract 1 from each" if begin_at_1 else ""
 
@@ -105,7 +107,7 @@ def start_hint(present: Sequence[int] | npt.NDArray[np.integer]) -> str:
 def class_title(label: int, classes: Sequence[str] | None, *details: str) -> str:
     """Return a class's name with its label and details, "beaver (label 4, 30 images)".
 
-    classes: names in label order; None: unknown.  Where the name is the label's number, that number stands alone.
+    classes: names in label order; None: unknown.  A name that equals the label is not repeated.
     """
     name = str(label) if classes is None else classes[label]
     inside = ", ".join([*([] if name == str(label) else [f"label {label}"]), *details])
@@ -113,12 +115,13 @@ def class_title(label: int, classes: Sequence[str] | None, *details: str) -> str
 
 
 def class_counts_of(dataset: MapStyle) -> list[int]:
-    """Images of each class, in label order: as the data set says, or counted."""
+    """Return the images per class, in label order: the data set's `class_counts`, or counted labels."""
     counts = getattr(dataset, "class_counts", None)
     return np.bincount(labels_of(dataset)).tolist() if counts is None else [int(count) for count in counts]
 
 
 def notes_of(dataset: MapStyle) -> tuple[str, ...]:
-    """Return what a data set says that a reader of its numbers must know."""
+    """Return a data set's notes: remarks to show with all results."""
     notes = getattr(dataset, "notes", ())
-    return tuple(map(str, notes)) if isinstance(notes, list | tuple) else ()  # a stranger's attribute may be anything
+    # Another project's `notes` may be anything.
+    return tuple(map(str, notes)) if isinstance(notes, list | tuple) else ()

@@ -1,6 +1,6 @@
 """Names of long-tailed data sets: <data set>_rho<ratio>[_step][_reversed][_released][_seed<k>].
 
-The name carries the variant, because caches of a benchmark know nothing but names.
+The name carries the variant, because a benchmark's caches are keyed by the name alone.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ GRAMMAR = "<data set>_rho<ratio>[_step][_reversed][_released][_seed<k>], parts i
 
 
 def is_variant(name: str, base: str) -> bool:
-    """Whether a name is that of a data set, alone or with what may be meant as its parts."""
+    """Return whether a name is `base`, alone or followed by what looks like parts of a variant."""
     return re.fullmatch(rf"{re.escape(base)}(_(rho|step|reversed|released|seed).*)?", name) is not None
 
 
 def parse_variant(name: str, base: str) -> dict[str, Any]:
-    """The options that a name's parts mean, for the factory of the data set `base`.
+    """Return the options that a name's parts mean, for the factory of the data set `base`.
 
     >>> parse_variant("CIFAR10_LT_rho100_step_seed3", "CIFAR10_LT")
     {'ratio': 100, 'profile': 'step', 'seed': 3}
@@ -53,7 +53,7 @@ def parse_variant(name: str, base: str) -> dict[str, Any]:
 
 
 def variant_name(base: str, options: Mapping[str, Any]) -> str:
-    """The one name of a data set's variant: `parse_variant` the other way round."""
+    """Return the name of a data set's variant; the inverse of `parse_variant`."""
     name = base
     if options.get("ratio") is not None:
         name += f"_rho{options['ratio']}"
@@ -66,7 +66,7 @@ def variant_name(base: str, options: Mapping[str, Any]) -> str:
 
 
 def _as_number(name: str, base: str) -> str:
-    """'; write X' where a name's ratio is a number in another spelling, or the smallest class over the largest."""
+    """Return '; write X' if a name's ratio is spelled differently or is inverted (smallest class over largest)."""
     before, found, rest = name.removeprefix(base).partition("_rho")
     text = rest.split("_")[0]
     try:
@@ -75,7 +75,7 @@ def _as_number(name: str, base: str) -> str:
         return ""
     if not found or before or not ratio < float("inf"):
         return ""
-    why = "" if ratio >= 1 else "; the ratio is that of the largest class to the smallest, 1 or more"
+    why = "" if ratio >= 1 else "; the ratio is the largest class over the smallest, 1 or more"
     if ratio <= 0:
         return why
     ratio = ratio if ratio >= 1 else round(1 / ratio, 6)
@@ -85,7 +85,7 @@ def _as_number(name: str, base: str) -> str:
 
 
 def _in_order(name: str, base: str) -> str:
-    """'; write X' where a name's parts are right but out of order or doubled."""
+    """Return '; write X' if a name's parts are valid but out of order or repeated."""
     parts = set(name.removeprefix(base).split("_")[1:])
     for order in permutations(parts) if name.startswith(base) and len(parts) <= len(_PARTS.groupindex) else ():
         candidate = "_".join([base, *order])

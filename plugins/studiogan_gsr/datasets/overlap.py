@@ -1,4 +1,4 @@
-"""Which images of a reference are training images, too."""
+"""Find reference images that are also training images, and duplicates within a data set."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ from studiogan_gsr.datasets.preprocessing import Prepared, to_rgb
 from studiogan_gsr.errors import DamagedImage
 from studiogan_gsr.progress import track
 
-# Of training images that have to be decoded to be compared, so many are, from first to last.
+# At most this many training images are decoded for the comparison, evenly spread over the set.
 MOST_DECODED = 50_000
-_BLOCK = 4096  # bytes of a file that tell most files of equal size apart
+_BLOCK = 4096  # bytes of a file that distinguish most files of equal size
 
 Pairs = list[tuple[int, int]]
 Look = Callable[[Labelled, int], Hashable]
 
 
 def shared_images(train: Labelled, reference: Labelled) -> tuple[Pairs, int]:
-    """Return (reference index, training index) of each reference image that is a training image, and how many
-    training images were compared.
+    """Return (reference index, training index) pairs of equal images, and the number of training images compared.
 
-    Files are compared with files, by their bytes; where a side has none, pixels are.  Where training images have
-    to be decoded for that, MOST_DECODED of them are compared, from first to last.
+    If both sides are files, their bytes are compared; if not, pixels.  If training images must be decoded for that,
+    only MOST_DECODED of them are compared, evenly spread.
     train, reference: map-style data sets of PIL images, or `Prepared`.
     """
     if has_files(train) and has_files(reference):
@@ -42,9 +41,9 @@ def shared_images(train: Labelled, reference: Labelled) -> tuple[Pairs, int]:
 
 
 def duplicates(dataset: Labelled) -> Pairs:
-    """Return (index, first index) of each image that an earlier one of the same data set equals.
+    """Return (index, index of the first equal image) for each image that repeats an earlier one.
 
-    Files by their bytes, others by their pixels.  Raises OSError.
+    Compares files by bytes, other images by pixels.  Raises OSError.
     """
     files = has_files(dataset)
     below = _below(dataset) if files else copy.copy(dataset)
@@ -59,15 +58,15 @@ def duplicates(dataset: Labelled) -> Pairs:
 
 
 def has_files(dataset: Labelled) -> bool:
-    """Return whether images are files, as far as the first and the last tell."""
+    """Return whether images are files, judged by the first and the last."""
     below = _below(dataset)
     return all(file_of(below, index) is not None for index in (0, len(dataset) - 1))
 
 
 def shared_files(train: Labelled, reference: Labelled) -> Pairs:
-    """Return the pairs of equal files, links and copies alike, of two data sets that have files.
+    """Return the pairs of equal files, links or copies, of two data sets that have files.
 
-    Only files of equal size are read, and most of these in one block.  Raises OSError.
+    Only files of equal size are read, and for most of them a single block.  Raises OSError.
     """
     return _equal(
         _below(train), _below(reference), range(len(train)), (_size, _middle_block, _whole_file), threads=True
@@ -77,14 +76,14 @@ def shared_files(train: Labelled, reference: Labelled) -> Pairs:
 def shared_pixels(train: Labelled, reference: Labelled, places: Sequence[int] | None = None) -> Pairs:
     """Return the pairs of images of equal pixels; places: the training images to compare, None: all."""
     places = range(len(train)) if places is None else places
-    # Copies: what is read here is no reading of the run's.
+    # Copies, so that reading here does not change the counters of the run's data sets.
     return _equal(copy.copy(train), copy.copy(reference), places, (_middle_row, _all_pixels), threads=False)
 
 
 def _equal(
     train: Labelled, reference: Labelled, places: Sequence[int], looks: Sequence[Look], threads: bool
 ) -> Pairs:
-    """Pairs that are equal in every look; each look is taken of those alone that were equal so far."""
+    """Return the pairs that agree in every look; each look reads only images that matched in all before it."""
     ours: dict[int, tuple[Hashable, ...]] = dict.fromkeys(range(len(reference)), ())
     theirs: dict[int, tuple[Hashable, ...]] = dict.fromkeys(places, ())
     for look in looks:
@@ -101,7 +100,7 @@ def _looked(
     places = list(keys)
     if threads:
         found = for_each(lambda i: look(dataset, i), places)
-    else:  # a stranger's data set may not bear threads
+    else:  # another project's data set may not be thread-safe
         shown = track(places, "comparing reference and training images", len(places))
         found = [look(dataset, i) for i in shown]
     return {i: (*keys[i], key) for i, key in zip(places, found, strict=True)}
@@ -129,12 +128,12 @@ def _whole_file(dataset: Labelled, index: int) -> bytes:
 def _file(dataset: Labelled, index: int) -> Any:
     file = file_of(dataset, index)
     if file is None:
-        raise FileNotFoundError(f"image {index} has no file, and others of its data set have")
+        raise FileNotFoundError(f"image {index} has no file, but other images of its data set have one")
     return file
 
 
 def _has_pixels(dataset: Labelled) -> bool:
-    """Return whether pixels are there without decoding."""
+    """Return whether pixels can be read without decoding."""
     read = getattr(_below(dataset), "read_pixels", None)
     return callable(read) and read(0) is not None
 
@@ -152,7 +151,7 @@ def _all_pixels(dataset: Labelled, index: int) -> bytes:
 
 
 def _pixels(dataset: Labelled, index: int) -> npt.NDArray[np.uint8] | None:
-    """uint8 (H, W, 3); None for a damaged image, which is nobody's copy."""
+    """Return an image's pixels, uint8 (H, W, 3); None for a damaged image, which counts as no copy."""
     try:
         if isinstance(dataset, Prepared):
             return dataset.read(index)[0]

@@ -741,7 +741,7 @@ def test_resuming_an_empty_folder_starts_a_run_and_says_so(
         ({"MODEL": {"g_conv_dimm": 8}}, (), "MODEL.g_conv_dimm: found an unknown key.*did you mean g_conv_dim"),
         ({"REGULARIZER": {"name": "gsrr"}}, (), "REGULARIZER: found 'gsrr'; installed are .*did you mean gsr"),
         ({"OPTIMIZATION": {"g_lr": "1e-4"}}, (), "OPTIMIZATION.g_lr: found '1e-4'.*YAML reads this as text"),
-        ({"DATA": {"name": "My_Digits"}}, (), "My_Digits: .* needs train/, with one folder of images a class"),
+        ({"DATA": {"name": "My_Digits"}}, (), "My_Digits: .* needs train/, with one folder of images per class"),
         ({"DATA": {"name": "Folder_LT_rho2"}}, (), "needs train/ and valid/"),
         ({}, ("--resume", "nowhere"), "nowhere: no file model=G-current-weights-step=.*no such folder"),
     ],
