@@ -263,7 +263,7 @@ def test_images_that_look_otherwise_than_they_are_used_are_counted(tmp_path: Pat
     assert inspect_files(dataset, prepared.preprocessing) == lines
     assert describe_marks(prepared.marks, Preprocessing(crop=False))[2].endswith("they are squashed to squares")
     seen = inspect_files(dataset, prepared.preprocessing, most=5)
-    assert all(line.startswith("of 5 images looked at, ") for line in seen)
+    assert all(line.startswith("of 5 images inspected, ") for line in seen)
     assert inspect_files(dataset, prepared.preprocessing, seconds=-1) == []
 
 

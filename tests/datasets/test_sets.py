@@ -194,7 +194,7 @@ def test_lsun_that_is_missing_short_or_damaged_is_told(scenes: Path, tmp_path: P
     copy = tmp_path / "lsun"
     shutil.copytree(scenes, copy)
     (copy / "kitchen_train_lmdb" / "data.mdb").rename(tmp_path / "kept")
-    with pytest.raises(DataError, match=r"lacks kitchen_train_lmdb .*kitchen 33") as caught:
+    with pytest.raises(DataError, match=r"needs kitchen_train_lmdb .*kitchen 33") as caught:
         lsun_lt(str(copy), "train", 4)
     assert "bedroom_train_lmdb/" in str(caught.value)
     (copy / "kitchen_train_lmdb" / "data.mdb").write_bytes(b"no database" * 1000)
@@ -487,8 +487,11 @@ def test_missing_inaturalist_says_what_to_get(tmp_path: Path) -> None:
         (lambda c: c.pop("annotations"), "is no COCO-style JSON: KeyError"),
         (lambda c: c.update(images=3), "is no COCO-style JSON: TypeError"),
         (lambda c: c["annotations"].append(c["annotations"][0]), "an image has two annotations"),
-        (lambda c: c["annotations"][0].update(image_id=-5), "names image -5 and category 0, not listed"),
-        (lambda c: c["annotations"][0].update(category_id=77), "category 77, not listed"),
+        (
+            lambda c: c["annotations"][0].update(image_id=-5),
+            "names image -5 and category 0, which are not both listed",
+        ),
+        (lambda c: c["annotations"][0].update(category_id=77), "category 77, which are not both listed"),
         (lambda c: c["categories"].append({"id": 5, "name": "x"}), "category 5 has no image"),
         (lambda c: c["images"][0].update(file_name="../../secret.jpg"), "leads out of"),
     ],
@@ -580,7 +583,7 @@ def test_missing_animal_faces_say_what_to_get(tmp_path: Path, faces: Path) -> No
         animal_faces_lt(str(tmp_path / "nowhere"), "train")
     for i in range(2, 6):
         (faces / "Image" / "BearHead" / f"{i:02}.jpg").unlink()
-    with pytest.raises(DataError, match="BearHead has 2 images, and 2 are the reference's"):
+    with pytest.raises(DataError, match="BearHead has 2 images; more than 2 are needed"):
         animal_faces_lt(str(faces), "train")
 
 

@@ -1,4 +1,4 @@
-"""CIFAR-10-LT and CIFAR-100-LT: the usual long-tailed CIFAR of the literature."""
+"""CIFAR-10-LT and CIFAR-100-LT, the long-tailed CIFAR of the literature."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from studiogan_gsr.datasets.variant import Variant
 def cifar10_lt(
     root: str, split: str, ratio: float, profile: str = "exp", seed: int = 0, reversed: bool = False
 ) -> View:
-    """CIFAR-10-LT.  "train": 5000 images in the head class; "reference": the 10,000 test images."""
+    """Return CIFAR-10-LT.  "train": 5000 images in the head class; "reference": the 10,000 test images."""
     from torchvision.datasets import CIFAR10
 
     return _cifar(CIFAR10, "170 MB", root, split, Variant(ratio, profile, seed, reversed))
@@ -26,7 +26,7 @@ def cifar10_lt(
 def cifar100_lt(
     root: str, split: str, ratio: float, profile: str = "exp", seed: int = 0, reversed: bool = False
 ) -> View:
-    """CIFAR-100-LT.  "train": 500 images in the head class; "reference": the 10,000 test images."""
+    """Return CIFAR-100-LT.  "train": 500 images in the head class; "reference": the 10,000 test images."""
     from torchvision.datasets import CIFAR100
 
     return _cifar(CIFAR100, "169 MB", root, split, Variant(ratio, profile, seed, reversed))
@@ -45,14 +45,14 @@ def _cifar(cifar: Any, size: str, root: str, split: str, variant: Variant) -> Vi
     if train:
         return variant.view(source)
     reference = Whole(source, source.classes)
-    # The archive's other part, and balanced: torchvision has checked its digest.
+    # The test part of the same archive; torchvision has checked the archive's digest.
     check_balanced(reference, f"{cifar.__name__}_LT")
     reference.published_split = True
     return reference
 
 
 class _Batches:
-    """torchvision's CIFAR, its images called by part and number, and without its transforms."""
+    """torchvision's CIFAR without transforms; images are named by part and number."""
 
     def __init__(self, cifar: Any, part: str) -> None:
         self._pixels, self._part = cifar.data, part
@@ -65,10 +65,10 @@ class _Batches:
         return Image.fromarray(self.read_pixels(index)), self.targets[index]
 
     def read_pixels(self, index: int) -> npt.NDArray[np.uint8]:
-        """uint8 (32, 32, 3)."""
+        """Return an image's pixels, uint8 (32, 32, 3)."""
         found: npt.NDArray[np.uint8] = self._pixels[index]
         return found
 
     def where(self, index: int) -> str:
-        """Part and number in the archive."""
+        """Return an image's name: its part of the archive and its number there."""
         return f"{self._part}/{index}"

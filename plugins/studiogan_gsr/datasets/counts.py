@@ -1,4 +1,4 @@
-"""Counts and seeded choices of long-tailed splits; pure numpy."""
+"""Class counts and seeded image choices of long-tailed splits, in numpy alone."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ PROFILES = ("exp", "step")
 
 
 def long_tailed_counts(n_max: int, num_classes: int, ratio: float, profile: str = "exp") -> list[int]:
-    """Images per class of a long-tailed split, the most frequent class first.
+    """Return the images per class of a long-tailed split, the most frequent class first.
 
     "exp": n_y = int(n_max * ratio^(-y / (C - 1))), the usual long-tailed CIFAR.  "step": the first
     half of the classes (rounded down) keeps n_max, the others get int(n_max / ratio).
     ratio: the imbalance ratio rho, largest count over smallest, >= 1.
-    Raises OptionError for impossible values, and where a class would be left without images.
+    Raises OptionError for impossible values, and if a class would have no image.
     """
     if num_classes < 2:
         raise OptionError("num_classes", num_classes, "at least 2: one class has no tail")
@@ -27,7 +27,7 @@ def long_tailed_counts(n_max: int, num_classes: int, ratio: float, profile: str 
         raise OptionError("ratio", ratio, "an imbalance ratio >= 1 (largest class over smallest)")
     if n_max < 1:
         raise OptionError("n_max", n_max, "a positive number of images")
-    # (1 / ratio) ** x, not ratio ** -x: the usual program's rounding, image for image.
+    # (1 / ratio) ** x, not ratio ** -x: this rounds as the common long-tailed CIFAR code does.
     if profile == "exp":
         counts = [int(n_max * (1 / ratio) ** (y / (num_classes - 1))) for y in range(num_classes)]
     elif profile == "step":
@@ -43,12 +43,12 @@ def long_tailed_counts(n_max: int, num_classes: int, ratio: float, profile: str 
 def long_tailed_indices(
     targets: Sequence[int] | npt.NDArray[np.integer], counts: Sequence[int], seed: int | None = 0
 ) -> list[int]:
-    """Indices of the images that a long-tailed split keeps, class by class.
+    """Return the indices of the images that a long-tailed split keeps, class by class.
 
-    Numpy's legacy stream, seeded once; classes in index order: shuffle the class's indices, keep the
-    first counts[y].  With seed 0 these are, index for index, the usual long-tailed CIFAR.
-    targets: labels 0 .. C-1 of all images, where C = len(counts).
-    seed: None keeps the first counts[y] as they come, as the usual long-tailed LSUN does.
+    For each class in label order, its indices are shuffled and the first counts[y] kept.  All classes share one
+    numpy RandomState.  Seed 0 keeps exactly the images of the common long-tailed CIFAR.
+    targets: labels 0 to C-1 of all images, with C = len(counts).
+    seed: None keeps the first counts[y] unshuffled, as the common long-tailed LSUN does.
     Raises OptionError for other labels, for a class with too few images, and for a negative seed.
     """
     labels = np.asarray(targets)

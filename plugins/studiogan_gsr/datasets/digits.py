@@ -12,8 +12,8 @@ from studiogan_gsr.datasets.long_tailed import View, Whole, check_split
 from studiogan_gsr.datasets.variant import Variant
 from studiogan_gsr.errors import DataError, reason
 
-_REFERENCE = 40  # images a class
-# What the rarest class has left for training: with it any class can be the head, as step and reversed need.
+_REFERENCE = 40  # images per class
+# Training images of the rarest class: step and reversed need a head size that every class can fill.
 _N_MAX = 134
 _SIZE = 32
 
@@ -26,11 +26,11 @@ def digits_lt(
     seed: int = 0,
     reversed: bool = False,
 ) -> View:
-    """Handwritten digits, RGB, 32 x 32 pixels, enlarged from 8 x 8.
+    """Return handwritten digits, RGB, 32 x 32 pixels, enlarged from 8 x 8.
 
-    "train": 134 images in the head class, or, without a ratio, all 1397 (134 to 143 a class);
+    "train": 134 images in the head class, or, without a ratio, all 1397 (134 to 143 per class);
     "reference": the last 40 images of each class, none of which is in "train".
-    root: not used, scikit-learn carries the images.
+    root: not used; scikit-learn contains the images.
     Raises OptionError for impossible options, DataError without scikit-learn.
     """
     check_split(split)
@@ -47,7 +47,7 @@ class _Digits:
             from sklearn.datasets import load_digits
         except ImportError as error:
             raise DataError(
-                f"Digits_LT has its images from scikit-learn, which cannot be imported ({reason(error)}); "
+                f"Digits_LT takes its images from scikit-learn, which cannot be imported ({reason(error)}); "
                 "pip install scikit-learn"
             ) from error
         digits: Any = load_digits()
@@ -68,16 +68,16 @@ class _Digits:
         return Image.fromarray(self.read_pixels(index)), self.targets[index]
 
     def read_pixels(self, index: int) -> npt.NDArray[np.uint8]:
-        """uint8 (32, 32, 3)."""
+        """Return an image's pixels, uint8 (32, 32, 3)."""
         found: npt.NDArray[np.uint8] = self.images[index]
         return found
 
     def where(self, index: int) -> str:
-        """The place among all of scikit-learn's digits."""
+        """Return an image's name: its number among scikit-learn's digits."""
         return f"digits/{self._places[index]}"
 
 
 def _enlarged(image: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
-    """8 x 8 values from 0 to 16 as 32 x 32 x 3 from 0 to 255."""
+    """Return an image of 8 x 8 values from 0 to 16 as 32 x 32 x 3 values from 0 to 255."""
     grey = Image.fromarray(np.rint(image * 255 / 16).astype(np.uint8))
     return np.asarray(grey.resize((_SIZE, _SIZE), Image.Resampling.BICUBIC).convert("RGB"))

@@ -1,4 +1,4 @@
-"""iNaturalist 2017, 2018 and 2019: species as often as people photograph them, so no ratio."""
+"""iNaturalist 2017, 2018 and 2019: naturally long-tailed, so they take no ratio."""
 
 from __future__ import annotations
 
@@ -28,44 +28,44 @@ _2019 = _Year("2019", 1010, "train_val2019.tar.gz (74 GB), train2019.json.tar.gz
 
 
 def inaturalist2017(root: str, split: str) -> View:
-    """iNaturalist 2017: 5089 classes, 579,184 training images.
+    """Return iNaturalist 2017: 5089 classes, 579,184 training images.
 
-    "reference": of its 95,986 validation images, which are not balanced, as many of each class as the
-    rarest has, the first in the file.  Else as `inaturalist2019`.
+    "reference": a balanced part of its 95,986 validation images: the first of each class, as many as the rarest
+    class has.  Files and labels are laid out as for `inaturalist2019`.
     """
     return _inaturalist(_2017, Path(root), split)
 
 
 def inaturalist2018(root: str, split: str) -> View:
-    """iNaturalist 2018: 8142 classes, 437,513 training images.  Else as `inaturalist2019`."""
+    """Return iNaturalist 2018: 8142 classes, 437,513 training images; files as for `inaturalist2019`."""
     return _inaturalist(_2018, Path(root), split)
 
 
 def inaturalist2019(root: str, split: str) -> View:
-    """iNaturalist 2019: 1010 classes, one of the paper's sets.
+    """Return iNaturalist 2019: 1010 classes, one of the paper's sets.
 
     "train": train2019.json, or the list file iNaturalist19_train.txt; "reference": val2019.json or
-    iNaturalist19_val.txt.  Labels are category ids, in rising order.
-    root: has these and the images' folder train_val2019.
-    Raises DataError where they are missing or malformed, or the reference shares images with the training.
+    iNaturalist19_val.txt.  Labels follow the order of category ids.
+    root: contains these files and the folder of images, train_val2019.
+    Raises DataError if they are missing or malformed, or if the reference shares images with the training set.
     """
     return _inaturalist(_2019, Path(root), split)
 
 
-def _inaturalist(of: _Year, root: Path, split: str) -> View:
+def _inaturalist(release: _Year, root: Path, split: str) -> View:
     check_split(split)
-    name, short = f"iNaturalist{of.year}", of.year[2:]
+    name, short = f"iNaturalist{release.year}", release.year[2:]
     get = (
-        f"get {of.archives} from https://ml-inat-competition-datasets.s3.amazonaws.com/{of.year}/ "
+        f"get {release.archives} from https://ml-inat-competition-datasets.s3.amazonaws.com/{release.year}/ "
         "(see github.com/visipedia/inat_comp) and unpack them there"
     )
 
     def open_part(part: str) -> ImageFiles:
         listed = [f"iNaturalist{short}_{part}.txt", f"iNaturalist{short}/iNaturalist{short}_{part}.txt"]
-        path = first_existing(root, [f"{part}{of.year}.json", *listed], f"{name}'s list of images", get)
+        path = first_existing(root, [f"{part}{release.year}.json", *listed], f"{name}'s list of images", get)
         files = read_coco(path, root) if path.suffix == ".json" else read_list(path, root)
-        if len(files.classes) != of.classes:
-            raise DataError(f"{path}: found {len(files.classes)} classes; {name} has {of.classes}")
+        if len(files.classes) != release.classes:
+            raise DataError(f"{path}: found {len(files.classes)} classes; {name} has {release.classes}")
         files.check_present()
         return files
 
@@ -77,17 +77,18 @@ def _inaturalist(of: _Year, root: Path, split: str) -> View:
     chosen = balanced(validation)
     notes = []
     if len(chosen) < len(validation):
-        each = len(chosen) // of.classes
+        each = len(chosen) // release.classes
         notes = [f"the reference has {each} of each class, {len(chosen)} of {len(validation)} validation images"]
     # A JSON and a list may name classes differently; labels are the same.
     return checked_reference(train, View(validation, chosen, train.classes, CROPPED, notes), name)
 
 
 def read_coco(path: Path, root: Path) -> ImageFiles:
-    """Images of a COCO-style JSON: "images" (id, file_name), "annotations" (image_id, category_id), "categories".
+    """Return the images of a COCO-style JSON file.
 
-    Labels follow the rising order of category ids; one annotation an image.
-    Raises DataError for malformed files, and for images or categories that are not listed.
+    It has "images" (id, file_name), "annotations" (image_id, category_id; one per image) and "categories".
+    Labels follow the order of category ids.
+    Raises DataError for malformed files, and for annotations of images or categories that are not listed.
     """
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
@@ -101,10 +102,12 @@ def read_coco(path: Path, root: Path) -> ImageFiles:
         ) from error
     labels = {category["id"]: label for label, category in enumerate(categories)}
     if len({image for image, _ in pairs}) != len(pairs):
-        raise DataError(f"{path}: an image has two annotations; expected: one category an image")
+        raise DataError(f"{path}: an image has two annotations; expected: one annotation per image")
     for image, category in pairs:
         if image not in files or category not in labels:
-            raise DataError(f"{path}: an annotation names image {image} and category {category}, not listed")
+            raise DataError(
+                f"{path}: an annotation names image {image} and category {category}, which are not both listed"
+            )
     names = [files[image] for image, _ in pairs]
     for name in names:
         if name.startswith("/") or ".." in name.split("/"):
@@ -112,5 +115,7 @@ def read_coco(path: Path, root: Path) -> ImageFiles:
     targets = [labels[category] for _, category in pairs]
     absent = np.flatnonzero(np.bincount(targets, minlength=len(categories)) == 0)
     if len(absent):
-        raise DataError(f"{path}: category {categories[absent[0]]['id']} has no image; expected: one or more of each")
+        raise DataError(
+            f"{path}: category {categories[absent[0]]['id']} has no image; expected: at least one per category"
+        )
     return ImageFiles(root, names, targets, [str(category.get("name", category["id"])) for category in categories])

@@ -1,4 +1,4 @@
-"""List files: a line an image, its path and its label.  ImageNet_LT and Places_LT."""
+"""ImageNet_LT and Places_LT, from list files: one line per image, with its path and label."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _LISTS = "get the lists that github.com/zhmiao/OpenLongTailRecognition-OLTR link
 
 
 def imagenet_lt(root: str, split: str) -> View:
-    """ImageNet-LT (Liu et al., CVPR 2019): 1000 classes with a tail of its own, so no ratio.
+    """Return ImageNet-LT (Liu et al., CVPR 2019): 1000 classes, already long-tailed, so no ratio.
 
     "train": ImageNet_LT_train.txt; "reference": ImageNet_LT_val.txt, as in the authors' program.
-    root: has the lists (or a folder ImageNet_LT with them) and the paths that they name: train/n01440764/...
-    Raises DataError for missing lists or images, and for a reference that shares images with the training.
+    root: contains the lists (or a folder ImageNet_LT with them) and the listed paths: train/n01440764/...
+    Raises DataError for missing lists or images, and for a reference that shares images with the training set.
     """
     return _listed(
         Path(root), split, "ImageNet_LT", 1000, f"{_LISTS}, and ImageNet (ILSVRC 2012, 138 GB) as train/<class>/"
@@ -30,7 +30,7 @@ def imagenet_lt(root: str, split: str) -> View:
 
 
 def places_lt(root: str, split: str) -> View:
-    """Places-LT (Liu et al., CVPR 2019): 365 classes with a tail of its own, so no ratio.
+    """Return Places-LT (Liu et al., CVPR 2019): 365 classes, already long-tailed, so no ratio.
 
     "train": Places_LT_train.txt; "reference": Places_LT_val.txt.  root: as for ImageNet-LT.
     """
@@ -50,18 +50,18 @@ def _listed(root: Path, split: str, name: str, classes: int, get: str) -> View:
 
     source = open_list("train")
     train = Whole(source, source.classes, CROPPED)
-    # Labels mean the same in both lists; folders may not be called alike.
+    # Both lists use the same labels, but the names of folders may differ.
     return (
         train if split == "train" else checked_reference(train, Whole(open_list("val"), train.classes, CROPPED), name)
     )
 
 
 def read_list(path: Path, root: Path) -> ImageFiles:
-    """Images of a list file: UTF-8, a line an image: its path below root, then its label from 0.
+    """Return the images of a list file: UTF-8, one line per image, its path below root and its label from 0.
 
-    Path and label stand apart by a tab, a comma or spaces; a path may have spaces, and may be quoted.
-    A class is called by the folder that its images are in, where they are in one, else by its label.
-    Raises DataError with the line for anything else, and for a path that leaves the root.
+    A tab, a comma or spaces separate path and label; a path may contain spaces, and may be quoted.
+    Classes are named by their folders if each has exactly one; if not, by their labels.
+    Raises DataError with the number of the malformed line, and for a path that leaves the root.
     """
     names: list[str] = []
     targets: list[int] = []
@@ -81,7 +81,7 @@ def read_list(path: Path, root: Path) -> ImageFiles:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as UTF-8 text: {reason(error)}") from error
     if not names:
-        raise DataError(f"{path} is empty; expected: a line an image, <path> <label from 0>")
+        raise DataError(f"{path} is empty; expected: one line per image, <path> <label from 0>")
     absent = sorted(set(range(min(max(targets), len(targets)))) - set(targets))
     if absent:
         hint = start_hint(np.unique(targets))
@@ -92,7 +92,7 @@ def read_list(path: Path, root: Path) -> ImageFiles:
 
 
 def _parts(line: str) -> tuple[str, str]:
-    """Path and label of a line; the path without its quotes."""
+    """Return the path, without quotes, and the label of a line."""
     line = line.strip()
     for separator in ("\t", ",", None):
         name, *rest = line.rsplit(separator, 1)

@@ -17,19 +17,19 @@ from studiogan_gsr.errors import OptionError
 
 
 def check_split(split: str) -> None:
-    """OptionError for anything but the two splits of our data sets."""
+    """Raise OptionError unless the split is "train" or "reference"."""
     if split not in ("train", "reference"):
         raise OptionError("split", split, "train or reference")
 
 
 class View:
-    """Images of another map-style data set, chosen by index; picklable, and a slice of it is a view too.
+    """Images of another map-style data set, chosen by index; picklable; a slice of a view is a view.
 
     Attributes: `dataset`; `indices` into it; `targets` and `class_counts` (in label order) of the chosen
-    images; `classes` (names); `preprocessing` (None: as the host prepares images); `notes`, what a
-    reader of its numbers must know, those of the data set below first.
-    Of a reference: `published_split`, whether others chose it, so that its faults are counted and not refused;
-    `checked`, whether it was compared with its training images.
+    images; `classes` (names); `preprocessing` (None: the host's); `notes`, remarks to show with all results,
+    starting with those of `dataset`.
+    For a reference: `published_split`, whether the authors of the data set chose it, so that its faults are noted
+    and raise no error; `checked`, whether it was compared with its training images.
     """
 
     published_split = False
@@ -56,7 +56,7 @@ class View:
         return len(self.indices)
 
     def __getitem__(self, index: Any) -> Any:
-        """(image, int label); a View for a slice."""
+        """Return (image, int label); for a slice, a View."""
         if isinstance(index, slice):
             return View(self.dataset, self.indices[index], self.classes, self.preprocessing, self.notes)
         image, label = self.dataset[self.indices[index]]
@@ -64,29 +64,29 @@ class View:
         return image, int(label)
 
     def read_pixels(self, index: int) -> npt.NDArray[np.uint8] | None:
-        """An image's bytes (H, W, 3), where the data set below has them as such; None where it has files."""
+        """Return an image's pixels (H, W, 3) if the data set below stores pixels; None if it stores files."""
         read = getattr(self.dataset, "read_pixels", None)
         return None if read is None else read(self.indices[index])
 
     def few_shot_classes(self, fewer_than: int = 20, more_than: int = 100) -> dict[str, list[int]]:
-        """Labels of the "many"-, "medium"- and "few"-shot classes; see `shot_groups`."""
+        """Return the labels of the "many"-, "medium"- and "few"-shot classes; see `shot_groups`."""
         return shot_groups(self.class_counts, fewer_than, more_than)
 
 
 class LongTailed(View):
-    """A long-tailed subset of a torchvision-style data set; usable without any GAN.
+    """Long-tailed subset of a torchvision-style data set; usable without any GAN.
 
-    dataset: map-style, (image, int label), with its labels 0 .. C-1 as `targets` (or, as some of
-        torchvision's, `labels` or `_labels`) and, if it has them, `classes` (names); or a Subset or ConcatDataset of
-        such.  Labels count as a `target_transform` makes them.
+    dataset: map-style, (image, int label), with labels 0 to C-1 in `targets` (or `labels` or `_labels`, as in some
+        torchvision data sets) and optionally `classes` (names); or a Subset or ConcatDataset of such data sets.
+        A `target_transform` is applied to the labels.
     ratio: imbalance ratio rho >= 1.
     profile: "exp" or "step"; see `long_tailed_counts`.
-    seed: of the choice of images within each class, or None for the first; see `long_tailed_indices`.
+    seed: seeds the choice of images within each class; None chooses the first; see `long_tailed_indices`.
     reversed: class 0 is the rarest, the last class the most frequent.
-    n_max: images of the most frequent class; None: all that it has.
-    capped: a class with fewer images than its share gives all it has; else that is an error.
+    n_max: images of the most frequent class; None: all of them.
+    capped: whether a class with fewer images than its share keeps all of them; if not, this is an error.
 
-    Raises OptionError as the two functions above do.
+    Raises OptionError for impossible values, as `long_tailed_counts` and `long_tailed_indices` do.
     """
 
     def __init__(
@@ -119,9 +119,9 @@ class LongTailed(View):
 
 
 class Whole(View):
-    """A data set as it is, with `class_counts`: a reference split, or a tail that nature made.
+    """All images of a data set, with `class_counts`: a reference split, or a naturally long-tailed set.
 
-    Raises OptionError where a label from 0 to the largest does not occur.
+    Raises OptionError if a class has no image.
     """
 
     def __init__(

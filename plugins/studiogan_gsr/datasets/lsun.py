@@ -1,4 +1,4 @@
-"""LSUN_LT: five scenes of LSUN, in file order."""
+"""LSUN_LT: five scenes of LSUN, in database order."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from studiogan_gsr.errors import DataError, reason
 
 SCENES = ("bedroom", "conference_room", "dining_room", "kitchen", "living_room")
 N_MAX = 50_000  # images of the head class
-REFERENCE = 2_000  # images of each class
-# The authors' program: the whole image, squashed to the square, bilinearly.
+REFERENCE = 2_000  # reference images per class
+# As in the authors' program: the whole image, squashed to a square, bilinearly.
 SQUASHED = Preprocessing(crop=False, resizer="bilinear")
 
 
 def lsun_lt(
     root: str, split: str, ratio: float, profile: str = "exp", reversed: bool = False, released: bool = False
 ) -> View:
-    """LSUN-LT: 50,000 images in the head class, the first of each database, as in the authors' program.
+    """Return LSUN-LT: the first images of each database, 50,000 in the head class, as in the authors' program.
 
-    "reference": images 50,000 to 51,999 of each database, which no ratio trains on; `released`: the
-    first 2,000, as the authors' program has it, most of which are training images (notes say how many).
-    root: has bedroom_train_lmdb and the four others.
-    Raises DataError where one is missing, damaged or too small.
+    "reference": images 50,000 to 51,999 of each database, which are never trained on; with `released`, the
+    first 2,000, as in the authors' program: most are training images, and a note counts them.
+    root: contains bedroom_train_lmdb and the four others.
+    Raises DataError if one is missing, damaged or too small.
     """
     check_split(split)
     # Without a seed: the first images of each database.
@@ -53,10 +53,10 @@ def lsun_lt(
 
 
 class Scenes:
-    """The first `number` images of each scene's database, in the database's order (that of its keys).
+    """The first `number` images of each scene's database, in the order of its keys.
 
-    torchvision's LSUN gives the same images; it lists all keys of all databases into a pickle in the
-    working folder, named by the letters of the path alone, so that two copies share it.
+    torchvision's LSUN reads the same images, but caches all keys in a pickle in the working folder.  That file is
+    named by the letters of the path alone, so that two copies of the data may share one cache.
     """
 
     def __init__(self, root: Path, scenes: Sequence[str], number: int) -> None:
@@ -68,7 +68,7 @@ class Scenes:
         missing = [folder.name for folder in self._folders if not (folder / "data.mdb").is_file()]
         if missing:
             raise DataError(
-                f"LSUN_LT: {root.resolve()} lacks {', '.join(missing)} (with data.mdb); found: {listing(root)}; "
+                f"LSUN_LT: {root.resolve()} needs {', '.join(missing)} (with data.mdb); found: {listing(root)}; "
                 "get <scene>_train_lmdb.zip from http://dl.yf.io/lsun/scenes/ and unpack them there (bedroom 43 GB, "
                 "conference_room 4, dining_room 11, kitchen 33, living_room 21)"
             )
@@ -94,12 +94,12 @@ class Scenes:
             return image, label
 
     def where(self, index: int) -> str:
-        """The database's folder and the image's key."""
+        """Return the database's folder and the image's key."""
         key = self._keys[index].decode("utf-8", "backslashreplace")
         return f"{self._folders[self.targets[index]].name}/{key}"
 
     def stamp(self, index: int) -> tuple[int, int]:
-        """Size and last change of the database."""
+        """Return the size and modification time of the image's database."""
         return self._stamps[self.targets[index]]
 
     def _first_keys(self, label: int, number: int) -> list[bytes]:
@@ -110,7 +110,7 @@ class Scenes:
             raise DataError(f"LSUN_LT: {self._folders[label]} cannot be read: {reason(error)}") from error
 
 
-# Open databases of this process: LMDB must neither open one twice nor use it across a fork.
+# Open databases of this process: LMDB must not open one twice, nor use one after a fork.
 _open: dict[Path, Any] = {}
 
 

@@ -1,6 +1,6 @@
-"""From an image of any size and mode to the square of RGB bytes that a host trains on.
+"""Turn images of any size and mode into the square RGB images that a host trains on.
 
-The one place that crops and resizes: both hosts and the packer use it, so they train on equal pixels.
+Only this module crops and resizes: both hosts and the packer use it, so they train on equal pixels.
 """
 
 from __future__ import annotations
@@ -22,25 +22,28 @@ from studiogan_gsr.datasets.identity import file_of, where
 from studiogan_gsr.datasets.labels import check_label, class_counts_of, notes_of
 from studiogan_gsr.errors import DamagedImage, DataError, LabelError, reason
 
-# StudioGAN's names for Pillow's filters; "wo_resize": none.
-# In what an image may look otherwise than it is used: see `describe_marks`.
+# Reasons why training may see an image differently from an image viewer; see `describe_marks`.
 PECULIARITIES = ("rotated", "transparent", "elongated")
 _ORIENTATION = 0x0112  # the tag's number in EXIF
-# More than 8 bits a channel: Pillow cuts such values off at 255 without a word.
+# More than 8 bits per channel: Pillow silently clips such values at 255.
 _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """crop: take the middle square first, else squash the whole image; resizer: one of RESIZERS."""
+    """Crop and resize settings.
+
+    crop: whether to take the middle square; if not, the whole image is squashed to a square.
+    resizer: one of RESIZERS.
+    """
 
     crop: bool = True
     resizer: str = "wo_resize"
 
     def __call__(self, image: Image.Image, size: int) -> Image.Image:
-        """The image at `size` x `size` pixels; or as large as it is, without a resizer."""
+        """Return the image at `size` x `size` pixels; without a resizer, its size is kept."""
         if self.crop and image.width != image.height:
-            # As torchvision's center_crop, which StudioGAN uses, rounds.
+            # Rounded as in torchvision's center_crop, which StudioGAN uses.
             side = min(image.size)
             left, top = round((image.width - side) / 2), round((image.height - side) / 2)
             image = image.crop((left, top, left + side, top + side))
@@ -53,37 +56,37 @@ class Preprocessing:
         return f"{crop}, {'not resized' if self.resizer == 'wo_resize' else f'resized ({self.resizer})'}"
 
     def record(self) -> dict[str, Any]:
-        """Plain data, for records and indices."""
+        """Return the settings as plain data, for records and indices."""
         return asdict(self)
 
 
-# What Pillow raises for bytes that are no image, or are cut off.
+# Pillow's exceptions for bytes that are no image, or are cut off.
 _DECODING = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
-# What StudioGAN does to images of its own data sets; a resizer is the user's choice.
+# StudioGAN's preprocessing of its own data sets; the user may add a resizer.
 STUDIOGAN = Preprocessing(crop=True, resizer="wo_resize")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The stored pixels in RGB.  Orientation tags are not applied, as in torchvision and StudioGAN.
+    """Return the stored pixels in RGB.  Orientation tags are not applied, as in torchvision and StudioGAN.
 
-    Raises DataError for more than 8 bits a channel, which would be cut off.
+    Raises DataError for more than 8 bits per channel, which would be clipped.
     """
     if image.mode in _DEEP_MODES:
-        raise DataError(f"mode {image.mode} has more than 8 bits a channel; convert it to 8 bits")
+        raise DataError(f"mode {image.mode} has more than 8 bits per channel; convert it to 8 bits")
     if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # the same colours; Pillow warns of the direct way
+        image = image.convert("RGBA")  # the same colours, without Pillow's warning
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
 class Prepared:
-    """A data set's images at one size: map-style, (RGB PIL image of size x size, int label).
+    """Map-style data set of (RGB PIL image of size x size, int label): another data set's images, preprocessed.
 
     Attributes: `targets`, `class_counts`, `classes` and `notes`, as a plug-in's data set has them.
 
-    dataset: gives PIL images; its own `preprocessing` is used where it has one, else StudioGAN's.
+    dataset: a data set of PIL images; its own `preprocessing` is used, or StudioGAN's if it has none.
     resizer: the user's; anything but "wo_resize" replaces the data set's own.
 
-    `marks` counts, by PECULIARITIES, the images read so far in this process that look otherwise than they are used.
+    `marks` counts the images with each of PECULIARITIES among those read so far in this process.
     An item raises DamagedImage for an image that cannot be read, DataError for one of another size.
     """
 
@@ -111,7 +114,7 @@ class Prepared:
         except Exception as error:
             raise self._unreadable(index, error) from error
         check_label(label, self.targets[index], self._called(index))
-        if marks:  # a new counter: copies of this object count for themselves
+        if marks:  # a new counter: copies of this object count separately
             self.marks = self.marks + Counter(marks)
         image = self.preprocessing(image, self.size)
         if image.size != (self.size, self.size):
@@ -122,7 +125,7 @@ class Prepared:
         return image, int(label)
 
     def read(self, index: int) -> tuple[npt.NDArray[np.uint8], int]:
-        """(uint8 (size, size, 3), label): an item without the way over PIL where the set has the bytes."""
+        """Return (uint8 (size, size, 3), label), without creating a PIL image if the data set stores pixels."""
         if hasattr(self.dataset, "read_pixels"):
             try:
                 pixels = self.dataset.read_pixels(index)
@@ -134,7 +137,7 @@ class Prepared:
         return np.asarray(image), label
 
     def _unreadable(self, index: int, error: Exception) -> DataError:
-        # A file that cannot be opened just now, and most faults of a data set's program, are no damaged image.
+        # Errors of the file system, and most errors in a data set's code, do not mean a damaged image.
         damaged = isinstance(error, _DECODING) and getattr(error, "errno", None) is None
         kind = DamagedImage if damaged else DataError
         return kind(f"{self._called(index)} cannot be read: {reason(error)}")
@@ -145,14 +148,14 @@ class Prepared:
 
 
 def preprocessing_of(dataset: Labelled, resizer: str = "wo_resize") -> Preprocessing:
-    """How a data set's images are prepared, where the user asks for a resizer ("wo_resize": for none)."""
+    """Return the preprocessing of a data set's images, with the user's resizer ("wo_resize": none set)."""
     own = getattr(dataset, "preprocessing", None)
     own = own if isinstance(own, Preprocessing) else STUDIOGAN
     return own if resizer == "wo_resize" else replace(own, resizer=resizer)
 
 
 def peculiarities(image: Image.Image) -> list[str]:
-    """Return in what, of PECULIARITIES, an image looks otherwise than it is used."""
+    """Return which of PECULIARITIES an image has."""
     found = {
         "rotated": _is_rotated(image),
         "transparent": _is_transparent(image),
@@ -161,23 +164,24 @@ def peculiarities(image: Image.Image) -> list[str]:
     return [name for name, holds in found.items() if holds]
 
 
-def describe_marks(marks: Mapping[str, int], preprocessing: Preprocessing, of: str = "") -> list[str]:
-    """Return, in lines, how many images look otherwise than they are used; of: begins each line."""
+def describe_marks(marks: Mapping[str, int], preprocessing: Preprocessing, prefix: str = "") -> list[str]:
+    """Return a line with the number of images for each of PECULIARITIES that occurs; prefix: starts each line."""
     shape = "half or more of each is cropped away" if preprocessing.crop else "they are squashed to squares"
     lines = {
         "rotated": "images have an orientation tag; it is not applied, as in torchvision",
         "transparent": "images have transparent pixels; the colours hidden there are used, as in torchvision",
         "elongated": f"images are at least twice as long as wide; {shape}",
     }
-    return [f"{of}{marks[name]} {line}" for name, line in lines.items() if marks.get(name)]
+    return [f"{prefix}{marks[name]} {line}" for name, line in lines.items() if marks.get(name)]
 
 
 def inspect_files(
     dataset: Labelled, preprocessing: Preprocessing, most: int = 1000, seconds: float = 10.0
 ) -> list[str]:
-    """Return what `describe_marks` says of up to `most` images all over the set, as far as one gets in `seconds`.
+    """Return the lines of `describe_marks` for up to `most` images, chosen over the whole set, within `seconds`.
 
-    Nothing of sets without files.  Reads files alone, few of them whole, and draws no random number of a data set's.
+    Returns no lines for a set without files.  Files are opened directly, and few are read completely, so that the
+    data set's own random transforms are not run.
     """
     number, marks, looked = len(dataset.targets), Counter[str](), 0
     until = time.monotonic() + seconds
@@ -191,9 +195,9 @@ def inspect_files(
         try:
             with Image.open(file) as image:
                 marks.update(peculiarities(image))
-        except Exception:  # reading it whole will name what is wrong
+        except Exception:  # reading the whole image later reports the error
             continue
-    return describe_marks(marks, preprocessing, "" if looked == number else f"of {looked:,} images looked at, ")
+    return describe_marks(marks, preprocessing, "" if looked == number else f"of {looked:,} images inspected, ")
 
 
 def _is_transparent(image: Image.Image) -> bool:
@@ -210,5 +214,5 @@ def _is_rotated(image: Image.Image) -> bool:
         return False
     try:
         return bool(image.getexif().get(_ORIENTATION, 1) != 1)
-    except Exception:  # what cameras and programs write there is not always EXIF; the pixels are well
+    except Exception:  # cameras and programs may write invalid EXIF; the pixels are still good
         return False

@@ -1,4 +1,7 @@
-"""Names of the filters that resize images; apart from their use, so that the command's help needs no numpy."""
+"""Names of the resize filters, in a file of their own so that the command's help imports no numpy.
+
+The names are StudioGAN's for Pillow's filters; "wo_resize" means none.
+"""
 
 from __future__ import annotations
 

@@ -16,10 +16,10 @@ _FOLDER = "tiny-imagenet-200"
 def tiny_imagenet_lt(
     root: str, split: str, ratio: float, profile: str = "exp", seed: int = 0, reversed: bool = False
 ) -> View:
-    """Tiny ImageNet: 500 images in the head class; "reference": its 50 validation images of each class.
+    """Return Tiny ImageNet, 500 images in the head class; "reference": its 50 validation images per class.
 
-    root: has tiny-imagenet-200, as its archive unpacks, or is that folder.  Class names are WordNet ids.
-    Raises DataError where it is missing or laid out in another way.
+    root: contains the unpacked folder tiny-imagenet-200, or is that folder.  Class names are WordNet ids.
+    Raises DataError if it is missing or has another layout.
     """
     check_split(split)
     base = Path(root) / _FOLDER if (Path(root) / _FOLDER).is_dir() else Path(root)
@@ -36,7 +36,7 @@ def tiny_imagenet_lt(
 
 
 def _validation(base: Path, classes: list[str], layout: str) -> ImageFiles:
-    """Of val_annotations.txt (file, class and a box, apart by tabs), or of val/<class>/ where it was sorted."""
+    """Return the images of val_annotations.txt (tab-separated file, class, box), or of val/<class>/ if sorted."""
     annotations = base / "val" / "val_annotations.txt"
     if not (base / "val" / "images").is_dir():
         if not (base / "val" / classes[0]).is_dir():

@@ -1,8 +1,8 @@
-"""Sets whose classes have unlike numbers of images to begin with: AnimalFaces_LT and Flowers102_LT.
+"""AnimalFaces_LT and Flowers102_LT, whose classes have unequal numbers of images from the start.
 
-As in UTLO's program (Khorram et al., "Taming the Tail in Class-Conditional GANs", CVPR 2024): classes
-by falling number of images, the largest gives n_max, and a class with fewer images than its share
-gives all it has.  Apart from it: some images of each class are kept for the reference.
+As in the code of UTLO (Khorram et al., "Taming the Tail in Class-Conditional GANs", CVPR 2024), classes are sorted
+by falling number of images, n_max is the size of the largest, and a class with fewer images than its share keeps
+all of them.  Unlike there, some images of each class are held out for the reference.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from studiogan_gsr.datasets.long_tailed import View, Whole, check_split
 from studiogan_gsr.datasets.variant import Variant
 from studiogan_gsr.errors import DataError
 
-_FACES_KEPT = 20  # reference images of each class
+_FACES_KEPT = 20  # reference images per class
 
 
 class _Parts(NamedTuple):
-    """Images to choose the training images from, and images that are kept for the reference."""
+    """The pool to choose training images from, and the images held out for the reference."""
 
     pool: ImageFiles
     reference: ImageFiles
@@ -39,10 +39,10 @@ def animal_faces_lt(
     seed: int = 0,
     reversed: bool = False,
 ) -> View:
-    """AnimalFace (Si and Zhu): 20 kinds of animals; "reference": the last 20 images of each by name.
+    """Return AnimalFace (Si and Zhu): 20 kinds of animals; "reference": the last 20 images of each by name.
 
-    Without a ratio, all other images, as many as there are of each kind.
-    root: has Image/<kind>/, as AnimalFace.zip unpacks; its folder Natural, which is no kind, is left out.
+    Without a ratio, "train" has all other images.
+    root: contains Image/<kind>/ from AnimalFace.zip; the folder Natural, which is no kind of animal, is left out.
     """
     check_split(split)
     variant = Variant(ratio, profile, seed, reversed)
@@ -52,7 +52,7 @@ def animal_faces_lt(
         "AnimalFaces_LT's folder of kinds",
         "get https://vcla.stat.ucla.edu/people/zhangzhang-si/HiT/AnimalFace.zip and unpack it there",
     )
-    layout = f"AnimalFaces_LT: {base} needs one folder of images a kind"
+    layout = f"AnimalFaces_LT: {base} needs one folder of images per kind"
     found = class_folders(base.parent, base.name, layout)
     kinds = [label for label, name in enumerate(found.classes) if name != "Natural"]
     targets = np.asarray(found.targets)
@@ -62,7 +62,8 @@ def animal_faces_lt(
         images = np.flatnonzero(targets == kind).tolist()
         if len(images) <= _FACES_KEPT:
             raise DataError(
-                f"{layout}; {found.classes[kind]} has {len(images)} images, and {_FACES_KEPT} are the reference's"
+                f"{layout}; {found.classes[kind]} has {len(images)} images; more than "
+                f"{_FACES_KEPT} are needed, the images of the reference"
             )
         pool += images[:-_FACES_KEPT]
         kept += images[-_FACES_KEPT:]
@@ -77,9 +78,9 @@ def flowers102_lt(
     seed: int = 0,
     reversed: bool = False,
 ) -> View:
-    """Oxford 102 Flowers; "reference": its 10 validation images of each kind, the others are for training.
+    """Return Oxford 102 Flowers; "reference": its 10 validation images per class; the others are for training.
 
-    Without a ratio, all of those, as many as there are of each kind.  Downloaded to root where missing.
+    Without a ratio, "train" has all of these.  Missing files are downloaded to root.
     """
     from torchvision.datasets import Flowers102
 
@@ -96,7 +97,7 @@ def flowers102_lt(
     paths = [path for part in parts.values() for path in part._image_files]
     labels = [label for part in parts.values() for label in part._labels]
     names = [Path(path).relative_to(root).as_posix() for path in paths]
-    # torchvision has the names since 0.22.
+    # torchvision has the class names from version 0.22 on.
     classes = getattr(Flowers102, "classes", [str(label) for label in range(max(labels) + 1)])
     found = ImageFiles(Path(root), names, labels, classes)
     first, last = len(parts["train"]), len(parts["train"]) + len(parts["val"])
@@ -105,9 +106,9 @@ def flowers102_lt(
 
 
 def _by_size(found: ImageFiles, pool: list[int], kept: list[int]) -> _Parts:
-    """Return a pool of training images, and those kept for the reference, with classes by falling size of the pool.
+    """Return the pool and the reference, with classes sorted by falling number of images in the pool.
 
-    pool, kept: indices into all images that were found.
+    pool, kept: indices of the images in `found`.
     """
     sizes = np.bincount(np.asarray(found.targets)[pool], minlength=len(found.classes))
     order = [label for label in np.argsort(-sizes, kind="stable").tolist() if sizes[label]]

@@ -1,4 +1,4 @@
-"""How a data set is made long-tailed."""
+"""The long-tailed variant of a data set that its name selects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from studiogan_gsr.errors import OptionError
 
 
 class Source(Labelled, Protocol):
-    """A data set that has all images."""
+    """A complete data set to choose images from."""
 
     @property
     def classes(self) -> Sequence[str]: ...
@@ -21,12 +21,12 @@ class Source(Labelled, Protocol):
 
 @dataclass(frozen=True)
 class Variant:
-    """The parts of a data set's name: see `names.GRAMMAR` and `LongTailed`.
+    """Options that select a variant of a data set; see `names.GRAMMAR` and `LongTailed`.
 
-    ratio: the imbalance ratio; None: the data set as it is.
-    seed: of the choice of images; None: the first of each class.
-    released: as the authors' program has it, where that differs.
-    Raises OptionError for options of a long tail without its ratio.
+    ratio: the imbalance ratio; None: all images.
+    seed: seeds the choice of images; None: the first of each class.
+    released: follow the authors' program if it differs from the default.
+    Raises OptionError for options of a long tail without a ratio.
     """
 
     ratio: float | None = None
@@ -48,15 +48,15 @@ class Variant:
         preprocessing: Preprocessing | None = None,
         notes: Sequence[str] = (),
     ) -> View:
-        """Return this variant of a data set that has all images; n_max, capped: as in `LongTailed`."""
+        """Return this variant of a complete data set; n_max, capped: see `LongTailed`."""
         if self.ratio is None:
             return Whole(source, source.classes, preprocessing, notes)
         return LongTailed(
             source,
-            self.ratio,
-            self.profile,
-            self.seed,
-            self.reversed,
+            ratio=self.ratio,
+            profile=self.profile,
+            seed=self.seed,
+            reversed=self.reversed,
             n_max=n_max,
             capped=capped,
             preprocessing=preprocessing,
