@@ -67,15 +67,15 @@ print(json.dumps({
 """
     done = python("-c", program, cwd=tmp_path, path=installed)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert Path(told["package"]) == installed / "studiogan_gsr" / "__init__.py"
-    assert [name for name in told["names"] if name.startswith("CIFAR10_LT/")] == sorted(MODELS)
-    for name, file in zip(told["names"], told["files"], strict=True):
+    printed = json.loads(done.stdout)
+    assert Path(printed["package"]) == installed / "studiogan_gsr" / "__init__.py"
+    assert [name for name in printed["names"] if name.startswith("CIFAR10_LT/")] == sorted(MODELS)
+    for name, file in zip(printed["names"], printed["files"], strict=True):
         assert Path(file) == installed / "studiogan_gsr" / "configs" / f"{name}.yaml"
         assert Path(file).read_bytes() == (REPOSITORY / "configs" / f"{name}.yaml").read_bytes()
-    assert Path(told["patches"]) == installed / "studiogan_gsr" / "patches"
-    assert (Path(told["patches"]) / "LEDGER.md").is_file()
-    assert sorted(p.name for p in Path(told["patches"]).glob("*.patch")) == sorted(
+    assert Path(printed["patches"]) == installed / "studiogan_gsr" / "patches"
+    assert (Path(printed["patches"]) / "LEDGER.md").is_file()
+    assert sorted(p.name for p in Path(printed["patches"]).glob("*.patch")) == sorted(
         p.name for p in (REPOSITORY / "patches").glob("*.patch")
     )
 

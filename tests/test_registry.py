@@ -75,7 +75,7 @@ def photos(make_package: MakePackage) -> Stranger:
     return install
 
 
-def told(error: GSRError) -> str:
+def message_of(error: GSRError) -> str:
     """The message, which is one line and survives the pickles that ranks report through."""
     text = str(error)
     assert len(text.splitlines()) == 1
@@ -129,7 +129,7 @@ def test_only_the_named_plugin_is_imported(make_package: MakePackage) -> None:
 def test_a_name_that_nobody_has_is_refused_with_the_nearest(group: str, name: str, path: str, hint: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_plugin(group, name)
-    text = told(caught.value)
+    text = message_of(caught.value)
     assert text.startswith(f"{path}: found {name!r}; installed are ")
     assert text.endswith(hint)
 
@@ -137,7 +137,7 @@ def test_a_name_that_nobody_has_is_refused_with_the_nearest(group: str, name: st
 def test_a_name_far_from_all_is_refused_with_all_and_no_hint() -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_plugin(REGULARIZERS, "zzzzzz")
-    assert "gsr" in told(caught.value)
+    assert "gsr" in message_of(caught.value)
     assert "did you mean" not in str(caught.value)
 
 
@@ -147,7 +147,7 @@ def test_two_packages_with_one_name_are_both_shown(make_package: MakePackage) ->
         make_package(package, REGULARIZERS, entries, modules, version=version)
     with pytest.raises(PluginError) as caught:
         load_plugin(REGULARIZERS, "ridge")
-    text = told(caught.value)
+    text = message_of(caught.value)
     assert "one 1.1 [studiogan.regularizers] ridge = one_ridge:Ridge" in text
     assert "two 2.2 [studiogan.regularizers] ridge = two_ridge:Ridge" in text
     assert "uninstall one" in text
@@ -172,7 +172,7 @@ def test_a_regularizer_that_does_not_load_is_blamed_by_package_version_and_entry
     ridge(source)
     with pytest.raises(PluginError) as caught:
         find_regularizer("ridge", {})
-    text = told(caught.value)
+    text = message_of(caught.value)
     assert text.startswith(f"{RIDGE_PLUGIN}: ")
     assert cause in text
 
@@ -194,7 +194,7 @@ def test_an_option_that_a_factory_does_not_take_is_refused_with_its_path(
     ridge(RIDGE)
     with pytest.raises(ConfigurationError) as caught:
         find_regularizer("ridge", options)
-    text = told(caught.value)
+    text = message_of(caught.value)
     assert caught.value.path == path
     assert all(part in text for part in parts)
 
@@ -203,7 +203,7 @@ def test_a_missing_required_option_is_named(ridge: Stranger) -> None:
     ridge("def Ridge(generator, class_counts, *, strength): ...")
     with pytest.raises(ConfigurationError) as caught:
         find_regularizer("ridge", {})
-    text = told(caught.value)
+    text = message_of(caught.value)
     assert "'strength'" in text
     assert "ridge needs this key" in text
     find_regularizer("ridge", {"strength": 1})
@@ -240,14 +240,14 @@ def test_an_option_that_check_options_refuses_is_told_by_its_path(ridge: Strange
     ridge(CHECKED.format(body="raise OptionError('strength', options['strength'], 'a number > 0')"))
     with pytest.raises(ConfigurationError) as caught:
         find_regularizer("ridge", {"strength": -1})
-    assert told(caught.value) == "REGULARIZER.strength: found -1; allowed: a number > 0"
+    assert message_of(caught.value) == "REGULARIZER.strength: found -1; allowed: a number > 0"
 
 
 def test_a_check_options_that_itself_fails_is_the_plugins_fault(ridge: Stranger) -> None:
     ridge(CHECKED.format(body="return options['missing']"))
     with pytest.raises(PluginError) as caught:
         find_regularizer("ridge", {})
-    assert told(caught.value) == f"{RIDGE_PLUGIN}: check_options failed: KeyError: 'missing'"
+    assert message_of(caught.value) == f"{RIDGE_PLUGIN}: check_options failed: KeyError: 'missing'"
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_a_factory_that_fails_or_gives_no_regularizer_is_blamed(body: str, cause
     loaded = find_regularizer("ridge", {})
     with pytest.raises(PluginError) as caught:
         make_regularizer(loaded, nn.Linear(1, 1), [1, 1], {})
-    assert f"{RIDGE_PLUGIN}: {cause}" in told(caught.value)
+    assert f"{RIDGE_PLUGIN}: {cause}" in message_of(caught.value)
 
 
 def test_a_strangers_data_set_is_found_and_made_from_its_name(photos: Stranger) -> None:
@@ -325,7 +325,7 @@ def test_a_data_set_that_breaks_its_contract_is_blamed(body: str, cause: str, ph
     loaded = load_plugin(DATASETS, "Photos_LT")
     with pytest.raises(PluginError) as caught:
         make_dataset(loaded, "data", "train", {})
-    assert told(caught.value).startswith(f"{PHOTOS_PLUGIN}: {cause}")
+    assert message_of(caught.value).startswith(f"{PHOTOS_PLUGIN}: {cause}")
 
 
 def test_an_option_that_a_data_sets_factory_refuses_is_an_error_of_its_name(photos: Stranger) -> None:
@@ -333,7 +333,7 @@ def test_an_option_that_a_data_sets_factory_refuses_is_an_error_of_its_name(phot
     loaded = load_plugin(DATASETS, "Photos_LT")
     with pytest.raises(ConfigurationError) as caught:
         make_dataset(loaded, "data", "train", {"ratio": 10})
-    text = told(caught.value)
+    text = message_of(caught.value)
     assert caught.value.path == "DATA.name"
     assert "ratio: found 10; allowed: at most 5" in text
     assert PHOTOS_PLUGIN in text
@@ -344,7 +344,7 @@ def test_a_data_sets_own_account_of_missing_data_is_kept(photos: Stranger) -> No
     loaded = load_plugin(DATASETS, "Photos_LT")
     with pytest.raises(DataError) as caught:
         make_dataset(loaded, "data", "train", {})
-    assert told(caught.value) == "put photos.zip into data"
+    assert message_of(caught.value) == "put photos.zip into data"
 
 
 @pytest.mark.parametrize("name", ["CIFAR10", "CIFAR100", "Tiny_ImageNet", "ImageNet", "CUB200", "FFHQ", "My_Folder"])
@@ -376,7 +376,7 @@ def test_the_hosts_own_names_are_left_to_it(name: str) -> None:
 def test_a_name_that_looks_like_ours_and_is_not_is_refused_with_the_form(name: str, part: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         find_dataset(name)
-    text = told(caught.value)
+    text = message_of(caught.value)
     assert text.startswith(f"DATA.name: found {name!r}; ")
     assert part in text
     assert "<data set>_rho<ratio>[_step][_reversed][_released][_seed<k>]" in text
@@ -400,7 +400,7 @@ def test_a_part_that_means_nothing_for_a_set_is_refused_with_the_name_to_write(
 ) -> None:
     with pytest.raises(ConfigurationError) as caught:
         find_dataset(name)
-    text = told(caught.value)
+    text = message_of(caught.value)
     assert text.startswith(f"DATA.name: found {name!r}; ")
     assert part in text
     assert re.search(rf"; write(?: e\.g\.)? {re.escape(canonical)}(;|$)", text)

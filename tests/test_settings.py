@@ -1,4 +1,4 @@
-"""Configurations: what REGULARIZER may be, and how a wrong file, section, key or value is told."""
+"""Configurations: what REGULARIZER may be, and how a wrong file, section, key or value is reported."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def write(tmp_path: Path) -> Write:
     return write
 
 
-def told(error: ConfigurationError) -> str:
+def message_of(error: ConfigurationError) -> str:
     """The message, which is one line and survives pickling."""
     text = str(error)
     assert len(text.splitlines()) == 1
@@ -81,7 +81,7 @@ def test_any_other_regularizer_is_refused_with_what_was_found(
 ) -> None:
     with pytest.raises(ConfigurationError) as caught:
         regularizer_settings(load_configuration(write(f"REGULARIZER: {section}\n")))
-    assert told(caught.value).startswith(f"{path}: {found}; allowed: ")
+    assert message_of(caught.value).startswith(f"{path}: {found}; allowed: ")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_file_that_is_not_plain_unambiguous_yaml_is_refused(text: str, found: 
     with pytest.raises(ConfigurationError) as caught:
         load_configuration(path)
     assert (caught.value.path, caught.value.found) == (str(path), found)
-    assert part in told(caught.value)
+    assert part in message_of(caught.value)
 
 
 @pytest.mark.parametrize("scalar", ["2023-02-30", "!!int many", "!!bool perhaps"])
@@ -114,7 +114,7 @@ def test_a_scalar_that_is_not_what_its_form_says_is_refused(scalar: str, write: 
     path = write(f"A: {scalar}")
     with pytest.raises(ConfigurationError) as caught:
         load_configuration(path)
-    assert told(caught.value).startswith(f"{path}: ")
+    assert message_of(caught.value).startswith(f"{path}: ")
 
 
 def test_refused_yaml_runs_nothing(tmp_path: Path, write: Write) -> None:
@@ -144,7 +144,7 @@ def test_a_file_that_cannot_be_read_is_told_by_its_path(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigurationError) as caught:
             load_configuration(path)
-        assert told(caught.value) == f"{path}: found {found}; expected: a readable YAML file"
+        assert message_of(caught.value) == f"{path}: found {found}; expected: a readable YAML file"
 
 
 def test_sections_and_keys_that_the_host_has_pass() -> None:
@@ -171,7 +171,7 @@ def test_sections_and_keys_that_the_host_does_not_have_are_refused_with_the_near
     with pytest.raises(ConfigurationError) as caught:
         check_keys(sections, KNOWN)
     assert caught.value.path == path
-    assert part in told(caught.value)
+    assert part in message_of(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_a_wrong_value_of_a_gsr_option_is_told_by_its_path(option: str, value: o
     with pytest.raises(ConfigurationError) as caught:
         find_regularizer("gsr", {option: value})
     assert caught.value.path == f"REGULARIZER.{option}"
-    assert told(caught.value).startswith(f"REGULARIZER.{option}: found {value!r}; allowed: ")
+    assert message_of(caught.value).startswith(f"REGULARIZER.{option}: found {value!r}; allowed: ")
 
 
 @pytest.mark.parametrize("other", [{"apply_to": ["gain"]}, {"apply_to": "bias"}, {"power_iterations": 0}])
@@ -235,7 +235,7 @@ def test_a_number_that_yaml_reads_as_text_comes_with_a_way_to_write_it(option: s
     assert settings is not None
     with pytest.raises(ConfigurationError) as caught:
         find_regularizer("gsr", settings.options)
-    hint = re.search(r"YAML reads this as text, write (\S+)$", told(caught.value))
+    hint = re.search(r"YAML reads this as text, write (\S+)$", message_of(caught.value))
     assert hint is not None
     better = yaml.safe_load(hint[1])
     assert better == float(text.strip("'"))
@@ -248,4 +248,4 @@ def test_text_that_is_no_finite_number_gets_no_such_hint(text: str, write: Write
     assert settings is not None
     with pytest.raises(ConfigurationError) as caught:
         find_regularizer("gsr", settings.options)
-    assert "YAML" not in told(caught.value)
+    assert "YAML" not in message_of(caught.value)

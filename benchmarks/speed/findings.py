@@ -71,16 +71,16 @@ def keep(parts: dict[str, Part], device: str, command: str, folder: Path) -> lis
 
 def as_markdown(kept: dict[str, Any], kind: str) -> str:
     """Return all parts as Markdown, each with the machine that it was measured on; kind: "cpu" or "gpu"."""
-    told = [f"# Speed, {kind.upper()}", ""]
+    lines = [f"# Speed, {kind.upper()}", ""]
     for content in kept.values():
         of, part = content["made"], Part(**{k: v for k, v in content.items() if k != "made"})
         unknown = "" if kind == "gpu" or "instruction_set" in of else "instruction set not recorded; "
-        told += [
+        lines += [
             part.markdown(),
             f"{of['device']}; {unknown}torch {of['torch']}; {of['date']}; `{of['command']}`",
             "",
         ]
-    return "\n".join(told)
+    return "\n".join(lines)
 
 
 def _line(cells: Sequence[str]) -> str:

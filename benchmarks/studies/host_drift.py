@@ -91,9 +91,9 @@ def ending(status: int, output: str) -> str:
         acted = len(penalties) == STEPS and min(penalties) > 0
         return "trains" if acted else f"**status 0, and the penalties are {penalties}**"
     lines = [line for line in output.splitlines() if line.strip()] or [f"**status {status}, and not a word**"]
-    told = [line for line in lines if line.startswith("studiogan-gsr: ")] or lines
+    messages = [line for line in lines if line.startswith("studiogan-gsr: ")] or lines
     mark = "**after a traceback**: " if "Traceback (most recent call last)" in output else ""
-    return mark + told[-1].removeprefix("studiogan-gsr: ")
+    return mark + messages[-1].removeprefix("studiogan-gsr: ")
 
 
 def run(checkout: Checkout, model: str, folder: Path) -> str:

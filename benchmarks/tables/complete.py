@@ -101,11 +101,11 @@ def complete_described(specification: Path) -> int:
         print(f"run.py: {run.title}: another process is at it", file=sys.stderr)
         return 1
     except Exception as error:
-        told = in_one_line(error)
-        if not told.ours:  # after hours of training; the log is all that is left of it
+        message = in_one_line(error)
+        if not message.ours:  # after hours of training; the log is all that is left of it
             traceback.print_exc()
-        print(f"run.py: {run.title}: {told.text}", file=sys.stderr)
-        return told.exit_status
+        print(f"run.py: {run.title}: {message.text}", file=sys.stderr)
+        return message.exit_status
     return 0
 
 

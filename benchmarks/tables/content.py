@@ -248,8 +248,8 @@ def _overrides(row: Row) -> str:
 
 def _how(record: Record, paper: Protocol | None) -> str:
     """Return how a record's numbers were made, and how that differs from the paper's program."""
-    protocol, told, rank = record.protocol, record.results["best"]["protocol"], record.ranks[0]
-    reference = told["reference"]
+    protocol, measured, rank = record.protocol, record.results["best"]["protocol"], record.ranks[0]
+    reference = measured["reference"]
     points = []
     for key, value in vars(paper).items() if paper is not None else ():
         if key != "name" and protocol[key] != value:
@@ -257,8 +257,9 @@ def _how(record: Record, paper: Protocol | None) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in rank["packages"].items())
     return (
         f"Ours: {record.data['name']}, {sum(record.data['class_counts']):,} images of {reference['size']} pixels; "
-        f"{_host(record)}, {record.steps:,} steps; {rank['device']}; {told['repeats']} x {told['images']:,} images, "
-        f"against {reference['images']:,} of {reference['split']}, by {told['backbone']}; best: of every "
+        f"{_host(record)}, {record.steps:,} steps; {rank['device']}; "
+        f"{measured['repeats']} x {measured['images']:,} images, "
+        f"against {reference['images']:,} of {reference['split']}, by {measured['backbone']}; best: of every "
         f"{protocol['every']:,} steps, on {protocol['images_while_training']:,} images against "
         f"{protocol['select_on']}; {versions}."
         + (f" Not the paper's protocol: {'; '.join(points)}." if points else "")

@@ -30,8 +30,8 @@ def estimate(runs: Sequence[PlannedRun], folder: Path) -> list[str]:
             device: median(hours) * run.steps
             for device, hours in speeds.get((run.host, _shape(run.sections)), {}).items()
         }
-        told = ", ".join(f"{hours:.1f} h on {device}" for device, hours in sorted(timed.items()))
-        lines.append(f"{run.title}: {run.steps:,} steps, {told or 'not timed'}")
+        hours_by_device = ", ".join(f"{hours:.1f} h on {device}" for device, hours in sorted(timed.items()))
+        lines.append(f"{run.title}: {run.steps:,} steps, {hours_by_device or 'not timed'}")
         for device, hours in timed.items():
             totals.setdefault(device, []).append(hours)
     for device, of_runs in sorted(totals.items()):

@@ -195,11 +195,11 @@ def _signals_to(stop: Callable[[], None]) -> Iterator[None]:
         yield
         return
 
-    def told(number: int, frame: FrameType | None) -> None:
+    def stop_all(number: int, frame: FrameType | None) -> None:
         print("stopping: the runs save and end", flush=True)
         stop()
 
-    before = {number: signal.signal(number, told) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop_all) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:

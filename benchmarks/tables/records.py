@@ -120,11 +120,11 @@ class Record:
         for number, rank in enumerate(self.ranks):
             if not str(rank.get("regularizer", "")).startswith(f"{settings.name} of "):
                 raise RecordError(f"{self.key}: rank {number} reports no {settings.name}")
-            if settings.name == "gsr" and (told := str(GSROptions(**settings.options))) not in rank["regularizer"]:
-                raise RecordError(f"{self.key}: rank {number} reports another gsr than one of {told}")
+            if settings.name == "gsr" and (summary := str(GSROptions(**settings.options))) not in rank["regularizer"]:
+                raise RecordError(f"{self.key}: rank {number} reports another gsr than one of {summary}")
             if (acted := rank.get("acted")) != updates:
-                told = f"{settings.name} acted in {acted} of {updates} updates of rank {number}"
-                raise RecordError(f"{self.key}: {told}")
+                found = f"{settings.name} acted in {acted} of {updates} updates of rank {number}"
+                raise RecordError(f"{self.key}: {found}")
         steps, penalties = [step for step, _ in self.penalties], [penalty for _, penalty in self.penalties]
         ours = settings.name == "gsr"
         if not ours and not steps:
@@ -143,28 +143,28 @@ class Record:
         distance = result["all"].get("frechet", {}).get("mean")
         if not isinstance(distance, float) or not {"groups", "classes"} <= set(result):
             raise RecordError(f"{self.key}: the {which} checkpoint's distance is {distance}, or has no parts")
-        told, selection = result["protocol"], result["protocol"]["selection"]
+        measured, selection = result["protocol"], result["protocol"]["selection"]
         for key in ("backbone", "images", "repeats", "batch_norm", "neighbours"):
-            if told[key] != self.protocol[key]:
-                found, wanted = told[key], self.protocol[key]
+            if measured[key] != self.protocol[key]:
+                found, wanted = measured[key], self.protocol[key]
                 raise RecordError(f"{self.key}: the {which} checkpoint was measured with {key} {found}, not {wanted}")
         split = "reference" if self.protocol["select_on"] == "reference" else "test"
-        if told["reference"]["split"] != split:
-            found = told["reference"]["split"]
+        if measured["reference"]["split"] != split:
+            found = measured["reference"]["split"]
             raise RecordError(f"{self.key}: the {which} checkpoint was measured on {found}, not {split}")
-        if which == "last" and told["step"] != self.steps:
-            raise RecordError(f"{self.key}: the last checkpoint is of step {told['step']}, not {self.steps}")
+        if which == "last" and measured["step"] != self.steps:
+            raise RecordError(f"{self.key}: the last checkpoint is of step {measured['step']}, not {self.steps}")
         chosen = ("select_on", "images") if which == "best" else ()
         wanted = {"select_on": self.protocol["select_on"], "images": self.protocol["images_while_training"]}
         if any(not selection or selection[key] != wanted[key] for key in chosen):
             raise RecordError(f"{self.key}: the best checkpoint was chosen by another protocol")
-        prepared = {self.data["preprocessing"]["resizer"], told["reference"]["preprocessing"]["resizer"]}
+        prepared = {self.data["preprocessing"]["resizer"], measured["reference"]["preprocessing"]["resizer"]}
         if self.protocol["resizer"] != "wo_resize" and prepared != {self.protocol["resizer"]}:
             raise RecordError(f"{self.key}: images were resized by {', '.join(prepared)}")
-        if told["data"] != self.sections["DATA"]["name"] or self.data.get("name") != told["data"]:
-            raise RecordError(f"{self.key}: the {which} checkpoint was measured on {told['data']}")
-        if not told["checkpoint_rule"].startswith(which):
-            raise RecordError(f"{self.key}: the {which} checkpoint was chosen as {told['checkpoint_rule']}")
+        if measured["data"] != self.sections["DATA"]["name"] or self.data.get("name") != measured["data"]:
+            raise RecordError(f"{self.key}: the {which} checkpoint was measured on {measured['data']}")
+        if not measured["checkpoint_rule"].startswith(which):
+            raise RecordError(f"{self.key}: the {which} checkpoint was chosen as {measured['checkpoint_rule']}")
 
 
 def key_of(host: str, sections: Mapping[str, Any], seed: int, protocol: Mapping[str, Any]) -> str:

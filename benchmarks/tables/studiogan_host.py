@@ -40,12 +40,12 @@ def train_studiogan(run: PlannedRun) -> Training:
         _run_studiogan(run, save)
     _check_configuration(run)
     _select(run)
-    told = json.loads((out / "run.json").read_text())
+    record = json.loads((out / "run.json").read_text())
     (saved,) = {path.parent for path in save.glob("checkpoints/*/model=D-current-*")}
     log = lines_by_step(save / "statistics" / saved.name / "log.jsonl")
-    regularizer, starts = told["regularizer"] or {}, without_paths(told["starts"])
+    regularizer, starts = record["regularizer"] or {}, without_paths(record["starts"])
     return Training(
-        host={**told["checkout"], "starts": starts},
+        host={**record["checkout"], "starts": starts},
         steps=_kept(run)[-1][0],
         device=starts[-1]["device"],
         plugin=regularizer.get("plugin"),
@@ -103,10 +103,10 @@ def _kept(run: PlannedRun) -> list[tuple[int, Path]]:
 
 def _check_configuration(run: PlannedRun) -> None:
     """Raise RecordError if StudioGAN has trained with a value that is not the run's."""
-    told = load_configuration(Path(run.out) / "config.yaml")
+    loaded = load_configuration(Path(run.out) / "config.yaml")
     for section, values in run.sections.items():
         for key, value in values.items() if isinstance(values, dict) else ():
-            found = told.get(section, {}).get(key, value)
+            found = loaded.get(section, {}).get(key, value)
             if found != value and key not in ("total_steps", "lecam_released"):
                 raise RecordError(f"{run.key}: StudioGAN trained with {section}.{key} {found}, not {value}")
 

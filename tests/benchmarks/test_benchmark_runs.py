@@ -107,7 +107,9 @@ def test_a_record_holds_all_that_made_a_run(record: dict[str, Any]) -> None:
     assert start["step"] == 0
     assert "torch" in start["versions"]
     regularizers, sets = "[studiogan.regularizers] gsr", "[studiogan.datasets] Digits_LT"
-    assert [wanted in told for wanted, told in zip((sets, regularizers), rank["plugins"], strict=True)] == [True] * 2
+    assert [wanted in message for wanted, message in zip((sets, regularizers), rank["plugins"], strict=True)] == [
+        True
+    ] * 2
     assert [line["step"] for line in record["course"]] == [2, 4]
     assert record["course"][-1]["class_norms"] == record["norms"]["last"]
     assert len(record["norms"]["start"]) == len(record["norms"]["best"]) == 10
@@ -134,7 +136,7 @@ def _set(*places: Any) -> Callable[[dict[str, Any]], None]:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (_set("seed", 6), "are of another run"),
         (_set("sections", "REGULARIZER", "weight", 0.4), "are of another run"),
@@ -182,7 +184,7 @@ def _set(*places: Any) -> Callable[[dict[str, Any]], None]:
     ],
 )
 def test_a_record_that_proves_too_little_is_refused_by_its_path(
-    record: dict[str, Any], change: Callable[[dict[str, Any]], None], told: str, tmp_path: Path
+    record: dict[str, Any], change: Callable[[dict[str, Any]], None], message: str, tmp_path: Path
 ) -> None:
     path, key = records.path_of(record["key"], tmp_path), record["key"]
     path.write_text(json.dumps(record))
@@ -195,7 +197,7 @@ def test_a_record_that_proves_too_little_is_refused_by_its_path(
     with pytest.raises(RecordError) as caught:
         records.read(path, key)
     assert str(caught.value).startswith(f"{path}: ")
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     path.write_text(json.dumps(record)[:-30])
     with pytest.raises(RecordError, match="damaged"):
         records.read(path, key)
@@ -253,9 +255,9 @@ def test_a_run_that_was_interrupted_goes_on_and_one_that_is_done_is_not_run_agai
     path = records.path_of(run.key, tmp_path / "records")
     path.write_text("{")
     assert run_command.main([*argv, "--dry-run"]) == 0
-    told = capsys.readouterr().out
-    assert "its record is refused" in told
-    assert "1 of 1 runs are to be made" in told
+    printed = capsys.readouterr().out
+    assert "its record is refused" in printed
+    assert "1 of 1 runs are to be made" in printed
 
 
 def test_one_run_that_fails_does_not_stop_the_others(
@@ -269,10 +271,10 @@ def test_one_run_that_fails_does_not_stop_the_others(
     argv = ["tiny", "--only", "lost", "--only", "plain", "--data", str(tmp_path), "--device", "cpu"]
     argv += ["--tables", str(tmp_path / "tables.yaml"), "--records", str(tmp_path / "records")]
     assert run_command.main([*argv, "--out", str(tmp_path / "runs")]) == 1
-    told = capsys.readouterr().out
-    assert "done: tiny: plain, seed 5" in told
-    assert "1 of 2 runs have records" in told
-    last = told.splitlines()[-1]
+    printed = capsys.readouterr().out
+    assert "done: tiny: plain, seed 5" in printed
+    assert "1 of 2 runs have records" in printed
+    last = printed.splitlines()[-1]
     assert last.startswith("failed: tiny: lost, seed 5: status 2: run.py: tiny: lost, seed 5: ")
     assert "needs train/ and valid/" in last
     (path,) = (tmp_path / "records").glob("*.json")
@@ -283,9 +285,9 @@ def test_one_run_that_fails_does_not_stop_the_others(
     assert "0 of 2 runs have records" in capsys.readouterr().out
     argv = argv[:-2]
     assert run_command.main([*argv, "--dry-run"]) == 0
-    told = capsys.readouterr().out
-    assert "lost, seed 5: 4 steps, 0.0 h on CPU" in told  # as the other, which is timed
-    assert "1 of 2 runs are to be made" in told
+    printed = capsys.readouterr().out
+    assert "lost, seed 5: 4 steps, 0.0 h on CPU" in printed  # as the other, which is timed
+    assert "1 of 2 runs are to be made" in printed
 
 
 def test_jobs_of_a_cluster_make_the_same_records(
@@ -329,11 +331,11 @@ def test_jobs_go_on_when_nobody_waits_and_are_not_submitted_again(
     assert run_on_cluster([run], {"timeout_min": 5}, cluster="local") == []
     monkeypatch.setattr(submitit.LocalJob, "exception", lambda job: (go.touch(), waits(job))[1])
     assert run_on_cluster([run], {"timeout_min": 5}, cluster="local") == []
-    told = capsys.readouterr().out
-    assert told.count("submitted: ") == 1
-    assert "no longer waiting: the jobs go on; the same command waits for them again" in told
-    assert re.search(r"at work \(RUNNING; if it is not, remove .*\.job\): tiny: plain, seed 5, job ", told)
-    assert "done: tiny: plain, seed 5" in told
+    printed = capsys.readouterr().out
+    assert printed.count("submitted: ") == 1
+    assert "no longer waiting: the jobs go on; the same command waits for them again" in printed
+    assert re.search(r"at work \(RUNNING; if it is not, remove .*\.job\): tiny: plain, seed 5, job ", printed)
+    assert "done: tiny: plain, seed 5" in printed
     assert run_on_cluster([run], {"timeout_min": 5}, cluster="local") == []
     assert "submitted: " in capsys.readouterr().out  # the first one's has ended
 
@@ -376,15 +378,15 @@ def test_a_signal_ends_what_runs_and_begins_no_more(tmp_path: Path, make_package
         assert time.monotonic() < deadline
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    told = process.communicate(timeout=120)[0]
+    message = process.communicate(timeout=120)[0]
     assert process.returncode == 1
-    assert "stopping: the runs save and end" in told
-    assert "stopped: tiny: plain, seed 5; the same command goes on with it" in told
-    assert "failed" not in told
+    assert "stopping: the runs save and end" in message
+    assert "stopped: tiny: plain, seed 5; the same command goes on with it" in message
+    assert "failed" not in message
     (log,) = tmp_path.glob("runs/*.log")
     assert re.search(r"stopped after step \d+ of 1000000", log.read_text())
-    assert "begun: tiny: gsr" not in told
-    assert "0 of 2 runs have records" in told
+    assert "begun: tiny: gsr" not in message
+    assert "0 of 2 runs have records" in message
 
 
 @pytest.mark.host
@@ -421,8 +423,8 @@ def test_studiogans_runs_are_chosen_and_measured_as_ours(
     # Their weights are not kept twice over.
     kept = Path(run.out) / "checkpoints" / "step=4" / "model=G-current-weights-step=4.pth"
     assert set(torch.load(kept, weights_only=True)) == {"state_dict"}
-    told = capfd.readouterr().out
-    assert "gsr: state restored from the checkpoint" in told
+    printed = capfd.readouterr().out
+    assert "gsr: state restored from the checkpoint" in printed
     records.path_of(run.key, tmp_path / "records").unlink()
     with one_thread():
         complete.complete(run)  # trains nothing
@@ -435,15 +437,15 @@ def test_studiogans_runs_are_chosen_and_measured_as_ours(
 def test_what_studiogan_has_not_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = ["--host", "studiogan", "--dry-run", "--records", str(tmp_path)]
     assert run_command.main(["ablation", *where]) == 0
-    told = capsys.readouterr().out
-    assert "left out: ablation: LeCam as released, gSR: LOSS.lecam_released is the native host's own" in told
-    assert "36 of 36 runs are to be made" in told
+    printed = capsys.readouterr().out
+    assert "left out: ablation: LeCam as released, gSR: LOSS.lecam_released is the native host's own" in printed
+    assert "36 of 36 runs are to be made" in printed
     assert run_command.main(["cpu-study", *where]) == 2
     assert "StudioGAN has no networks of 16 pixels" in capsys.readouterr().out
 
 
 def test_wrong_requests_are_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for argv, told in (
+    for argv, message in (
         (["lecam-difaug"], "did you mean lecam-diffaug?"),
         (["ada", "--only", "SNGAN + AD", "--data", "x"], "did you mean SNGAN + ADA?"),
         (["ada"], "--data is needed"),
@@ -452,7 +454,7 @@ def test_wrong_requests_are_told_in_a_line(tmp_path: Path, capsys: pytest.Captur
     ):
         assert run_command.main(argv) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert told in line
+        assert message in line
 
 
 def test_a_run_that_two_tables_need_is_one(tmp_path: Path) -> None:
@@ -509,12 +511,12 @@ def test_a_table_has_means_deviations_and_paired_intervals(
     assert (table["plain"]["seeds"], table["gsr"]["seeds"], table["lost"]["seeds"]) == ("3", "2", "0")
     # Of the seeds 5 and 6: -10 and -13; t(0.975, 1) = 12.706, the deviation of the mean 1.5.
     assert table["gsr"]["FD-Pixels, best, over the baseline"] == "-11.5 [-30.6, +7.6]"
-    told = (tmp_path / "out" / "tiny.md").read_text()
-    assert "\n| gsr | plain | -11.5 [-30.6, +7.6] |" in told
-    assert "Not as shipped: DATA.name Digits_LT_rho50, not CIFAR10_LT_rho100, " in told
-    assert "a poster" in told
-    assert "2 x 48 images, against 200 of test, by pixels" in told
-    assert "A row without seeds has not been run here." in told
+    text = (tmp_path / "out" / "tiny.md").read_text()
+    assert "\n| gsr | plain | -11.5 [-30.6, +7.6] |" in text
+    assert "Not as shipped: DATA.name Digits_LT_rho50, not CIFAR10_LT_rho100, " in text
+    assert "a poster" in text
+    assert "2 x 48 images, against 200 of test, by pixels" in text
+    assert "A row without seeds has not been run here." in text
     assert (tmp_path / "out" / "tiny.tex").read_text().count("\\\\") == 1 + len(rows) + 2
     norms = record["norms"]
     assert table["gsr"]["norm of the tail, last"].startswith(f"{sum(norms['last'][-3:]) / 3:.4g}")
@@ -535,7 +537,7 @@ def test_a_table_has_means_deviations_and_paired_intervals(
     assert make_command.main([*argv, "--check"]) == 1
     assert "no table has this file, or not any more: " in capsys.readouterr().out
     (tmp_path / "out" / "small.md").unlink()
-    (tmp_path / "out" / "tiny.md").write_text(told.replace("32.0 ± 2.0", "31.0 ± 2.0"))
+    (tmp_path / "out" / "tiny.md").write_text(text.replace("32.0 ± 2.0", "31.0 ± 2.0"))
     assert make_command.main([*argv, "--check"]) == 1
     assert "31.0 ± 2.0" in (tmp_path / "out" / "tiny.md").read_text()
     assert make_command.main(argv) == 0
@@ -624,7 +626,7 @@ def test_records_of_different_distances_make_no_table(
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (_set("data", "images_sha256", "0"), "its baseline was trained on other images"),
         (_set("results", "best", "protocol", "reference", "content_sha256", "0"), "measured against other images"),
@@ -633,7 +635,7 @@ def test_records_of_different_distances_make_no_table(
 def test_a_row_and_its_baseline_have_the_same_images(
     record: dict[str, Any],
     change: Callable[[dict[str, Any]], None],
-    told: str,
+    message: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -643,7 +645,7 @@ def test_a_row_and_its_baseline_have_the_same_images(
     change(content)
     path.write_text(json.dumps(content))
     assert make_command.main(argv) == 1
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_the_committed_tables_are_what_the_committed_records_make() -> None:

@@ -57,8 +57,8 @@ def test_tables_depart_from_the_papers_program_where_their_rows_do() -> None:
 
 
 def test_the_benchmarks_readme_lists_every_table() -> None:
-    told = (BENCHMARKS / "README.md").read_text()
-    listed = re.findall(r"^\| `([a-z0-9-]+)` \|", told, flags=re.MULTILINE)
+    text = (BENCHMARKS / "README.md").read_text()
+    listed = re.findall(r"^\| `([a-z0-9-]+)` \|", text, flags=re.MULTILINE)
     assert sorted(listed) == sorted(TABLES.tables)
 
 
@@ -94,7 +94,7 @@ def test_an_override_replaces_keys_and_leaves_the_shipped_one_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "told"),
+    ("place", "value", "message"),
     [
         ("tables.ada.rows.SNGAN + ADA.configuration", "CIFAR10_LT/SNGAN-AD", "did you mean CIFAR10_LT/SNGAN-ADA"),
         (
@@ -131,7 +131,7 @@ def test_an_override_replaces_keys_and_leaves_the_shipped_one_alone() -> None:
         ("table", {}, "did you mean tables"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_place(place: str, value: Any, told: str, tmp_path: Path) -> None:
+def test_what_is_wrong_is_named_with_its_place(place: str, value: Any, message: str, tmp_path: Path) -> None:
     content = yaml.safe_load(TABLES_FILE.read_text())
     inner, keys = content, place.split(".", 1 if "/" in place else -1)
     for key in keys[:-1]:
@@ -139,7 +139,7 @@ def test_what_is_wrong_is_named_with_its_place(place: str, value: Any, told: str
     inner[keys[-1]] = value
     path = tmp_path / "tables.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
-    with pytest.raises(ConfigurationError, match=re.escape(told)) as caught:
+    with pytest.raises(ConfigurationError, match=re.escape(message)) as caught:
         read_tables(path)
     named = (
         keys[-2] if keys[-1] in ("overrides", "configuration") else keys[-1]

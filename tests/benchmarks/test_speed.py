@@ -35,12 +35,12 @@ def test_what_was_measured_is_kept_beside_what_was_measured_before(
     kept = json.loads((tmp_path / "speed-cpu.json").read_text())
     assert [kept[name]["made"]["command"] for name in ("penalty", "steps")] == ["first", "second"]
     assert kept["penalty"]["rows"] == [["10", "1.5"]]
-    told = (tmp_path / "speed-cpu.md").read_text()
+    text = (tmp_path / "speed-cpu.md").read_text()
     for line in ("| classes | ms |", "| 10 | 1.5 |", "* a note", "`first`", "`second`"):
-        assert line in told
+        assert line in text
     # By it a speed in bfloat16 may differ by ten times.
     assert all(kept[name]["made"]["instruction_set"] in kept[name]["made"]["device"] for name in kept)
-    assert told.count(kept["steps"]["made"]["instruction_set"]) == 2
+    assert text.count(kept["steps"]["made"]["instruction_set"]) == 2
     chart = (tmp_path / "speed-cpu.svg").read_text()
     assert "loop over layers" in chart
     assert "3.25x" in chart
@@ -64,12 +64,12 @@ def test_a_dry_run_reckons_with_measured_steps(
     keep({"steps": part}, "cpu", "steps", tmp_path)
     monkeypatch.setattr(cost, "RESULTS", tmp_path)
     assert run_command.main(["lecam-diffaug", "--dry-run", "--records", str(tmp_path / "none"), "--seeds", "0"]) == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     device = f"{device_name('cpu')} without evaluation"
     # 120,000 steps; without gSR a step is reckoned to be as long.
-    assert f"SNGAN + LeCam + DiffAug, seed 0: 120,000 steps, 1.0 h on {device}" in told
-    assert f"2 of these 4 runs, the others not timed there: 2.0 h on {device}, one run at a time" in told
-    assert "operations of training: 0.36 EFLOP (2 runs not counted), 10.0 h at 10 TFLOP/s" in told
+    assert f"SNGAN + LeCam + DiffAug, seed 0: 120,000 steps, 1.0 h on {device}" in printed
+    assert f"2 of these 4 runs, the others not timed there: 2.0 h on {device}, one run at a time" in printed
+    assert "operations of training: 0.36 EFLOP (2 runs not counted), 10.0 h at 10 TFLOP/s" in printed
 
 
 def test_steps_of_the_native_host_are_timed_without_data(
@@ -111,11 +111,11 @@ def test_gradient_shares_follow_weight_and_class(capsys: pytest.CaptureFixture[s
     assert [a / b for a, b in zip(strong, weak, strict=True)] == pytest.approx([10] * 10, rel=0.02)
     assert strong[9] > 10 * strong[0]
     assert max(alike) < 2 * min(alike)
-    for table, row, told in (
+    for table, row, message in (
         ("cpu-study-weights", "without gSR", "it has no regularizer"),
         ("cpu-study", "SNGAN, ratio 1000", "did you mean SNGAN, ratio 100?"),
         ("cpu-studi", "SNGAN", "did you mean cpu-study?"),
         ("inaturalist-2019", "BigGAN + gSR", "DATA.name without its ratio: found iNaturalist2019"),
     ):
         assert gradient_shares.main([table, row]) == 2
-        assert told in capsys.readouterr().err
+        assert message in capsys.readouterr().err

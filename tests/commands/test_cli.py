@@ -160,8 +160,8 @@ def test_arguments_of_the_benchmark_without_two_dashes_are_explained(capsys: pyt
     assert "main.py's own arguments follow --" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["studiogan", "run", "--dvice", "cpu"])
-    assert "unrecognized arguments: --dvice" in (told := capsys.readouterr().err)
-    assert told.strip().endswith("; did you mean --device?")
+    assert "unrecognized arguments: --dvice" in (printed := capsys.readouterr().err)
+    assert printed.strip().endswith("; did you mean --device?")
 
 
 def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
@@ -400,7 +400,7 @@ def test_a_ranks_error_is_told_like_any_other(
 def test_our_extra_is_advised_for_what_it_brings(module: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, module.partition(".")[0], raising=False)
     error = ModuleNotFoundError(f"No module named {module!r}", name=module)
-    told = str(checkout.missing_module("StudioGAN's worker", error))
-    assert told.endswith("pip install 'studiogan-gsr[studiogan]' brings all that the pinned commit needs")
+    message = str(checkout.missing_module("StudioGAN's worker", error))
+    assert message.endswith("pip install 'studiogan-gsr[studiogan]' brings all that the pinned commit needs")
     monkeypatch.setattr(checkout.metadata, "requires", lambda name: [])
     assert f"pip install {package}" in f"{checkout.missing_module('StudioGAN', error)},"

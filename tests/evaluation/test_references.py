@@ -164,17 +164,17 @@ def test_studiogans_own_folders_are_checked_when_they_are_opened(
     configuration = configure(tmp_path, steps=1, DATA={**DIGITS, "name": "My_Digits"})
     outcome = host.run(configuration, data, tmp_path / "out", "--save_real_images", "-ref", "valid")
     assert outcome.status == 0, outcome.output
-    said = "\n".join(outcome.lines("[studiogan-gsr] rank 0: My_Digits"))
+    message = "\n".join(outcome.lines("[studiogan-gsr] rank 0: My_Digits"))
     assert (
         "My_Digits, train: torchvision also counts 1 files that are hidden or reached twice, the first is "
-        "train/4/._000.png" in said
+        "train/4/._000.png" in message
     )
-    assert "My_Digits, train: torchvision leaves out 1 .jfif, which Pillow opens" in said
+    assert "My_Digits, train: torchvision leaves out 1 .jfif, which Pillow opens" in message
     assert (
         "My_Digits, train: under the DATA.name Folder_LT: 1,199 images of 10 classes; train/: left out 1 hidden"
-        in said
+        in message
     )
-    assert "My_Digits, reference: the reference is not balanced: class 5 has 3 images, class 0 has 4" in said
+    assert "My_Digits, reference: the reference is not balanced: class 5 has 3 images, class 0 has 4" in message
     shutil.copy(data / "train" / "7" / "005.png", data / "valid" / "7" / "120.png")
     again = host.run(configuration, data, tmp_path / "again", "--save_real_images", "-ref", "valid")
     refused(again, r"My_Digits: 1 of 39 .*/valid/7/120.png \(training: .*train/7/005.png\); take them out")

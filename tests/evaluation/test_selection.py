@@ -163,8 +163,10 @@ def test_the_best_stays_beside_the_last_and_is_measured_on_what_did_not_choose_i
     assert (protocol["reference"]["split"], protocol["reference"]["images"]) == ("test", 200)
     assert last["protocol"]["reference"]["split"] == "reference"
     assert found["reference_images"] == [20] * 10
-    told = "best: lowest FD-Pixels of all images among evaluations while training, 40 generated images against 200 of"
-    assert protocol["checkpoint_rule"] == f"{told} validation"
+    message = (
+        "best: lowest FD-Pixels of all images among evaluations while training, 40 generated images against 200 of"
+    )
+    assert protocol["checkpoint_rule"] == f"{message} validation"
     assert protocol["selection"] == evaluations(run)[0]["rule"]
     assert last["protocol"]["checkpoint_rule"] == "last"
     by_name = measured(run / "checkpoints" / "step=4")  # the same, found by its folder
@@ -210,12 +212,12 @@ def test_a_best_that_is_gone_and_runs_without_evaluations_are_told(
     run = trained(tmp_path, *MEASURED)
     shutil.rmtree(run / "checkpoints" / "step=2")
     capsys.readouterr()
-    for path, told in (
+    for path, message in (
         (run, "the best checkpoint, of step 2, is not there any more"),
         (pair[1], "`train --evaluate`"),
     ):
         assert main(["evaluate", str(path), "--best", "--backbone", pixels]) == 2
-        assert told in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------ ends and restarts
@@ -251,9 +253,9 @@ def test_an_evaluation_that_fails_loses_no_step(
 ) -> None:
     distances += [3.0]  # and none for step 4
     run = trained(tmp_path, *MEASURED, "--steps", "8", status=1)
-    told = capsys.readouterr().err
-    assert "evaluating step 4 failed: " in told
-    assert "step=4; --resume tries again, --resume with --no-evaluate trains without" in told
+    printed = capsys.readouterr().err
+    assert "evaluating step 4 failed: " in printed
+    assert "step=4; --resume tries again, --resume with --no-evaluate trains without" in printed
     assert [step for step, _ in checkpoints(run / "checkpoints")] == [2, 4]
     distances += [2.0, 1.0, 4.0]
     trained(tmp_path, *MEASURED, "--steps", "8", "--resume")
@@ -369,10 +371,10 @@ def test_with_two_ranks_the_first_measures_and_both_train_on_alike(
 def test_one_run_has_one_rule(tmp_path: Path, pixels: str, capsys: pytest.CaptureFixture[str]) -> None:
     trained(tmp_path, *MEASURED)
     more = ("--resume", "--steps", "6", "--backbone", "pixels", "--evaluate")
-    told = error_of(capsys, tmp_path, *more, "41")
-    assert told.endswith("was measured with images 40, now it is 41; one run's checkpoints are chosen by one rule")
-    told = error_of(capsys, tmp_path, *more, "40", "--select-on", "reference")
-    assert "was measured with select_on validation, now it is reference" in told
+    message = error_of(capsys, tmp_path, *more, "41")
+    assert message.endswith("was measured with images 40, now it is 41; one run's checkpoints are chosen by one rule")
+    message = error_of(capsys, tmp_path, *more, "40", "--select-on", "reference")
+    assert "was measured with select_on validation, now it is reference" in message
     trained(tmp_path, *more, "40")
 
 

@@ -50,8 +50,8 @@ def explode(generator: nn.Module, label: int) -> None:
 
 def test_a_class_that_begins_to_explode_is_named_once(generator: OneHot) -> None:
     norms = ClassNorms(generator, NAMES)
-    found, told = norms.check()
-    assert (found, told) == (largest_class_norms(generator).tolist(), "")
+    found, message = norms.check()
+    assert (found, message) == (largest_class_norms(generator).tolist(), "")
     explode(generator, 3)
     assert norms.check()[1].startswith("spectral norms explode: class zebra (label 3, ")
     assert norms.check()[1] == ""

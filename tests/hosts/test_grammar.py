@@ -140,12 +140,12 @@ def judge(outcome: Outcome, sections: Sections) -> None:
     if outcome.status == 0:
         assert "gsr: active in step 1, penalty " in outcome.output, outcome.output
         return
-    told = outcome.lines("studiogan-gsr: ")
-    assert len(told) == 1, (sections, outcome.output)
-    assert outcome.status == 2, told
+    message = outcome.lines("studiogan-gsr: ")
+    assert len(message) == 1, (sections, outcome.output)
+    assert outcome.status == 2, message
     assert "Traceback" not in outcome.output
     assert not outcome.lines("Progress:")
-    assert re.search(r"studiogan-gsr: .*: (found .*; |refused: )", told[0]), told
+    assert re.search(r"studiogan-gsr: .*: (found .*; |refused: )", message[0]), message
 
 
 # ------------------------------------------------------------------ files
@@ -185,9 +185,9 @@ def one_line() -> Iterator[None]:
     try:
         yield
     except ConfigurationError as error:
-        told = str(error)
-        if len(told.splitlines()) != 1 or ": found " not in told:
-            raise AssertionError(told) from error
+        text = str(error)
+        if len(text.splitlines()) != 1 or ": found " not in text:
+            raise AssertionError(text) from error
         raise
 
 

@@ -20,18 +20,18 @@ def mine(penalty: float = 0.5, steps: int = 3, terms: str = "gsr") -> Any:
 @pytest.fixture
 def others(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What the ranks after this one say."""
-    said: list[Any] = []
+    message: list[Any] = []
 
     def gather(everyone: list[Any], own: Any) -> None:
-        everyone[:] = [own, *said]
+        everyone[:] = [own, *message]
 
     for name, value in (
         ("is_initialized", lambda: True),
-        ("get_world_size", lambda: 1 + len(said)),
+        ("get_world_size", lambda: 1 + len(message)),
         ("all_gather_object", gather),
     ):
         monkeypatch.setattr(regularization.dist, name, value)
-    return said
+    return message
 
 
 def test_equal_ranks_are_counted_and_rounding_is_no_difference(others: list[Any]) -> None:

@@ -88,12 +88,12 @@ def test_killed_at_any_write_of_a_checkpoint_a_run_goes_on_from_a_whole_one(
     (first, *_) = again.lines("Progress:")
     assert int(re.search(r"Step: +(\d+)", first)[1]) == whole + 1
     assert again.lines("told: state restored from the checkpoint")
-    assert told(again, "loaded") == [told(killed, "saved")[whole // 2 - 1]]
+    assert states_of(again, "loaded") == [told(killed, "saved")[whole // 2 - 1]]
     left = sorted(path.name for path in killed.checkpoint_folder.glob("model=*"))
     assert left == [f"model={n}-current-weights-step=6.pth" for n in ("D", "G", "G_ema")]
 
 
-def told(outcome: Outcome, word: str) -> list[str]:
+def states_of(outcome: Outcome, word: str) -> list[str]:
     """What was saved or loaded, without the trial before the first step, when u and v are still zero."""
     lines = [line.removeprefix(f"{word}: ") for line in outcome.output.splitlines() if line.startswith(f"{word}: ")]
     return [line for line in lines if "'u_32': 0.0" not in line]
@@ -125,14 +125,14 @@ def test_killed_at_random_moments_a_run_comes_to_its_end(
             environment={"PYTHONPATH": str(site)},
             on_start=kill if attempt < kills else lambda process: None,
         )
-        if loaded := told(outcome, "loaded"):
+        if loaded := states_of(outcome, "loaded"):
             assert loaded == [saved[last]]
         step = last
         lines = outcome.output.splitlines()
         assert not [line for line in lines if line.startswith("studiogan-gsr: ")], outcome.output
         steps = [int(found[1]) for line in lines if (found := re.search(r"Step: +(\d+)", line))]
         assert not steps or steps == list(range(last + 1, last + 1 + len(steps)))
-        for step, state in enumerate(told(outcome, "saved"), last + 1):
+        for step, state in enumerate(states_of(outcome, "saved"), last + 1):
             saved[step] = state
         folder = Path(resume[1]) if resume else next((tmp_path / f"out{attempt}").glob("checkpoints/*"), None)
         whole = whole_step(folder)
@@ -142,7 +142,7 @@ def test_killed_at_random_moments_a_run_comes_to_its_end(
             resume = ("-ckpt", str(folder))
         last = whole
     assert outcome.status == 0, outcome.output
-    assert len(told(outcome, "loaded")) == 1
+    assert len(states_of(outcome, "loaded")) == 1
 
 
 def whole_step(folder: Path | None) -> int:

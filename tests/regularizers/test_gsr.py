@@ -436,7 +436,7 @@ def test_the_description_says_what_is_penalised() -> None:
 
 
 @pytest.mark.parametrize(
-    ("counts", "options", "told"),
+    ("counts", "options", "message"),
     [
         (
             CIFAR,
@@ -450,10 +450,10 @@ def test_the_description_says_what_is_penalised() -> None:
     ],
 )
 def test_the_description_says_where_class_weights_are_equal(
-    counts: list[int], options: dict[str, Any], told: str
+    counts: list[int], options: dict[str, Any], message: str
 ) -> None:
     text = " ".join(str(GroupSpectralRegularizer(OneHot(len(counts), [16]), counts, **options)).split())
-    assert re.search(told, text), text
+    assert re.search(message, text), text
     assert str(GSROptions(**options)) in text
 
 

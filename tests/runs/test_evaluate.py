@@ -224,8 +224,8 @@ def test_a_result_that_could_not_be_written_is_refused_first(
 ) -> None:
     (tmp_path / "file").touch()
     for out, found in ((tmp_path, "a folder"), (tmp_path / "file" / "a.json", f"{tmp_path}/file, a file")):
-        told = error_of(capsys, str(tmp_path / "nowhere"), "--out", str(out))
-        assert told == f"studiogan-gsr: --out {out}: found {found}; name a file in a folder that can be written to"
+        message = error_of(capsys, str(tmp_path / "nowhere"), "--out", str(out))
+        assert message == f"studiogan-gsr: --out {out}: found {found}; name a file in a folder that can be written to"
 
 
 def test_images_in_both_parts_or_not_those_of_the_run_are_refused(
@@ -243,15 +243,15 @@ def test_images_in_both_parts_or_not_those_of_the_run_are_refused(
     kept = again.read_bytes()
     again.unlink()
     again.hardlink_to(chosen)
-    told = error_of(capsys, str(tmp_path / "run"), *options)
+    message = error_of(capsys, str(tmp_path / "run"), *options)
     names = f"{again.relative_to(data)} (training: {chosen.relative_to(data)})"
-    assert told == (
+    assert message == (
         f"studiogan-gsr: My_Digits: 1 of 40 reference images are training images, the first is {names}; "
         "take them out of one of the two"
     )
     again.unlink()
     shutil.copy(chosen, again)  # another file of equal bytes
-    assert error_of(capsys, str(tmp_path / "run"), *options) == told
+    assert error_of(capsys, str(tmp_path / "run"), *options) == message
     evaluated(tmp_path / "run", "--split", "train")
     assert "The real images are the training images (--split train)" in capsys.readouterr().out
     again.write_bytes(kept)
@@ -268,20 +268,20 @@ def test_images_in_both_parts_or_not_those_of_the_run_are_refused(
     assert "All classes have equally many training images: head, middle and tail only follow the labels." in printed
     extra.unlink()
     (data / "valid" / "3").rename(data / "valid" / "zz")
-    told = error_of(capsys, str(tmp_path / "run"), *options)
-    assert "found the class 3 to train on where the reference has 4" in told
+    message = error_of(capsys, str(tmp_path / "run"), *options)
+    assert "found the class 3 to train on where the reference has 4" in message
     (data / "valid" / "zz").rename(data / "valid" / "3")
     chosen.rename(chosen.with_name("renamed.png"))
-    told = error_of(capsys, str(tmp_path / "run"), *options)
-    assert "found other training images than the run was trained on" in told
+    message = error_of(capsys, str(tmp_path / "run"), *options)
+    assert "found other training images than the run was trained on" in message
     chosen.with_name("renamed.png").rename(chosen)
     (data / "valid").rename(data / "elsewhere")  # trained without a reference
     assert error_of(capsys, str(tmp_path / "run"), *options).endswith(
         "; --split train measures against the training images"
     )
     data.rename(tmp_path / "moved")
-    told = error_of(capsys, str(tmp_path / "run"), *options)
-    assert told.endswith("; --data names the folder, if the run's images have moved")
+    message = error_of(capsys, str(tmp_path / "run"), *options)
+    assert message.endswith("; --data names the folder, if the run's images have moved")
     measured = evaluated(tmp_path / "run", "--split", "train", "--data", str(tmp_path / "moved"))
     assert measured["protocol"]["reference"]["split"] == "train"
 
@@ -569,7 +569,7 @@ def test_where_lpips_cannot_be_had_it_is_left_out_or_refused_if_asked_for(
 
 def test_a_strangers_object_that_is_no_backbone_is_refused(make_package: MakePackage) -> None:
     make_package("odd", "studiogan.backbones", {"odd": "odd:make"}, {"odd": "def make(device):\n    return 3\n"})
-    with pytest.raises(PluginError, match=r"odd = odd:make: gave int, no backbone: it lacks column, digest"):
+    with pytest.raises(PluginError, match=r"odd = odd:make: gave int, no backbone: it is missing column, digest"):
         make_backbone(find_backbone("odd"), CPU)
 
 
@@ -641,7 +641,8 @@ def test_a_folder_without_reference_images_of_a_class_is_refused(
         assert main(argv) == 0
     for path in (data / "valid" / "4").iterdir():
         path.unlink()
-    told = error_of(capsys, str(tmp_path / "run"), "--backbone", "pixels")
+    message = error_of(capsys, str(tmp_path / "run"), "--backbone", "pixels")
     assert (
-        "needs valid/, with one folder of images per class; in valid/: no image of 4 (the folders are empty)" in told
+        "needs valid/, with one folder of images per class; in valid/: no image of 4 (the folders are empty)"
+        in message
     )

@@ -179,10 +179,10 @@ def test_an_exploded_class_is_named(run: Path, tmp_path: Path, capsys: pytest.Ca
     torch.save(state, path)
     result = read(broken)
     assert result["exploding"] == [9]
-    told = capsys.readouterr().out
-    assert "1 of 10 classes explode: 9 (" in told
-    assert "1 of them are in the rarer half" in told
-    assert "  explodes" in told
+    printed = capsys.readouterr().out
+    assert "1 of 10 classes explode: 9 (" in printed
+    assert "1 of them are in the rarer half" in printed
+    assert "  explodes" in printed
 
 
 def untrained(sections: dict[str, Any], seed: int) -> list[float]:
@@ -224,9 +224,9 @@ def test_an_unknown_seed_makes_the_start_an_example(
     capsys.readouterr()
     result = read(other)
     assert (result["start"], result["start_is_the_runs_own"]) == (untrained(SNGAN, 0), False)
-    told = "At the start: an example, an untrained generator of seed 0, because the run's seed is not recorded."
-    assert told in capsys.readouterr().out
-    assert told in html.unescape((other / "spectrum" / "index.html").read_text())
+    message = "At the start: an example, an untrained generator of seed 0, because the run's seed is not recorded."
+    assert message in capsys.readouterr().out
+    assert message in html.unescape((other / "spectrum" / "index.html").read_text())
 
 
 def test_a_run_from_another_runs_checkpoint_starts_there(tmp_path: Path) -> None:

@@ -116,6 +116,6 @@ def make_backbone(loaded: LoadedPlugin, device: torch.device) -> Backbone:
         raise PluginError(str(loaded.plugin), f"failed: {reason(error)}") from error
     missing = [name for name in ("column", "digest") if not isinstance(getattr(backbone, name, None), str)]
     if missing or not callable(backbone):
-        wanted = ", ".join(missing) or "a call"
-        raise PluginError(str(loaded.plugin), f"gave {type(backbone).__name__}, no backbone: it lacks {wanted}")
+        what = ", ".join(missing) or "a call"
+        raise PluginError(str(loaded.plugin), f"gave {type(backbone).__name__}, no backbone: it is missing {what}")
     return backbone

@@ -172,7 +172,7 @@ class Attachment:
         """Return the parameters that the regularizer reaches; refuse it if it could not act, and leave no trace."""
         regularizer, name = self.regularizer, self.name
         if missing := missing_methods(regularizer):
-            raise RegularizerError(f"{name}: no regularizer: it lacks {', '.join(missing)}")
+            raise RegularizerError(f"{name}: no regularizer: it is missing {', '.join(missing)}")
         state = copy.deepcopy(regularizer.state_dict())
         before = [tensor.detach().clone() for tensor in self._watched]
         devices = sorted({p.get_device() for p in _parameters(optimizer) if p.is_cuda})

@@ -370,7 +370,7 @@ def test_the_released_lecam_goes_on_with_its_averages(tmp_path: Path) -> None:
     assert parts.lecam.averages.unique().numel() > 8  # of single logits, not of means
     other = fresh(sections)
     train(PLAIN, options(tmp_path / "plain", steps=2))
-    told = load_checkpoint(other, tmp_path / "plain" / "checkpoints" / "step=2").messages
-    assert "the checkpoint holds no averages of the released LeCam for this batch: they start at 0" in told
+    message = load_checkpoint(other, tmp_path / "plain" / "checkpoints" / "step=2").messages
+    assert "the checkpoint holds no averages of the released LeCam for this batch: they start at 0" in message
     assert load_configuration(tmp_path / "parts" / "config.yaml")["LOSS"]["lecam_released"] is True
     assert "lecam_released" not in load_configuration(tmp_path / "plain" / "config.yaml")["LOSS"]

@@ -1,4 +1,4 @@
-"""Reading configurations for the native host: what is read, what is refused, and how that is told."""
+"""Reading configurations for the native host: what is read, what is refused, and how that is reported."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_zero_does_not_stand_for_false() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sections", "path", "said"),
+    ("sections", "path", "message"),
     [
         ({"MODLE": {}}, "MODLE", "did you mean MODEL?"),
         ({"REGULARISER": "gsr"}, "REGULARISER", "did you mean REGULARIZER?"),
@@ -155,10 +155,10 @@ def test_zero_does_not_stand_for_false() -> None:
         ({"REGULARIZER": 3}, "REGULARIZER", "a plug-in's name"),
     ],
 )
-def test_unknown_sections_and_keys_are_refused_with_a_near_miss(sections: Sections, path: str, said: str) -> None:
+def test_unknown_sections_and_keys_are_refused_with_a_near_miss(sections: Sections, path: str, message: str) -> None:
     error = refusal(sections)
     assert error.path == path
-    assert said in error.allowed
+    assert message in error.allowed
 
 
 @pytest.mark.parametrize("value", [{"a": 1}, {}, [[1]], math.nan, math.inf, b"bytes", "no such value"], ids=str)
@@ -184,7 +184,7 @@ def test_a_key_with_a_default_cannot_be_unset_and_kinds_do_not_mix(
 
 
 @pytest.mark.parametrize(
-    ("section", "key", "value", "said"),
+    ("section", "key", "value", "message"),
     [
         ("OPTIMIZATION", "g_lr", "2e-4", "YAML reads this as text, write 2.0e-04"),
         ("OPTIMIZATION", "batch_size", "64", "YAML reads this as text, write 64"),
@@ -221,10 +221,10 @@ def test_a_key_with_a_default_cannot_be_unset_and_kinds_do_not_mix(
         ("PRE", "apply_rflip", "yes", "true or false"),
     ],
 )
-def test_a_value_of_the_wrong_type_or_range_is_refused(section: str, key: str, value: Any, said: str) -> None:
+def test_a_value_of_the_wrong_type_or_range_is_refused(section: str, key: str, value: Any, message: str) -> None:
     error = refusal({section: {key: value}})
     assert (error.path, error.found) == (f"{section}.{key}", repr(value))
-    assert said in error.allowed
+    assert message in error.allowed
 
 
 _ADA = {"apply_ada": True, "ada_aug_type": "bgc", "ada_initial_augment_p": 0.0}

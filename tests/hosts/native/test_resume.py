@@ -90,8 +90,8 @@ def test_a_run_keeps_its_seed_and_its_options(
     assert [step for step, _ in checkpoints(out / "checkpoints")] == [3]
     capsys.readouterr()
     assert main(["train", str(sngan), "--data", "unused", "--out", str(out), "--resume"]) == 0
-    said = "seed 3, steps 6, workers 1, in_memory False, print_freq 2, save_freq 3, folded False"
-    assert f"kept from the run: {said}\n" in capsys.readouterr().out
+    message = "seed 3, steps 6, workers 1, in_memory False, print_freq 2, save_freq 3, folded False"
+    assert f"kept from the run: {message}\n" in capsys.readouterr().out
     assert losses(out) == losses(whole)
     assert not difference(*(files(path / "checkpoints" / "step=6") for path in (out, whole)))
     first, second = starts(out)
@@ -177,8 +177,8 @@ def test_a_run_of_an_older_version_keeps_its_seed_and_precision(sngan: Path, tmp
 def test_another_machines_versions_and_devices_are_said() -> None:
     before = {"device_type": "cuda", "ranks": 2, "threads": 8, "versions": {"torch": "2.4.0", "numpy": "2.1.0"}}
     now = {"device_type": "cpu", "ranks": 2, "threads": 1, "versions": {"torch": "2.5.0", "numpy": "2.1.0"}}
-    said = "device_type cpu (before cuda), threads 1 (before 8), torch 2.5.0 (before 2.4.0)"
-    assert changes(before, now) == said
+    message = "device_type cpu (before cuda), threads 1 (before 8), torch 2.5.0 (before 2.4.0)"
+    assert changes(before, now) == message
     assert not changes(before, before)
 
 
@@ -215,9 +215,9 @@ def test_noise_of_another_device_starts_anew_and_says_so(tmp_path: Path) -> None
         trainer = Trainer(read_configuration(SNGAN), COUNTS, iter(()), torch.device("cpu"), 9, Speed())
         restored = load_checkpoint(trainer, folder)
         assert restored.step == trainer.steps == 2
-        (said,) = [message for message in restored.messages if "noise" in message]
+        (noise,) = [message for message in restored.messages if "noise" in message]
         there = device or "another device"
-        assert said == f"saved on {there}, resumed on cpu: noise starts over, as their generators differ"
+        assert noise == f"saved on {there}, resumed on cpu: noise starts over, as their generators differ"
         drawn.append(torch.randn(3, generator=trainer.noise))
         assert not torch.equal(drawn[-1], torch.randn(3, generator=torch.Generator().manual_seed(9)))
     assert torch.equal(*drawn)
@@ -295,8 +295,8 @@ def test_a_run_begins_from_a_checkpoint_with_another_seed_and_says_so(
     trained(sngan, tmp_path / "first", "--steps", "2", "--seed", "3")
     for name, seed in (("second", "4"), ("third", "3")):
         trained(sngan, tmp_path / name, "--resume", str(tmp_path / "first"), "--steps", "4", "--seed", seed)
-        said = "another seed than the checkpoint's: noise and the order of images start over"
-        assert (said in capsys.readouterr().out) == (seed == "4")
+        message = "another seed than the checkpoint's: noise and the order of images start over"
+        assert (message in capsys.readouterr().out) == (seed == "4")
     trained(sngan, tmp_path / "fourth", "--resume", str(tmp_path / "first"), "--steps", "4", "--no-fused")
     assert "from step 2 on: steps 4 (before 2), fused False (before True)" in capsys.readouterr().out
     assert losses(tmp_path / "second") != losses(tmp_path / "third")

@@ -204,4 +204,4 @@ def test_studiogans_own_configurations_pass_but_for_two_with_a_number_that_is_te
             refused[path.stem] = str(error)
     assert len(paths) == 196
     assert [*refused] == ["StyleGAN2-256Res-DiffAug-LeCam", "StyleGAN2-256Res-LeCam"]
-    assert all("LOSS.lecam_lambda: found '3e-7'" in told for told in refused.values())
+    assert all("LOSS.lecam_lambda: found '3e-7'" in message for message in refused.values())

@@ -250,8 +250,8 @@ def test_hdf5_files_are_used_counted_and_refused_when_cut_or_of_another_set(
     assert outcome.status == 0, outcome.output
     assert outcome.lines(f"class counts {COUNTS}")
     (path,) = digits.glob(f"{name}_*.hdf5")
-    (said,) = outcome.lines(f"{path.name}: 655 images, head class 0, the middle square, not resized; images_sha256 ")
-    assert digest(folder_lt(str(digits), "train", 4, seed=7 if in_memory else 8)) in said
+    (line,) = outcome.lines(f"{path.name}: 655 images, head class 0, the middle square, not resized; images_sha256 ")
+    assert digest(folder_lt(str(digits), "train", 4, seed=7 if in_memory else 8)) in line
     if in_memory:
         os.truncate(path, path.stat().st_size - 1)
         message = f"{path.name} is cut off: .* bytes; copy it again, or move it away and pack it again"
@@ -623,9 +623,9 @@ def test_two_spawned_ranks_both_regularize_alike(model: str, host: Host, digits:
     outcome = host.run(configuration, digits, tmp_path / "out", *DDP, ranks=2, environment=meeting(), forked=False)
     assert outcome.status == 0, outcome.output
     # A rank's line may start in the middle of another's: rank 0 prints its networks at that time.
-    told = re.findall(r"\[studiogan-gsr\] rank (\d): (gsr of .*)", outcome.output)
-    assert sorted(rank for rank, _ in told) == ["0", "1"], outcome.output
-    assert told[0][1] == told[1][1]
+    message = re.findall(r"\[studiogan-gsr\] rank (\d): (gsr of .*)", outcome.output)
+    assert sorted(rank for rank, _ in message) == ["0", "1"], outcome.output
+    assert message[0][1] == message[1][1]
     proofs = re.findall(r"\[studiogan-gsr\] rank (\d): gsr: active in step 1, (penalty .*)", outcome.output)
     assert sorted(rank for rank, _ in proofs) == ["0", "1"]
     assert proofs[0][1] == proofs[1][1]
