@@ -168,15 +168,16 @@ def is_checked(reference: Labelled) -> bool:
 def _shared_message(train: Labelled, reference: Labelled, shared: Sequence[tuple[int, int]]) -> str:
     train, reference = (side.dataset if isinstance(side, Prepared) else side for side in (train, reference))
     (one, other), *others = shared
-    names = ", ".join(_called(reference, i) for i, _ in others[:_LISTED])
+    names = ", ".join(_image_name(reference, i) for i, _ in others[:_LISTED])
     more = f" and {len(others) - _LISTED} more" if len(others) > _LISTED else ""
     return (
         f"{len(shared)} of {len(reference)} reference images are training images, the first is "
-        f"{_called(reference, one)} (training: {_called(train, other)})" + (f", then {names}{more}" if others else "")
+        f"{_image_name(reference, one)} (training: {_image_name(train, other)})"
+        + (f", then {names}{more}" if others else "")
     )
 
 
-def _called(dataset: Labelled, index: int) -> str:
+def _image_name(dataset: Labelled, index: int) -> str:
     """Return an image's path from its data set, or its file, or its index."""
     source, at = source_of(dataset, index)
     file = None if callable(getattr(source, "where", None)) else file_of(source, at)

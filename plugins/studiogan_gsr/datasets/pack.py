@@ -94,21 +94,21 @@ def check_unindexed(path: Path, source: Prepared, looks: int = 64) -> None:
 
 def _index_of(source: Prepared, split: str, options: Mapping[str, Any]) -> tuple[Index, str]:
     """Return the index of a data set's packed file, and a digest of its current images on this machine."""
-    said = describe(source.dataset)
-    portable, local = _contents(source, said["images_sha256"])
+    summary = describe(source.dataset)
+    portable, local = _contents(source, summary["images_sha256"])
     index = Index(
         name=source.name,
         split=split,
         size=source.size,
         images=len(source),
-        class_counts=said["class_counts"],
+        class_counts=summary["class_counts"],
         classes=source.classes,
         preprocessing=source.preprocessing.record(),
-        images_sha256=said["images_sha256"],
+        images_sha256=summary["images_sha256"],
         source_sha256=portable,
         version=version("studiogan-gsr"),
         options=dict(options),
-        notes=said["notes"],
+        notes=summary["notes"],
     )
     return index, local
 

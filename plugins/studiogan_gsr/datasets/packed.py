@@ -156,11 +156,11 @@ class Packed:
 
     def _check_index(self, index: Index, shape: tuple[int, ...]) -> None:
         found = (len(self.targets), self.class_counts, shape[1:])
-        said = (index.images, index.class_counts, (index.size, index.size, 3))
-        if found != said:
+        stated = (index.images, index.class_counts, (index.size, index.size, 3))
+        if found != stated:
             raise DataError(
-                f"{self.path}: the index says {said[0]} images of {index.size} pixels, found {found[0]} of "
-                f"{shape[1]} x {shape[2]}{'' if found[1] == said[1] else ', with other labels'}; pack it again"
+                f"{self.path}: the index says {stated[0]} images of {index.size} pixels, found {found[0]} of "
+                f"{shape[1]} x {shape[2]}{'' if found[1] == stated[1] else ', with other labels'}; pack it again"
             )
 
 
@@ -252,6 +252,6 @@ def open_packed(
     if resizer != "wo_resize":
         expected["resizer"] = resizer
     if differing := [key for key in expected if found[key] != expected[key]]:
-        said = ", ".join(f"{key} is {found[key]!r}, expected {expected[key]!r}" for key in differing)
-        raise DataError(f"{path} holds other images: {said}; move it away and pack it again")
+        differences = ", ".join(f"{key} is {found[key]!r}, expected {expected[key]!r}" for key in differing)
+        raise DataError(f"{path} holds other images: {differences}; move it away and pack it again")
     return packed

@@ -113,13 +113,13 @@ class Prepared:
             raise
         except Exception as error:
             raise self._unreadable(index, error) from error
-        check_label(label, self.targets[index], self._called(index))
+        check_label(label, self.targets[index], self._title(index))
         if marks:  # a new counter: copies of this object count separately
             self.marks = self.marks + Counter(marks)
         image = self.preprocessing(image, self.size)
         if image.size != (self.size, self.size):
             raise DataError(
-                f"DATA.img_size: found {self.size}; {self._called(index)} is {image.width} x {image.height} pixels "
+                f"DATA.img_size: found {self.size}; {self._title(index)} is {image.width} x {image.height} pixels "
                 "(--resizer lanczos, or StudioGAN's --pre_resizer, resizes them)"
             )
         return image, int(label)
@@ -140,9 +140,9 @@ class Prepared:
         # Errors of the file system, and most errors in a data set's code, do not mean a damaged image.
         damaged = isinstance(error, _DECODING) and getattr(error, "errno", None) is None
         kind = DamagedImage if damaged else DataError
-        return kind(f"{self._called(index)} cannot be read: {reason(error)}")
+        return kind(f"{self._title(index)} cannot be read: {reason(error)}")
 
-    def _called(self, index: int) -> str:
+    def _title(self, index: int) -> str:
         place = str(file_of(self.dataset, index) or where(self.dataset, index))
         return f"image {index} of {self.name}" + (f" ({place})" if place != str(index) else "")
 

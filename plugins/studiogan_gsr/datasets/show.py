@@ -39,20 +39,20 @@ def show(name: str, root: str, out: Path, split: str = "train") -> Shown:
     Raises ConfigurationError for an unknown name, DataError for missing or damaged data.
     """
     dataset, _ = open_named(name, root, split)
-    said = describe(dataset)
-    notes = [*said["notes"], *inspect_files(dataset, preprocessing_of(dataset))]
-    counts, classes = said["class_counts"], [str(c) for c in dataset.classes]
+    summary = describe(dataset)
+    notes = [*summary["notes"], *inspect_files(dataset, preprocessing_of(dataset))]
+    counts, classes = summary["class_counts"], [str(c) for c in dataset.classes]
     order = sorted(range(len(counts)), key=lambda label: -counts[label])
     groups = shot_groups(counts)
     properties = [
         ("images", f"{sum(counts):,}"),
         ("classes", f"{len(counts)}, from {max(counts):,} to {min(counts):,} images (ratio {_ratio(counts)})"),
-        ("head and tail", _ends(said)),
+        ("head and tail", _ends(summary)),
         ("many-shot", f"{len(groups['many'])} classes with more than 100 images"),
         ("medium-shot", f"{len(groups['medium'])} classes with 20 to 100"),
         ("few-shot", f"{len(groups['few'])} classes with fewer than 20"),
         ("preprocessing", str(preprocessing_of(dataset))),
-        ("digest of the chosen images", said["images_sha256"]),
+        ("digest of the chosen images", summary["images_sha256"]),
         *(("note", note) for note in notes),
     ]
     console().print(f"{name}, {split}")
@@ -70,13 +70,13 @@ def show(name: str, root: str, out: Path, split: str = "train") -> Shown:
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(path, page(f"{name}, {split}", sections))
     console().print(f"Images and chart: {path}")
-    return Shown(path, said["images_sha256"])
+    return Shown(path, summary["images_sha256"])
 
 
-def _ends(said: dict[str, Any]) -> str:
-    if said["head_class"] is None:
-        return f"none, each class has {max(said['class_counts']):,} images"
-    return f"{said['head_class']}; {said['tail_class']}"
+def _ends(summary: dict[str, Any]) -> str:
+    if summary["head_class"] is None:
+        return f"none, each class has {max(summary['class_counts']):,} images"
+    return f"{summary['head_class']}; {summary['tail_class']}"
 
 
 def _ratio(counts: Sequence[int]) -> str:
