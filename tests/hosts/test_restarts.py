@@ -88,7 +88,7 @@ def test_killed_at_any_write_of_a_checkpoint_a_run_goes_on_from_a_whole_one(
     (first, *_) = again.lines("Progress:")
     assert int(re.search(r"Step: +(\d+)", first)[1]) == whole + 1
     assert again.lines("told: state restored from the checkpoint")
-    assert states_of(again, "loaded") == [told(killed, "saved")[whole // 2 - 1]]
+    assert states_of(again, "loaded") == [states_of(killed, "saved")[whole // 2 - 1]]
     left = sorted(path.name for path in killed.checkpoint_folder.glob("model=*"))
     assert left == [f"model={n}-current-weights-step=6.pth" for n in ("D", "G", "G_ema")]
 

@@ -194,8 +194,8 @@ def test_regularizers_that_could_not_act_are_refused_before_any_step() -> None:
     weight = generator.layers[0].gain.weight
     optimizer = OPTIMIZERS["adam"](list(generator.parameters()))
     for penalty, reason in (
-        (lambda: 3.0, "gave float; expected: a scalar tensor"),
-        (lambda: weight, r"gave a tensor of shape \(12, 9\)"),
+        (lambda: 3.0, "returned float; expected: a scalar tensor"),
+        (lambda: weight, r"returned a tensor of shape \(12, 9\)"),
         (lambda: weight.detach().sum(), "without gradient"),
         (lambda: torch.ones((), requires_grad=True) * 2, "reaches none of the 7 trainable parameters of this Adam"),
         (lambda: weight.sum() / 0, "not finite"),

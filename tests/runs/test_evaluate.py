@@ -569,7 +569,7 @@ def test_where_lpips_cannot_be_had_it_is_left_out_or_refused_if_asked_for(
 
 def test_a_strangers_object_that_is_no_backbone_is_refused(make_package: MakePackage) -> None:
     make_package("odd", "studiogan.backbones", {"odd": "odd:make"}, {"odd": "def make(device):\n    return 3\n"})
-    with pytest.raises(PluginError, match=r"odd = odd:make: gave int, no backbone: it is missing column, digest"):
+    with pytest.raises(PluginError, match=r"odd = odd:make: returned int, no backbone: it is missing column, digest"):
         make_backbone(find_backbone("odd"), CPU)
 
 

@@ -117,5 +117,7 @@ def make_backbone(loaded: LoadedPlugin, device: torch.device) -> Backbone:
     missing = [name for name in ("column", "digest") if not isinstance(getattr(backbone, name, None), str)]
     if missing or not callable(backbone):
         what = ", ".join(missing) or "a call"
-        raise PluginError(str(loaded.plugin), f"gave {type(backbone).__name__}, no backbone: it is missing {what}")
+        raise PluginError(
+            str(loaded.plugin), f"returned {type(backbone).__name__}, no backbone: it is missing {what}"
+        )
     return backbone

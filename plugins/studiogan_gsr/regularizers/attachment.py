@@ -146,14 +146,16 @@ class Attachment:
         """Return the optimizer's parameters that the penalty reaches, with their gradients."""
         name = self.name
         if not isinstance(penalty, Tensor) or penalty.numel() != 1:
-            raise RegularizerError(f"{name}: penalty() gave {_kind(penalty)}; expected: a scalar tensor")
+            raise RegularizerError(f"{name}: penalty() returned {_kind(penalty)}; expected: a scalar tensor")
         if not penalty.requires_grad:
-            raise RegularizerError(f"{name}: penalty() gave a tensor without gradient; nothing would be penalised")
+            raise RegularizerError(
+                f"{name}: penalty() returned a tensor without gradient; nothing would be penalised"
+            )
         parameters = [p for p in _parameters(optimizer) if p.requires_grad]
         places = sorted({str(p.device) for p in parameters})
         if places and str(penalty.device) not in places:
             raise RegularizerError(
-                f"{name}: penalty() gave a tensor on {penalty.device}; the parameters are on {', '.join(places)}"
+                f"{name}: penalty() returned a tensor on {penalty.device}; the parameters are on {', '.join(places)}"
             )
         try:
             gradients = torch.autograd.grad(penalty, parameters, allow_unused=True) if parameters else ()
@@ -226,7 +228,7 @@ def _refuse_replaced(optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kw
             claim.others.pop(optimizer, None)
             raise RegularizerError(
                 f"{claim.name}: this {type(optimizer).__name__} moves parameters that it regularizes, and it is "
-                "attached to another optimizer: attach it to this one, too, or call remove() of what attach gave"
+                "attached to another optimizer: attach it to this one, too, or call remove() of what attach returned"
             )
 
 

@@ -392,7 +392,7 @@ class Counting(GroupSpectralRegularizer):
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("    def penalty(self): return 3.0", r"bad 1.0 .* bad = bad:Bad: penalty\(\) gave float"),
+        ("    def penalty(self): return 3.0", r"bad 1.0 .* bad = bad:Bad: penalty\(\) returned float"),
         ("    def penalty(self): return {}['gone']", r"bad 1.0 .* bad = bad:Bad: penalty\(\) failed: KeyError"),
         ("    def scalars(self): return {'a': 'b'}", r"bad 1.0 .* bad = bad:Bad: scalars\(\) failed: ValueError"),
         ("    def penalty(self): exit()", r"bad 1.0 .* bad = bad:Bad: penalty\(\) failed: SystemExit"),
@@ -403,7 +403,7 @@ class Counting(GroupSpectralRegularizer):
         ),
         (
             "    def penalty(self): return next(self.generator.parameters()).detach().sum()",
-            r"bad 1.0 .* bad = bad:Bad: penalty\(\) gave a tensor without gradient",
+            r"bad 1.0 .* bad = bad:Bad: penalty\(\) returned a tensor without gradient",
         ),
         (
             "    def penalty(self): return next(self.generator.parameters()).sum() * float('nan')",
@@ -411,7 +411,7 @@ class Counting(GroupSpectralRegularizer):
         ),
         (
             "    def penalty(self): return next(self.generator.parameters()).sum().to('meta')",
-            r"bad 1.0 .* bad = bad:Bad: penalty\(\) gave a tensor on meta; the parameters are on cpu",
+            r"bad 1.0 .* bad = bad:Bad: penalty\(\) returned a tensor on meta; the parameters are on cpu",
         ),
         (
             "    def class_norms(self): return [1.0]",
@@ -623,9 +623,9 @@ def test_two_spawned_ranks_both_regularize_alike(model: str, host: Host, digits:
     outcome = host.run(configuration, digits, tmp_path / "out", *DDP, ranks=2, environment=meeting(), forked=False)
     assert outcome.status == 0, outcome.output
     # A rank's line may start in the middle of another's: rank 0 prints its networks at that time.
-    message = re.findall(r"\[studiogan-gsr\] rank (\d): (gsr of .*)", outcome.output)
-    assert sorted(rank for rank, _ in message) == ["0", "1"], outcome.output
-    assert message[0][1] == message[1][1]
+    reports = re.findall(r"\[studiogan-gsr\] rank (\d): (gsr of .*)", outcome.output)
+    assert sorted(rank for rank, _ in reports) == ["0", "1"], outcome.output
+    assert reports[0][1] == reports[1][1]
     proofs = re.findall(r"\[studiogan-gsr\] rank (\d): gsr: active in step 1, (penalty .*)", outcome.output)
     assert sorted(rank for rank, _ in proofs) == ["0", "1"]
     assert proofs[0][1] == proofs[1][1]
