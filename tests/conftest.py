@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import settings
 from PIL import Image
 
 from studiogan_gsr.cli import main
@@ -17,6 +22,31 @@ from studiogan_gsr.evaluation import cache, perceptual
 from studiogan_gsr.hosts.studiogan.checkout import Checkout, find_checkout
 from support.plugins import PIXELS, MakePackage
 from support.runs import PLAIN, SNGAN, arguments, changed, one_thread, write
+
+SEED = int(os.environ.get("TEST_SEED", "0"))
+
+settings.register_profile("repeatable", print_blob=True)  # a failure prints how Hypothesis finds its example again
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def seed() -> int:
+    """The seed of every random number that a test does not seed itself: 0, or TEST_SEED of the environment."""
+    random.seed(SEED)
+    np.random.seed(SEED)
+    torch.manual_seed(SEED)
+    return SEED
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Print with each failure the command that repeats it."""
+    report = yield
+    if report.failed:
+        report.sections.append(("run it again", f"TEST_SEED={SEED} python -m pytest -m '' '{item.nodeid}'"))
+    return report
 
 
 @pytest.fixture

@@ -308,9 +308,9 @@ def same_run(out: Path, whole: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_killed_at_random_moments_a_run_ends_as_the_uninterrupted_one(
-    name: str, folder: Path, uninterrupted: dict[str, Path], tmp_path: Path
+    name: str, folder: Path, uninterrupted: dict[str, Path], tmp_path: Path, seed: int
 ) -> None:
-    out, moments = tmp_path / "out", random.Random()
+    out, moments = tmp_path / "out", random.Random(seed)
     killed = 0
     argv = arguments(folder / f"{name}.yaml", out, OF_STEPS, str(STEPS), "--resume")
     for at_least in (0, 2, 4, 6):
