@@ -1,4 +1,4 @@
-"""Results of speed measurements: tables, printed at once and kept as JSON and Markdown, with a chart."""
+"""Results of speed measurements: tables, printed immediately and saved as JSON, Markdown and a chart."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from studiogan_gsr.machine import device_name, instruction_set
 
 @dataclass
 class Part:
-    """One measurement.
+    """One benchmark: a table with notes.
 
-    ratios: how many times as long the other thing takes, by what is compared.  data: for programs.
+    ratios: time of the alternative over our time, by comparison; drawn in the chart.
+    data: machine-readable results, kept in the JSON file only.
     """
 
     title: str
@@ -50,7 +51,7 @@ class Part:
 
 
 def keep(parts: dict[str, Part], device: str, command: str, folder: Path) -> list[Path]:
-    """Write the parts that were measured; other parts of an earlier run stay."""
+    """Save the measured parts as JSON, Markdown and SVG, and return the paths; parts not measured now are kept."""
     kind = "gpu" if device == "cuda" else "cpu"
     path = folder / f"speed-{kind}.json"
     kept: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
@@ -70,7 +71,7 @@ def keep(parts: dict[str, Part], device: str, command: str, folder: Path) -> lis
 
 
 def as_markdown(kept: dict[str, Any], kind: str) -> str:
-    """Return all parts as Markdown, each with the machine that it was measured on; kind: "cpu" or "gpu"."""
+    """Return all parts as Markdown, each with its machine, versions, date and command; kind: "cpu" or "gpu"."""
     lines = [f"# Speed, {kind.upper()}", ""]
     for content in kept.values():
         of, part = content["made"], Part(**{k: v for k, v in content.items() if k != "made"})

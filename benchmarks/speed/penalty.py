@@ -1,4 +1,4 @@
-"""What the penalty costs: ours, a loop over layers, and exact SVD, by shape and classes."""
+"""Time the penalty: ours, a loop over layers, and exact SVD, by generator and number of classes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHAPES = {
     "BigGAN, CIFAR": ([384] * 6, True),
     "BigGAN, iNaturalist 64": ([1280, 640, 640, 320, 320, 160, 160, 80], True),
 }
-SHARED, NOISE = 128, 20
+SHARED, NOISE = 128, 20  # dimensions of the shared embedding and of a block's part of z
 
 
 class Layer(nn.Module):
@@ -74,7 +74,7 @@ class LayerByLayer:
 
 
 def medians(functions: Sequence[Callable[[], object]], device: str, rounds: int) -> list[float]:
-    """Median milliseconds of each function, called in turns."""
+    """Return the median milliseconds of each function, called alternately, after two rounds of warm-up."""
     times: list[list[float]] = [[] for _ in functions]
     for turn in range(rounds + 2):
         for function, taken in zip(functions, times, strict=True):
@@ -93,7 +93,7 @@ def wait_for(device: str) -> None:
 
 
 def penalty_costs(device: str, rounds: int) -> Part:
-    """Penalty and gradient, forward and backward, by shape and number of classes."""
+    """Time penalty and gradient (forward and backward), by generator and number of classes."""
     part = Part(f"The penalty and its gradient, {device_name(device)}")
     part.columns(
         "generator", "classes", "ours, ms", "loop over layers", "exact SVD", "state, share of class parameters"

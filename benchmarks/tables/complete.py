@@ -39,15 +39,15 @@ PACKAGES = ("studiogan-gsr", "torch", "torchvision", "numpy")
 
 
 def complete(run: PlannedRun) -> Path:
-    """Complete a run, from where it was interrupted; return the record's path.
+    """Complete a run, resuming it if it was interrupted; return the record's path.
 
-    Raises what training and evaluation raise, and RecordError if the run does not prove what its record says.
+    Raises what training and evaluation raise, and RecordError if the record is inconsistent.
     """
     out, protocol = Path(run.out), run.protocol
     training = TRAIN[run.host](run)
     began = time.perf_counter()
     results = {"best": _measured(run, "best")}
-    if results["best"]["protocol"]["step"] == training.steps:  # the same weights and noise, by another rule
+    if results["best"]["protocol"]["step"] == training.steps:  # one checkpoint under both rules
         results["last"] = copy.deepcopy(results["best"])
         results["last"]["protocol"] |= {"checkpoint_rule": "last", "selection": None}
     else:
@@ -95,24 +95,18 @@ def complete_described(specification: Path) -> int:
     try:
         Path(run.out).parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{run.out}.lock", timeout=0):
-            if run.done()[0] is None:  # another process may have made it since
+            if run.done()[0] is None:  # another process may have written the record since
                 complete(run)
     except Timeout:
-        print(f"run.py: {run.title}: another process is at it", file=sys.stderr)
+        print(f"run.py: {run.title}: another process is executing this run", file=sys.stderr)
         return 1
     except Exception as error:
         message = in_one_line(error)
-        if not message.ours:  # after hours of training; the log is all that is left of it
+        if not message.ours:  # a bug, perhaps after hours of training: keep its traceback in the log
             traceback.print_exc()
         print(f"run.py: {run.title}: {message.text}", file=sys.stderr)
         return message.exit_status
     return 0
-
-
-# ------------------------------------------------------------------ native
-
-
-# ------------------------------------------------------------------ StudioGAN
 
 
 TRAIN: dict[str, Callable[[PlannedRun], Training]] = {"native": train_native, "studiogan": train_studiogan}
@@ -121,7 +115,10 @@ TRAIN: dict[str, Callable[[PlannedRun], Training]] = {"native": train_native, "s
 
 
 def _measured(run: PlannedRun, which: str) -> dict[str, Any]:
-    """Measure the best or the last checkpoint, on the half that the best was not selected on."""
+    """Measure the best or the last checkpoint.
+
+    On the half of the reference that the best was not selected on, or, with select_on "reference", on all of it.
+    """
     protocol = run.protocol
     how = EvaluateOptions(
         data=run.data,
@@ -133,7 +130,7 @@ def _measured(run: PlannedRun, which: str) -> dict[str, Any]:
         best=which == "best",
         neighbours=protocol.neighbours,
         resizer=protocol.resizer,
-        lpips=False,  # a record does not depend on what else is installed
+        lpips=False,  # optional: records must not depend on whether it is installed
         device=run.device,
     )
     result = evaluate(Path(run.out), how)
@@ -147,7 +144,7 @@ def _course(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def _norms(out: Path, seed: int) -> dict[str, list[float]]:
-    """Return the largest exact spectral norm per class; nothing for an unconditional generator."""
+    """Return the largest exact spectral norms per class, by checkpoint; {} for an unconditional generator."""
     found = {which: load_trained(out, averaged=False, best=which == "best") for which in records.WHICH}
     configuration = found["last"].configuration
     if configuration.MODEL.g_cond_mtd == "W/O":

@@ -1,4 +1,4 @@
-"""What a table says: published values beside ours, and everything that made ours."""
+"""The content of a table: published values next to ours, and notes on how ours were measured."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from studiogan_gsr.shipped import shipped_configuration
 CONFIDENCE = 0.95
 UNKNOWN, NOTHING = "unknown", "-"
 PUBLISHED = {"fid": "FID", "is": "IS", "fid_few": "FID of few-shot classes"}
-# Title, checkpoint, set of classes, metric.  In titles: what the Frechet distance is called, and its network if that
-# is not FID's.
+# Title, checkpoint, group of classes, metric.  In titles, {} is the name of the Frechet distance, {kernel} that of
+# the kernel distance, and {network} a suffix for features other than FID's.
 COLUMNS = (
     ("{}, best", "best", "all", "frechet"),
     ("{}, last", "last", "all", "frechet"),
@@ -45,9 +45,9 @@ class Measured:
     by_seed: dict[int, Record]
 
     def values(self, which: str, group: str, metric: str) -> dict[int, float]:
-        """Return a metric by seed: the mean over sampling seeds; kernel distances times 1000.
+        """Return a metric by training seed, averaged over sampling seeds; kernel distances are multiplied by 1000.
 
-        group: one of the result's, "all", or "each of the tail": the mean over the classes there.
+        group: a group of classes in the result, "all", or "each of the tail": the mean over single tail classes.
         """
         found = {}
         for seed, record in self.by_seed.items():
@@ -68,7 +68,10 @@ class Measured:
 
 
 def measured(table: Table, folder: Path) -> dict[str, Measured]:
-    """Return the records of every row, in either host; RecordError for one that is refused."""
+    """Return the records of every row, by row name; StudioGAN's are rows of their own, if there are any.
+
+    Raises RecordError for a record that is damaged or belongs to another run.
+    """
     found = {}
     for row in table.rows.values():
         for host in HOSTS:
@@ -95,7 +98,7 @@ def keys_of(row: Row, host: str) -> dict[int, str]:
 def difference(ours: dict[int, float], baseline: dict[int, float]) -> tuple[float, float | None] | None:
     """Return the mean difference over shared seeds, and half the width of its paired 95 % interval (Student's t).
 
-    None without a shared seed; the interval is None for a single one.
+    None if no seed is shared; for a single shared seed, the half width is None.
     """
     shared = sorted(set(ours) & set(baseline))
     if not shared:
@@ -109,10 +112,10 @@ def difference(ours: dict[int, float], baseline: dict[int, float]) -> tuple[floa
 
 @dataclass(frozen=True)
 class Content:
-    """What the files of a table say.
+    """The content of a table's files.
 
-    header, rows: the table.  gap_header, gaps: differences over the baseline, of rows that have one.
-    distance: what the Frechet distance is called.
+    header, rows: the table.  gap_header, gaps: the table of differences from the baselines.
+    distance: the name of the Frechet distance, such as "FID".
     """
 
     header: list[str]
@@ -124,7 +127,7 @@ class Content:
 
 
 def content_of(table: Table, tables: Tables, found: dict[str, Measured]) -> Content:
-    """Return what a table says; RequestError or RecordError if its records cannot be in one table."""
+    """Return a table's content; raise RequestError or RecordError if its records cannot be compared."""
     kept = [record for ours in found.values() for record in ours.by_seed.values()]
     called = {record.results[which]["column"] for record in kept for which in records.WHICH}
     if len(called) > 1:
@@ -177,7 +180,7 @@ def _published(row: Row, metric: str) -> str:
 
 
 def _over_seeds(by_seed: Mapping[int, float]) -> str:
-    """Return mean and deviation, to two digits of the deviation."""
+    """Return mean and standard deviation, rounded to two significant digits of the deviation."""
     if not (values := list(by_seed.values())):
         return NOTHING
     if len(values) == 1 or not (deviation := stdev(values)):
@@ -187,7 +190,7 @@ def _over_seeds(by_seed: Mapping[int, float]) -> str:
 
 
 def _gap(gap: tuple[float, float | None] | None) -> str:
-    """Return a difference and its interval, to three digits of the interval's half width."""
+    """Return a difference and its interval, rounded to three significant digits of the half width."""
     if gap is None:
         return NOTHING
     middle, width = gap
@@ -201,7 +204,7 @@ def _gap(gap: tuple[float, float | None] | None) -> str:
 
 
 def _notes(table: Table, tables: Tables, found: dict[str, Measured]) -> list[str]:
-    """Return where values were read, how ours were made, and how that differs from the paper."""
+    """Return notes: sources of published values, our protocol, and how it differs from the paper's."""
     sources = dict.fromkeys(value.source for row in table.rows.values() for value in row.published.values())
     notes = [f"Published, {name}: {tables.sources[name]}." for name in sources]
     if "poster" in sources:
@@ -209,14 +212,14 @@ def _notes(table: Table, tables: Tables, found: dict[str, Measured]) -> list[str
     kept = [record for ours in found.values() for record in ours.by_seed.values()]
     if kept:
         notes.append(
-            "Ours: mean ± deviation over training seeds; of each, the mean over sampling seeds. Over the baseline: "
-            f"mean difference of the same seeds [{CONFIDENCE:.0%} interval, Student's t]; of many such intervals one "
-            "in twenty misses the truth. Lower distances (FID, FD, KID, KD) and higher IS, recall and diversity are "
-            "better; of the few images of a tail the kernel distance says more than the Fréchet distance."
+            "Ours: mean ± standard deviation over training seeds, each averaged over sampling seeds. Over the "
+            f"baseline: mean paired difference [{CONFIDENCE:.0%} confidence interval, Student's t]; about one in "
+            "twenty such intervals misses the true value. Lower distances (FID, FD, KID, KD) and higher IS, recall "
+            "and diversity are better; for the few images of a tail, the kernel distance is the more reliable one."
         )
         notes.append(
-            "Tail: the rarest third of the classes; diversity in each of them is 1 for real images; its norm: the "
-            "mean over its classes of each one's largest exact spectral norm over layers, gain and bias."
+            "Tail: the rarest third of the classes. Diversity in tail classes: 1 for real images. Norm of the tail: "
+            "the largest exact spectral norm of a class over layers, gain and bias, averaged over the tail's classes."
         )
     notes += dict.fromkeys(_how(record, tables.protocols.get("paper")) for record in kept)
     changed: dict[str, list[str]] = {}
@@ -229,12 +232,12 @@ def _notes(table: Table, tables: Tables, found: dict[str, Measured]) -> list[str
             f"Not as the paper's program: {'; '.join(tables.departures[name] for name in table.departures)}."
         )
     if any(row.sections is not None and not found[name].by_seed for name, row in table.rows.items()):
-        notes.append("A row without seeds has not been run here.")
+        notes.append("A row with 0 seeds has not been trained here.")
     return notes + [f"{name}: {row.note}." for name, row in table.rows.items() if row.note]
 
 
 def _overrides(row: Row) -> str:
-    """Return what differs from the shipped configuration, except for REGULARIZER, which the row's name shows."""
+    """Return keys that differ from the shipped configuration, except REGULARIZER's: the row's name shows them."""
     if row.sections is None or row.configuration is None:
         return ""
     shipped = load_configuration(shipped_configuration(row.configuration))

@@ -25,15 +25,15 @@ from benchmarks.tables.plan import PlannedRun
 from studiogan_gsr.errors import RequestError, reason
 from studiogan_gsr.files import write_atomically
 
-_RAISED = "RuntimeError: "  # begins the line of a job that failed
-_QUEUED_AGAIN = 100  # times that a job may run out of its time
+_RAISED = "RuntimeError: "  # the start of the line that says why a job failed
+_QUEUED_AGAIN = 100  # how many times a job that reaches its time limit is queued again
 _SCRIPT = BENCHMARKS / "run.py"
 
 
 def run_here(runs: Sequence[PlannedRun], places: Sequence[dict[str, str]]) -> list[str]:
     """Execute each run in its own process; return a line for each that failed.
 
-    places: as many runs at a time, each with these variables in its environment (which GPU).
+    places: environment variables, such as the GPU, of each run at a time; their number is that of parallel runs.
     On SIGINT and SIGTERM the runs save and end, and no other begins.
     """
     crew = _Crew(runs)
@@ -57,6 +57,9 @@ class _Crew:
         self._number = len(runs)
         self._processes: dict[subprocess.Popen[bytes], PlannedRun] = {}
         self._stopped = False
+        # Held while a process starts: `stop` then signals each once, as a second signal would end it before it saves.
+        # A second Ctrl-C can interrupt `stop` itself, in the same thread.
+        self._starting = threading.RLock()
 
     def work(self, environment: dict[str, str]) -> None:
         while not self._stopped:
@@ -74,54 +77,57 @@ class _Crew:
             if status == 0:
                 print(f"done: {run.title}, {(time.perf_counter() - began) / 3600:.2f} h", flush=True)
             elif self._stopped:
-                print(f"stopped: {run.title}; the same command goes on with it", flush=True)
+                print(f"stopped: {run.title}; the same command resumes it", flush=True)
             else:
                 self.failed.append(f"{run.title}: status {status}: {last}")
                 print(f"failed: {self.failed[-1]}", flush=True)
 
     def stop(self) -> None:
-        """Let all runs save and end; StudioGAN does not react to signals, and ends with what it has saved before."""
-        self._stopped = True
-        for process, run in list(self._processes.items()):
-            with suppress(ProcessLookupError):  # it has just ended
-                if run.host == "native":
-                    process.terminate()
-                else:
-                    os.killpg(process.pid, signal.SIGTERM)
+        """Let native runs save and end; end StudioGAN's, which handle no signals and keep what they last saved."""
+        with self._starting:
+            self._stopped = True
+            for process, run in self._processes.items():
+                with suppress(ProcessLookupError):  # it has just ended
+                    if run.host == "native":
+                        process.terminate()
+                    else:
+                        os.killpg(process.pid, signal.SIGTERM)
 
     def _in_a_process(self, run: PlannedRun, environment: dict[str, str]) -> tuple[int, str]:
         """Execute a run; return the exit status and the last line that it printed."""
-        log = Path(run.out).with_suffix(".log")
+        log = Path(f"{run.out}.log")
         specify(run)
         with log.open("a") as file:
-            # Of a group of its own: a Ctrl-C reaches it through `stop` alone, once.
-            process = subprocess.Popen(
-                command(run), stdout=file, stderr=file, env={**os.environ, **environment}, start_new_session=True
-            )
-            self._processes[process] = run
-            if self._stopped:  # while this one was begun
-                self.stop()
+            with self._starting:
+                if self._stopped:
+                    return 1, "stopped"
+                # In its own process group, so that a Ctrl-C reaches it only once, through `stop`.
+                process = subprocess.Popen(
+                    command(run), stdout=file, stderr=file, env={**os.environ, **environment}, start_new_session=True
+                )
+                self._processes[process] = run
             status = process.wait()
-            del self._processes[process]
+            with self._starting:
+                del self._processes[process]
         return status, (log.read_text(errors="replace").splitlines() or ["no output"])[-1]
 
 
 def run_on_cluster(runs: Sequence[PlannedRun], parameters: dict[str, Any], cluster: str = "slurm") -> list[str]:
     """Execute each run as a job, through submitit; wait for all; return a line for each that failed.
 
-    parameters: of submitit's AutoExecutor.update_parameters (slurm_partition, timeout_min, gpus_per_node).
+    parameters: for submitit's AutoExecutor.update_parameters, such as slurm_partition, timeout_min, gpus_per_node.
     cluster: "slurm", or "local", which runs the jobs here.
-    A job whose time is over saves and is queued again.  Jobs that an earlier command submitted and that are not done
-    are waited for, and not submitted again; on Ctrl-C they continue.
+    A job that reaches its time limit saves and is queued again.  Unfinished jobs of an earlier command are waited
+    for, and not submitted again; on Ctrl-C all jobs continue.
     """
     try:
         import cloudpickle
         import submitit
     except ModuleNotFoundError as error:
         raise RequestError("--executor slurm needs the package submitit: pip install submitit") from error
-    cloudpickle.register_pickle_by_value(cluster_job)  # the jobs' processes do not find this folder
+    cloudpickle.register_pickle_by_value(cluster_job)  # the jobs' processes cannot import this package
     if cluster == "slurm" and shutil.which("sbatch") is None:
-        raise RequestError("--executor slurm: no sbatch on this machine; start it where jobs are submitted")
+        raise RequestError("--executor slurm: no sbatch on this machine; run the command where jobs are submitted")
     folder = Path(runs[0].out).parent / "jobs"
     executor = submitit.AutoExecutor(folder=folder, cluster=cluster, slurm_max_num_timeout=_QUEUED_AGAIN)
     try:
@@ -133,7 +139,7 @@ def run_on_cluster(runs: Sequence[PlannedRun], parameters: dict[str, Any], clust
         specify(run)
         kept, job = Path(f"{run.out}.job"), _at_work(run)
         if job is not None:
-            what = f"at work ({job.state}; if it is not, remove {kept})"
+            what = f"already submitted ({job.state}; if the job no longer exists, remove {kept})"
         else:
             what, job = "submitted", executor.submit(cluster_job.Job(command(run)))
             write_atomically(kept, pickle.dumps(job))
@@ -143,21 +149,19 @@ def run_on_cluster(runs: Sequence[PlannedRun], parameters: dict[str, Any], clust
         try:
             failure = job.exception()  # waits
         except KeyboardInterrupt:
-            print("no longer waiting: the jobs go on; the same command waits for them again", flush=True)
+            print("no longer waiting: the jobs continue; the same command waits for them again", flush=True)
             break
         if failure is None:
             print(f"done: {run.title}", flush=True)
             continue
-        raised = [line for line in str(failure).splitlines() if line.startswith("RuntimeError: ")] or [
-            reason(failure)
-        ]
-        failed.append(f"{run.title}: job {job.job_id} ({job.state}): {raised[-1].removeprefix('RuntimeError: ')}")
+        raised = [line for line in str(failure).splitlines() if line.startswith(_RAISED)] or [reason(failure)]
+        failed.append(f"{run.title}: job {job.job_id} ({job.state}): {raised[-1].removeprefix(_RAISED)}")
         print(f"failed: {failed[-1]}", flush=True)
     return failed
 
 
 def _at_work(run: PlannedRun) -> Any:
-    """Return the job that an earlier command has submitted for this run, if it is not done; otherwise None."""
+    """Return the unfinished job that an earlier command submitted for this run; None if there is none."""
     path = Path(f"{run.out}.job")
     job = pickle.loads(path.read_bytes()) if path.is_file() else None
     return None if job is None or job.done(force_check=True) else job
@@ -183,7 +187,7 @@ def _specification(run: PlannedRun) -> Path:
 
 
 def specify(run: PlannedRun) -> None:
-    """Write the file that describes a run to its process."""
+    """Write the file from which a run's process reads what to run."""
     path = _specification(run)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(dataclasses.asdict(run)))

@@ -16,12 +16,12 @@ PANELS = ("{} while training", "{} of the tail while training", "spectral norm o
 
 
 def tail_of(record: Record) -> list[int]:
-    """Return the labels of the rarest third of the classes; none of fewer than three classes."""
+    """Return the labels of the tail: the rarest third of the classes, or the rarer one of two."""
     return groups(record.data["class_counts"]).get("tail", [])
 
 
 def tail_norm(record: Record, norms: Sequence[float]) -> float | None:
-    """Return the mean over the rarest third of the classes of their largest norms; None without such a third."""
+    """Return the mean over the tail's classes of their largest norms; None without a tail or norms."""
     tail = tail_of(record)
     return mean(norms[label] for label in tail) if tail and norms else None
 

@@ -1,6 +1,6 @@
-"""Write tables from records: published values beside ours, and everything that made ours.
+"""Write tables from records: published values beside ours, and how ours were obtained.
 
-    python benchmarks/make_table.py [TABLE ...]      writes TABLE.md, .csv, .tex and, of measured rows, .svg
+    python benchmarks/make_table.py [TABLE ...]      writes TABLE.md, .csv, .tex and, if rows were measured, .svg
     python benchmarks/make_table.py --check          lists which of them are stale; exit status 1 if any is
 
 The only writer of the files in benchmarks/results/tables, and of the tables in README.md.
@@ -24,7 +24,7 @@ from studiogan_gsr.errors import GSRError, RequestError, in_one_line
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.pages import comma_separated, latex
 
-# Endings of the titles of columns that README shows, beside the row's name, which has no title.
+# README shows the row names (whose column has no title) and the columns whose titles end in one of these.
 IN_README = ("Lite0, best", "FID, best", "tail, best", "classes, best", "tail, last")
 
 
@@ -45,7 +45,7 @@ def markdown(table: Table, content: Content) -> str:
 
 
 def _joined(content: Content) -> tuple[list[str], list[list[str]]]:
-    """Return table and differences side by side, for programs."""
+    """Return header and rows for the CSV file: each row followed by its differences from the baseline."""
     gaps = {name: cells for name, _, *cells in content.gaps}
     titles = [f"{title}, over the baseline" for title in content.gap_header[2:]] if gaps else []
     rows = [[*row, *(gaps.get(row[0], [NOTHING] * len(titles)))] for row in content.rows]
@@ -67,7 +67,10 @@ def files(table: Table, tables: Tables, folder: Path) -> dict[str, str | None]:
 
 
 def in_readme(text: str, tables: Tables, folder: Path) -> str:
-    """Return README's text with new tables, of some columns, between `<!-- table: NAME -->` and `<!-- /table -->`."""
+    """Return README's text with its tables replaced, between `<!-- table: NAME -->` and `<!-- /table -->`.
+
+    They show only the columns of IN_README.
+    """
 
     def made(found: re.Match[str]) -> str:
         must_be("README.md, after `table:`", found[2], tables.tables)
@@ -79,7 +82,7 @@ def in_readme(text: str, tables: Tables, folder: Path) -> str:
 
     mark = r"(<!-- table: ([a-z0-9-]+) -->)\n.*?(<!-- /table -->)"
     if len(re.findall(mark, text, flags=re.DOTALL)) < text.count("<!-- table"):
-        raise RequestError("README.md: a table is not between `<!-- table: NAME -->` and `<!-- /table -->`")
+        raise RequestError("README.md: a table mark is wrong; expected: `<!-- table: NAME -->`...`<!-- /table -->`")
     return re.sub(mark, made, text, flags=re.DOTALL)
 
 
@@ -115,7 +118,7 @@ def _main(options: argparse.Namespace) -> int:
         for row in table.rows.values():
             known -= {key for host in HOSTS for key in keys_of(row, host).values()}
     for key in sorted(known):
-        print(f"no row has this record, or not any more: {records.path_of(key, options.records)}")
+        print(f"no row uses this record (any longer): {records.path_of(key, options.records)}")
     for name in options.table or tables.tables:
         for file, content in files(tables.tables[name], tables, options.records).items():
             path = options.out / file
@@ -131,7 +134,7 @@ def _main(options: argparse.Namespace) -> int:
                 write_atomically(path, content)
     for path in sorted(options.out.glob("*")):
         if path.stem not in tables.tables:
-            print(f"no table has this file, or not any more: {path}")
+            print(f"this file belongs to no table (any longer): {path}")
             stale += [str(path)] if options.check else []
     if options.out == TABLES and (text := README.read_text()) != (made := in_readme(text, tables, options.records)):
         stale.append(str(README))

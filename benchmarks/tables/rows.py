@@ -24,9 +24,9 @@ METRICS = ("fid", "is", "fid_few")
 
 @dataclass(frozen=True)
 class Published:
-    """A published value, with its deviation, or the margin of reading it from a plot.
+    """A published value, with its standard deviation, or its margin of error if it was read off a plot.
 
-    Texts, because a number in YAML would lose digits.
+    Numbers are strings: YAML would drop trailing zeros.
     """
 
     value: str
@@ -83,7 +83,7 @@ class Table:
 class Tables:
     """The whole file.
 
-    version: rises when the meaning of a row changes.  sources: where published values were read.
+    version: is increased when the meaning of a row changes.  sources: where published values were read.
     departures: how tables differ from the paper's program, besides the protocol.
     """
 
@@ -102,14 +102,14 @@ def read_tables(path: Path = TABLES_FILE) -> Tables:
     sources = _mapping(content.get("sources"), "sources")
     departures = _mapping(content.get("departures", {}), "departures")
     if not POSITIVE.accepts(version):
-        raise ConfigurationError("version", repr(version), POSITIVE.allowed)
+        raise ConfigurationError("version", repr(version), f"allowed: {POSITIVE.allowed}")
     given_protocols = _mapping(content.get("protocols"), "protocols")
     protocols = {name: _protocol(name, value) for name, value in given_protocols.items()}
     tables = {}
     for name, given in _mapping(content.get("tables"), "tables").items():
         _known(given, ("title", "protocol", "seeds", "departures", "rows"), f"tables.{name}")
-        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):  # its files are called so
-            raise ConfigurationError(f"tables.{name}", "a name", "allowed: small letters, digits and -")
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):  # it names the table's files
+            raise ConfigurationError(f"tables.{name}", "a name", "allowed: lowercase letters, digits and -")
         rows = {}
         for title, values in _mapping(given.get("rows"), f"tables.{name}.rows").items():
             rows[title] = _row(name, title, values, given, protocols, sources)
@@ -118,7 +118,7 @@ def read_tables(path: Path = TABLES_FILE) -> Tables:
             if row.baseline is not None and row.baseline not in others:
                 path_of = f"tables.{name}.rows.{row.name}.baseline"
                 hint = near_miss(str(row.baseline), others)
-                raise ConfigurationError(path_of, repr(row.baseline), f"no other row of the table{hint}")
+                raise ConfigurationError(path_of, repr(row.baseline), f"allowed: another row of this table{hint}")
         named = given.get("departures", [])
         if not isinstance(named, list) or not all(other in list(departures) for other in named):
             allowed = f"allowed: a list of {', '.join(departures) or 'nothing'}"
@@ -128,7 +128,7 @@ def read_tables(path: Path = TABLES_FILE) -> Tables:
 
 
 def must_be(what: str, name: str | None, allowed: Iterable[str]) -> None:
-    """Raise RequestError if a name from the command line is not among these."""
+    """Raise RequestError if a name from the command line is not allowed."""
     if name not in (names := list(allowed)):
         raise RequestError(f"{what}: found {name}; allowed: {'; '.join(names)}{near_miss(str(name), names)}")
 
@@ -137,12 +137,12 @@ SEEDS = f"allowed: integers from 0 to {2**31 - 1}"
 
 
 def valid_seed(seed: Any) -> bool:
-    """Return whether a seed can be used for training; StudioGAN takes -1 for a random one."""
+    """Return whether a seed can be used for training; StudioGAN reads -1 as "choose one"."""
     return COUNT.accepts(seed) and seed < 2**31
 
 
 def overlaid(sections: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration's sections with some keys replaced."""
+    """Return a copy of a configuration's sections with the overrides applied."""
     made = copy.deepcopy(dict(sections))
     for name, values in overrides.items():
         before = made.get(name, {})
@@ -193,14 +193,14 @@ def _row(
         for key in ("value", *({"deviation", "margin"} & set(value))):
             if not isinstance(value.get(key), str) or not re.fullmatch(r"\d+(\.\d+)?", value[key]):
                 raise ConfigurationError(
-                    f"{where}.{key}", repr(value.get(key)), "allowed: a number in quotes, as '37.20'"
+                    f"{where}.{key}", repr(value.get(key)), "allowed: a number in quotes, such as '37.20'"
                 )
         published[metric] = Published(**value)
     configuration = given.get("configuration")
     if configuration is None:
         for key in ("overrides", "seeds", "protocol"):
             if key in given:
-                raise ConfigurationError(f"{path}.{key}", "a key of a row that is run", "it needs configuration")
+                raise ConfigurationError(f"{path}.{key}", "a training key", "only a row with configuration has it")
         return Row(table, name, None, None, (), None, given.get("baseline"), published, str(given.get("note", "")))
     seeds, protocol = (given.get(key, of_table.get(key)) for key in ("seeds", "protocol"))
     valid = isinstance(seeds, list) and seeds and all(map(valid_seed, seeds))
@@ -223,7 +223,7 @@ def _row(
 
 
 def _sections(configuration: str, overrides: Any) -> dict[str, Any]:
-    """Return a row's whole configuration, checked by the native host and by its regularizer."""
+    """Return a row's complete configuration, after the native host and the regularizer have checked it."""
     overrides = _mapping(overrides, "overrides")
     for name, values in overrides.items():
         _mapping(values, f"overrides.{name}")
@@ -235,7 +235,7 @@ def _sections(configuration: str, overrides: Any) -> dict[str, Any]:
 
 
 def _at(path: str, read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Read something; its errors name the row."""
+    """Return read(); its errors are raised again with the row's path in front."""
     try:
         return read()
     except ConfigurationError as error:
@@ -246,7 +246,7 @@ def _at(path: str, read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 def _mapping(value: Any, path: str) -> dict[str, Any]:
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise ConfigurationError(path, repr(value)[:60], "expected: a mapping of names")
+        raise ConfigurationError(path, repr(value)[:60], "expected: a mapping with text keys")
     return value
 
 

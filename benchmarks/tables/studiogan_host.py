@@ -1,4 +1,4 @@
-"""Training a planned run in StudioGAN, and selecting its best checkpoint as the native host does."""
+"""Train a planned run in StudioGAN, and select its best checkpoint in the same way as the native host."""
 
 from __future__ import annotations
 
@@ -57,18 +57,18 @@ def train_studiogan(run: PlannedRun) -> Training:
 
 
 def _run_studiogan(run: PlannedRun, save: Path) -> None:
-    """Run StudioGAN, from a whole checkpoint if there is one; TrainingError if it fails."""
+    """Run StudioGAN, resuming a complete checkpoint if there is one; raise TrainingError if StudioGAN fails."""
     model, aug = run.sections["MODEL"], run.sections.get("AUG", {})
     last_written = "G_ema" if model.get("apply_g_ema") else "D"
     begun = [path.parent for path in save.glob(f"checkpoints/*/model={last_written}-current-*")]
     if begun and aug.get("apply_ada"):
-        print("begun anew: StudioGAN would go on with another AUG.ada_kimg than it began with", flush=True)
+        print("starting over: on resume, StudioGAN would use a different AUG.ada_kimg than at the start", flush=True)
         begun = []
-    if not begun:  # what is left of a start that was ended early would be taken for this one's
+    if not begun:  # remove files of an interrupted start, or they would count as this run's
         for folder in (save, Path(run.out)):
             shutil.rmtree(folder, ignore_errors=True)
     save.mkdir(parents=True, exist_ok=True)
-    # StudioGAN trains one step more than it is told to.
+    # StudioGAN trains for total_steps + 1 steps.
     optimization = {**run.sections["OPTIMIZATION"], "total_steps": run.steps - 1}
     loss = {key: value for key, value in run.sections.get("LOSS", {}).items() if key != "lecam_released"}
     configuration = save / "configuration.yaml"
@@ -95,14 +95,14 @@ def _run_studiogan(run: PlannedRun, save: Path) -> None:
 
 
 def _kept(run: PlannedRun) -> list[tuple[int, Path]]:
-    """Return the steps and folders of the generators that were kept, with their averaged ones."""
+    """Return the steps and folders of the saved generators; one without its averaged generator is left out."""
     names = ["G", "G_ema"] if run.sections["MODEL"].get("apply_g_ema") else ["G"]
     found = checkpoints(Path(run.out) / "checkpoints")
     return [(step, path) for step, path in found if all(list(path.glob(f"model={n}-*")) for n in names)]
 
 
 def _check_configuration(run: PlannedRun) -> None:
-    """Raise RecordError if StudioGAN has trained with a value that is not the run's."""
+    """Raise RecordError if StudioGAN trained with a value that differs from the planned run's."""
     loaded = load_configuration(Path(run.out) / "config.yaml")
     for section, values in run.sections.items():
         for key, value in values.items() if isinstance(values, dict) else ():
@@ -112,13 +112,21 @@ def _check_configuration(run: PlannedRun) -> None:
 
 
 def _select(run: PlannedRun) -> None:
-    """Measure each generator that was kept once; keep the last two and the best."""
-    out, protocol = Path(run.out), run.protocol
-    forget_after(out / SELECTION, run.steps)  # half a line of a process that was killed
+    """Measure each saved generator that has not been measured yet; keep only the last two and the best."""
+    out = Path(run.out)
+    forget_after(out / SELECTION, run.steps)  # drops a line that a killed process left incomplete
     measured = {line["step"] for line in evaluations(out)}
     owed = [(step, folder) for step, folder in _kept(run) if step not in measured]
-    if not owed:
-        return
+    if owed:
+        _measure(run, owed)
+    chosen = best(out)
+    assert chosen is not None
+    remove_old(out / "checkpoints", int(chosen["step"]))
+
+
+def _measure(run: PlannedRun, owed: list[tuple[int, Path]]) -> None:
+    """Measure saved generators, and record the results."""
+    out, protocol = Path(run.out), run.protocol
     trained = load_trained(out, averaged=False)
     data = trained.configuration.DATA
     images = Prepared(open_images(data.name, run.data, "train"), data.name, data.img_size, protocol.resizer)
@@ -139,6 +147,3 @@ def _select(run: PlannedRun) -> None:
         line = selection.measure(step, generator, averaged)
         assert line is not None
         print(selection.describe(line), flush=True)
-    chosen = best(out)
-    assert chosen is not None
-    remove_old(out / "checkpoints", int(chosen["step"]))

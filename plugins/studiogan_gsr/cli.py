@@ -1,4 +1,4 @@
-"""The command `studiogan-gsr`: its commands, put together into one parser."""
+"""The command `studiogan-gsr`: one parser for all its subcommands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from studiogan_gsr.errors import DONE, FAILED, in_one_line
 
 # In the order of the help.
 _COMMANDS = (
-    ("train", train, "the native host: the same YAML without a checkout, faster"),
+    ("train", train, "train with the native host: from the same YAML as StudioGAN, without a checkout, and faster"),
     ("data", data, "data sets by name: pack them into one file, show them"),
     (
         "evaluate",
@@ -23,20 +23,23 @@ _COMMANDS = (
     ("spectrum", spectrum, "spectral norms per layer and class, and which classes explode"),
     ("report", report, "one page about a run, or about runs side by side"),
     ("demo", demo, "gSR on handwritten digits: minutes on a CPU, no download"),
-    ("studiogan", studiogan, "the benchmark itself, from an unchanged checkout"),
-    ("plugins", plugins, "what is installed, by whom, and what failed to load"),
-    ("doctor", doctor, "versions, checkout, device: each with its remedy"),
+    ("studiogan", studiogan, "train with StudioGAN itself, from an unchanged checkout"),
+    ("plugins", plugins, "installed plug-ins, the package of each, and those that failed to load"),
+    ("doctor", doctor, "check versions, checkout and device, with a remedy for each problem"),
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return 0 done, 1 the run failed, 2 the request was wrong."""
+    """Run the command; return its exit status: 0, 1 if the run failed, 2 if the request was wrong."""
     parser = _parser()
     parsed, unknown = parser.parse_known_args(arguments)
+    if "--traceback" in unknown:  # after a subcommand, too
+        unknown.remove("--traceback")
+        parsed.traceback = True
     if unknown:
         hint = parsed.explain_unknown(unknown[0]) if hasattr(parsed, "explain_unknown") else ""
         parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
-    if hasattr(sys.stdout, "reconfigure"):  # names of files are not always text
+    if hasattr(sys.stdout, "reconfigure"):  # file names may contain bytes that are not valid text
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status: int | None = parsed.command(parsed)

@@ -333,8 +333,11 @@ def test_jobs_go_on_when_nobody_waits_and_are_not_submitted_again(
     assert run_on_cluster([run], {"timeout_min": 5}, cluster="local") == []
     printed = capsys.readouterr().out
     assert printed.count("submitted: ") == 1
-    assert "no longer waiting: the jobs go on; the same command waits for them again" in printed
-    assert re.search(r"at work \(RUNNING; if it is not, remove .*\.job\): tiny: plain, seed 5, job ", printed)
+    assert "no longer waiting: the jobs continue; the same command waits for them again" in printed
+    assert re.search(
+        r"already submitted \(RUNNING; if the job no longer exists, remove .*\.job\): tiny: plain, seed 5, job ",
+        printed,
+    )
     assert "done: tiny: plain, seed 5" in printed
     assert run_on_cluster([run], {"timeout_min": 5}, cluster="local") == []
     assert "submitted: " in capsys.readouterr().out  # the first one's has ended
@@ -381,7 +384,7 @@ def test_a_signal_ends_what_runs_and_begins_no_more(tmp_path: Path, make_package
     message = process.communicate(timeout=120)[0]
     assert process.returncode == 1
     assert "stopping: the runs save and end" in message
-    assert "stopped: tiny: plain, seed 5; the same command goes on with it" in message
+    assert "stopped: tiny: plain, seed 5; the same command resumes it" in message
     assert "failed" not in message
     (log,) = tmp_path.glob("runs/*.log")
     assert re.search(r"stopped after step \d+ of 1000000", log.read_text())
@@ -516,7 +519,7 @@ def test_a_table_has_means_deviations_and_paired_intervals(
     assert "Not as shipped: DATA.name Digits_LT_rho50, not CIFAR10_LT_rho100, " in text
     assert "a poster" in text
     assert "2 x 48 images, against 200 of test, by pixels" in text
-    assert "A row without seeds has not been run here." in text
+    assert "A row with 0 seeds has not been trained here." in text
     assert (tmp_path / "out" / "tiny.tex").read_text().count("\\\\") == 1 + len(rows) + 2
     norms = record["norms"]
     assert table["gsr"]["norm of the tail, last"].startswith(f"{sum(norms['last'][-3:]) / 3:.4g}")
@@ -532,10 +535,10 @@ def test_a_table_has_means_deviations_and_paired_intervals(
     assert make_command.main([*argv, "--check"]) == 0
     told_more = capsys.readouterr().out
     assert told_more.count("\n") == 1
-    assert "no row has this record, or not any more: " in told_more
+    assert "no row uses this record (any longer): " in told_more
     (tmp_path / "out" / "small.md").touch()
     assert make_command.main([*argv, "--check"]) == 1
-    assert "no table has this file, or not any more: " in capsys.readouterr().out
+    assert "this file belongs to no table (any longer): " in capsys.readouterr().out
     (tmp_path / "out" / "small.md").unlink()
     (tmp_path / "out" / "tiny.md").write_text(text.replace("32.0 ± 2.0", "31.0 ± 2.0"))
     assert make_command.main([*argv, "--check"]) == 1
@@ -576,7 +579,10 @@ def test_the_readmes_table_is_a_part_of_the_whole_one(record: dict[str, Any], tm
     assert [line.split("|")[1].strip() for line in lines[4:-2]] == ["plain", "gsr", "lost"]
     assert "norm of the tail, last" in lines[2]
     assert make_command.in_readme(made, tables, tmp_path / "records") == made
-    for mark, why in (("<!-- table: tinny -->", "did you mean tiny?"), ("<!-- table: tiny-->", "is not between")):
+    for mark, why in (
+        ("<!-- table: tinny -->", "did you mean tiny?"),
+        ("<!-- table: tiny-->", "a table mark is wrong"),
+    ):
         with pytest.raises(RequestError, match=re.escape(why)):
             make_command.in_readme(
                 text.replace("<!-- table: tiny -->", mark),

@@ -107,7 +107,7 @@ def test_an_override_replaces_keys_and_leaves_the_shipped_one_alone() -> None:
             {"MODEL": {"z_dimm": 3}},
             "MODEL has no such key; did you mean z_dim",
         ),
-        ("tables.ada.rows.SNGAN + ADA.overrides", {"MODEL": 3}, "a mapping of names"),
+        ("tables.ada.rows.SNGAN + ADA.overrides", {"MODEL": 3}, "a mapping with text keys"),
         ("tables.ada.rows.SNGAN + ADA + gSR.overrides", {"REGULARIZER": {"weight": -1}}, "weight"),
         ("tables.ada.rows.SNGAN + ADA.seed", [1], "did you mean seeds"),
         ("tables.ada.rows.SNGAN + ADA.seeds", [1, 1], "integers from 0 to 2147483647, each once"),
@@ -116,17 +116,17 @@ def test_an_override_replaces_keys_and_leaves_the_shipped_one_alone() -> None:
         ("tables.ada.rows.SNGAN + ADA.published", {"fid": {"value": 37.2, "source": "poster"}}, "in quotes"),
         ("tables.ada.rows.SNGAN + ADA.published", {"kid": {"value": 1, "source": "poster"}}, "an unknown metric"),
         ("tables.ada.protocol", "papers", "allowed: paper, validation"),
-        ("tables.later-work.rows.StyleGAN2-ADA, CIFAR10-LT.seeds", [0], "it needs configuration"),
+        ("tables.later-work.rows.StyleGAN2-ADA, CIFAR10-LT.seeds", [0], "only a row with configuration has it"),
         ("protocols.paper.select_on", "test", "one of validation, reference"),
         ("protocols.paper.images", 0, "a positive integer"),
-        ("tables.ada.rows.SNGAN + ADA.baseline", "SNGAN + ADA", "no other row of the table"),
-        ("tables.ada.rows.SNGAN + ADA.baseline", ["x"], "no other row of the table"),
+        ("tables.ada.rows.SNGAN + ADA.baseline", "SNGAN + ADA", "another row of this table"),
+        ("tables.ada.rows.SNGAN + ADA.baseline", ["x"], "another row of this table"),
         ("tables.ada.departures", ["network", "nothing"], "allowed: a list of network, "),
         ("tables.ada.rows.SNGAN + ADA.seeds", [[1]], "integers from 0 to 2147483647, each once"),
         ("tables.ada.protocol", ["paper"], "allowed: paper, validation"),
         ("tables.ada.rows.SNGAN + ADA.published", {"fid": {"value": 3.0, "source": {}}}, "allowed: poster"),
-        ("tables.../x", {"rows": {}}, "small letters, digits and -"),
-        ("protocols", None, "a mapping of names"),
+        ("tables.../x", {"rows": {}}, "lowercase letters, digits and -"),
+        ("protocols", None, "a mapping with text keys"),
         ("version", "1", "a positive integer"),
         ("table", {}, "did you mean tables"),
     ],
@@ -143,5 +143,5 @@ def test_what_is_wrong_is_named_with_its_place(place: str, value: Any, message: 
         read_tables(path)
     named = (
         keys[-2] if keys[-1] in ("overrides", "configuration") else keys[-1]
-    )  # what is in it has a place of its own
+    )  # their values have places of their own
     assert named in str(caught.value)

@@ -193,6 +193,8 @@ def test_traceback_shows_the_whole_error(tmp_path: Path, capsys: pytest.CaptureF
     text = capsys.readouterr().err
     assert text.startswith("Traceback (most recent call last)")
     assert "HostError: no PyTorch-StudioGAN at" in text
+    assert main(["evaluate", str(tmp_path), "--traceback"]) == 2
+    assert capsys.readouterr().err.startswith("Traceback (most recent call last)")
 
 
 def run_that_raises(error: BaseException) -> Callable[..., None]:

@@ -465,7 +465,7 @@ def test_labels_that_contradict_the_targets_are_refused(photos: Path, tmp_path: 
             return image, label + (index == 9)
 
     source = Lying(folder_lt(str(photos), "train"), NAME, SIZE)
-    with pytest.raises(DataError, match="image 9 has the label 1, but targets have 0"):
+    with pytest.raises(DataError, match="image 9 has the label 1, but targets say 0"):
         pack(source, tmp_path / "photos.hdf5")
 
 

@@ -484,14 +484,14 @@ def test_missing_inaturalist_says_what_to_get(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.pop("annotations"), "is no COCO-style JSON: KeyError"),
-        (lambda c: c.update(images=3), "is no COCO-style JSON: TypeError"),
+        (lambda c: c.pop("annotations"), "is not a COCO-style JSON file: KeyError"),
+        (lambda c: c.update(images=3), "is not a COCO-style JSON file: TypeError"),
         (lambda c: c["annotations"].append(c["annotations"][0]), "an image has two annotations"),
         (
             lambda c: c["annotations"][0].update(image_id=-5),
-            "names image -5 and category 0, which are not both listed",
+            "names image -5 and category 0, at least one of which is not listed",
         ),
-        (lambda c: c["annotations"][0].update(category_id=77), "category 77, which are not both listed"),
+        (lambda c: c["annotations"][0].update(category_id=77), "category 77, at least one of which is not listed"),
         (lambda c: c["categories"].append({"id": 5, "name": "x"}), "category 5 has no image"),
         (lambda c: c["images"][0].update(file_name="../../secret.jpg"), "leads out of"),
     ],
@@ -504,7 +504,7 @@ def test_malformed_coco_files_are_told(change: Callable[[Any], Any], message: st
     with pytest.raises(DataError, match=message):
         read_coco(path, tmp_path)
     path.write_text(json.dumps(content)[:50])
-    with pytest.raises(DataError, match="is no COCO-style JSON: JSONDecodeError"):
+    with pytest.raises(DataError, match="is not a COCO-style JSON file: JSONDecodeError"):
         read_coco(path, tmp_path)
 
 

@@ -477,7 +477,7 @@ def test_weights_that_cannot_be_had_or_are_not_right_are_told(
         downloaded(weights.as_uri(), digest)
     path.unlink()
     weights.unlink()
-    with pytest.raises(WeightsError, match="or choose another backbone"):
+    with pytest.raises(WeightsError, match="or use another backbone"):
         downloaded(weights.as_uri(), digest)
 
 

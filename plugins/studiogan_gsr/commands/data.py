@@ -15,7 +15,7 @@ class DataOptions:
     """Options that both actions have."""
 
     name: str = argument("NAME", str, "as in DATA.name, such as CIFAR10_LT_rho100")
-    data: str = option(None, "where the data set is, or is downloaded to", metavar="DIR", required=True)
+    data: str = option(None, "folder of the data set; downloads go there too", metavar="DIR", required=True)
     split: str = option("train", choices=["train", "reference"])
 
 
@@ -23,11 +23,11 @@ class DataOptions:
 class PrepareOptions(DataOptions):
     """Options of `studiogan-gsr data prepare`."""
 
-    size: int | None = option(None, "pixels; default: the images' own, where all have the same size", kind=positive)
-    resizer: str = option("wo_resize", "instead of the data set's own", choices=RESIZERS)
+    size: int | None = option(None, "pixels; default: the images' own size, if all have the same", kind=positive)
+    resizer: str = option("wo_resize", "how to resize; wo_resize: as the data set specifies", choices=RESIZERS)
     workers: int | None = option(None, "processes; default: one per core", kind=count)
     skip_damaged: bool = switch(
-        False, "leave unreadable images out, and count them; needs twice the disk space where there are any"
+        False, "leave out unreadable images and count them; if there are any, needs twice the disk space"
     )
 
 
@@ -35,7 +35,7 @@ class PrepareOptions(DataOptions):
 class ShowOptions(DataOptions):
     """Options of `studiogan-gsr data show`."""
 
-    out: Path | None = option(None, "for the page; default: <NAME>-show", kind=Path, metavar="DIR")
+    out: Path | None = option(None, "folder for the page; default: <NAME>-show", kind=Path, metavar="DIR")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -45,8 +45,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         "prepare",
         help="pack a data set into one HDF5 file, which both hosts use",
         description="Writes DIR/<NAME>_<size>_<resizer>_<split>.hdf5, in StudioGAN's layout. An interrupted file is "
-        "resumed; a file under its final name is complete. The native host uses one of --split train by itself, "
-        "StudioGAN with -hdf5; one of --split reference is for HDF5_LT, as valid.hdf5.",
+        "resumed; a file under its final name is complete. The native host finds a --split train file by itself; "
+        "StudioGAN reads it with -hdf5. The data set HDF5_LT takes a --split reference file as its valid.hdf5.",
     )
     add_options(prepare, PrepareOptions)
     prepare.set_defaults(command=run_prepare)

@@ -29,7 +29,7 @@ from studiogan_gsr.errors import (
 from studiogan_gsr.progress import console
 from studiogan_gsr.registry import DATASETS, LoadedPlugin, find_plugins, load_plugin, signature_of
 
-# Each option of a factory, and the part of a name that sets it.
+# Options of a data set's factory, each with the part of the name that sets it, as error messages write it.
 _PART_OF = {
     "ratio": "ratio (_rho)",
     "profile": "_step",
@@ -43,9 +43,9 @@ _DATASET_ATTRIBUTES = ("targets", "class_counts", "classes", "__len__", "__getit
 
 
 def find_dataset(name: str) -> tuple[LoadedPlugin, dict[str, Any]] | None:
-    """Return the plug-in and the options that a data set's name means; None for one of the host's own names.
+    """Return the plug-in and the options that a data set's name selects; None if the name belongs to the host.
 
-    Raises ConfigurationError for a name that looks like a plug-in's data set but is none.
+    Raises ConfigurationError for a name that looks like a plug-in's data set but matches none.
     """
     installed = {plugin.name for plugin in find_plugins(DATASETS)}
     bases = [base for base in installed if is_variant(name, base)]
@@ -55,7 +55,7 @@ def find_dataset(name: str) -> tuple[LoadedPlugin, dict[str, Any]] | None:
                 "DATA.name",
                 repr(name),
                 f"installed data sets are {', '.join(sorted(installed)) or 'none'}{near_miss(_stem(name), installed)}"
-                f"; the form is {GRAMMAR}; an image folder of your own is Folder_LT, or any name without _rho",
+                f"; the form is {GRAMMAR}; for your own image folder use Folder_LT, or any name without _rho",
             )
         return None
     base = max(bases, key=len)
@@ -91,7 +91,7 @@ def _stem(name: str) -> str:
 
 
 def _check_parts(name: str, base: str, signature: inspect.Signature, options: dict[str, Any]) -> None:
-    """Raise ConfigurationError for parts of a name that the data set does not have, and for missing ones."""
+    """Raise ConfigurationError if a name has parts that the data set does not accept, or lacks required parts."""
     parameters = signature.parameters.values()
     if not any(p.kind is p.VAR_KEYWORD for p in parameters):
         known = {option: value for option, value in options.items() if option in signature.parameters}
@@ -111,12 +111,12 @@ def _check_parts(name: str, base: str, signature: inspect.Signature, options: di
 
 
 def make_dataset(loaded: LoadedPlugin, root: str, split: str, options: Mapping[str, Any]) -> Dataset:
-    """Return the data set that a plug-in's factory makes, checked; DataError and PluginError name the cause."""
+    """Call a plug-in's factory and return its data set after checking it; errors name the plug-in or the data."""
     try:
         dataset: Dataset = loaded.factory(root, split, **options)
     except GSRError as error:
         if isinstance(error, OptionError):
-            raise ConfigurationError("DATA.name", f"{error}", f"as {loaded.plugin} reports") from error
+            raise ConfigurationError("DATA.name", f"{error}", f"reported by {loaded.plugin}") from error
         raise
     except FOREIGN as error:
         raise PluginError(str(loaded.plugin), f"failed: {reason(error)}") from error
@@ -150,8 +150,8 @@ def _letters(name: str) -> str:
 def open_images(name: str, root: str, split: str) -> Labelled:
     """Return the unprocessed images of a split, "train" or "reference".
 
-    name: a plug-in's data set; StudioGAN's CIFAR10 or CIFAR100, whose reference is the test part; any other name
-    means the image folder `root`/train, whose reference is `root`/valid.
+    name: a plug-in's data set, or StudioGAN's CIFAR10 or CIFAR100, whose reference is the test split.  For any other
+    name, the training images are the image folder `root`/train, and the reference is `root`/valid.
     Raises DataError if the images are missing.
     """
     found = find_dataset(name)
@@ -160,7 +160,7 @@ def open_images(name: str, root: str, split: str) -> Labelled:
     if name not in ("CIFAR10", "CIFAR100"):
         part = "train" if split == "train" else "valid"
         known = [plugin.name for plugin in find_plugins(DATASETS)]
-        folder = f"no plug-in's data set{near_miss(name, known)}; as an image folder, {Path(root).resolve()}"
+        folder = f"no plug-in has this data set{near_miss(name, known)}; as an image folder, {Path(root).resolve()}"
         layout = f"{name}: {folder} needs {part}/, with one folder of images per class"
         return class_folders(Path(root), part, layout)
     from torchvision import datasets
@@ -175,15 +175,15 @@ def open_images(name: str, root: str, split: str) -> Labelled:
 
 
 def open_named(name: str, root: str, split: str) -> tuple[Dataset, dict[str, Any]]:
-    """Return the plug-in's data set of that name, and the options that the name's parts mean.
+    """Return a plug-in's data set by name, and the options that the parts of the name select.
 
-    A reference is compared with its training images.
+    A reference is checked against its training images: it must be balanced and share no image with them.
     Raises ConfigurationError for an unknown name; errors of the plug-in pass through.
     """
     found = find_dataset(name)
     if found is None:
         names = ", ".join(plugin.name for plugin in find_plugins(DATASETS))
-        raise ConfigurationError("NAME", repr(name), f"data sets are {names}; Folder_LT is any image folder")
+        raise ConfigurationError("NAME", repr(name), f"data sets are {names}; use Folder_LT for any image folder")
     dataset = make_dataset(found[0], root, split, found[1])
     if split == "reference" and not is_checked(dataset):
         train = make_dataset(found[0], root, "train", found[1])

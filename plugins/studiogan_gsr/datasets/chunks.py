@@ -19,17 +19,17 @@ from studiogan_gsr.progress import track
 
 _SHARE_OF_MEMORY = 0.3
 _KEPT_BYTES = 512 * 2**20
-# Files that were read whole, for as long as they are in use: a run opens its file several times.
+# Images of files read whole, kept while in use: a run opens its file several times but decompresses it once.
 _READ: weakref.WeakValueDictionary[tuple[str, int, int], npt.NDArray[np.uint8]] = weakref.WeakValueDictionary()
 
 
 def fits_in_memory(images: Any) -> bool:
-    """Return whether the decompressed images of an HDF5 data set fit in memory, so that they are read whole."""
+    """Return whether an HDF5 data set's decompressed images fit in a share of the free memory, to be read whole."""
     return bool(images.size * images.dtype.itemsize <= _SHARE_OF_MEMORY * free_memory())
 
 
 def read_whole(path: Path, images: Any) -> npt.NDArray[np.uint8]:
-    """Return all images of a file, with each chunk decompressed once; the same array as long as it is in use."""
+    """Return all images of a file, each chunk decompressed once; while the array is in use, return it again."""
     status = path.stat()
     key = str(path.resolve()), status.st_mtime_ns, status.st_size
     found = _READ.get(key)

@@ -13,7 +13,7 @@ from studiogan_gsr.datasets.variant import Variant
 from studiogan_gsr.errors import DataError, reason
 
 _REFERENCE = 40  # images per class
-# Training images of the rarest class: step and reversed need a head size that every class can fill.
+# Training images of the rarest class: with profile "step" or `reversed`, the head may be any class.
 _N_MAX = 134
 _SIZE = 32
 
@@ -40,7 +40,7 @@ def digits_lt(
 
 
 class _Digits:
-    """The images of one split, in the file's order: `images` (N x 32 x 32 x 3, uint8) and `targets`."""
+    """The images of one split, in scikit-learn's order: `images` (N x 32 x 32 x 3, uint8) and `targets`."""
 
     def __init__(self, split: str) -> None:
         try:

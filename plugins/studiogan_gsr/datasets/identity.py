@@ -1,4 +1,4 @@
-"""Identify images by name or file, wherever the data lie, and compute digests of whole data sets."""
+"""Identify images by name or file, independent of the data's location; compute digests of whole data sets."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from studiogan_gsr.contract import Labelled, MapStyle
 
 T = TypeVar("T")
 
-_THREADS = 16  # threads that wait for a network file system at the same time
-_FIRST = 200  # images that are timed first
-_SLOW = 1e-4  # seconds per image from which on threads are worth it
+_THREADS = 16  # concurrent requests to a network file system
+_FIRST = 200  # images that are read without threads, to time them
+_SLOW = 1e-4  # seconds per image; if slower, threads pay off
 
 
 def source_of(dataset: MapStyle, index: int) -> tuple[Any, int]:
@@ -56,7 +56,7 @@ def where(dataset: MapStyle, index: int) -> str:
 
 
 def identities(dataset: Labelled) -> list[Hashable]:
-    """Return a key per image, equal for the same image: links to a file have the file's key."""
+    """Return one key per image; two images from the same file, also through links, have equal keys."""
     return for_each(partial(_identity, dataset), range(len(dataset.targets)))
 
 
@@ -66,7 +66,7 @@ def for_each(ask: Callable[[int], T], places: Sequence[int]) -> list[T]:
     first = [ask(i) for i in places[:_FIRST]]
     seconds = time.perf_counter() - start
     rest = places[len(first) :]
-    if seconds < _SLOW * len(first):  # threads would only take turns
+    if seconds < _SLOW * len(first):  # nothing to wait for: threads would only contend for the GIL
         return first + [ask(i) for i in rest]
     with ThreadPoolExecutor(_THREADS) as threads:
         parts = list(threads.map(lambda part: [ask(i) for i in part], (rest[k::_THREADS] for k in range(_THREADS))))
@@ -90,7 +90,7 @@ def digest(dataset: Labelled) -> str:
     total = hashlib.sha256()
     for i, label in enumerate(dataset.targets):
         source, index = source_of(dataset, i)
-        if i == 0:  # row numbers of a packed file do not identify its images
+        if i == 0:  # a packed file's rows have no names, so its content digest identifies them
             total.update(str(getattr(source, "content_sha256", "")).encode())
         total.update(f"{where(source, index)}\t{int(label)}\n".encode("utf-8", "surrogateescape"))
     return total.hexdigest()
@@ -99,7 +99,8 @@ def digest(dataset: Labelled) -> str:
 def content_digests(dataset: Labelled, images_sha256: str) -> tuple[str, str]:
     """Return two digests that change if images are replaced under the same names and labels.
 
-    The first covers file sizes, or pixels for a set without files; copies of the data have the same.
+    The first covers file sizes, or the pixels if the set has no files but has `read_pixels`; otherwise nothing more.
+    It is the same for all copies of the data.
     The second also covers the files' modification times, so it holds only for one copy of the data.
     images_sha256: the digest of names and labels; both start from it.
     """
@@ -109,13 +110,13 @@ def content_digests(dataset: Labelled, images_sha256: str) -> tuple[str, str]:
         if stamp is not None:
             portable.update(stamp[0].to_bytes(8, "little"))
             times.update(stamp[1].to_bytes(8, "little", signed=True))
-        elif hasattr(source, "read_pixels"):
-            portable.update(source.read_pixels(index).tobytes())
+        elif (pixels := source.read_pixels(index) if hasattr(source, "read_pixels") else None) is not None:
+            portable.update(pixels.tobytes())
     return portable.hexdigest(), hashlib.sha256(portable.digest() + times.digest()).hexdigest()
 
 
 def _stamp(dataset: Labelled, index: int) -> tuple[int, int] | None:
-    """Return the size and modification time of an image's file; None if it has no file."""
+    """Return the size and modification time of an image's file, or the source's own `stamp`; None without either."""
     source, at = source_of(dataset, index)
     if callable(getattr(source, "stamp", None)):
         found: tuple[int, int] = source.stamp(at)

@@ -30,8 +30,8 @@ _2019 = _Year("2019", 1010, "train_val2019.tar.gz (74 GB), train2019.json.tar.gz
 def inaturalist2017(root: str, split: str) -> View:
     """Return iNaturalist 2017: 5089 classes, 579,184 training images.
 
-    "reference": a balanced part of its 95,986 validation images: the first of each class, as many as the rarest
-    class has.  Files and labels are laid out as for `inaturalist2019`.
+    "reference": a balanced part of its 95,986 validation images: the first n of each class, where n is the size of
+    the rarest class.  Files and labels are laid out as for `inaturalist2019`.
     """
     return _inaturalist(_2017, Path(root), split)
 
@@ -57,7 +57,7 @@ def _inaturalist(release: _Year, root: Path, split: str) -> View:
     name, short = f"iNaturalist{release.year}", release.year[2:]
     get = (
         f"get {release.archives} from https://ml-inat-competition-datasets.s3.amazonaws.com/{release.year}/ "
-        "(see github.com/visipedia/inat_comp) and unpack them there"
+        "(see github.com/visipedia/inat_comp) and unpack them in that folder"
     )
 
     def open_part(part: str) -> ImageFiles:
@@ -97,7 +97,7 @@ def read_coco(path: Path, root: Path) -> ImageFiles:
         pairs = [(a["image_id"], a["category_id"]) for a in content["annotations"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{path} is no COCO-style JSON: {reason(error)}; expected: images (id, file_name), annotations "
+            f"{path} is not a COCO-style JSON file: {reason(error)}; expected: images (id, file_name), annotations "
             "(image_id, category_id) and categories (id, name)"
         ) from error
     labels = {category["id"]: label for label, category in enumerate(categories)}
@@ -106,7 +106,8 @@ def read_coco(path: Path, root: Path) -> ImageFiles:
     for image, category in pairs:
         if image not in files or category not in labels:
             raise DataError(
-                f"{path}: an annotation names image {image} and category {category}, which are not both listed"
+                f"{path}: an annotation names image {image} and category {category}, at least one of which "
+                "is not listed"
             )
     names = [files[image] for image, _ in pairs]
     for name in names:

@@ -31,11 +31,11 @@ def lsun_lt(
 
     "reference": images 50,000 to 51,999 of each database, which are never trained on; with `released`, the
     first 2,000, as in the authors' program: most are training images, and a note counts them.
-    root: contains bedroom_train_lmdb and the four others.
-    Raises DataError if one is missing, damaged or too small.
+    root: the folder that contains bedroom_train_lmdb and the other four databases.
+    Raises DataError if a database is missing, damaged or too small.
     """
     check_split(split)
-    # Without a seed: the first images of each database.
+    # seed None: take the first images of each database.
     variant = Variant(ratio, profile, None, reversed, released)
     after = 0 if released else N_MAX
     source = Scenes(Path(root), SCENES, N_MAX if split == "train" else max(N_MAX, after + REFERENCE))
@@ -55,8 +55,8 @@ def lsun_lt(
 class Scenes:
     """The first `number` images of each scene's database, in the order of its keys.
 
-    torchvision's LSUN reads the same images, but caches all keys in a pickle in the working folder.  That file is
-    named by the letters of the path alone, so that two copies of the data may share one cache.
+    torchvision's LSUN reads the same images, but caches all keys in a pickle in the working folder.  The
+    file's name keeps only the letters of the path, so two copies of the data may share one cache.
     """
 
     def __init__(self, root: Path, scenes: Sequence[str], number: int) -> None:
@@ -110,7 +110,7 @@ class Scenes:
             raise DataError(f"LSUN_LT: {self._folders[label]} cannot be read: {reason(error)}") from error
 
 
-# Open databases of this process: LMDB must not open one twice, nor use one after a fork.
+# This process's open databases: LMDB must not open a database twice, nor use it after a fork.
 _open: dict[Path, Any] = {}
 
 

@@ -49,23 +49,24 @@ def pack(
 
     An interrupted packing of the same images resumes; if an image has changed since, it starts over.
     If two processes pack the same file, the second waits and then finds the file.
-    options: the options in the data set's name (ratio, profile, seed, ...), for the index.
+    options: the options that the data set's name selects (ratio, profile, seed, ...); stored in the index.
     workers: additional processes; 0: none.
-    skip_damaged: leave out unreadable images and note it; if there are any, this needs twice the disk space.
+    skip_damaged: leave out unreadable images and list them in the index; if there are any, the disk space needed
+        doubles.
     Raises DataError for the first image that cannot be read, if images change during packing, if the disk is
-    full, and if the path holds a file of other images.
+    full, or if `path` is a file that was packed from other images.
     """
 
     def packing() -> _Packing:
         return _Packing(path, *_index_of(source, split, options or {}))
 
     try:
-        # The file may be in a read-only folder, so look before writing.
+        # The folder may be read-only: return an existing file before taking the lock, which writes.
         if path.exists() and not list(path.parent.glob(f".{glob.escape(path.name)}.*partial")):
             return packing().already()
         path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(path.with_name(f".{path.name}.lock"), "another process that packs it"):
-            # The wait may be long: the images are listed only now.
+        with locked(path.with_name(f".{path.name}.lock"), f"another process that packs {path.name}"):
+            # List the images only now: they may have changed while this process waited for the lock.
             if path.exists():
                 return packing().already()
             return packing().write(source, workers, skip_damaged)
@@ -76,8 +77,8 @@ def pack(
 def check_unindexed(path: Path, source: Prepared, looks: int = 64) -> None:
     """Raise DataError if a file packed by another program differs from the source's images.
 
-    Compares the number of images, all labels, and `looks` images from the first to the last: in an interrupted
-    packing, the last images are missing.
+    Compares the number of images, all labels, and the pixels of `looks` evenly spaced images, including the last:
+    in an interrupted packing, the last images are missing.
     """
     packed = Packed(path)
     places = sorted({round(place) for place in np.linspace(0, len(packed) - 1, looks)})
@@ -122,7 +123,10 @@ def _contents(source: Prepared, images_sha256: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Result of packing one chunk: its number, its damaged rows with reasons, its image counts by PECULIARITIES."""
+    """Result of packing one chunk.
+
+    damaged: reasons by row.  marks: number of images with each of `preprocessing.PECULIARITIES`.
+    """
 
     chunk: int
     damaged: dict[int, str]
@@ -131,12 +135,12 @@ class _Rows:
 
 @dataclass
 class _State:
-    """Progress of a packing; the journal stores it, together with what identifies the packing."""
+    """Progress of a packing; the journal stores it, with the index and the digest of the images."""
 
     partial: str  # name of the temporary file
-    done: bytearray  # one byte per chunk: 1 if all its rows are written
+    done: bytearray  # one byte per chunk: 1 once the chunk is finished
     damaged: dict[int, str] = field(default_factory=dict)  # reason by row
-    marks: dict[int, dict[str, int]] = field(default_factory=dict)  # by chunk: number of images by PECULIARITIES
+    marks: dict[int, dict[str, int]] = field(default_factory=dict)  # by chunk, as in _Rows
 
     def add(self, found: _Rows) -> None:
         self.done[found.chunk] = 1
@@ -153,7 +157,7 @@ class _State:
 
 
 class _Packing:
-    """One packing of a data set into a file; images: the digest of its current images."""
+    """One packing of a data set into a file; images: a digest of the source images, not the images."""
 
     def __init__(self, path: Path, index: Index, images: str) -> None:
         self.path, self.index, self.images = path, index, images
@@ -198,7 +202,7 @@ class _Packing:
                 if time.monotonic() - saved > _JOURNAL_SECONDS:
                     self._save(state)
                     saved = time.monotonic()
-        except RuntimeError as error:  # torch reports a dead worker so
+        except RuntimeError as error:  # torch raises it for a dead worker
             raise DataError(
                 f"a worker ended ({reason(error)}); finished chunks are kept: run again, with fewer --workers if "
                 "memory was short"
@@ -207,7 +211,7 @@ class _Packing:
             self._save(state)
         if _contents(source, self.index.images_sha256)[1] != self.images:
             raise DataError(f"images of {source.name} changed while they were packed; run again; packing starts over")
-        return self._finish(state, source, labels)
+        return self._finish(state, source)
 
     def _partial(self, state: _State) -> Path:
         return self.path.with_name(state.partial)
@@ -224,9 +228,8 @@ class _Packing:
             return None
         if not same or not whole:
             return None
-        for (
-            row
-        ) in state.damaged:  # retry: the fault may have been temporary, and this run may not skip damaged images
+        # Retry damaged rows: the fault may have been temporary, and this run may not skip damaged images.
+        for row in state.damaged:
             state.done[row // self.rows] = 0
         state.damaged.clear()
         return state
@@ -237,7 +240,7 @@ class _Packing:
         record = {"index": self.index.record(), "images": self.images, **state.record()}
         write_atomically(self.journal, json.dumps(record))
 
-    def _finish(self, state: _State, source: Prepared, labels: npt.NDArray[np.int64]) -> Index:
+    def _finish(self, state: _State, source: Prepared) -> Index:
         marks = sum(map(Counter, state.marks.values()), Counter[str]())
         notes = [*self.index.notes, *describe_marks(marks, source.preprocessing)]
         index, partial = replace(self.index, notes=notes), self._partial(state)
@@ -260,11 +263,11 @@ class _Packing:
     def _close_up(
         self, partial: Path, source: Prepared, good: npt.NDArray[np.int64], index: Index
     ) -> tuple[Index, Path]:
-        """Return the index and path of a new file with only the good rows."""
+        """Copy the undamaged rows into a new file; return its index and path."""
         kept = View(source.dataset, good.tolist(), index.classes)
-        if 0 in kept.class_counts and 0 not in index.class_counts:
-            label = kept.class_counts.index(0)
-            raise DataError(f"every image of class {index.classes[label]} is damaged; replace them")
+        for name, left, before in zip(index.classes, kept.class_counts, index.class_counts, strict=True):
+            if before and not left:
+                raise DataError(f"every image of class {name} is damaged; replace them")
         index = replace(
             index,
             images=len(kept),
@@ -325,7 +328,7 @@ class _Chunks(Dataset[Any]):
                 damaged[row] = str(error)
                 continue
             if label != self.labels[row]:
-                raise DataError(f"image {row} has the label {label}, but targets have {self.labels[row]}")
+                raise DataError(f"image {row} has the label {label}, but targets say {self.labels[row]}")
         with self.file.open("r+b") as file:
             file.seek(self.start + first * pixels[0].nbytes)
             file.write(pixels.data)
@@ -348,7 +351,7 @@ def _lay_out(path: Path, index: Index, labels: npt.NDArray[np.int64]) -> None:
         _make_room(file, INDEX, h5py.string_dtype("utf-8", room), ())
         _make_room(file, "imgs", np.dtype("u1"), (index.images, size, size, 3))
     end = sum(_place(path, "imgs"))
-    with path.open("r+b") as opened:  # HDF5 may not write the end, and the file would be too short
+    with path.open("r+b") as opened:  # HDF5 may leave out the unwritten end of the file
         opened.truncate(max(end, path.stat().st_size))
 
 

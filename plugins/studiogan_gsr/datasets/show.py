@@ -1,4 +1,4 @@
-"""Show a data set by name: print its counts, and write a page with images of head and tail."""
+"""Show a data set by name: print its counts, and write a page with images of head and tail classes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def show(name: str, root: str, out: Path, split: str = "train") -> Shown:
     rows = [(label, classes[label], f"{counts[label]:,}", _group(label, groups)) for label in order]
     sections = [
         ("", facts(properties)),
-        ("Images per class", chart(counts_chart(counts, classes), "Classes in descending order of images.")),
+        ("Images per class", chart(counts_chart(counts, classes), "Classes in descending order of image count.")),
         *_galleries(dataset, name, order, counts, classes),
         ("Counts", table(("label", "class", "images", "shots"), rows)),
     ]
@@ -103,9 +103,9 @@ def _print_counts(order: Sequence[int], counts: Sequence[int], classes: Sequence
 def _galleries(
     dataset: Dataset, name: str, order: Sequence[int], counts: Sequence[int], classes: Sequence[str]
 ) -> list[tuple[str, Markup]]:
-    """Return a section with head and tail side by side: one row per class with its first images."""
+    """Return a section with the largest and smallest classes side by side; each row is one class's first images."""
     half = min(_SHOWN, (len(order) + 1) // 2)
-    # The "box" filter repeats pixels of small images and averages those of large ones.
+    # Without a resizer of the data set's own, use "box", which repeats or averages pixels.
     own = preprocessing_of(dataset).resizer != "wo_resize"
     tiles = Prepared(dataset, name, _TILE, "wo_resize" if own else "box")
     targets = np.asarray(tiles.targets)

@@ -550,7 +550,7 @@ def test_ranks_that_do_not_divide_the_batch_are_refused(
     given = [([*arguments(write(tmp_path / "c.yaml", sections), tmp_path / "out")],)] * 2
     ranks = start_ranks(tmp_path, 2, command, given)
     assert end_ranks(ranks) == [WRONG_REQUEST] * 2
-    assert "OPTIMIZATION.batch_size: found 9; allowed: a multiple of the 2 ranks" in ranks[0].output
+    assert "OPTIMIZATION.batch_size: found 9; allowed: a multiple of 2 (ranks)" in ranks[0].output
 
 
 # Losses that are not finite.

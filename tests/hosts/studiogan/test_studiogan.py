@@ -258,7 +258,7 @@ def test_hdf5_files_are_used_counted_and_refused_when_cut_or_of_another_set(
     else:
         path.rename(digits / "Folder_LT_rho4_seed9_32_wo_resize_train.hdf5")
         configuration = configure(tmp_path, DATA={**DIGITS, "name": "Folder_LT_rho4_seed9"})
-        message = "name is 'Folder_LT_rho4_seed8', wanted 'Folder_LT_rho4_seed9'; move it away"
+        message = "name is 'Folder_LT_rho4_seed8', expected 'Folder_LT_rho4_seed9'; move it away"
     again = host.run(configuration, data, tmp_path / "again", *flags)
     refused(again, message)
     assert not again.lines("Progress:")
@@ -677,7 +677,7 @@ from studiogan_gsr import GroupSpectralRegularizer as Same
         (
             "    if cfgs.RUN.distributed_data_parallel:\n        global_rank",
             "    if local_rank == 1: del cfgs.super_cfgs['REGULARIZER']\n",
-            "before the first step: rank 1 has no regularizer, rank 0 has; the run is stopped",
+            "before the first step: rank 1 has no regularizer, rank 0 has one; the run is stopped",
         ),
         (
             "    if cfgs.RUN.distributed_data_parallel:\n        global_rank",

@@ -24,11 +24,11 @@ _GENERATOR_IN = {16: (4, 4), 32: (4, 4, 4), 64: (16, 8, 4, 2), 128: (16, 16, 8, 
 _GENERATOR_OUT = {16: (4, 4), 32: (4, 4, 4), 64: (8, 4, 2, 1), 128: (16, 8, 4, 2, 1)}
 _DISCRIMINATOR = {16: (2, 2, 2), 32: (2, 2, 2, 2), 64: (1, 2, 4, 8, 16), 128: (1, 2, 4, 8, 16, 16)}
 _HALVING = {16: 2, 32: 2, 64: 4, 128: 5}  # how many of the discriminator's first blocks halve the resolution
-_BOTTOM = 4
+_BOTTOM = 4  # height and width of the generator's first feature map
 
 
 def _inner(blocks: nn.ModuleList) -> Iterator[nn.Module]:
-    """Return the blocks; StudioGAN keeps each in a list of its own, which state dicts show."""
+    """Iterate over the blocks; StudioGAN wraps each in its own ModuleList, and state dict keys include it."""
     return (block for one in blocks for block in one.children())
 
 
@@ -73,7 +73,7 @@ class Generator(nn.Module):
         style = Style(model.apply_g_sn, model.g_act_fn, folded)
         ins = [width * model.g_conv_dim for width in _GENERATOR_IN[size]]
         outs = [width * model.g_conv_dim for width in _GENERATOR_OUT[size]]
-        # StudioGAN's names: readers of class-conditional parameters look for both.
+        # Named as in StudioGAN: code that reads class-conditional parameters needs both attributes.
         self.num_classes, self.g_cond_mtd = classes, model.g_cond_mtd
         self.conditional, self.shares = model.g_cond_mtd == "cBN", model.backbone == "big_resnet"
         self.part = model.z_dim // (len(ins) + 1) if self.shares else model.z_dim
@@ -232,9 +232,9 @@ class Discriminator(nn.Module):
 
 
 def make_networks(configuration: Configuration, seed: int, folded: bool = True) -> tuple[Generator, Discriminator]:
-    """Return both networks, on the CPU, equal to StudioGAN's with the same seed.
+    """Return both networks, on the CPU, with initial weights identical to StudioGAN's for the same seed.
 
-    No random generator changes its state.
+    The global random state is unchanged.
     """
     data, model = configuration.DATA, configuration.MODEL
     with torch.random.fork_rng(devices=[]):

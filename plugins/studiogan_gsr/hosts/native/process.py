@@ -24,7 +24,7 @@ _LONGEST_EVALUATION = timedelta(days=7)
 class Ranks:
     """This process among the ranks of a run.
 
-    rank: its number; 0 logs, saves and evaluates.  number: how many there are.
+    rank: of this process; rank 0 logs, saves and evaluates.  number: of ranks (world size).
     """
 
     def __init__(self, rank: int, number: int, device: torch.device) -> None:
@@ -36,7 +36,7 @@ class Ranks:
         return self.rank == 0
 
     def wait_for_evaluations(self) -> None:
-        """Let `any` wait for as long as rank 0 evaluates."""
+        """Give `any` a timeout longer than any evaluation by rank 0."""
         if self.number > 1:
             group = dist.new_group(backend="gloo", timeout=_LONGEST_EVALUATION)
             assert isinstance(group, dist.ProcessGroup)  # every rank is in it
@@ -62,13 +62,13 @@ def number_of_ranks() -> int:
 
 
 def own_rank() -> int:
-    """Return the number of this process among those of torchrun."""
+    """Return the rank that torchrun gave this process; 0 without torchrun."""
     return int(os.environ.get("RANK", "0"))
 
 
 @contextmanager
 def joined_ranks(kind: str, optimization: Optimization) -> Iterator[Ranks]:
-    """Join the other ranks, if torchrun started this process.
+    """Join the other ranks, if torchrun started more than one.
 
     kind: "cpu" or "cuda".  Raises RequestError for a batch size that is not a multiple of the number of ranks.
     """
@@ -84,7 +84,7 @@ def joined_ranks(kind: str, optimization: Optimization) -> Iterator[Ranks]:
     dist.init_process_group("nccl" if kind == "cuda" else "gloo")
     try:
         if size % number:
-            raise RequestError(f"OPTIMIZATION.batch_size: found {size}; allowed: a multiple of the {number} ranks")
+            raise RequestError(f"OPTIMIZATION.batch_size: found {size}; allowed: a multiple of {number} (ranks)")
         yield Ranks(dist.get_rank(), number, torch.device(f"cuda:{local}" if kind == "cuda" else kind))
     finally:
         dist.destroy_process_group()
@@ -92,7 +92,7 @@ def joined_ranks(kind: str, optimization: Optimization) -> Iterator[Ranks]:
 
 @contextmanager
 def stop_on_signals(stop: threading.Event) -> Iterator[None]:
-    """Let the first SIGINT or SIGTERM set the event; the second has its usual effect."""
+    """Let the first SIGINT and the first SIGTERM set the event; a second of the same has its usual effect."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -72,7 +72,7 @@ class Restored:
 class _Checked:
     """What is left to load after all checks.
 
-    optimizers: state dicts, by network.  lecam: LeCam's averages.  ada_p: ADA's p.  noise: the generator's state.
+    optimizers: state dicts, by network.  lecam: LeCam's averages.  ada_p: ADA's p.  noise: the state of its RNG.
     None: not in the checkpoint, or not needed.
     """
 
@@ -102,7 +102,7 @@ def read_checkpoint(path: Path, averaged: bool) -> Saved:
     for name, file in files.items():
         if not isinstance(file.get("state_dict"), dict) or (name == "D" and not isinstance(file.get("step"), int)):
             raise CheckpointError(f"{paths[name]}: {_FOREIGN}")
-    if native is not None and native.get("step") != files["D"]["step"]:  # another program has saved there since
+    if native is not None and native.get("step") != files["D"]["step"]:  # another program has since saved here
         native = None
     return Saved(paths, files, native)
 
@@ -110,9 +110,10 @@ def read_checkpoint(path: Path, averaged: bool) -> Saved:
 def restore(trainer: Trainer, saved: Saved, new_noise: bool = False) -> Restored:
     """Restore everything, on every rank.
 
-    new_noise: whether the run has another seed than the checkpoint.
-    Raises CheckpointError for networks of another architecture, and PluginError if the regularizer refuses its
-    state.  In both cases networks, optimizers and everything that changes with them are untouched.
+    new_noise: whether the seed of the run differs from the checkpoint's.
+    Raises CheckpointError for networks of another architecture, another optimizer or malformed values, and
+    PluginError if the regularizer refuses its state.  In these cases networks, optimizers and the trainer's other
+    state are unchanged.
     """
     rank = dist.get_rank() if dist.is_initialized() else 0
     checked = _check(trainer, saved, rank, new_noise)
@@ -194,11 +195,11 @@ def _load(trainer: Trainer, saved: Saved, checked: _Checked, rank: int) -> None:
 def _noise(
     trainer: Trainer, native: dict[str, Any] | None, rank: int, new_noise: bool
 ) -> tuple[torch.Tensor | None, list[str]]:
-    """Return the state of the noise generator; or None, with a message, if the noise has to start over."""
+    """Return the random generator's state for the noise; or None, with a message, if the noise starts over."""
     if native is None:
         return None, ["a checkpoint of StudioGAN: noise and the order of images start over"]
     if new_noise:
-        return None, ["another seed than the checkpoint's: noise and the order of images start over"]
+        return None, ["the seed differs from the checkpoint's: noise and the order of images start over"]
     if len(native["noise"]) != trainer.ranks:
         ranks = f"saved by {len(native['noise'])} ranks, resumed by {trainer.ranks}"
         return None, [f"{ranks}: their noise starts over"]
@@ -207,26 +208,32 @@ def _noise(
     there = native.get("device", here)
     if there != here or state.shape != trainer.noise.get_state().shape:  # old checkpoints do not name their device
         there = there if there != here else "another device"
-        return None, [f"saved on {there}, resumed on {here}: noise starts over, as their generators differ"]
+        return None, [f"saved on {there}, resumed on {here}: noise starts over, as RNGs differ by device"]
     return state, []
 
 
 def _lecam_averages(trainer: Trainer, saved: Saved, rank: int) -> tuple[torch.Tensor | None, list[str]]:
-    """Return LeCam's averages, None if the run or the checkpoint has none; and messages about what is missing."""
+    """Return LeCam's averages and messages about missing ones.
+
+    None if the run has no LeCam, or no usable averages of the released one; LeCam.UNSEEN for other missing averages.
+    """
     if trainer.lecam is None:
         return None, []
     if isinstance(trainer.lecam, ReleasedLeCam):
         slots = (saved.native or {}).get("lecam_slots") or []
         if len(slots) == trainer.ranks and slots[rank].shape == trainer.lecam.averages.shape:
             return slots[rank], []
-        return None, ["the checkpoint holds no averages of the released LeCam for this batch: they start at 0"]
+        return None, [
+            "the checkpoint holds no averages of the released LeCam for this batch size and number of ranks: "
+            "they start at 0"
+        ]
     averages = saved.files["D"].get("lecam_emas") or {}
     values = [
         _number(averages.get(key, LeCam.UNSEEN), f"LeCam's average {key}", saved.paths["D"])
         for key in ("D_real", "D_fake")
     ]
     unseen = LeCam.UNSEEN in values
-    messages = ["the checkpoint holds no LeCam averages: they begin with the next logits"] if unseen else []
+    messages = ["the checkpoint holds no LeCam averages: they start from the next logits"] if unseen else []
     return torch.tensor(values, dtype=torch.float64), messages
 
 
@@ -242,20 +249,22 @@ def _number(value: Any, what: str, path: Path) -> float:
 
 
 def _optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any] | None, path: Path) -> dict[str, Any]:
-    """Return the state to load: moments from the file, learning rates and switches from the configuration."""
+    """Return the state to load: moments from the file, learning rates and other options from the configuration."""
     if state is None:
         raise CheckpointError(
             f"{path}: no optimizer in the file; images can be generated with it, but training cannot be resumed"
         )
     theirs, ours = state["param_groups"], optimizer.param_groups
     if [_kind(group) for group in theirs] != [_kind(group) for group in ours]:
-        raise CheckpointError(f"{path}: another kind of optimizer than {type(optimizer).__name__}")
+        raise CheckpointError(
+            f"{path}: its optimizer differs from this run's {type(optimizer).__name__} in kind or in parameters"
+        )
     parameters = [p for group in ours for p in group["params"]]
     for number, parameter in enumerate(parameters):
         for key, value in state["state"].get(number, {}).items():
             if isinstance(value, torch.Tensor) and value.ndim and value.shape != parameter.shape:
                 there, here = tuple(value.shape), tuple(parameter.shape)
-                raise CheckpointError(f"{path}: {key} of parameter {number} is {there} there and {here} here")
+                raise CheckpointError(f"{path}: {key} of parameter {number} has shape {there}, expected {here}")
     groups = [{**t, **o, "params": t["params"]} for t, o in zip(theirs, ours, strict=True)]
     return {**state, "param_groups": groups}
 

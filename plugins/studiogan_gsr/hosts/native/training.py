@@ -36,7 +36,7 @@ class Speed:
         discriminator's head stay float32.
     channels_last: use the memory order that convolutions prefer.
     folded: resample inside the 3x3 convolutions.
-    fused: use the fused form of the optimizers, if there is one.
+    fused: use the fused Adam; SGD and RMSprop ignore this.
     """
 
     precision: str = "float32"
@@ -50,9 +50,9 @@ class Trainer:
 
     batches: yields (images (B, 3, H, W) float in [-1, 1], labels (B,)) of this rank, on `device`, one batch for each
         accumulation step of each discriminator update.
-    seed: of the networks; with the rank, of all noise.
-    rank, ranks: of data-parallel training; OPTIMIZATION.batch_size is that of all ranks together.
-    classes: names in label order, for messages; None means the labels.
+    seed: seeds the networks' initial weights; seed + rank seeds all noise.
+    rank, ranks: this process's rank and their number; OPTIMIZATION.batch_size counts all ranks together.
+    classes: class names in label order, for messages; None: the labels are the names.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Trainer:
         # The losses of the last step, and whether all losses of all steps so far were finite.
         self.losses: dict[str, Tensor] = {}
         self.finite = torch.ones((), dtype=torch.bool, device=device)
-        # A key that is not set is not used: the configuration has been checked.
+        # A weight that is None is never used, since the configuration has been checked; 0.0 is a placeholder.
         self._conditional_loss, self._class_weight = conditional_loss(model, loss), loss.cond_lambda or 0.0
         self._lecam_weight = loss.lecam_lambda or 0.0
         self._norms = [m for m in self.generator.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
@@ -189,7 +189,7 @@ class Trainer:
             norm.track_running_stats = tracked
 
     def _average_gradients(self, network: nn.Module) -> None:
-        """Average the gradients over ranks, in one message after all backward passes."""
+        """Average the gradients over ranks with one all-reduce, after all backward passes."""
         if self.ranks == 1:
             return
         gradients = [p.grad for p in network.parameters() if p.grad is not None]
@@ -202,7 +202,7 @@ class Trainer:
 
     @torch.no_grad()
     def _move_average(self, averaged: nn.Module) -> None:
-        """Move the averaged generator's parameters and buffers towards the generator's; copy counters."""
+        """Update the averaged generator: an EMA of parameters and float buffers; integer buffers are copied."""
         model = self.configuration.MODEL
         assert model.g_ema_decay is not None
         assert model.g_ema_start is not None
@@ -221,7 +221,7 @@ def _tensors(network: nn.Module) -> list[Tensor]:
 
 
 def _lecam(loss: Loss, batch_size: int, device: torch.device) -> LeCam | ReleasedLeCam | None:
-    """Return LeCam as LOSS configures it; None if it is off.  batch_size: of this rank."""
+    """Return LeCam as LOSS configures it; None if it is off.  batch_size: per rank."""
     if not loss.apply_lecam:
         return None
     assert loss.lecam_ema_decay is not None

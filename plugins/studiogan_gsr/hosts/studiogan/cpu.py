@@ -1,6 +1,6 @@
 """StudioGAN on a machine without CUDA.
 
-StudioGAN passes the rank, an integer, or the word "cuda" as a device.  Here both mean the CPU; nothing else changes.
+StudioGAN passes its rank (an integer) or the string "cuda" as a device.  This module makes both mean the CPU.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class _DevicesAreCPU(TorchFunctionMode):
-    """Replaces CUDA devices by the CPU in the arguments of torch's functions."""
+    """Replaces CUDA devices with the CPU in the arguments of torch functions."""
 
     def __torch_function__(
         self,
@@ -33,9 +33,9 @@ class _DevicesAreCPU(TorchFunctionMode):
 
 
 def redirect_devices_to_cpu(processes: int = 1) -> None:
-    """Make every CUDA device mean the CPU, for the rest of this process.
+    """Make every CUDA device mean the CPU, until this process ends.  Call it in the thread that runs StudioGAN.
 
-    processes: the number of devices that StudioGAN sees; `-DDP` starts as many processes.
+    processes: what torch.cuda.device_count() returns; `-DDP` starts one process per device.
     """
     _DevicesAreCPU().__enter__()  # type: ignore[no-untyped-call]
     torch.cuda.current_device = lambda: 0

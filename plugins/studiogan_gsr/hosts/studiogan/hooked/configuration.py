@@ -1,4 +1,4 @@
-"""Hooks on StudioGAN's configuration: keys are checked, and REGULARIZER becomes a section like the others."""
+"""Hooks on StudioGAN's configuration: check all keys, and make REGULARIZER a section like the others."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class ConfigurationHooks:
                 path = Path(folder) / "configuration.yaml"
                 path.write_text(yaml.safe_dump(studiogans), encoding="utf-8")
                 original(cfgs, str(path))
-            # As a section like the others it is printed with them, and reaches spawned ranks.
+            # As a section of super_cfgs, REGULARIZER is printed with the others and reaches spawned ranks.
             section = type(cfgs.DATA)()
             vars(section).update({"name": settings.name, **settings.options})
             cfgs.super_cfgs[SECTION] = section
@@ -58,7 +58,7 @@ class ConfigurationHooks:
         cfgs.plugins = self.traveller
 
     def check_together(self, original: Original, cfgs: Configurations) -> None:
-        """Check the keys together, and turn StudioGAN's failed assertions into errors that name their keys."""
+        """Check that the keys agree; turn StudioGAN's failed assertions into errors that name their keys."""
         check_whole(cfgs)
         try:
             original(cfgs)
