@@ -1,4 +1,4 @@
-"""Packing of an image folder into an HDF5 file, by StudioGAN and by us."""
+"""Measure packing of an image folder into an HDF5 file, by StudioGAN and by us, and loading of images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from studiogan_gsr.hosts.studiogan.checkout import find_checkout
 
 
 def packing(data: str, size: int, resizer: str, workers: int, turns: int) -> Part:
-    """Seconds to pack the image folder data/train, by StudioGAN's packer and ours, in turns; equal files."""
+    """Time packing of the image folder data/train by StudioGAN's packer and ours, in turns; the files must match."""
     results: dict[str, list[dict[str, Any]]] = {"StudioGAN": [], "ours": []}
     for _ in range(turns):
         for name in results:
@@ -52,7 +52,7 @@ def packing(data: str, size: int, resizer: str, workers: int, turns: int) -> Par
 
 
 def loading(data: str, size: int, resizer: str, workers: int, batch: int = 64) -> Part:
-    """What the native host's training waits for: all images into memory, once, and then batches out of it."""
+    """Time what training in the native host waits for: reading all images into memory, then drawing batches."""
     source = class_folders(Path(data), "train", "an image folder")
     images = Prepared(Whole(source, source.classes), "Any", size, resizer)
     begun = time.perf_counter()
@@ -72,7 +72,7 @@ def loading(data: str, size: int, resizer: str, workers: int, batch: int = 64) -
 
 
 def packer(name: str, folder: str, size: int, resizer: str, workers: int) -> dict[str, Any]:
-    """One packing in this process, without its imports."""
+    """Pack once in this process; return the seconds (without imports), peak memory, and a digest of the file."""
     path = packed_path(folder, "Any", size, resizer)
     sys.path.insert(0, str(find_checkout(None).source))
     from utils.hdf5 import make_hdf5  # type: ignore[import-not-found]

@@ -29,8 +29,8 @@ def tail_norm(record: Record, norms: Sequence[float]) -> float | None:
 def figure(kept: Mapping[str, tuple[Row, Mapping[int, Record]]], distance: str) -> str | None:
     """Draw rows with their records by seed as SVG; None if there is nothing to draw.
 
-    A row and its baseline share a colour if no other row has that baseline, which is dashed.  The last line is a
-    digest of the numbers, for `drawn_of`: pictures of equal numbers differ with the version of matplotlib.
+    A baseline of exactly one row has that row's colour, and is dashed.  The last line of the file is a digest of the
+    numbers, for `drawn_of`: matplotlib's versions draw equal numbers differently.
     """
     drawn: dict[str, dict[str, list[Band]]] = {}
     colors: dict[str, dict[str, int]] = {}
@@ -51,7 +51,7 @@ def figure(kept: Mapping[str, tuple[Row, Mapping[int, Record]]], distance: str) 
 
 
 def _is_pair(name: str, kept: Mapping[str, tuple[Row, object]]) -> bool:
-    """Return whether a row is the baseline of exactly one other row, and has none itself."""
+    """Return whether a row is the baseline of exactly one other row, and has no baseline itself."""
     rows = [row for row, _ in kept.values()]
     compared = sum(row.baseline == name for row in rows)
     return compared == 1 and all(row.baseline is None for row in rows if row.name == name)
@@ -64,7 +64,7 @@ def drawn_of(svg: str) -> str | None:
 
 
 def _course(record: Record) -> tuple[list[int], list[list[float | None]]]:
-    """Return the steps, and the numbers of each of PANELS."""
+    """Return the steps of a run's evaluations, and the values at these steps for each of PANELS."""
     lines = record.course
     norms = [tail_norm(record, line["class_norms"]) for line in lines]
     distances = [[line[key] for line in lines] for key in ("frechet", "tail")]

@@ -1,6 +1,6 @@
-"""Records: one JSON file per run, written when it is complete, and refused if it proves too little.
+"""Records: one JSON file per completed run; a record without the evidence that a table needs is refused.
 
-A run is a configuration, a seed, a host and a protocol; its `key` is a digest of these.  So tables that share a run
+A run is a configuration, a seed, a host and a protocol; its `key` is a digest of these, so tables that share a run
 find the same record.
 """
 
@@ -26,11 +26,11 @@ from studiogan_gsr.settings import regularizer_settings
 VERSION = 1
 WHICH = ("last", "best")
 HOURS = ("training", "evaluation while training", "evaluation")
-PENALTIES_EVERY = 100  # steps, at most
+PENALTIES_EVERY = 100  # the largest gap between recorded penalties, in steps
 
 
 class RecordError(GSRError):
-    """A record is damaged, is of another run, or proves too little."""
+    """A record is damaged, belongs to another run, or lacks evidence that a table needs."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,16 @@ class Record:
     """A completed run.
 
     version: of this format.  key: see `key_of`.  title: for messages.
-    host: with the commit and changed files of a checkout.  sections, seed, protocol: what the key is made of.
-    data: digests and class counts.  steps: trained.
-    ranks: per rank, its device, packages and plug-ins, and the number of generator updates in which its regularizer
-    acted, over restarts.
+    host: its name, with the commit and changed files of a checkout.
+    sections, seed, protocol: these and the host's name determine the key.
+    data: digests and class counts.  steps: generator steps trained.
+    ranks: for each rank, its device, packages and plug-ins, and the number of generator updates in which its
+    regularizer was active, summed over restarts.
     penalties: (step, penalty) at print intervals, of a regularizer that reports them.
     course: evaluations while training, each {step, frechet, tail, class_norms}.
     norms: the largest exact spectral norm per class, before the first step and of the last and the best checkpoint.
     hours: of training and evaluation.  results: of `studiogan-gsr evaluate`, of the last and the best checkpoint.
-    git: the commit of this repository, and whether files differed from it.
+    git: the commit of this repository, and whether tracked files had changed.
     """
 
     version: int
@@ -68,7 +69,7 @@ class Record:
     time: str
 
     def check(self) -> None:
-        """Raise RecordError if the record does not prove what a table would say of it."""
+        """Raise RecordError if the record is inconsistent, or lacks evidence that a table needs."""
         if self.version != VERSION:
             raise RecordError(f"{self.key}: found format {self.version}; this program reads {VERSION}")
         made = key_of(str(self.host.get("name")), self.sections, self.seed, self.protocol)
@@ -86,14 +87,14 @@ class Record:
             self._check_result(which)
         self._check_course(classes)
         if set(self.hours) != set(HOURS) or min(self.hours.values()) < 0:
-            raise RecordError(f"{self.key}: hours are {self.hours}; expected: of {', '.join(HOURS)}")
+            raise RecordError(f"{self.key}: hours are {self.hours}; expected hours of {', '.join(HOURS)}")
 
     def _check_starts(self) -> None:
-        """Raise RecordError if the starts of a resumed run differ in speed switches or images."""
+        """Raise RecordError if a run was resumed with other speed settings or images than it began with."""
         for key in ("speed", "images_sha256"):
             found = [start[key] for start in self.host.get("starts", []) if start.get(key) is not None]
             if differing := [value for value in found if value != found[0]]:
-                raise RecordError(f"{self.key}: it began with {key} {found[0]} and went on with {differing[0]}")
+                raise RecordError(f"{self.key}: it began with {key} {found[0]} and was resumed with {differing[0]}")
 
     def _check_course(self, classes: int) -> None:
         every = self.protocol["every"]
@@ -114,16 +115,16 @@ class Record:
             raise RecordError(f"{self.key}: no rank has reported")
         if settings is None:
             if self.penalties or any(rank.get("regularizer") for rank in self.ranks):
-                raise RecordError(f"{self.key}: has a regularizer, and its configuration has none")
+                raise RecordError(f"{self.key}: the run had a regularizer, but its configuration has none")
             return
         updates = self.steps * int(self.sections["OPTIMIZATION"].get("g_updates_per_step", 1))
         for number, rank in enumerate(self.ranks):
             if not str(rank.get("regularizer", "")).startswith(f"{settings.name} of "):
                 raise RecordError(f"{self.key}: rank {number} reports no {settings.name}")
             if settings.name == "gsr" and (summary := str(GSROptions(**settings.options))) not in rank["regularizer"]:
-                raise RecordError(f"{self.key}: rank {number} reports another gsr than one of {summary}")
+                raise RecordError(f"{self.key}: rank {number} reports gsr with other options than {summary}")
             if (acted := rank.get("acted")) != updates:
-                found = f"{settings.name} acted in {acted} of {updates} updates of rank {number}"
+                found = f"{settings.name} was active in {acted} of {updates} updates of rank {number}"
                 raise RecordError(f"{self.key}: {found}")
         steps, penalties = [step for step, _ in self.penalties], [penalty for _, penalty in self.penalties]
         ours = settings.name == "gsr"
@@ -131,10 +132,10 @@ class Record:
             return
         gaps = [after - before for before, after in pairwise([0, *steps])]
         if not steps or steps[-1] != self.steps or min(gaps) < 1 or max(gaps) > PENALTIES_EVERY:
-            raise RecordError(f"{self.key}: {settings.name}'s penalties are not of the first to the last step")
+            raise RecordError(f"{self.key}: {settings.name}'s penalties do not cover the whole run")
         wanted = (lambda p: p == 0) if settings.options.get("weight") == 0 else (lambda p: p > 0)
         if ours and not all(map(wanted, penalties)):
-            raise RecordError(f"{self.key}: {settings.name}'s penalties are not what its weight makes them")
+            raise RecordError(f"{self.key}: {settings.name}'s penalties contradict its weight")
 
     def _check_result(self, which: str) -> None:
         result = self.results.get(which)
@@ -142,7 +143,7 @@ class Record:
             raise RecordError(f"{self.key}: the {which} checkpoint has not been measured")
         distance = result["all"].get("frechet", {}).get("mean")
         if not isinstance(distance, float) or not {"groups", "classes"} <= set(result):
-            raise RecordError(f"{self.key}: the {which} checkpoint's distance is {distance}, or has no parts")
+            raise RecordError(f"{self.key}: the {which} checkpoint has distance {distance}, or no groups or classes")
         measured, selection = result["protocol"], result["protocol"]["selection"]
         for key in ("backbone", "images", "repeats", "batch_norm", "neighbours"):
             if measured[key] != self.protocol[key]:
@@ -168,7 +169,7 @@ class Record:
 
 
 def key_of(host: str, sections: Mapping[str, Any], seed: int, protocol: Mapping[str, Any]) -> str:
-    """Return twelve digits that identify a run, from host, configuration with all defaults, seed and protocol.
+    """Return 12 hexadecimal digits that identify a run: a digest of host, full configuration, seed and protocol.
 
     The name of the protocol does not matter, nor whether a number is written 1 or 1.0.
     """
@@ -201,17 +202,17 @@ def write(record: Record, folder: Path) -> Path:
 
 
 def read(path: Path, key: str) -> Record:
-    """Read a record; RecordError if it is damaged, is not of this key's run, or proves too little."""
+    """Read a record; raise RecordError if it is damaged, has another key, or fails `Record.check`."""
     try:
         content = json.loads(path.read_text(), parse_constant=_refuse, parse_float=_finite)
         names = [field.name for field in dataclasses.fields(Record)]
         if set(content) != set(names):
             odd = ", ".join(sorted(set(content) ^ set(names)))
-            raise RecordError(f"found other fields than a record's: {odd}")
+            raise RecordError(f"missing or unknown fields: {odd}")
         record = Record(**{**content, "penalties": [(int(step), float(p)) for step, p in content["penalties"]]})
         record.check()
         if record.key != key:
-            raise RecordError(f"is of the run {record.key}, not {key}")
+            raise RecordError(f"belongs to run {record.key}, not {key}")
     except RecordError as error:
         raise RecordError(f"{path}: {error}") from error
     except Exception as error:
@@ -220,7 +221,7 @@ def read(path: Path, key: str) -> Record:
 
 
 def _refuse(name: str) -> NoReturn:
-    raise RecordError(f"holds {name}, which is no number")
+    raise RecordError(f"holds {name}, which is not a finite number")
 
 
 def _finite(digits: str) -> float:
@@ -228,7 +229,7 @@ def _finite(digits: str) -> float:
 
 
 def git_state(folder: Path) -> dict[str, Any]:
-    """Return a folder's commit, and whether tracked files have changed; None if git does not know."""
+    """Return a folder's commit, and whether tracked files have changed; either is None if git fails."""
 
     def ask(*arguments: str) -> str | None:
         try:

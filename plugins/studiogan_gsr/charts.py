@@ -102,9 +102,9 @@ def counts_chart(class_counts: Sequence[int], classes: Sequence[str]) -> bytes:
 
 
 def curves_chart(panels: Sequence[tuple[str, Sequence[int], Mapping[str, Sequence[float]]]], what: str) -> bytes:
-    """Draw numbers over training as SVG, a panel per run, a line per name.
+    """Draw numbers over training as SVG, a panel per run, a line per name, at most six.
 
-    panels: (title, steps, {name: values}).
+    panels: (title, steps, {name: values}).  what: label of the vertical axis.
     """
     from matplotlib.figure import Figure
 
@@ -119,7 +119,7 @@ def curves_chart(panels: Sequence[tuple[str, Sequence[int], Mapping[str, Sequenc
         axis.set_title(_wrapped(title, 40))
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-    # The first values are often far from the rest.
+    # Without the lowest and highest 2% of values: the first are often far from the rest.
     drawn = [v for _, _, curves in panels for values in curves.values() for v in values if math.isfinite(v)]
     low, high = np.quantile(drawn, [0.02, 0.98]) if drawn else (0, 1)
     room = 0.15 * (high - low) or 1
@@ -172,7 +172,10 @@ def metric_chart(
 
 
 def bands_chart(rows: Sequence[tuple[str, Mapping[str, Sequence[Band]]]], horizontal: str) -> bytes:
-    """Draw bands over training as SVG; rows: (title, {title of a panel: its bands})."""
+    """Draw bands over training as SVG.
+
+    rows: (title, {title of a panel: its bands}).  horizontal: label of the horizontal axis.
+    """
     from matplotlib.figure import Figure
 
     columns = len(rows[0][1])
@@ -201,7 +204,10 @@ def bands_chart(rows: Sequence[tuple[str, Mapping[str, Sequence[Band]]]], horizo
 
 
 def ratios_chart(panels: Sequence[tuple[str, Mapping[str, float]]]) -> bytes:
-    """Draw how many times as long other programs take as SVG, a panel per title; ours is the line at 1."""
+    """Draw other programs' run times divided by ours as bars, as SVG; a line at 1 marks our time.
+
+    panels: (title, {program: ratio}).
+    """
     from matplotlib.figure import Figure
 
     sizes = [len(ratios) for _, ratios in panels]
@@ -235,7 +241,8 @@ def norms_by_class_chart(
 ) -> bytes:
     """Draw the norms of all classes now and at the start as SVG.
 
-    order: labels in the order of the points.  marked: labels in red.  classes: names in label order.
+    norms, start: per label.  order: labels in the order of the points.  marked: labels of exploding classes, in red.
+    classes: names in label order.
     """
     from matplotlib.figure import Figure
 
@@ -306,12 +313,12 @@ def _short(name: str) -> str:
 
 
 def _wrapped(text: str, letters: int) -> str:
-    """Return the text in at most two lines of so many letters; a longer text is shortened."""
+    """Shorten the text to twice `letters`, and wrap it at `letters`: two lines, or three if words break badly."""
     return _literal("\n".join(textwrap.wrap(shortened(text, 2 * letters), letters)))
 
 
 def _literal(text: str) -> str:
-    return text.encode("utf-8", "replace").decode().replace("$", r"\$")  # no mathematics, no invalid bytes
+    return text.encode("utf-8", "replace").decode().replace("$", r"\$")  # no TeX, no lone surrogates
 
 
 def _named(classes: Sequence[str] | None) -> bool:

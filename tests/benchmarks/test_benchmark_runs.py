@@ -141,31 +141,31 @@ def _set(*places: Any) -> Callable[[dict[str, Any]], None]:
         (_set("seed", 6), "are of another run"),
         (_set("sections", "REGULARIZER", "weight", 0.4), "are of another run"),
         (_set("steps", 3), "trained 3 of 4 steps"),
-        (_set("penalties", []), "penalties are not of the first to the last step"),
-        (_set("penalties", [[1, 0.2]]), "penalties are not of the first to the last step"),
-        (_set("penalties", [[4, 0.2], [2, 0.2]]), "penalties are not of the first to the last step"),
-        (_set("penalties", [[1, 0.2], [1, 0.2], [4, 0.2]]), "penalties are not of the first to the last step"),
-        (_set("penalties", [[1, 0.2], [4, 0.0]]), "not what its weight makes them"),
-        (_set("penalties", [[1, float("nan")], [4, 0.1]]), "holds NaN, which is no number"),
-        (_set("penalties", [[float("inf"), 0.1], [4, 0.1]]), "holds Infinity, which is no number"),
+        (_set("penalties", []), "penalties do not cover the whole run"),
+        (_set("penalties", [[1, 0.2]]), "penalties do not cover the whole run"),
+        (_set("penalties", [[4, 0.2], [2, 0.2]]), "penalties do not cover the whole run"),
+        (_set("penalties", [[1, 0.2], [1, 0.2], [4, 0.2]]), "penalties do not cover the whole run"),
+        (_set("penalties", [[1, 0.2], [4, 0.0]]), "contradict its weight"),
+        (_set("penalties", [[1, float("nan")], [4, 0.1]]), "holds NaN, which is not a finite number"),
+        (_set("penalties", [[float("inf"), 0.1], [4, 0.1]]), "holds Infinity, which is not a finite number"),
         (_set("ranks", []), "no rank has reported"),
-        (_set("host", "starts", _STARTS["speed"]), "began with speed {'precision': 'float32'} and went on with"),
-        (_set("host", "starts", _STARTS["images_sha256"]), "began with images_sha256 a and went on with b"),
+        (_set("host", "starts", _STARTS["speed"]), "began with speed {'precision': 'float32'} and was resumed with"),
+        (_set("host", "starts", _STARTS["images_sha256"]), "began with images_sha256 a and was resumed with b"),
         (_set("course", []), "was not measured every 2 steps while it trained"),
         (_set("course", 0, "frechet", -1.0), "is not the best of its evaluations while it trained"),
-        (_set("course", 0, "frechet", float("nan")), "holds NaN, which is no number"),
+        (_set("course", 0, "frechet", float("nan")), "holds NaN, which is not a finite number"),
         (_set("norms", {}), "found norms of nothing"),
         (_set("norms", "best", [0.5]), "its norms are not those of 10 classes"),
         (_set("data", "class_counts", []), "no class counts, or no digest of its images"),
         (_set("data", "images_sha256", None), "no class counts, or no digest of its images"),
-        (_set("hours", {}), "hours are {}; expected: of training, "),
+        (_set("hours", {}), "hours are {}; expected hours of training, "),
         (_set("ranks", 0, "regularizer", None), "rank 0 reports no gsr"),
         (
             _set("ranks", 0, "regularizer", "gsr of x: weight 0.0001, beta 0.999"),
-            "reports another gsr than one of weight 0",
+            "reports gsr with other options than weight 0",
         ),
-        (_set("ranks", 0, "acted", 3), "acted in 3 of 4 updates of rank 0"),
-        (_set("ranks", 0, "acted", 0), "acted in 0 of 4 updates of rank 0"),
+        (_set("ranks", 0, "acted", 3), "was active in 3 of 4 updates of rank 0"),
+        (_set("ranks", 0, "acted", 0), "was active in 0 of 4 updates of rank 0"),
         (_set("results", "best", None), "the best checkpoint has not been measured"),
         (
             _set("results", "last", "all", "frechet", "mean", None),
@@ -180,7 +180,7 @@ def _set(*places: Any) -> Callable[[dict[str, Any]], None]:
         (_set("data", "name", "Digits_LT_rho10"), "was measured on Digits_LT_rho50"),
         (_set("results", "last", "protocol", "checkpoint_rule", "step 2, by name"), "chosen as step 2"),
         (_set("version", 0), "found format 0"),
-        (_set("more", 1), "other fields than a record's: more"),
+        (_set("more", 1), "missing or unknown fields: more"),
     ],
 )
 def test_a_record_that_proves_too_little_is_refused_by_its_path(
@@ -189,7 +189,7 @@ def test_a_record_that_proves_too_little_is_refused_by_its_path(
     path, key = records.path_of(record["key"], tmp_path), record["key"]
     path.write_text(json.dumps(record))
     assert isinstance(records.read(path, key), Record)
-    with pytest.raises(RecordError, match=f"is of the run {key}, not other"):
+    with pytest.raises(RecordError, match=f"belongs to run {key}, not other"):
         records.read(path, "other")
     content = json.loads(json.dumps(record))
     change(content)
@@ -207,7 +207,7 @@ def test_penalties_are_told_often(record: dict[str, Any], tmp_path: Path, monkey
     path = records.path_of(record["key"], tmp_path)
     path.write_text(json.dumps(record))
     monkeypatch.setattr(records, "PENALTIES_EVERY", 1)  # the record has those of the steps 1, 2 and 4
-    with pytest.raises(RecordError, match="penalties are not of the first to the last step"):
+    with pytest.raises(RecordError, match="penalties do not cover the whole run"):
         records.read(path, record["key"])
 
 
@@ -217,7 +217,7 @@ def test_a_record_without_a_regularizer_must_have_none(record: dict[str, Any], t
     content["key"] = records.key_of("native", content["sections"], content["seed"], content["protocol"])
     path = tmp_path / "a.json"
     path.write_text(json.dumps(content))
-    with pytest.raises(RecordError, match="has a regularizer, and its configuration has none"):
+    with pytest.raises(RecordError, match="the run had a regularizer, but its configuration has none"):
         records.read(path, content["key"])
     content["penalties"], content["ranks"][0]["regularizer"] = [], None
     content["results"]["last"]["groups"] = {}  # as of two classes

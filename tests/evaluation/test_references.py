@@ -187,10 +187,10 @@ def test_images_that_a_reference_has_twice_are_counted(photos: Path, capsys: pyt
     images[1].write_bytes(images[0].read_bytes())
     trained_on = Prepared(class_folders(photos, "train", ""), "Mine", 32, "bilinear")
     notes = open_reference(trained_on, str(photos), "bilinear").notes
-    (note,) = [note for note in notes if "equal others in it" in note]
+    (note,) = [note for note in notes if "repeat others" in note]
     first, second = (f"valid/{label}/{path.name}" for path in images[:2])
     assert note.startswith("1 of ")
-    assert f"reference images equal others in it, the first is {second} ({first}); classes: {label}; their" in note
+    assert f"reference images repeat others, the first is {second} ({first}); classes: {label}; precision" in note
     pixels = [np.asarray(Image.open(path).convert("RGB")) for path in images]
     assert overlap.duplicates(Stored(pixels)) == [(1, 0)]
 

@@ -395,7 +395,7 @@ def test_what_cannot_be_measured_is_refused_before_the_first_step(
     with one_thread():
         assert main(argv) == 2
         assert (
-            "My_Digits: 0 of 10 images are of validation, too few; halves need two images of a class"
+            "My_Digits: 0 of 10 images are in validation, too few; a class needs two images to be in both halves"
             in capsys.readouterr().err
         )
         assert not (tmp_path / "run").exists()

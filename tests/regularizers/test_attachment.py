@@ -352,7 +352,7 @@ def test_a_step_that_a_fused_optimizer_skips_is_not_counted() -> None:
         scaler.update()
         moved = any(not torch.equal(p, old) for p, old in zip(generator.parameters(), before, strict=True))
         assert moved == (factor == 1.0)
-        counted.append((handle.tried, handle.steps))
+        counted.append((handle.attempts, handle.steps))
     assert counted == [(1, 1), (2, 1), (3, 1), (4, 2)]
 
 
@@ -361,8 +361,8 @@ def test_a_step_of_another_term_is_left_out() -> None:
     optimizer = torch.optim.SGD(generator.parameters(), lr=1.0)
     handle = attach(GroupSpectralRegularizer(generator, COUNTS), optimizer)
     before = [p.detach().clone() for p in generator.parameters()]
-    handle.rest()
-    handle.rest()  # with gradient accumulation, of which every part says so
+    handle.skip_next()
+    handle.skip_next()  # with gradient accumulation, of which every part says so
     optimizer.step()
     assert all(torch.equal(p, old) for p, old in zip(generator.parameters(), before, strict=True))
     optimizer.step()
@@ -383,7 +383,7 @@ def test_a_rest_whose_step_is_not_made_is_taken_back() -> None:
     generator = make_generator()
     optimizer = torch.optim.SGD(generator.parameters(), lr=1.0)
     handle = attach(GroupSpectralRegularizer(generator, COUNTS), optimizer)
-    handle.rest()
-    handle.wake()
+    handle.skip_next()
+    handle.cancel_skip()
     optimizer.step()
     assert handle.steps == 1

@@ -269,7 +269,7 @@ def test_images_in_both_parts_or_not_those_of_the_run_are_refused(
     extra.unlink()
     (data / "valid" / "3").rename(data / "valid" / "zz")
     message = error_of(capsys, str(tmp_path / "run"), *options)
-    assert "found the class 3 to train on where the reference has 4" in message
+    assert "the training images have class 3 where the reference has 4" in message
     (data / "valid" / "zz").rename(data / "valid" / "3")
     chosen.rename(chosen.with_name("renamed.png"))
     message = error_of(capsys, str(tmp_path / "run"), *options)

@@ -18,7 +18,7 @@ from studiogan_gsr.progress import counting
 class Sample:
     """Images as a backbone sees them: features (N, d) and logits (N, k) float32, labels (N,) int64, on one device.
 
-    seconds: in the network, and altogether.
+    seconds: time in the backbone, and total time, of the extraction.
     """
 
     features: Tensor
@@ -42,7 +42,10 @@ class Sample:
         return Sample(self.features.to(device), self.logits.to(device), self.labels.to(device), self.seconds)
 
     def halves(self) -> tuple[Tensor, Tensor]:
-        """Return the indices of two disjoint parts: half of each class, rounded down, and the rest."""
+        """Split the images at random, always in the same way: return the indices of half of each class, and the rest.
+
+        The first half is rounded down, so a class with one image is in the second only.
+        """
         first = torch.zeros(len(self), dtype=torch.bool)
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))
         for label in self.labels.unique():  # type: ignore[no-untyped-call]
@@ -55,8 +58,8 @@ class Sample:
 def extract(backbone: Backbone, batches: Iterable[tuple[Tensor, Tensor]], total: int, what: str) -> Sample:
     """Extract features from batches of uint8 images (B, 3, H, W) and labels (B,); return them on the CPU.
 
-    total: number of images.  what: for the progress bar.
-    Raises EvaluationError if features are not finite.
+    total: expected number of images.  what: a name for the progress bar and error messages.
+    Raises EvaluationError if there are fewer images than `total`, or if features or logits are not finite.
     """
     begun, inside, filled = time.perf_counter(), 0.0, 0
     features = logits = labels = torch.empty(0)

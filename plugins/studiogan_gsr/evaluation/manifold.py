@@ -1,7 +1,7 @@
 """Precision, recall, density and coverage (Kynkäänniemi et al. 2019, Naeem et al. 2020).
 
 The package `prdc` computes them where its matrices of all pairs fit; otherwise the same numbers are computed block by
-block, on the features' device, with a block of rows in memory at a time.
+block, on the features' device, with the distances of one block of rows in memory at a time.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from joblib import parallel_config
 from prdc import compute_prdc
 from torch import Tensor
 
-_PAIRS = 2**20  # distances at a time: 8 MiB
-_PRDC_PAIRS = 2048**2  # at most for prdc: three matrices of 32 MiB
-_ULPS = 4  # rounding error of a sum of products, times the root of their number
+_PAIRS = 2**20  # distances per block: 8 MiB
+_PRDC_PAIRS = 2048**2  # pairs that prdc may hold per matrix: it has three matrices, of 32 MiB each
+_ULPS = 4  # the rounding error of a dot product of length d is at most about _ULPS * eps * sqrt(d)
 
 
 def distances(rows: Tensor, columns: Tensor) -> Iterator[tuple[int, Tensor]]:
     """Yield (first row, squared Euclidean distances (block, columns) float64) for all pairs, block by block.
 
-    In float64, because float32 loses distances below 0.02 of features of length 30.  Distances below rounding are
-    set to 0: otherwise equal features would have a small distance, and divisions by it would be meaningless.
+    In float64: in float32, distances below 0.02 vanish in the rounding error if features have norm 30.  Distances
+    below the rounding error are set to 0; otherwise equal features would be a small distance apart.
     """
     others = columns.double()
     lengths = torch.linalg.vector_norm(others, dim=1).square()
@@ -39,7 +39,7 @@ def distances(rows: Tensor, columns: Tensor) -> Iterator[tuple[int, Tensor]]:
 
 
 def neighbour_radii(features: Tensor, neighbours: int) -> Tensor:
-    """Return the squared distance (N,) of each point to its k-th nearest other point."""
+    """Return the squared distance (N,) of each point to its k-th nearest other point; k is `neighbours`."""
     radii = torch.empty(len(features), dtype=torch.float64, device=features.device)
     for first, squared in distances(features, features):
         nearest = squared.topk(neighbours + 1, dim=1, largest=False).values
@@ -52,7 +52,7 @@ def precision_recall_density_coverage(
 ) -> dict[str, float]:
     """Return the four numbers, for features (N, d) and (M, d) of more than `neighbours` images each.
 
-    real_radii: returns `neighbour_radii(real, neighbours)`, if they may be known.
+    real_radii: returns `neighbour_radii(real, neighbours)`, for example from a cache; default: compute them.
     """
     if _is_for_prdc(real, fake, neighbours):
         return _by_prdc(real, fake, neighbours)
@@ -60,10 +60,10 @@ def precision_recall_density_coverage(
 
 
 def _is_for_prdc(real: Tensor, fake: Tensor, neighbours: int) -> bool:
-    """Return whether prdc can hold all pairs, and whether its rounding cannot change the result.
+    """Return whether prdc can hold all pairs, and its rounding errors cannot change the result.
 
-    An image that occurs more than `neighbours` times has a radius of 0, and the rounding error of a distance of 0
-    would decide: see `distances`.
+    An image that occurs more than `neighbours` times has a radius of 0.  prdc does not set small distances to 0, as
+    `distances` does, and would compare that radius with rounding errors.
     """
     sizes = len(real), len(fake)
     if real.device.type != "cpu" or max(sizes) ** 2 > _PRDC_PAIRS or min(sizes) < neighbours + 2:
@@ -77,7 +77,7 @@ def _most_copies(features: Tensor) -> int:
 
 
 def _by_prdc(real: Tensor, fake: Tensor, neighbours: int) -> dict[str, float]:
-    # It prints the numbers of images, and starts eight threads, which take longer than what they do.
+    # prdc prints the numbers of images, and starts eight workers, which takes longer than the computation.
     with contextlib.redirect_stdout(None), parallel_config(backend="sequential"):
         found = compute_prdc(real.double().numpy(), fake.double().numpy(), neighbours)
     return {name: float(found[name]) for name in ("precision", "recall", "density", "coverage")}
@@ -88,7 +88,7 @@ def _block_by_block(
 ) -> dict[str, float]:
     radii = neighbour_radii(real, neighbours) if real_radii is None else real_radii()
     fake_radii = neighbour_radii(fake, neighbours)
-    spheres = torch.zeros(len(fake), dtype=torch.int64, device=fake.device)  # real ones that a fake point is in
+    spheres = torch.zeros(len(fake), dtype=torch.int64, device=fake.device)  # real spheres around each fake point
     recalled = covered = 0
     for first, squared in distances(real, fake):
         inside = squared < radii[first : first + len(squared), None]

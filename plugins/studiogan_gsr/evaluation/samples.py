@@ -18,7 +18,7 @@ _ROWS, _COLUMNS = 16, 10
 
 
 def shown_classes(class_counts: list[int]) -> list[int]:
-    """Return the labels to show: all in label order, or, of many, some from the most to the least frequent."""
+    """Return the labels to show: all in label order; of more than 16, 16 from the most to the least frequent."""
     if len(class_counts) <= _ROWS:
         return list(range(len(class_counts)))
     order = [label for third in frequency_thirds(class_counts).values() for label in third]
@@ -31,7 +31,7 @@ def generate(
 ) -> Tensor:
     """Generate images (N, 3, H, W) float32 in [-1, 1] for labels (N,), with running batch-norm statistics.
 
-    The generator does not change; noise comes from its own stream, seeded by `seed`.
+    The generator's weights and mode are unchanged.  Noise comes from a local random generator, seeded by `seed`.
     """
     stream = torch.Generator(labels.device).manual_seed(seed)
     was_training = generator.training
@@ -50,9 +50,9 @@ def to_pixels(images: Tensor) -> Tensor:
 
 
 def grid(images: Tensor, columns: int) -> Image.Image:
-    """Return uint8 images (N, 3, H, W) as one picture, row by row, a pixel apart."""
+    """Arrange uint8 images (N, 3, H, W) in one picture, row by row, with gaps of one pixel."""
     picture = make_grid(images.cpu(), nrow=columns, padding=1, pad_value=255)
-    # Without the frame, which a single image does not get.
+    # Crop the frame that make_grid draws, except around a single image.
     inner = picture[:, 1:-1, 1:-1] if len(images) > 1 else picture
     return Image.fromarray(inner.permute(1, 2, 0).contiguous().numpy())
 

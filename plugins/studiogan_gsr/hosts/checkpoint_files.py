@@ -1,8 +1,8 @@
 """The files of a checkpoint; both hosts name them as StudioGAN does.
 
-model=G-current-weights-step=2000.pth names the network ("G", "D", or "G_ema", the averaged generator), which
-checkpoint of the run it is ("current" or "best"), and its step.  A checkpoint is whole if all its networks have a
-file of the same step.
+A name such as model=G-current-weights-step=2000.pth gives the network ("G", "D", or "G_ema", the averaged generator),
+the kind of checkpoint ("current" or "best"), and the step.  A checkpoint is complete if all its networks have a file
+of the same step.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from studiogan_gsr.errors import CheckpointError, reason
 
 # The key of the regularizer's state in the generator's file.
 STATE_KEY = "regularizer"
-# An environment variable of StudioGAN's ranks: a folder that keeps the generators of all saved steps.
+# An environment variable for training in StudioGAN: a folder to keep the generators of all saved steps in.
 KEEP_VARIABLE = "STUDIOGAN_KEEP"
 _FILE = re.compile(r"model=(G|D|G_ema)-(current|best)-weights-step=(\d+)\.pth")
 
@@ -31,7 +31,7 @@ def file_name(network: str, when: str, step: int) -> str:
 
 
 def networks_of(averaged: bool) -> list[str]:
-    """Return the networks that a whole checkpoint has.  averaged: whether there is an averaged generator."""
+    """Return the networks of a complete checkpoint.  averaged: whether there is an averaged generator."""
     return ["G", "D", "G_ema"] if averaged else ["G", "D"]
 
 
@@ -42,18 +42,18 @@ def network_files(folder: Path) -> dict[tuple[str, str, int], Path]:
 
 
 def saved_steps(folder: Path, when: str, networks: Sequence[str]) -> dict[str, set[int]]:
-    """Return, by network, the steps of its files."""
+    """Return the steps of each network's files; when: "current" or "best"."""
     found = [(network, step) for network, saved, step in network_files(folder) if saved == when]
     return {network: {step for model, step in found if model == network} for network in networks}
 
 
 def whole_steps(folder: Path, when: str, networks: Sequence[str]) -> set[int]:
-    """Return the steps that all networks have a file of; a killed save leaves files of some networks only."""
+    """Return the steps for which every network has a file; an interrupted save writes only some of them."""
     return set.intersection(*saved_steps(folder, when, networks).values())
 
 
 def checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """Return steps and folders of the checkpoints in `folder`, oldest first."""
+    """Return (step, path) of the checkpoints (`step=N` folders) in `folder`, lowest step first."""
     found = [(re.fullmatch(r"step=(\d+)", path.name), path) for path in folder.glob("step=*")]
     return sorted((int(match[1]), path) for match, path in found if match)
 
@@ -61,7 +61,7 @@ def checkpoints(folder: Path) -> list[tuple[int, Path]]:
 def checkpoint_files(path: Path, networks: Sequence[str]) -> dict[str, Path]:
     """Return the files of these networks, by network, in the newest checkpoint that has all of them.
 
-    path: the folder of a run or a checkpoint, or one of a checkpoint's files; this package's or StudioGAN's.
+    path: the folder of a run or a checkpoint, or one of a checkpoint's files, written by this package or StudioGAN.
     Raises CheckpointError, which says what was found, if there is no such checkpoint.
     """
     folder, only = path, None
@@ -69,7 +69,7 @@ def checkpoint_files(path: Path, networks: Sequence[str]) -> dict[str, Path]:
         match = _FILE.fullmatch(path.name)
         if match is None:
             raise CheckpointError(
-                f"{path}: found a file that is not a network's; name the folder of a run or a checkpoint, or one of "
+                f"{path}: not a file of a checkpoint; give the folder of a run or a checkpoint, or one of "
                 "a checkpoint's files model=G-current-weights-step=*.pth"
             )
         folder, only = path.parent, (match[2], int(match[3]))
@@ -125,33 +125,33 @@ def read_file(path: Path) -> dict[str, Any]:
         with torch.serialization.safe_globals(numpy_numbers):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise CheckpointError(f"{path}: damaged or no checkpoint: {reason(error)[:200]}") from error
+        raise CheckpointError(f"{path}: damaged, or not a checkpoint: {reason(error)[:200]}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: found {type(content).__name__}; a checkpoint holds a mapping")
     return content
 
 
 def check_architecture(network: nn.Module, state: dict[str, Any], path: Path, num_classes: int | None = None) -> None:
-    """Raise CheckpointError if the names or shapes of a state dict are not the network's.
+    """Raise CheckpointError if names or shapes in a state dict differ from the network's.
 
-    num_classes: DATA.num_classes, so that the error can say if only the number of classes differs.
+    num_classes: DATA.num_classes; with it, the error says if only the number of classes differs.
     """
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     found = {name: tuple(getattr(value, "shape", ())) for name, value in state.items()}
     differ = [name for name in {**expected, **found} if expected.get(name) != found.get(name)]
     if not differ:
         return
-    # All shapes differ in one size, and that size is the number of classes here.
+    # Do all shapes differ in the same dimension size, and is the expected size the number of classes?
     pairs = [zip(found.get(name, ()), expected.get(name, ()), strict=False) for name in differ]
     sizes = {(there, here) for pair in pairs for there, here in pair if there != here}
-    if len(sizes) == 1 and (classes := sizes.copy().pop())[1] == num_classes:
+    if found.keys() == expected.keys() and len(sizes) == 1 and (classes := sizes.copy().pop())[1] == num_classes:
         raise CheckpointError(
-            f"{path}: another number of classes: {classes[0]} there, DATA.num_classes is {num_classes} here; weights "
-            "of classes cannot be transferred: train from the beginning, or on the checkpoint's classes"
+            f"{path}: the checkpoint has {classes[0]} classes, but DATA.num_classes is {num_classes}; "
+            "class-conditional weights cannot be transferred: train from scratch, or on the checkpoint's classes"
         )
     name = differ[0]
     here, there = (str(shapes.get(name, "missing")) for shapes in (expected, found))
     raise CheckpointError(
-        f"{path}: another architecture: {name} is {there} there and {here} in this configuration "
+        f"{path}: another architecture: {name} is {there} in the checkpoint and {here} in this configuration "
         f"({len(differ)} of {len(expected)} tensors differ)"
     )

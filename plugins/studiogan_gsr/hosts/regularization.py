@@ -106,7 +106,7 @@ class Regularization:
 
         Call it after every training step (from 1), on every rank.  It does not wait for the device.
         """
-        steps = self.attachment.tried
+        steps = self.attachment.attempts
         self._inactive = 0 if steps > self._acted else self._inactive + 1
         self._acted = steps
         if self._inactive < patience:

@@ -37,7 +37,7 @@ _CHANGES = "changes the generator: a penalty is a function of the parameters, an
 class Attachment:
     """An attached regularizer.  `last` is the last penalty; before the first step, that of the trial.
 
-    `tried` counts the optimizer steps whose gradients got the penalty's.  A fused optimizer under GradScaler decides
+    `attempts` counts the optimizer steps whose gradients include the penalty's.  A fused optimizer under GradScaler decides
     on the device whether it skips one of them.
     """
 
@@ -51,10 +51,10 @@ class Attachment:
         self.regularizer = regularizer
         self.name = name or type(regularizer).__name__
         optimizer = _innermost(optimizer)
-        self.tried = 0
+        self.attempts = 0
         self.last: Tensor
         self._skipped: Tensor | None = None
-        self._resting = False
+        self._skip_next = False
         self._watched = list(_parameters(optimizer) if watched is None else watched)
         if any(claim.name == self.name and claim.optimizer() is optimizer for claim in _CLAIMS):
             raise RegularizerError(
@@ -69,7 +69,7 @@ class Attachment:
     @property
     def steps(self) -> int:
         """The optimizer steps that it acted in; waits for the device if a fused optimizer can skip steps."""
-        return self.tried - (0 if self._skipped is None else int(self._skipped))
+        return self.attempts - (0 if self._skipped is None else int(self._skipped))
 
     def remove(self) -> None:
         """Stop regularizing."""
@@ -77,19 +77,19 @@ class Attachment:
         if self._claim in _CLAIMS:
             _CLAIMS.remove(self._claim)
 
-    def rest(self) -> None:
+    def skip_next(self) -> None:
         """Do not act in the next optimizer step, which a host makes for another term than the loss."""
-        self._resting = True
+        self._skip_next = True
 
-    def wake(self) -> None:
-        """Undo `rest` if its step was not made."""
-        self._resting = False
+    def cancel_skip(self) -> None:
+        """Undo `skip_next` if that step was not made."""
+        self._skip_next = False
 
     def _before_step(
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        if self._resting:
-            self._resting = False
+        if self._skip_next:
+            self._skip_next = False
             return None
         # args[0] is the optimizer.  A closure recomputes the gradients inside the step, so the
         # penalty's gradient has to be added there.
@@ -123,7 +123,7 @@ class Attachment:
             for p, g in reached:
                 if p.grad is None:
                     p.grad = g.clone()
-        self.tried += 1
+        self.attempts += 1
         skipped = getattr(optimizer, "found_inf", None)  # 1 where the scaler found Inf or NaN
         if skipped is not None:
             self._skipped = skipped.detach().clone() if self._skipped is None else self._skipped + skipped

@@ -141,7 +141,7 @@ def test_a_file_truncated_anywhere_is_named_and_changes_nothing(
             made = copied(folder, tmp_path / f"{name}-{length}")
             with (made / name).open("r+b") as file:
                 file.truncate(length)
-            with pytest.raises(CheckpointError, match=f"{name}: damaged or no checkpoint: "):
+            with pytest.raises(CheckpointError, match=f"{name}: damaged, or not a checkpoint: "):
                 load_checkpoint(trainer, made)
             shutil.rmtree(made)
     assert not difference(everything(trainer), before)
@@ -167,10 +167,13 @@ def test_the_command_says_so_in_a_line(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"MODEL": {"g_conv_dim": 16}}, r"model=G-.*: another architecture: .* is \(.*\) there and \(.*\) in this"),
+        (
+            {"MODEL": {"g_conv_dim": 16}},
+            r"model=G-.*: another architecture: .* is \(.*\) in the checkpoint and \(.*\) in this",
+        ),
         ({"MODEL": {"d_conv_dim": 6}}, "model=D-.*: another architecture: "),
         ({"MODEL": {"z_dim": 12}}, "model=G-.*: another architecture: "),
-        ({"DATA": {"num_classes": 7}}, "model=G-.*: another number of classes: 10 there, DATA.num_classes is 7 here"),
+        ({"DATA": {"num_classes": 7}}, "model=G-.*: the checkpoint has 10 classes, but DATA.num_classes is 7"),
         ({"MODEL": {"apply_d_sn": False}}, "model=D-.*: another architecture: .* missing"),
         ({"OPTIMIZATION": {"type_": "RMSprop", "momentum": 0.5, "alpha": 0.9}}, "model=G-.*: its optimizer differs"),
         ({"OPTIMIZATION": {"type_": "SGD", "momentum": 0.5, "nesterov": False}}, "model=G-.*: its optimizer differs"),
@@ -225,7 +228,7 @@ def test_files_that_are_no_checkpoints_are_refused(
             "not a checkpoint of this host or of StudioGAN",
         ),
         "no step": ("D", lambda content: content.pop("step") and content, "not a checkpoint of this host"),
-        "code": ("D", lambda content: {**content, "topk": Harm()}, "damaged or no checkpoint"),
+        "code": ("D", lambda content: {**content, "topk": Harm()}, "damaged, or not a checkpoint"),
         "no optimizer": (
             "D",
             lambda content: content.pop("optimizer") and content,

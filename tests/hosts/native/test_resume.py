@@ -327,7 +327,7 @@ def test_another_number_of_classes_is_called_that(tmp_path: Path, capsys: pytest
         more = write(tmp_path / f"{name}5.yaml", changed(sections, DATA={"name": "Folder_LT", "num_classes": 5}))
         argv = ["train", str(more), "--data", str(tmp_path / "5"), "--out", str(tmp_path / f"{name}5")]
         message = (
-            "another number of classes: 3 there, DATA.num_classes is 5 here; weights of classes cannot be transferred"
+            "the checkpoint has 3 classes, but DATA.num_classes is 5; class-conditional weights cannot be transferred"
         )
         refused(capsys, [*argv, "--resume", str(tmp_path / name), "--steps", "4", "--device", "cpu"], message)
 
@@ -368,7 +368,7 @@ def test_noise_of_a_folder_that_studiogan_has_saved_in_since_is_not_taken(tmp_pa
     ("source", "message"),
     [
         ("nowhere", "no such folder"),
-        ("sngan.yaml", "found a file that is not a network's; name the folder of a run or a checkpoint, or one of a"),
+        ("sngan.yaml", "not a file of a checkpoint; give the folder of a run or a checkpoint, or one of"),
         ("empty", "found nothing"),
         ("several", "found several runs of StudioGAN; name one of "),
     ],

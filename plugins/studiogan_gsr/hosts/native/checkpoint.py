@@ -1,11 +1,11 @@
-"""Checkpoints in StudioGAN's files: one folder per step, written as a whole or not at all.
+"""Checkpoints in StudioGAN's file format: one folder per step, written completely or not at all.
 
     checkpoints/step=2000/model=G-current-weights-step=2000.pth    generator, its optimizer, the regularizer
                           model=D-...                              discriminator, its optimizer, step, LeCam, ADA
                           model=G_ema-...                          averaged generator, where there is one
-                          native.pth                               what else this host needs to resume exactly
+                          native.pth                               all else that this host needs to resume exactly
 
-StudioGAN resumes from such a folder (`-ckpt`), and this host from StudioGAN's.
+StudioGAN can resume from such a folder (`-ckpt`), and this host can resume from StudioGAN's.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ def save_checkpoint(
 ) -> Path:
     """Write a checkpoint, remove old ones, and return its folder.
 
-    The folder gets its name once all files are in it.  The newest two checkpoints and that of step `best` are kept.
+    The folder gets its final name once all files are in it.  The newest two checkpoints and that of
+    step `best` are kept.
     Every rank calls this, and rank 0 writes.
-    Raises TrainingError if the checkpoint cannot be written; older ones are untouched then.
+    Raises TrainingError if the checkpoint cannot be written; in that case older ones are unchanged.
 
     elapsed: seconds trained.  drawn: batches drawn.
     """
@@ -55,7 +56,7 @@ def save_checkpoint(
             shutil.rmtree(target)
         publish(partial, target)
     except (OSError, RuntimeError) as error:
-        # On a full disk torch.save raises an unrelated RuntimeError while it handles the OSError.
+        # On a full disk, torch.save raises an uninformative RuntimeError while it handles the OSError.
         cause = error.__context__ if isinstance(error.__context__, OSError) else error
         shutil.rmtree(partial, ignore_errors=True)
         older = checkpoints(folder)
@@ -126,7 +127,7 @@ def _states(trainer: Trainer, run_name: str, seed: int) -> dict[str, dict[str, A
 
 
 def _plain(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return an optimizer's state as StudioGAN writes it, without the switches that depend on the machine."""
+    """Return an optimizer's state as StudioGAN writes it: `fused` and `foreach`, which vary by machine, are None."""
     state = optimizer.state_dict()
     switches = dict.fromkeys(("fused", "foreach"), None)
     state["param_groups"] = [{**g, **{k: v for k, v in switches.items() if k in g}} for g in state["param_groups"]]

@@ -1,4 +1,4 @@
-"""Batches of real images on the training device: from its memory, or read ahead of the training."""
+"""Batches of real images on the training device: from its memory, or prefetched while the model trains."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from studiogan_gsr.hosts.native.workers import set_up_worker
 from studiogan_gsr.machine import cores, free_memory
 from studiogan_gsr.progress import track
 
-# Data sets that take more than this share of the free memory are streamed.
+# Data sets that need more than this share of the device's free memory are streamed.
 _SHARE_OF_MEMORY = 0.3
-# Starting workers takes longer than decoding fewer images than this.
+# With fewer images than this, starting workers takes longer than decoding the images.
 _WORTH_WORKERS = 4000
 
 Batches = Generator[tuple[Tensor, Tensor], None, None]
@@ -73,10 +73,10 @@ class InMemory:
 
 
 class Streamed:
-    """Images that are read ahead of the training, by worker processes or, with 0 workers, by a thread.
+    """Images that are prefetched during training, by worker processes or, with 0 workers, by a thread.
 
-    stopped: returns whether the run has to end; if so, the next batch is waited for a few seconds only.
-    Raises ImagesLost if a worker dies, or if no batch comes for minutes.
+    stopped: returns whether the run has to end; if so, `fetch` waits only a few seconds for the next batch.
+    `fetch` raises ImagesLost if a worker dies, or if no batch arrives for LIMIT seconds.
     """
 
     def __init__(
@@ -116,8 +116,8 @@ def load_images(
 ) -> Images:
     """Read all images into memory, or prepare to stream them.
 
-    in_memory: None reads them into memory if they fit well into it.  stopped: as in `Streamed`.
-    Raises DataError for an image that cannot be read or is not of DATA.img_size.
+    in_memory: None means if they need at most _SHARE_OF_MEMORY of the free memory.  stopped: as in `Streamed`.
+    Raises DataError for an image that cannot be read or is not of size DATA.img_size; streaming raises it in `fetch`.
     """
     workers = min(workers, cores())
     if in_memory is None:

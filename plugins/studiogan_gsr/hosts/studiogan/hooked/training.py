@@ -125,7 +125,7 @@ class TrainingHooks:
         if run.began is None:
             self._begin(worker, current_step)
         if run.regularization is not None:
-            run.regularization.attachment.wake()
+            run.regularization.attachment.cancel_skip()
         result = original(worker, current_step)
         if run.norms is None and run.generator is not None and own_rank() == 0:
             watch_norms(run, run.generator).check()  # later norms are compared with these
@@ -206,7 +206,7 @@ def _skip_path_length_steps(path_lengths: Any, attachment: Attachment) -> None:
 
     @functools.wraps(original)
     def cal_pl_reg(*args: Any, **kwargs: Any) -> Any:
-        attachment.rest()
+        attachment.skip_next()
         return original(*args, **kwargs)
 
     path_lengths.cal_pl_reg = cal_pl_reg
