@@ -37,8 +37,8 @@ _CHANGES = "changes the generator: a penalty is a function of the parameters, an
 class Attachment:
     """An attached regularizer.  `last` is the last penalty; before the first step, that of the trial.
 
-    `attempts` counts the optimizer steps whose gradients include the penalty's.  A fused optimizer under GradScaler decides
-    on the device whether it skips one of them.
+    `attempts` counts the optimizer steps whose gradients include the penalty's.  A fused optimizer under GradScaler
+    decides on the device whether it skips one of them.
     """
 
     def __init__(
