@@ -39,7 +39,7 @@ NAMES = {"CIFAR10_LT": "CIFAR-10-LT", "LSUN_LT": "LSUN-LT", "iNaturalist2019": "
 
 
 def paper(name: str) -> dict[str, Any]:
-    """Of a configuration; the paper has no ContraGAN, whose networks and optimizers are its BigGAN's."""
+    """What the paper says of a configuration; it has no ContraGAN, whose networks and optimizers are its BigGAN's."""
     return PAPER[name.split("-")[0].replace("ContraGAN", "BigGAN")]
 
 

@@ -160,7 +160,7 @@ def _trainer(sections: dict[str, Any], device: str, speed: Speed) -> Trainer:
 
 
 def _teraflop(sections: dict[str, Any], device: str) -> float:
-    """Of a step, counted at two small batches: it is linear in the batch."""
+    """Return the operations of a step, which are linear in the batch size and counted at two small ones."""
     small, larger = 2, 4
     counted: list[float] = []
     for batch in (small, larger):

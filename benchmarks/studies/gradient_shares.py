@@ -30,10 +30,10 @@ HEAD = {"CIFAR10_LT": 5000, "Folder_LT": 5000, "LSUN_LT": 50_000}
 
 
 def shares(trainer: Trainer, batches: int) -> list[tuple[float, float]]:
-    """Of each class, root mean squares over its parameters: of the adversarial gradient, and of the penalty's.
+    """Return, per class, the root mean squares over its parameters of the adversarial and the penalty's gradients.
 
-    Of the first also over batches; a class that was not drawn has 0.  For generators whose condition is a one-hot
-    label (SNGAN).
+    The adversarial gradient's is also taken over batches; a class that was not drawn has 0.  For
+    generators whose condition is a one-hot label (SNGAN).
     """
     regularization, loss = trainer.regularization, trainer.configuration.LOSS.adv_loss
     assert regularization is not None

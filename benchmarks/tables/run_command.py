@@ -29,7 +29,9 @@ from studiogan_gsr.errors import GSRError, RequestError, in_one_line
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", nargs="?", help="of tables.yaml; all: every table's runs, each once")
-    parser.add_argument("--host", choices=HOSTS, default="native", help="what trains; both are measured alike")
+    parser.add_argument(
+        "--host", choices=HOSTS, default="native", help="what trains; both are measured in the same way"
+    )
     parser.add_argument("--data", metavar="DIR", help="where the data sets are, or are downloaded to")
     parser.add_argument("--only", metavar="ROW", action="append", help="this row; may be given again")
     parser.add_argument("--seeds", type=int, nargs="+", help="in place of the table's")

@@ -68,7 +68,7 @@ def planned(folder: Path, *names: str, **protocol: Any) -> list[plan.PlannedRun]
 
 @pytest.fixture(scope="module")
 def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Of a run with gSR, as its file has it."""
+    """The record of a run with gSR, as read from its file."""
     folder = tmp_path_factory.mktemp("record")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)

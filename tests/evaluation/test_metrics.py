@@ -99,7 +99,7 @@ def test_the_kernel_distance_is_torch_fidelitys_unbiased_estimate() -> None:
 
 
 def test_the_kernel_distance_of_few_images_is_right_on_average_where_a_frechet_distance_is_not() -> None:
-    """Of the same distribution both should be 0: with ten images a side only one is."""
+    """Both should be 0 within one distribution: with ten images a side only one is."""
     draws = [(features(10, 32, seed=2 * i), features(10, 32, seed=2 * i + 1)) for i in range(200)]
     kernel = np.array([kernel_distance(*draw) for draw in draws])
     assert abs(kernel.mean()) < 3 * kernel.std() / len(kernel) ** 0.5

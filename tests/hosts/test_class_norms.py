@@ -70,7 +70,7 @@ def test_later_norms_are_compared_with_those_at_the_start_over_restarts(generato
     assert "zebra" in after.check()[1]
     again, fresh, old = (ClassNorms(generator, NAMES) for _ in range(3))
     again.restore({STATE_KEY: after.state()})
-    assert again.check()[1] == ""  # told already
+    assert again.check()[1] == ""  # has been reported already
     fresh.restore({})
     assert fresh.check()[1] == ""  # begins here
     old.restore({"regularizer": {"watched": before.state()}})  # where older versions kept it

@@ -361,7 +361,7 @@ def test_features_are_kept_for_each_device_and_with_and_without_tf32(
 def test_a_changed_reference_image_is_seen_again(
     digits: Path, tmp_path: Path, pixels: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of the same name and size in bytes."""
+    """The new image has the same name and size in bytes."""
     data = tmp_path / "data"
     for source in digits.rglob("*.png"):
         target = (data / source.relative_to(digits)).with_suffix(".bmp")

@@ -493,7 +493,7 @@ class Distance:
 
 
 def distance(mine: Tensor | Mapping[str, Tensor], theirs: Tensor | Mapping[str, Tensor]) -> Distance:
-    """Of two tensors, or of all tensors of two dicts together; names, shapes and integers have to be equal."""
+    """Compare two tensors, or all tensors of two dicts together; names, shapes and integers have to be equal."""
     if isinstance(mine, Tensor):
         mine, theirs = {"": mine}, {"": theirs}
     assert isinstance(theirs, Mapping)

@@ -109,7 +109,7 @@ def write(path: Path, sections: Sections) -> Path:
 
 
 def arguments(configuration: Path, out: Path, *more: str) -> list[str]:
-    """Of `studiogan-gsr`: train on the digits, log every step and save every other."""
+    """Arguments of `studiogan-gsr`: train on the digits, log every step and save every other."""
     given = ["train", str(configuration), "--data", "unused", "--out", str(out), "--device", "cpu", *more]
     for flag, value in (("--print-freq", "1"), ("--save-freq", "2")):
         given += [] if flag in more else [flag, value]

@@ -70,7 +70,7 @@ def weighted(heads: dict[str, Tensor], weights: dict[str, Tensor]) -> Tensor:
 
 
 def gradients(total: Tensor, module: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
-    """Of the number, to all parameters and to `inputs`; zeros where it does not depend on one."""
+    """Return the gradients of `total` by all parameters and `inputs`; zeros where it does not depend on one."""
     names, parameters = zip(*module.named_parameters(), strict=True)
     found = torch.autograd.grad(total, [*parameters, inputs], allow_unused=True, materialize_grads=True)
     return dict(zip([*names, "inputs"], found, strict=True))

@@ -66,7 +66,7 @@ class _Setting:
 
     @property
     def batch_size(self) -> int:
-        """Of generation."""
+        """Images generated at a time."""
         return self.options.batch_size or int(self.trained.configuration.OPTIMIZATION.batch_size)
 
     @property

@@ -55,7 +55,7 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def argv(data: Path, tmp_path: Path) -> list[str]:
-    """Of a long streamed run in `out`, with a checkpoint every other step."""
+    """Arguments of a long streamed run in `out`, with a checkpoint every other step."""
     sections = changed(PLAIN, DATA={"name": "Folder_LT", "num_classes": 2})
     given = ["train", str(write(tmp_path / "c.yaml", sections)), "--data", str(data), "--out", str(tmp_path / "out")]
     return [*given, "--device", "cpu", "--stream", "--steps", "100000", "--save-freq", "2", "--print-freq", "1"]
