@@ -167,7 +167,7 @@ class Host:
 
     @property
     def usual_source(self) -> Path:
-        """The source of the modules to fork from: a patch changes main.py alone, which forks run from this checkout."""
+        """The source of the modules to fork from: a patch changes main.py alone, which forks run from here."""
         from studiogan_gsr.hosts.studiogan.checkout import find_checkout
 
         return find_checkout().source
