@@ -169,7 +169,7 @@ def _set(*places: Any) -> Callable[[dict[str, Any]], None]:
         (_set("results", "best", None), "the best checkpoint has not been measured"),
         (
             _set("results", "last", "all", "frechet", "mean", None),
-            "the last checkpoint's distance is None",
+            "the last checkpoint has distance None",
         ),
         (_set("results", "last", "protocol", "images", 47), "measured with images 47, not 48"),
         (_set("results", "best", "protocol", "backbone", "other"), "measured with backbone other, not pixels"),
