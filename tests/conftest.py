@@ -108,7 +108,7 @@ def patched(checkout: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Che
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """scikit-learn's digits as an image folder: 120 training and 4 validation images a class."""
+    """scikit-learn's digits as an image folder: 120 training and 4 validation images per class."""
     load_digits = pytest.importorskip("sklearn.datasets").load_digits
     images, labels = load_digits(return_X_y=True)
     root = tmp_path_factory.mktemp("digits")

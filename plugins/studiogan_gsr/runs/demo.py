@@ -112,7 +112,7 @@ def _protocol(steps: int, seed: int) -> str:
     optimization = CONFIGURATION["OPTIMIZATION"]
     return (
         f"{name}, {_SIZE} pixels, SNGAN ({width} channels, hinge loss), batch {optimization['batch_size']}, {steps} "
-        f"steps, {optimization['d_updates_per_step']} discriminator update a step, Adam 2e-4, one seed ({seed}), "
+        f"steps, {optimization['d_updates_per_step']} discriminator update per step, Adam 2e-4, one seed ({seed}), "
         f"float32, CPU. gSR: weight {GSR['weight']}, beta {GSR['beta']}. Norms are exact (SVD), the largest over "
         f"layers, gain and bias. Diversity: mean pairwise pixel distance of {_SAMPLES_PER_CLASS} samples of a class, "
         "over that of its 40 reference images (1: as varied as real ones). Recognised: share of those samples that a "
@@ -257,8 +257,8 @@ def _page(twins: list[Twin], counts: list[int], steps: int, seed: int) -> str:
         [
             ("", paragraph(_protocol(steps, seed), note=True)),
             ("Head, middle and tail", thirds + paragraph(" ".join(reading(twins, counts)))),
-            ("Spectral norms over training", chart(svg, "One line a class, by the number of its training images.")),
-            ("Samples, one row a class, the rarest at the bottom", side_by_side(grids)),
+            ("Spectral norms over training", chart(svg, "One line per class, by the number of its training images.")),
+            ("Samples, one row per class, the rarest at the bottom", side_by_side(grids)),
             ("Class by class", table(["class", *header[1:]], _rows(twins, each, counts), groups)),
         ],
     )

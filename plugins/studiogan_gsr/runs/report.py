@@ -85,7 +85,7 @@ def _summary(runs: Sequence[ReportedRun]) -> Markup:
             f"step {run.trained.step} of {configuration.OPTIMIZATION.total_steps}",
             acts,
             f"{data.name}, {data.img_size} pixels, {data.num_classes} classes",
-            f"{max(run.counts)} to {min(run.counts)} images a class",
+            f"{max(run.counts)} to {min(run.counts)} images per class",
             f"host {record.get('host', 'unknown')}",
             f"seed {'unknown' if run.trained.seed is None else run.trained.seed}",
             f"device {_device(record)}",
