@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # where the package `benchmarks` is
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # the folder that holds the package `benchmarks`
 
 from benchmarks.tables.make_command import main
 

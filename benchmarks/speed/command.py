@@ -1,17 +1,17 @@
-"""Measure speed, beside what it could be.
+"""Measure speed, and compare it with the alternatives.
 
     python benchmarks/speed.py all --data DIR     everything below but `step`, in one run
-    python benchmarks/speed.py penalty            ours, a loop over layers, and exact SVD, by shape and classes
-    python benchmarks/speed.py steps [CONFIG ...] steps of the native host, of all shipped configurations by default
+    python benchmarks/speed.py penalty            time of the penalty: ours, a loop over layers, exact SVD
+    python benchmarks/speed.py steps [CONFIG ...] steps of the native host; default: all shipped ones with gSR
     python benchmarks/speed.py hosts --data DIR [CONFIG ...]
                                                   steps of StudioGAN and of the native host
     python benchmarks/speed.py packing --data DIR packing the image folder DIR/train into an HDF5 file
-    python benchmarks/speed.py loading --data DIR those images into memory, and batches out of it
-    python benchmarks/speed.py evaluation         where an evaluation's time goes, and PRDC beside the package prdc
+    python benchmarks/speed.py loading --data DIR reading DIR/train into memory, and reading batches from it
+    python benchmarks/speed.py evaluation         time of each part of an evaluation; PRDC against the package prdc
     python benchmarks/speed.py step CONFIG ARGS   the hook's share of a whole step of the real StudioGAN
 
-Things are compared in one run, in turns, and reported as a ratio of medians.  --keep writes results to
-benchmarks/results/speed-cpu.* or speed-gpu.*, with a chart; `run.py --dry-run` estimates with the steps.
+Alternatives are timed alternately in one run, and compared by the ratio of their medians.  --keep writes the results
+and a chart to benchmarks/results/speed-cpu.* or speed-gpu.*; `run.py --dry-run` estimates from `steps`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def main() -> int:
     made: dict[str, Part] = {}
     for name in names:
         made[name] = _PARTS[name](options)
-        if options.keep:  # what has been measured stays if the rest fails
+        if options.keep:  # after each part: a later failure loses nothing
             paths = keep(made, options.device, f"python benchmarks/speed.py {shlex.join(sys.argv[1:])}", RESULTS)
     if options.keep:
         print(f"\nwritten: {', '.join(map(str, paths))}")
@@ -103,12 +103,12 @@ def _one_contestant(options: Namespace) -> object:
     return contestant(options.name, options.configuration, options.data, options.steps)
 
 
-# What a measurement compares, each in a process of its own.
+# Commands that hosts.in_a_process runs: each times one alternative in its own process.
 _CONTESTANTS = {"prdc": _one_prdc, "packer": _one_packer, "contestant": _one_contestant}
 
 
 def _shapes() -> list[str]:
-    """Return the shipped configurations with gSR; without it a step is shorter by the penalty only."""
+    """Return the shipped configurations with gSR; the others differ from them only by the penalty."""
     return [name for name in shipped_configurations() if name.endswith("-gSR")]
 
 
@@ -150,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
         "contestant": {"name": str, "configuration": str, "data": str, "steps": int},
     }
     for name, arguments in own.items():
-        command = commands.add_parser(name, help="one of what is compared, in this process")
+        command = commands.add_parser(name, help="time one alternative in this process")
         for argument, kind in arguments.items():
             command.add_argument(argument, type=kind)
     return parser

@@ -1,4 +1,4 @@
-"""Where an evaluation's time goes, and PRDC beside the package prdc."""
+"""Time the parts of an evaluation, and compare PRDC with the package prdc."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ from studiogan_gsr.shipped import shipped_configuration
 
 
 def evaluation(images: int, measured: int, real: int, classes: int, device: str) -> Part:
-    """Measure the seconds of an evaluation of a full-width SNGAN at 32 pixels.
+    """Time the parts of an evaluation of a full-width SNGAN at 32 pixels, in seconds.
 
-    The network is of Inception's size with random weights, which its speed does not depend on.  Images are timed on
-    `measured` of them and extrapolated; metrics are timed on features of the full number.
+    The backbone is Inception with random weights, which do not change its speed.  Generating images and extracting
+    features is timed for `measured` images and extrapolated to `images`; metrics are timed on random features of
+    `images` generated and `real` real images.
     """
     configuration = read_configuration(load_configuration(shipped_configuration("CIFAR10_LT/SNGAN-gSR")))
     network = inception_v3(weights=None, init_weights=False, aux_logits=False).to(device).eval()
@@ -40,7 +41,7 @@ def evaluation(images: int, measured: int, real: int, classes: int, device: str)
         return pooled.pop(), logits
 
     generator, _ = make_networks(configuration, 0)
-    for number in (128, measured):  # first without its time: devices choose their programs
+    for number in (128, measured):  # the first pass warms up the device, and its time is dropped
         made = generated(generator, configuration, number, 64, 0, "batch", torch.device(device))
         inside, whole = extract(backbone, made, number, "images").seconds  # type: ignore[arg-type]
     scale = images / measured
@@ -58,20 +59,20 @@ def evaluation(images: int, measured: int, real: int, classes: int, device: str)
     reference, fake = Reference(features(real, 0).to(where)), features(images, 1).to(where)
     total = 0.0
     for metric in METRICS:
-        if metric not in ("recall", "density", "coverage"):  # they come with precision
+        if metric not in ("recall", "density", "coverage"):  # computed together with precision
             start = time.perf_counter()
             metrics(reference, fake, None, [metric])
             total += time.perf_counter() - start
             called = "precision, recall, density, coverage" if metric == "precision" else metric.replace("_", " ")
             part.row(f"{called}, all images", f"{time.perf_counter() - start:.1f}")
     start = time.perf_counter()
-    reference = Reference(features(real, 0).to(where))  # that knows nothing yet
+    reference = Reference(features(real, 0).to(where))  # a new one, without cached results
     measure(reference, fake, [5000 >> y * 10 // classes for y in range(classes)])
     everything = time.perf_counter() - start
     part.row("all metrics: all images, groups, every class", f"{everything:.1f}")
     share, both = (seconds * scale / (whole * scale + everything) for seconds in (inside, whole))
-    part.note(f"{measured:,} of the images made and timed, against {real:,} real ones; {classes} classes.")
-    part.note(f"Share of the network: {share:.1%}; with the generator's: {both:.1%}.")
+    part.note(f"{measured:,} generated images timed; {real:,} real images; {classes} classes.")
+    part.note(f"Share of the network: {share:.1%}; of network and generation: {both:.1%}.")
     side = min(images, real, 10_000)
     found = {name: in_a_process("prdc", name, str(side)) for name in ("ours", "prdc")}
     for name, of in found.items():
@@ -83,11 +84,11 @@ def evaluation(images: int, measured: int, real: int, classes: int, device: str)
 
 
 def prdc_of(name: str, number: int) -> dict[str, float]:
-    """Compute PRDC once in this process; return its seconds and the additional peak of memory."""
+    """Compute PRDC once in this process; return its seconds and by how many MB the peak memory grew."""
     real, fake = (torch.randn(number, 2048, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
 
     def peak() -> float:
-        status = Path("/proc/self/status").read_text()  # getrusage knows the parent's peak, too
+        status = Path("/proc/self/status").read_text()  # getrusage would include the parent's peak
         return float(status.partition("VmHWM:")[2].split()[0]) / 1e3
 
     before = peak()

@@ -37,7 +37,10 @@ SCRIPT = BENCHMARKS / "speed.py"
 
 
 def _timed(function: Callable[..., Any], spent: list[float], opens: bool = True) -> Callable[..., Any]:
-    """Return the function with a timer, which appends its seconds, or adds them to the last ones."""
+    """Return the function with a timer that records its seconds in `spent`.
+
+    opens: append a new entry, as the first part of a step; otherwise add to the last entry.
+    """
 
     def run(*args: object, **kwargs: object) -> object:
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -56,7 +59,7 @@ def _timed(function: Callable[..., Any], spent: list[float], opens: bool = True)
 
 
 def timed_studiogan(configuration: str, arguments: Sequence[str], device: str | None = None) -> list[float]:
-    """Return the seconds of every step of a run of the real StudioGAN."""
+    """Run the real StudioGAN; return the seconds of each step (discriminator and generator)."""
     spent: list[float] = []
     prepare = launcher.Setup.prepare
 
@@ -73,7 +76,7 @@ def timed_studiogan(configuration: str, arguments: Sequence[str], device: str | 
 
 
 def step_share(configuration: str, arguments: Sequence[str], device: str) -> Part:
-    """Measure the hook's time in a run of the real StudioGAN; the first step warms up and is left out."""
+    """Measure the regularizer hook's share of a step in a run of the real StudioGAN, without the first step."""
     hooks: list[float] = []
     Attachment._add_gradient = _timed(Attachment._add_gradient, hooks)  # type: ignore[method-assign]
     steps = timed_studiogan(configuration, arguments, device)
@@ -95,7 +98,7 @@ _CUDA_ONLY: dict[str, list[str]] = {"StudioGAN -mpc": ["-mpc"]}
 
 
 def hosts(configurations: Sequence[str], data: str, device: str, steps: int, turns: int) -> Part:
-    """Measure the seconds of a step in both hosts, of the same configuration and data, in turns."""
+    """Time steps of both hosts alternately, with the same configurations and data."""
     names = [*CONTESTANTS, *(_CUDA_ONLY if device == "cuda" else {})]
     part = Part(f"Steps of both hosts, {device_name(device)}")
     part.columns("configuration", *(f"{name}, s" if name == "StudioGAN" else name for name in names))
@@ -115,17 +118,20 @@ def hosts(configurations: Sequence[str], data: str, device: str, steps: int, tur
 
 
 def in_a_process(*arguments: str, device: str = "cpu") -> Any:
-    """What a command of speed.py prints last, as JSON; without a GPU unless the device is one."""
+    """Run a command of speed.py in its own process; return its last line of output, read as JSON.
+
+    device: "cpu" hides the GPUs from the process.
+    """
     command = [sys.executable, str(SCRIPT), *arguments]
     environment = os.environ | ({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {})
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
-        sys.exit(f"{arguments}: {done.stderr[-2000:]}")
+        sys.exit(f"speed.py {' '.join(arguments)} failed: {done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def native_steps(configurations: Sequence[str], device: str, steps: int) -> Part:
-    """Seconds a step of the native host on random images, which needs no data; the first step is left out."""
+    """Time steps of the native host on random images, so that no data set is needed, without the first step."""
     part = Part(f"Steps of the native host, {device_name(device)}")
     memory = ["GPU memory, GB"] if device == "cuda" else []
     part.columns("configuration", "steps", "TFLOP a step", "s a step", "TFLOP/s", "hours for all steps", *memory)
@@ -144,13 +150,13 @@ def native_steps(configurations: Sequence[str], device: str, steps: int) -> Part
     part.note(f"Median of {steps} steps after the first, on random images in memory; without evaluation.")
     part.note(
         "TFLOP: 10^12 multiplications and additions of convolutions and matrix products, counted by PyTorch, of the "
-        "networks as StudioGAN writes them; the native host does without about a third of them."
+        "networks as StudioGAN writes them; the native host needs about a third fewer."
     )
     return part
 
 
 def _trainer(sections: dict[str, Any], device: str, speed: Speed) -> Trainer:
-    """On random images in memory."""
+    """Return a trainer of the native host on one batch of random images in memory."""
     configuration = read_configuration(sections)
     data, batch = configuration.DATA, configuration.OPTIMIZATION.batch_size
     images = torch.rand((batch, 3, data.img_size, data.img_size), device=device) * 2 - 1
@@ -160,7 +166,7 @@ def _trainer(sections: dict[str, Any], device: str, speed: Speed) -> Trainer:
 
 
 def _teraflop(sections: dict[str, Any], device: str) -> float:
-    """Return the operations of a step, which are linear in the batch size and counted at two small ones."""
+    """Return the TFLOP of a step: counted for two small batches, and extrapolated linearly to the batch size."""
     small, larger = 2, 4
     counted: list[float] = []
     for batch in (small, larger):
@@ -174,7 +180,7 @@ def _teraflop(sections: dict[str, Any], device: str) -> float:
 
 
 def _native_step(sections: dict[str, Any], device: str, steps: int) -> tuple[float, float]:
-    """Median seconds of steps after the first, and the most memory in GB."""
+    """Return the median seconds of the steps after the first, and the peak GPU memory in GB (0 on a CPU)."""
     if device == "cuda":
         torch.backends.cudnn.benchmark = True
         torch.cuda.reset_peak_memory_stats()
@@ -192,10 +198,10 @@ def _native_step(sections: dict[str, Any], device: str, steps: int) -> tuple[flo
 
 
 def contestant(name: str, configuration: str, data: str, steps: int) -> list[float]:
-    """Seconds of each step but the first."""
+    """Train as CONTESTANTS[name] says; return the seconds of each step but the first."""
     path = configuration if Path(configuration).is_file() else str(shipped_configuration(configuration))
     sections = load_configuration(path)
-    if (Path(data) / "train").is_dir():  # CIFAR as an image folder, where the archive is not at hand
+    if (Path(data) / "train").is_dir():  # DIR holds CIFAR as an image folder, not as the archive
         sections["DATA"]["name"] = sections["DATA"]["name"].replace("CIFAR10_LT", "Folder_LT")
     sections["OPTIMIZATION"]["total_steps"] = steps
     with tempfile.TemporaryDirectory() as folder:
@@ -206,7 +212,7 @@ def contestant(name: str, configuration: str, data: str, steps: int) -> list[flo
             train(sections, TrainOptions(data, Path(folder) / "run", save_freq=10 * steps, **asdict(speed)))
             return spent[1:]
         file = Path(folder) / "configuration.yaml"
-        # StudioGAN's loop takes one step more than it is told.
+        # StudioGAN trains one step more than total_steps.
         sections["OPTIMIZATION"]["total_steps"] = steps - 1
         file.write_text(yaml.safe_dump(sections))
         os.environ["WANDB_MODE"] = "disabled"

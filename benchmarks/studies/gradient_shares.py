@@ -1,10 +1,10 @@
-"""How large the penalty's gradient is beside the adversarial one, in the class parameters of every class.
+"""Compare the penalty's gradient with the adversarial gradient, in the gains and biases of each class.
 
     python -m benchmarks.studies.gradient_shares TABLE ROW       before training
     python -m benchmarks.studies.gradient_shares TABLE ROW --checkpoint DIR
-                                                                 at a checkpoint, of any row of these networks
+                                                                 at a checkpoint of any run with these networks
 
-Where it is many times as large, a class's gains and biases go to zero whatever the discriminator says.
+Where the penalty's gradient is many times larger, a class's gains and biases shrink to zero whatever the loss.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ from studiogan_gsr.hosts.native.losses import generator_loss
 from studiogan_gsr.hosts.native.restore import load_checkpoint
 from studiogan_gsr.hosts.native.training import Speed, Trainer
 
-# Images of the head; the folder is the study's CIFAR-10.
+# Images in the most frequent class.  Folder_LT is CIFAR-10 as an image folder here.
 HEAD = {"CIFAR10_LT": 5000, "Folder_LT": 5000, "LSUN_LT": 50_000}
 
 
 def shares(trainer: Trainer, batches: int) -> list[tuple[float, float]]:
-    """Return, per class, the root mean squares over its parameters of the adversarial and the penalty's gradients.
+    """Return the sizes of the adversarial and the penalty's gradient, a pair per class.
 
-    The adversarial gradient's is also taken over batches; a class that was not drawn has 0.  For
-    generators whose condition is a one-hot label (SNGAN).
+    A size is the root mean square over the class's gains and biases; for the adversarial gradient, over batches too.
+    A class that no batch contains has an adversarial gradient of 0.
+    The generator's condition must be a one-hot label, as in SNGAN.
     """
     regularization, loss = trainer.regularization, trainer.configuration.LOSS.adv_loss
     assert regularization is not None
@@ -53,7 +54,9 @@ def shares(trainer: Trainer, batches: int) -> list[tuple[float, float]]:
 def _class_parameters(generator: nn.Module, classes: int) -> Sequence[Tensor]:
     found = [p for name, p in generator.named_parameters() if ".bn" in name and p.ndim == 2 and p.shape[1] == classes]
     if not found:
-        raise RequestError("ROW: this generator's class parameters are not columns of one-hot labels")
+        raise RequestError(
+            "ROW: found a generator without one weight column per class; choose a row of SNGAN (backbone resnet)"
+        )
     return found
 
 
@@ -64,8 +67,8 @@ def _by_class(gradients: Sequence[Tensor]) -> Tensor:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table")
-    parser.add_argument("row", help="one with gSR")
-    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="a folder checkpoints/step=N")
+    parser.add_argument("row", help="a row with gSR")
+    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="a checkpoint's folder, checkpoints/step=N")
     parser.add_argument("--batches", type=int, default=20)
     options = parser.parse_args(argv)
     try:
@@ -74,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         must_be("ROW", options.row, rows := tables[options.table].rows)
         sections = rows[options.row].sections
         if sections is None or "REGULARIZER" not in sections:
-            raise RequestError("ROW: it has no regularizer")
+            raise RequestError(f"ROW: found {options.row}; it has no regularizer: choose a row with gSR")
         configuration = read_configuration(sections)
         base, _, ratio = configuration.DATA.name.partition("_rho")
         must_be("DATA.name without its ratio", base, HEAD)
@@ -82,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         trainer = Trainer(configuration, counts, iter(()), torch.device("cpu"), 0, Speed())
         if options.checkpoint is not None:
             load_checkpoint(trainer, options.checkpoint)
-        print("| images | adversarial | penalty | penalty, times |\n|---|---|---|---|")
+        print("| images | adversarial | penalty | penalty / adversarial |\n|---|---|---|---|")
         for count, (adversarial, penalty) in zip(counts, shares(trainer, options.batches), strict=True):
             times = f"{penalty / adversarial:.2f}" if adversarial else "-"
             print(f"| {count:,} | {adversarial:.2e} | {penalty:.2e} | {times} |")

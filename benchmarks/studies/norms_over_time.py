@@ -1,10 +1,10 @@
-"""Draws spectral norms of every class over training runs.
+"""Draw the spectral norms of each class over training.
 
     python -m benchmarks.studies.norms_over_time PICTURE.png TITLE=RECORD.jsonl [TITLE=RECORD.jsonl ...]
 
-A record's lines hold `step`, `class_counts` and `norms`: per class, the largest exact norm over layers, gain and
-bias.  Those of results/norms-sngan-*.jsonl were written every 50 steps of two runs of the real StudioGAN.  Both hosts
-now write such norms into a run's log.jsonl, and `studiogan-gsr report` draws them.
+Each line of a record holds `step`, `class_counts` and `norms`.  A class's norm is the largest exact norm over layers,
+gain and bias.  results/norms-sngan-*.jsonl were written every 50 steps by two runs of the real StudioGAN.  Both hosts
+now write such norms to a run's log.jsonl, and `studiogan-gsr report` draws them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from studiogan_gsr.charts import norms_chart
 
 
 def plot(picture: Path, records: Sequence[tuple[str, Path]]) -> None:
-    """One panel a record; see `norms_chart`."""
+    """Draw the records as a PNG chart with one panel each; see `norms_chart`."""
     panels, counts = [], []
     for title, path in records:
         lines = [json.loads(line) for line in path.read_text().splitlines()]

@@ -1,6 +1,6 @@
-"""A job of a cluster.
+"""A cluster job that runs a command.
 
-It travels there by value, so it needs nothing but the standard library and submitit.
+submitit pickles this module by value, so it imports only the standard library and submitit.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ import subprocess
 from collections.abc import Sequence
 from typing import Any
 
-_SAVES = 80  # seconds; Slurm ends a job 90 after it has asked
+_SAVES = 80  # seconds to save; Slurm signals 90 seconds before the time limit, and kills the job at the limit
 
 
 class Job:
-    """Runs a command; when the job's time is over, lets it save and end, and queues it again."""
+    """Run a command; near the time limit, let it save and end, and queue the job again."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self.command = list(command)
         self.process: Any = None
 
     def __call__(self) -> None:
-        """Run the command; RuntimeError with its last line if it fails."""
+        """Run the command; raise RuntimeError with its last line on stderr if it fails."""
         self.process = subprocess.Popen(self.command, stderr=subprocess.PIPE, text=True, errors="replace")
         last = "no output"
         for line in self.process.stderr:
@@ -30,7 +30,7 @@ class Job:
             raise RuntimeError(f"status {self.process.returncode}: {last}")
 
     def checkpoint(self) -> Any:
-        """Let the command save and end; submitit calls this when the time is almost over."""
+        """Let the command save and end, and return the job to queue; submitit calls this near the time limit."""
         import submitit
 
         if self.process is not None:

@@ -1,4 +1,4 @@
-"""What runs would cost: hours, operations and disk."""
+"""Estimate what runs would cost: hours, operations and disk."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from benchmarks.tables.records import RecordError
 from studiogan_gsr.settings import load_configuration
 from studiogan_gsr.shipped import shipped_configuration
 
-Speeds = dict[tuple[str, str], dict[str, list[float]]]  # by host and shape, then device: hours a step
+Speeds = dict[tuple[str, str], dict[str, list[float]]]  # {(host, shape): {device: [hours per step]}}
 
 
 EXAFLOP_HOUR = 1e18 / 1e13 / 3600  # hours that 10^18 operations take at 10 TFLOP/s
 
 
 def estimate(runs: Sequence[PlannedRun], folder: Path) -> list[str]:
-    """Return lines about what runs would take: hours, if a record or speed.py has timed them, operations and disk."""
+    """Return lines with the cost of runs: operations, disk, and hours if a record or speed.py has timed them."""
     speeds, operations = _speeds(folder), _operations()
     lines, totals = [], dict[str, list[float]]()
     for run in runs:
@@ -52,7 +52,7 @@ def estimate(runs: Sequence[PlannedRun], folder: Path) -> list[str]:
 
 
 def _speeds(folder: Path) -> Speeds:
-    """Return hours a step: of training and evaluation from records, of training alone from speed.py."""
+    """Return hours per step: from records with evaluation, from speed.py without."""
     speeds: Speeds = {}
     for path in folder.glob("*.json"):
         try:
@@ -69,7 +69,7 @@ def _speeds(folder: Path) -> Speeds:
 
 
 def _operations() -> dict[str, float]:
-    """Return the TFLOP of a step by shape, as speed.py has counted them; they do not depend on the device."""
+    """Return the TFLOP per step of each shape that speed.py has counted; they do not depend on the device."""
     return {_shape_of(name): step["teraflop"] for steps in _kept_steps() for name, step in steps["data"].items()}
 
 
@@ -83,7 +83,7 @@ def _shape_of(name: str) -> str:
 
 
 def _shape(sections: dict[str, Any]) -> str:
-    """Return what the time of a step depends on, as one text."""
+    """Return the settings that a step's time depends on, as JSON; the regularizer's small part is ignored."""
     data = {key: value for key, value in sections["DATA"].items() if key != "name"}
     steps = {key: value for key, value in sections["OPTIMIZATION"].items() if key != "total_steps"}
     losses = {key: value for key, value in sections.get("LOSS", {}).items() if key != "lecam_released"}
@@ -93,7 +93,7 @@ def _shape(sections: dict[str, Any]) -> str:
 
 
 def _parameters_of(run: PlannedRun) -> tuple[int, int]:
-    """Return the numbers of parameters of generator and discriminator."""
+    """Return the number of parameters of the generator and of the discriminator."""
     from studiogan_gsr.hosts.native.configuration import read_configuration
     from studiogan_gsr.hosts.native.networks import make_networks
 
@@ -102,10 +102,11 @@ def _parameters_of(run: PlannedRun) -> tuple[int, int]:
 
 
 def _gigabytes(run: PlannedRun, generator: int, discriminator: int) -> float:
-    """Return the gigabytes of checkpoints at most.
+    """Return the most disk space, in GB, that the checkpoints of a run take.
 
-    A checkpoint holds weights, two moments of Adam and the averaged generator.  The native host keeps the last two,
-    the best and a new one; StudioGAN the last and a new one, and the generators of all saved steps.
+    generator, discriminator: their numbers of parameters.
+    A checkpoint holds weights, Adam's two moments and the averaged generator.  While a new one is written, the native
+    host also keeps the last two and the best; StudioGAN the last one, and the generators of all saved steps.
     """
     averaged = bool(run.sections["MODEL"].get("apply_g_ema"))
     whole = 3 * (generator + discriminator) + generator * averaged

@@ -1,4 +1,4 @@
-"""Training a planned run in the native host."""
+"""Train a planned run in the native host."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from studiogan_gsr.hosts.native.run import train
 
 
 def train_native(run: PlannedRun) -> Training:
+    """Train a run, resuming it if its folder holds one; return what the record needs."""
     out, protocol = Path(run.out), run.protocol
     trainer = train(
         run.sections,

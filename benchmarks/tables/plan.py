@@ -1,4 +1,4 @@
-"""Plan runs: one seed of a row in one host each."""
+"""Plan runs.  A run is one seed of one row in one host."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ STUDIOGANS_RESIZERS = ("wo_resize", "nearest", "bilinear", "bicubic", "lanczos")
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run to make, as plain data that reaches another process.
+    """A run to execute, as plain data that can be sent to another process.
 
-    title: for messages.  out: the run's folder.  root: the checkout, for the host studiogan; None: the default place.
+    key: the name of its record.  title: its name in messages.  host: one of HOSTS.
+    data: the folder of data sets.  out: the run's folder.  records: the folder of records.
+    root: StudioGAN's checkout, for the host "studiogan"; None: the default place.
     """
 
     key: str
@@ -43,11 +45,11 @@ class PlannedRun:
 
     @property
     def print_freq(self) -> int:
-        """Steps between log lines; they hold the penalties of a record, and StudioGAN needs a divisor of `every`."""
+        """Steps between log lines: at most PENALTIES_EVERY, and a divisor of `every`, which StudioGAN needs."""
         return math.gcd(records.PENALTIES_EVERY, self.protocol.every)
 
     def done(self) -> tuple[Record | None, str]:
-        """Return its record, or why there is no valid one."""
+        """Return (record, ""), or (None, why the record is invalid); (None, "") if there is no record."""
         path = records.path_of(self.key, Path(self.records))
         try:
             return (records.read(path, self.key), "") if path.is_file() else (None, "")
@@ -65,7 +67,10 @@ def plan_runs(
     device: str | None = None,
     root: str | None = None,
 ) -> list[PlannedRun]:
-    """Return the runs of these rows, each once, without rows that the host cannot run."""
+    """Return the runs of these rows in a host, without duplicates and without rows that the host cannot run.
+
+    seeds: None: those of each row.  out: the folder of runs.  folder: the folder of records.
+    """
     runs: dict[str, PlannedRun] = {}
     for row in rows:
         if row.sections is None or row.protocol is None or reason_against(host, row):
@@ -91,7 +96,7 @@ def plan_runs(
 
 
 def reason_against(host: str, row: Row) -> str:
-    """Return why a host cannot run a row; "" if it can, or if the row is not run at all."""
+    """Return why a host cannot run a row; "" if it can, or if the row has published values only."""
     if host == "native" or row.sections is None or row.protocol is None:
         return ""
     if row.sections.get("LOSS", {}).get("lecam_released", Loss.lecam_released):
@@ -101,5 +106,5 @@ def reason_against(host: str, row: Row) -> str:
     if row.protocol.resizer not in STUDIOGANS_RESIZERS:
         return f"StudioGAN has no resizer {row.protocol.resizer}"
     if row.sections["OPTIMIZATION"]["total_steps"] % row.protocol.every:
-        return f"StudioGAN saves every {row.protocol.every} steps, and would lose what it trains after them"
+        return f"total_steps is not a multiple of {row.protocol.every}, and StudioGAN would not save the last steps"
     return ""

@@ -1,4 +1,4 @@
-"""Train and measure what a table needs, run by run; runs with a valid record are not repeated.
+"""Train and measure the runs of a table; runs with a valid record are skipped.
 
     python benchmarks/run.py TABLE --data DIR                all rows and seeds, one run per GPU at a time
     python benchmarks/run.py TABLE --data DIR --dry-run      only print what would run, and what it would cost
@@ -28,22 +28,22 @@ from studiogan_gsr.errors import GSRError, RequestError, in_one_line
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", nargs="?", help="of tables.yaml; all: every table's runs, each once")
+    parser.add_argument("table", nargs="?", help="a table of tables.yaml; all: the runs of all tables, each once")
     parser.add_argument(
-        "--host", choices=HOSTS, default="native", help="what trains; both are measured in the same way"
+        "--host", choices=HOSTS, default="native", help="the trainer; both hosts are measured in the same way"
     )
-    parser.add_argument("--data", metavar="DIR", help="where the data sets are, or are downloaded to")
-    parser.add_argument("--only", metavar="ROW", action="append", help="this row; may be given again")
-    parser.add_argument("--seeds", type=int, nargs="+", help="in place of the table's")
+    parser.add_argument("--data", metavar="DIR", help="the folder of data sets; missing ones are downloaded")
+    parser.add_argument("--only", metavar="ROW", action="append", help="only this row; may be repeated")
+    parser.add_argument("--seeds", type=int, nargs="+", help="seeds to run; default: the table's")
     parser.add_argument("--out", metavar="DIR", type=Path, default=RUNS)
     parser.add_argument("--records", metavar="DIR", type=Path, default=RECORDS)
     parser.add_argument("--tables", metavar="FILE", type=Path, default=TABLES_FILE)
-    parser.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda where there is one")
+    parser.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda if it is available")
     parser.add_argument(
-        "--root", metavar="DIR", help="of the checkout, for --host studiogan; default: the usual place"
+        "--root", metavar="DIR", help="StudioGAN's checkout; default: $STUDIOGAN_ROOT, else the cache folder"
     )
-    parser.add_argument("--executor", choices=["local", "slurm"], default="local", help="slurm: a job a run")
-    parser.add_argument("--slurm", metavar="KEY=VALUE", nargs="+", default=[], help="submitit's parameters of a job")
+    parser.add_argument("--executor", choices=["local", "slurm"], default="local", help="slurm: one job per run")
+    parser.add_argument("--slurm", metavar="KEY=VALUE", nargs="+", default=[], help="job parameters for submitit")
     parser.add_argument("--dry-run", action="store_true", help="only print what would run, and what it would cost")
     parser.add_argument("--one", metavar="FILE", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
@@ -61,12 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     rows = _rows(options)
     if options.data is None and not options.dry_run:
-        raise RequestError("--data is needed: where the data sets are, or are downloaded to")
+        raise RequestError("--data is needed: the folder of data sets; missing ones are downloaded")
     for seed in options.seeds or []:
         if not valid_seed(seed):
             raise RequestError(f"--seeds: found {seed}; {SEEDS}")
         if any(row.seeds and seed not in row.seeds for row in rows):
-            print(f"seed {seed} is not one of the table's: its record is kept, and no table shows it")
+            print(f"seed {seed} is not in the table: its runs are recorded, but no table shows them")
     runs = plan_runs(
         rows,
         options.seeds,
@@ -81,7 +81,9 @@ def _run(options: argparse.Namespace) -> int:
         if why := reason_against(options.host, row):
             print(f"left out: {row.table}: {row.name}: {why}")
     if not runs:
-        raise RequestError(f"{options.table}: none of these rows is run by this host, or by anyone here")
+        raise RequestError(
+            f"{options.table}: no row runs with --host {options.host}: all are left out or only have published values"
+        )
     todo = []
     for run in runs:
         record, why = run.done()
@@ -89,7 +91,7 @@ def _run(options: argparse.Namespace) -> int:
             print(f"has a record: {run.title} ({run.key})")
             continue
         if why:
-            print(f"its record is refused: {why}")
+            print(f"runs again, as its record is refused: {run.title}: {why}")
         todo.append(run)
     if options.dry_run:
         print("\n".join([f"{len(todo)} of {len(runs)} runs are to be made:", *estimate(todo, options.records)]))
@@ -117,9 +119,9 @@ def _rows(options: argparse.Namespace) -> list[Row]:
 
 
 def _parameters(given: Sequence[str]) -> dict[str, Any]:
-    """Return KEY=VALUE pairs as a dictionary, with numbers as numbers."""
+    """Return KEY=VALUE pairs as a dictionary, with integers converted."""
     pairs = [pair.partition("=") for pair in given]
     for key, equals, value in pairs:
         if not (key and equals and value):
-            raise RequestError(f"--slurm: found {key}{equals}{value}; rows is KEY=VALUE, as in slurm_partition=gpu")
+            raise RequestError(f"--slurm: found {key}{equals}{value}; allowed: KEY=VALUE, as in slurm_partition=gpu")
     return {key: int(value) if value.isdecimal() else value for key, _, value in pairs}

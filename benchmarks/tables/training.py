@@ -1,4 +1,4 @@
-"""What a host reports of a run that it has trained completely."""
+"""What a host reports about a completely trained run."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from benchmarks.tables.plan import PlannedRun
 
 @dataclass(frozen=True)
 class Training:
-    """What a host reports of a run."""
+    """What a host reports about a run.
+
+    host: its record of the run.  acted: optimizer steps in which the regularizer was active.
+    penalties: (step, penalty) of log lines.  hours: time of training.
+    """
 
     host: dict[str, Any]
     steps: int
     device: str
-    plugin: str | None  # of the regularizer
-    regularizer: str | None
+    plugin: str | None  # the regularizer's package, version and entry point
+    regularizer: str | None  # its summary
     acted: int
     penalties: list[tuple[int, float]]
     hours: float
@@ -28,6 +32,7 @@ def without_paths(starts: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def penalties_of(run: PlannedRun, log: list[dict[str, Any]]) -> list[tuple[int, float]]:
+    """Return (step, penalty) of each log line that holds a penalty."""
     settings = run.sections.get("REGULARIZER")
     name = settings["name"] if isinstance(settings, dict) else settings
     return [(line["step"], line[f"{name}/penalty"]) for line in log if f"{name}/penalty" in line]

@@ -1,7 +1,7 @@
 """Group spectral regularization (gSR) and long-tailed data sets for conditional GANs.
 
-The public names below are imported on first use, so that the command's help and the data sets'
-counts do not wait for torch.
+The public names below are imported on first use, so that `studiogan-gsr --help` and class counts
+do not import torch.
 """
 
 from importlib import import_module

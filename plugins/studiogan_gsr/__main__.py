@@ -1,4 +1,4 @@
-"""`python -m studiogan_gsr`."""
+"""Run the command `studiogan-gsr` as `python -m studiogan_gsr`."""
 
 from studiogan_gsr.cli import main
 

@@ -10,9 +10,10 @@ from studiogan_gsr.errors import OptionError
 
 
 def frequency_thirds(class_counts: Sequence[int]) -> dict[str, list[int]]:
-    """Return {"head", "middle", "tail"}: the labels by falling frequency, in thirds; ties are in label order.
+    """Return {"head", "middle", "tail"}: the labels, sorted by decreasing count and split into thirds.
 
-    Of two classes the rarer one is the tail, and none is in the middle; a single class is the head.
+    Equal counts keep label order.  With two classes, the rarer one is the tail and the middle is empty; a single
+    class is the head.
     """
     order = np.argsort(-np.asarray(class_counts), kind="stable")
     if len(order) == 2:
@@ -22,10 +23,10 @@ def frequency_thirds(class_counts: Sequence[int]) -> dict[str, list[int]]:
 
 
 def shot_groups(class_counts: Sequence[int], fewer_than: int = 20, more_than: int = 100) -> dict[str, list[int]]:
-    """Return {"many", "medium", "few"}: labels with more than 100 images, fewer than 20, and the rest.
+    """Return {"many", "medium", "few"}: labels with more than `more_than` images, the rest, fewer than `fewer_than`.
 
-    The usual thresholds (Liu et al., "Large-Scale Long-Tailed Recognition in an Open World", CVPR 2019).
-    Raises OptionError where the thresholds overlap.
+    The defaults are the usual thresholds (Liu et al., "Large-Scale Long-Tailed Recognition in an Open World",
+    CVPR 2019).  Raises OptionError if the thresholds overlap.
     """
     if not 0 <= fewer_than <= more_than + 1:
         raise OptionError("fewer_than", fewer_than, f"a number from 0 to more_than + 1 = {more_than + 1}")
@@ -39,7 +40,7 @@ _LISTED_CLASSES = 20
 
 
 def listed(counts: list[int]) -> str:
-    """Return class counts as a line of text, shortened for many classes."""
+    """Return class counts as one line: all of them, or largest and smallest if there are more than 20 classes."""
     if len(counts) <= _LISTED_CLASSES:
         return " ".join(map(str, counts))
     return f"{max(counts)} to {min(counts)} of {len(counts)} classes"

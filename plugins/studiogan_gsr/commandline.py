@@ -1,7 +1,7 @@
 """Command-line options as the fields of a dataclass.
 
-A field made by `option`, `switch` or `argument` carries what argparse needs to know of it.  So each option
-stands in one place, with its default and its help, and the parsed options are an object with types.
+A field made by `option`, `repeatable`, `switch` or `argument` carries its argparse keywords.  So each option is
+defined in one place, with its default and its help, and the parsed options are a typed object.
 
     @dataclass(frozen=True)
     class Options:
@@ -43,8 +43,8 @@ def option(
 ) -> Any:
     """Return a field for an option with a value, `--name VALUE`.
 
-    flag: in place of the field's name.  group: the title that the help lists it under.
-    value_if_bare: what the option without a value means; None: it needs one.
+    flag: the option's name, such as "--from"; None: the field's name.  group: its heading in the help.
+    value_if_bare: the value if the option is given without one; None: a value is required.
     """
     keywords = {"help": help, "type": kind, "metavar": metavar, "choices": choices, "required": required or None}
     if value_if_bare is not None:
@@ -53,7 +53,7 @@ def option(
 
 
 def repeatable(help: str, *, metavar: str, flag: str) -> Any:
-    """Return a field for an option that may be given several times: a list of texts."""
+    """Return a field for an option that may be given several times: a list of strings."""
     keywords = {"action": "append", "default": [], "metavar": metavar, "help": help}
     return dataclasses.field(default_factory=list, metadata={_KEY: keywords, "flag": flag})
 
@@ -61,7 +61,7 @@ def repeatable(help: str, *, metavar: str, flag: str) -> Any:
 def switch(
     default: bool | None, help: str | None = None, *, flag: str | None = None, group: str | None = None
 ) -> Any:
-    """Return a field for `--name`, True; with the default None also for `--no-name`, False."""
+    """Return a field for the flag `--name`, and also `--no-name` unless the default is False."""
     action: Any = "store_true" if default is False else argparse.BooleanOptionalAction
     return _field(default, flag, group, {"action": action, "help": help})
 
@@ -72,7 +72,7 @@ def _field(default: Any, flag: str | None, group: str | None, keywords: dict[str
 
 
 def add_options(parser: argparse.ArgumentParser, options: type) -> None:
-    """Add every field of a dataclass that `option`, `switch` or `argument` made to a parser."""
+    """Add to a parser the fields of a dataclass that this module's functions made."""
     groups: dict[str | None, Any] = {None: parser}
     for field in dataclasses.fields(options):
         keywords = field.metadata.get(_KEY)
@@ -89,20 +89,20 @@ def add_options(parser: argparse.ArgumentParser, options: type) -> None:
 
 
 def read_options(options: type[T], parsed: argparse.Namespace) -> T:
-    """Return the options that were parsed for this dataclass."""
+    """Return an instance of the dataclass with the parsed values."""
     names = [field.name for field in dataclasses.fields(options) if _KEY in field.metadata]  # type: ignore[arg-type]
     return options(**{name: getattr(parsed, name) for name in names})
 
 
 def positive(text: str) -> int:
-    """Read an integer above 0."""
+    """Return a text as a positive integer; for argparse's `type`."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"found {text}; allowed: a positive integer")
     return int(text)
 
 
 def count(text: str) -> int:
-    """Read an integer, 0 or more."""
+    """Return a text as an integer of 0 or more; for argparse's `type`."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"found {text}; allowed: an integer, 0 or more")
     return int(text)

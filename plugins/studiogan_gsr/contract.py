@@ -1,24 +1,24 @@
-"""What a plug-in is: the objects that the factories of the three entry-point groups give."""
+"""The interfaces of plug-ins: what the factories of the three entry-point groups must return."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-if TYPE_CHECKING:  # data sets are read and counted without torch
+if TYPE_CHECKING:  # data sets do not need torch
     from PIL import Image
     from torch import Tensor
 
 
 class Regularizer(Protocol):
-    """What a factory of the entry-point group `studiogan.regularizers` gives."""
+    """What a factory of the entry-point group `studiogan.regularizers` returns."""
 
     def penalty(self) -> Tensor:
-        """Return a scalar with gradient to the generator's parameters."""
+        """Return a scalar tensor that is differentiable in the generator's parameters."""
         ...
 
     def scalars(self) -> dict[str, float]:
-        """Return numbers to log, of the last penalty; may wait for the device."""
+        """Return numbers to log about the last penalty; may synchronize with the device."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -31,7 +31,7 @@ class Regularizer(Protocol):
 
 
 class MapStyle(Protocol):
-    """Images by index, as torchvision's data sets and PyTorch's Subset and ConcatDataset give them."""
+    """A map-style data set of (image, label), such as torchvision's, or a PyTorch Subset or ConcatDataset."""
 
     def __len__(self) -> int: ...
 
@@ -39,24 +39,25 @@ class MapStyle(Protocol):
 
 
 class Labelled(MapStyle, Protocol):
-    """Images whose labels are known without reading them.  `targets`: the label of every image."""
+    """A map-style data set whose labels are known without reading images.  `targets`: the label of each image."""
 
     @property
     def targets(self) -> Sequence[int]: ...
 
 
 class Dataset(Labelled, Protocol):
-    """What a factory of the entry-point group `studiogan.datasets` gives.
+    """What a factory of the entry-point group `studiogan.datasets` returns.
 
     class_counts: images per class, in label order.  classes: names of the classes.
 
     A data set may also have
-        notes             lines that a reader of its numbers must know
+        notes             remarks to show with all results
         preprocessing     a `Preprocessing`: how its images become squares
-        published_split   True for a reference that others chose: its faults are notes and no errors
-        file(i)           the file of an image; where(i): its path or key in the data set
-        read_pixels(i)    its bytes, uint8 (H, W, 3), or None
-        stamp(i)          size and time of the last change of what holds it
+        published_split   True for a reference that its authors published: its faults become notes, not errors
+        file(i)           the file of image i
+        where(i)          the path or key of image i in the data set
+        read_pixels(i)    the pixels of image i, uint8 (H, W, 3); None if it is stored as a file
+        stamp(i)          size (bytes) and modification time (ns) of what stores image i
     """
 
     @property
@@ -67,9 +68,9 @@ class Dataset(Labelled, Protocol):
 
 
 class Backbone(Protocol):
-    """What a factory of the entry-point group `studiogan.backbones` gives for a device.
+    """What a factory of the entry-point group `studiogan.backbones` returns for a device.
 
-    column: what a Frechet distance in its features is called: "FID" for the one network that this means.
+    column: the name of the Frechet distance in its features; only the original Inception network's is "FID".
     digest: identifies everything that determines the features: weights, resizing, layer.
     """
 
@@ -82,6 +83,6 @@ class Backbone(Protocol):
 
 
 def missing_methods(regularizer: object) -> list[str]:
-    """Return the names of the methods that an object is missing to be a regularizer."""
+    """Return the methods of `Regularizer` that an object lacks, such as "penalty()"."""
     expected = ("penalty", "scalars", "state_dict", "load_state_dict")
     return [f"{name}()" for name in expected if not callable(getattr(regularizer, name, None))]

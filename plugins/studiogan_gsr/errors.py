@@ -22,7 +22,7 @@ FOREIGN = (Exception, SystemExit)
 class GSRError(Exception):
     """Base class of all errors of this package.
 
-    exit_status: of the command.
+    exit_status: the command's exit status if this error ends it.
     """
 
     exit_status = FAILED
@@ -63,7 +63,7 @@ class OptionError(GSRError, ValueError):
 
 
 class PluginError(GSRError):
-    """A plug-in is missing, has the name of another, does not load or breaks its contract.
+    """A plug-in is missing, has the same name as another, does not load or breaks its contract.
 
     plugin: its package, version and entry point.
     """
@@ -163,9 +163,9 @@ _TRACEBACK = "Traceback (most recent call last)"
 
 
 class Message(NamedTuple):
-    """What a user reads of an error.
+    """An error as the user sees it.
 
-    exit_status: of the command.  ours: whether it is an error of this package.
+    text: one line.  exit_status: the command's exit status.  ours: whether it is an error of this package.
     """
 
     text: str
@@ -174,13 +174,16 @@ class Message(NamedTuple):
 
 
 def in_one_line(error: BaseException) -> Message:
-    """Return the message for a user, also of an error that a spawned rank or a worker sent as a traceback's text."""
+    """Return an error as a one-line message for the user.
+
+    Also recognizes errors of this package that a spawned rank or a worker sent as the text of a traceback.
+    """
     text = " ".join(str(error).split())
     if _TRACEBACK not in text:
         if isinstance(error, GSRError):
             return Message(text, error.exit_status, True)
         text = reason(error)
-    else:  # the error follows the indented lines of the last traceback
+    else:  # the error comes after the indented lines of the last traceback
         last = str(error).rpartition(_TRACEBACK)[2].strip().splitlines()[1:]
         start = next((i for i, line in enumerate(last) if line[:1].strip()), 0)
         text = " ".join(" ".join(last[start:]).split())

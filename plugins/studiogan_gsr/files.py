@@ -21,9 +21,9 @@ _PATIENCE, _SILENCE, _DAY = 10, 60, 24 * 3600  # seconds
 
 @contextmanager
 def written_atomically(path: Path) -> Iterator[Path]:
-    """Yield a file beside `path` to write to, which gets its name when the block ends without an error.
+    """Yield a temporary path to write to; it replaces `path` when the block ends without an error.
 
-    What was there stays whole until then, also if the process is killed.
+    Until then an old file at `path` stays unchanged, even if the process is killed.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -34,13 +34,16 @@ def written_atomically(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file whole, or leave what was there."""
+    """Write a file completely, or leave the old one unchanged."""
     with written_atomically(path) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def publish(partial: Path, path: Path) -> None:
-    """Give a finished file or folder its name: a loss of power leaves what was there, or all of this."""
+    """Rename a finished file or folder to `path`; after a power failure, the old or the complete new one is there.
+
+    The files in a folder must already be flushed; a folder cannot replace one that has files.
+    """
     flush(partial)
     partial.replace(path)
     flush(path.parent)
@@ -62,9 +65,9 @@ def flush(path: Path) -> None:
 
 @contextmanager
 def locked(path: Path, who: str) -> Iterator[None]:
-    """Hold a lock file; wait while another process holds it.
+    """Hold a lock file inside the block; wait while another process holds it.
 
-    who: the other process, for the message after some seconds.
+    who: describes the other process, in a message that is printed after 10 seconds of waiting.
     Raises TimeoutError, an OSError, after a day.
     """
     lock = FileLock(path)
@@ -75,7 +78,7 @@ def locked(path: Path, who: str) -> Iterator[None]:
         try:
             lock.acquire(timeout=_DAY)
         except Timeout as error:
-            raise TimeoutError(f"{who} has held {path} for a day: end it") from error
+            raise TimeoutError(f"{who} has held {path} for a day; end that process") from error
     try:
         yield
     finally:
@@ -84,7 +87,7 @@ def locked(path: Path, who: str) -> Iterator[None]:
 
 @contextmanager
 def impatient_network() -> Iterator[None]:
-    """Let a download fail that has received nothing for a minute; urllib itself would wait forever."""
+    """Make downloads in the block fail after a minute without data; urllib itself would wait forever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_SILENCE)
     try:
@@ -94,9 +97,10 @@ def impatient_network() -> Iterator[None]:
 
 
 def claim(folder: Path) -> FileLock | None:
-    """Lock a folder until this process releases it or ends; return None if another process holds the lock.
+    """Lock a folder and return the lock, or None if another process holds it.
 
-    Waits a few seconds, because the workers of a killed run keep its lock until they notice.
+    The lock is held until it is released or this process ends.
+    Waits up to 10 seconds, because the workers of a killed run hold its lock until they notice that it has ended.
     """
     lock = FileLock(folder / LOCK, timeout=_PATIENCE)
     try:
@@ -107,7 +111,10 @@ def claim(folder: Path) -> FileLock | None:
 
 
 def lines_by_step(path: Path) -> list[dict[str, Any]]:
-    """Return a file's JSON lines in order of "step", the last of each step; a line that was cut off is skipped."""
+    """Return a file's JSON lines sorted by "step", only the last one of each step; invalid lines are skipped.
+
+    Empty if there is no file.
+    """
     lines: dict[int, dict[str, Any]] = {}
     for text in path.read_text(errors="replace").splitlines() if path.is_file() else []:
         try:
@@ -119,7 +126,7 @@ def lines_by_step(path: Path) -> list[dict[str, Any]]:
 
 
 def forget_after(path: Path, step: int) -> None:
-    """Remove the lines after a step; a resumed run writes them again."""
+    """Remove a file's lines of later steps; a run resumed from `step` writes them again."""
     if path.is_file():
         kept = [line for line in lines_by_step(path) if line["step"] <= step]
         write_atomically(path, "".join(f"{json.dumps(line)}\n" for line in kept))

@@ -19,7 +19,7 @@ _PACKAGES = ("studiogan-gsr", "torch", "torchvision", "numpy", "pillow")
 _MEMBERSHIP, _CONTROL_GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 _CPU, _MEMORY = Path("/proc/cpuinfo"), Path("/proc/meminfo")
 _BFLOAT16 = {"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"}  # the last one is ARM's
-# Limit, use and reclaimable page cache, in version 2 and version 1.
+# A control group's memory limit, use and reclaimable page cache, for control groups of version 2 and version 1.
 _MEMORY_FILES = (
     ("memory.max", "memory.current", "inactive_file"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -62,7 +62,10 @@ def free_memory() -> int:
 
 
 def _control_groups(controller: str) -> Iterator[Path]:
-    """Yield the folders of this process's control groups, innermost first, of version 1 and 2."""
+    """Yield the folders of the control groups, version 1 or 2, that limit this process, innermost first.
+
+    controller: "cpu" or "memory".
+    """
     for line in _MEMBERSHIP.read_text().splitlines() if _MEMBERSHIP.is_file() else []:
         number, controllers, path = line.split(":", 2)
         if number == "0" and not controllers:
@@ -71,7 +74,7 @@ def _control_groups(controller: str) -> Iterator[Path]:
             mount = _CONTROL_GROUPS / controller
         else:
             continue
-        inner = mount / path.lstrip("/")  # missing inside some containers, where the mount is the own group
+        inner = mount / path.lstrip("/")  # missing in containers where the mount itself is this process's group
         yield from (folder for folder in (inner, *inner.parents) if folder.is_relative_to(mount))
 
 
@@ -85,7 +88,7 @@ def bfloat16_instructions() -> bool:
     supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
     if supported is None or not supported():
         return False
-    # PyTorch claims it for any CPU with AVX-512.
+    # PyTorch reports bfloat16 support for any CPU with AVX-512, so check the CPU's own list of instructions.
     return not _CPU.is_file() or not _BFLOAT16.isdisjoint(_CPU.read_text().split())
 
 
@@ -98,7 +101,7 @@ def instruction_set() -> str:
 
 
 def device_name(kind: str) -> str:
-    """Return the name of a GPU, or the instruction set of the CPU and the threads that PyTorch uses.
+    """Return the name of the GPU, or the number of threads, architecture and instruction set of the CPU.
 
     kind: "cuda" or "cpu".
     """
@@ -116,7 +119,7 @@ def versions() -> dict[str, str]:
 
 
 def arithmetic(device: torch.device) -> dict[str, str]:
-    """Return what float32 rounding depends on: the kind of device, and TF32 if it is enabled."""
+    """Return what float32 rounding depends on: the kind of device and, on CUDA, whether TF32 is used."""
     import torch
 
     if device.type != "cuda":
@@ -128,7 +131,7 @@ def arithmetic(device: torch.device) -> dict[str, str]:
 def choose_device(given: str | None) -> str:
     """Return the given device, "cuda" or "cpu"; for None, CUDA if it is available.
 
-    Raises RequestError for CUDA without a device, or with fewer devices than this machine's ranks of torchrun.
+    Raises RequestError for "cuda" if there is no CUDA device, or if torchrun started more ranks than devices.
     """
     import torch
 
@@ -153,16 +156,16 @@ def _gpu_has_bfloat16() -> bool:
 
 
 def shortcomings(precision: str, workers: int | None, device: torch.device) -> list[str]:
-    """Return warnings: what this machine does differently from a run's options, or slowly.
+    """Return one warning for each option that this machine runs slowly or cannot follow.
 
-    workers: from the command line; None: not given.
+    precision: "float32" or "bfloat16".  workers: from the command line, None if not given.
     """
     lines = []
     remedy = "--precision float32 is faster here"
     if precision == "bfloat16" and device.type == "cpu" and not bfloat16_instructions():
         lines.append(
             f"--precision bfloat16: this CPU ({instruction_set()}) has no instructions for it, and steps take longer "
-            f"than in float32 (11 times as long, where it was measured): {remedy}"
+            f"than in float32 (in one measurement 11 times as long): {remedy}"
         )
     if precision == "bfloat16" and device.type == "cuda" and not _gpu_has_bfloat16():
         lines.append(f"--precision bfloat16: {device_name('cuda')} has no instructions for it: {remedy}")

@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-# What LaTeX would read as a command, or print as another letter.
+# Characters that LaTeX would read as a command or print as another character, and their replacements.
 _LATEX = str.maketrans(
     {special: f"\\{special}" for special in "&%_#${}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -75,12 +75,12 @@ def side_by_side(figures: Iterable[Markup]) -> Markup:
 
 
 def wide(content: Markup) -> Markup:
-    """Return a table that scrolls by itself where it is wider than the page."""
+    """Return a table with its own scroll bar if it is wider than the page."""
     return _render("wide.html", content=content)
 
 
 def copyable(title: str, text: str) -> Markup:
-    """Return text behind a fold, to be copied."""
+    """Return a collapsed section with text that the reader can copy."""
     return _render("copyable.html", title=title, text=text)
 
 
@@ -118,6 +118,6 @@ def latex(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def shortened(text: str, length: int) -> str:
-    """Return the text; of one of more than `length` letters both ends, where long names often differ."""
+    """Return the text, shortened to `length` characters by cutting its middle; names often differ at both ends."""
     head, tail = (length - 1) - (length - 1) // 2, (length - 1) // 2
     return text if len(text) <= length else f"{text[:head]}…{text[-tail:]}"

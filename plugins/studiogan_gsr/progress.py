@@ -21,9 +21,9 @@ def console(width: int | None = None) -> Console:
 
 @contextmanager
 def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show progress up to `total`; yield a function to call with the number of items that were completed.
+    """Show progress up to `total`; yield a function to call with the number of newly completed items.
 
-    On a terminal a bar, which disappears at the end; elsewhere a line per minute.
+    On a terminal it shows a bar, which disappears at the end; elsewhere it prints a line per minute.
     """
     shown = console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

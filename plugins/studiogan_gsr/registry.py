@@ -1,7 +1,7 @@
 """Find and load plug-ins by entry-point group and name.
 
-The only file that reads entry points and imports the code of other packages.  Only plug-ins that a configuration
-names are loaded.
+No other file reads entry points or imports plug-ins.  A run loads only the plug-ins that its configuration names;
+`try_all_plugins` loads all of them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DATASETS = "studiogan.datasets"
 BACKBONES = "studiogan.backbones"
 STARTUP = "studiogan.startup"  # called by a patched main.py, not through this file
 GROUPS = (REGULARIZERS, DATASETS, BACKBONES, STARTUP)
-# Where users write the name of a plug-in.
+# The configuration key or option in which users name a plug-in.
 _NAMED_BY = {REGULARIZERS: "REGULARIZER", DATASETS: "DATA.name", BACKBONES: "--backbone"}
 
 
@@ -90,7 +90,7 @@ def load_plugin(group: str, name: str) -> LoadedPlugin:
 
 
 def try_all_plugins() -> list[tuple[Plugin, GSRError | None]]:
-    """Load every plug-in of every group; return each with its error, None if it loads."""
+    """Load every plug-in of every group; return each with the error it raised, or None if it was loaded."""
     tried: list[tuple[Plugin, GSRError | None]] = []
     for group in GROUPS:
         for plugin in find_plugins(group):
@@ -103,6 +103,7 @@ def try_all_plugins() -> list[tuple[Plugin, GSRError | None]]:
 
 
 def signature_of(loaded: LoadedPlugin) -> inspect.Signature | None:
+    """Return the signature of a plug-in's factory, or None if it has none."""
     try:
         return inspect.signature(loaded.factory)
     except (TypeError, ValueError):  # some builtins have no signature

@@ -1,4 +1,4 @@
-"""Seeds of independent streams of random numbers, derived from one."""
+"""Derive seeds of independent random streams from one seed."""
 
 from __future__ import annotations
 
@@ -10,5 +10,6 @@ def mixed(*seeds: int) -> int:
     return int(np.random.SeedSequence([abs(seed) for seed in seeds]).generate_state(1, np.uint64)[0] >> 1)
 
 
-# Streams of a run, to mix with its seed; networks and noise use the seed itself.
+# Numbers to mix with a run's seed, for the order of images, sample grids and evaluations; networks and training noise
+# use the seed itself.
 ORDER, SAMPLES, EVALUATION = 1, 2, 3

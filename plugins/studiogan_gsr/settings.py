@@ -14,7 +14,7 @@ from studiogan_gsr.errors import ConfigurationError, near_miss
 
 SECTION = "REGULARIZER"
 _DATA_NAME = re.compile(r"\w[\w.+ -]{0,99}")
-_FORM = "a plug-in's name (REGULARIZER: gsr), or a mapping with the key name"
+_FORM = "a plug-in's name (REGULARIZER: gsr), or a mapping with the key 'name'"
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class RegularizerSettings:
 
 
 class Configured(Protocol):
-    """A configuration of either host, as evaluation reads it: sections whose attributes are StudioGAN's keys."""
+    """What evaluation reads of either host's configuration: sections, whose attributes are StudioGAN's keys."""
 
     @property
     def DATA(self) -> Any: ...
@@ -48,8 +48,8 @@ class Configured(Protocol):
 def load_configuration(path: str | Path) -> dict[str, dict[str, Any] | Any]:
     """Load the sections of a YAML file safely.
 
-    Raises ConfigurationError for a file that is missing, is not YAML, asks for Python objects,
-    repeats a key or is not a mapping.
+    Raises ConfigurationError if the file is missing, is not valid YAML or not a mapping, requests Python objects,
+    or repeats a key.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -57,7 +57,8 @@ def load_configuration(path: str | Path) -> dict[str, dict[str, Any] | Any]:
         raise ConfigurationError(str(path), type(error).__name__, "expected: a readable YAML file") from error
     try:
         sections = yaml.load(text, Loader=_UniqueKeys)
-    except (yaml.YAMLError, ValueError, KeyError, RecursionError) as error:  # the last three: scalars, nesting
+    # Bad scalars, such as dates, raise ValueError or KeyError; deep nesting raises RecursionError.
+    except (yaml.YAMLError, ValueError, KeyError, RecursionError) as error:
         raise ConfigurationError(str(path), "bad YAML", " ".join(str(error).split())) from error
     if not isinstance(sections, dict):
         raise ConfigurationError(str(path), type(sections).__name__, "expected: sections such as DATA: and MODEL:")
@@ -84,7 +85,7 @@ def regularizer_settings(sections: Mapping[str, Any]) -> RegularizerSettings | N
         raise ConfigurationError(f"{SECTION}.name", repr(name), "allowed: a plug-in's name")
     for key in section:
         if not isinstance(key, str):
-            raise ConfigurationError(f"{SECTION}.{key}", type(key).__name__, "allowed: keys that are names")
+            raise ConfigurationError(f"{SECTION}.{key}", type(key).__name__, "allowed: keys that are text")
     return RegularizerSettings(name, {key: value for key, value in section.items() if key != "name"})
 
 
@@ -116,7 +117,10 @@ def check_data_name(name: object) -> None:
     With separators or leading dots, a configuration could write outside of the folders that the user chose.
     """
     if not isinstance(name, str) or not _DATA_NAME.fullmatch(name):
-        allowed = "allowed: a data set's name of letters, digits, and _ . + - or spaces inside, at most 100"
+        allowed = (
+            "allowed: a data set's name of at most 100 letters, digits, spaces and _ . + -, beginning with a letter, "
+            "digit or _"
+        )
         raise ConfigurationError("DATA.name", repr(name), allowed)
 
 

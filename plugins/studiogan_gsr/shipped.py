@@ -33,6 +33,6 @@ def shipped_configuration(name: str) -> Path:
         raise ConfigurationError(
             name,
             "neither a file nor a shipped configuration",
-            f"shipped are {', '.join(names)}{near_miss(name, names)}",
+            f"name a file or one of {', '.join(names)}{near_miss(name, names)}",
         )
     return shipped_folder("configs") / f"{name.removesuffix('.yaml')}.yaml"

@@ -246,7 +246,7 @@ def test_adaptive_augmentation_cannot_be_switched_on_where_nothing_was_adapted(
     [
         ({"G": [2, 4], "D": [2], "G_ema": [2]}, 2, ""),  # killed while step 4 was being saved as the best
         ({"G": [2, 4], "D": [2, 4], "G_ema": [2, 4]}, 4, ""),  # or before step 2 was removed
-        ({"G": [4], "D": [2]}, None, "no best checkpoint is whole: the last weights are kept"),
+        ({"G": [4], "D": [2]}, None, "no best checkpoint is complete: the last weights are kept"),
     ],
 )
 def test_the_best_networks_are_of_one_step(

@@ -1,4 +1,4 @@
-"""A small generator to attach a regularizer to, also in ranks of its own: spawned ranks import this file."""
+"""A small generator to attach a regularizer to, and the training of one rank, which spawned processes import."""
 
 from __future__ import annotations
 
@@ -23,12 +23,15 @@ def loss_of(generator: nn.Module, step: int) -> Tensor:
 
 
 def train_rank(rank: int, world: int, folder: str, seeds: list[list[int]]) -> None:
-    """One rank's share of three steps; leaves its final parameters and its vectors in a file."""
+    """Train one rank for one step per entry of `seeds`; save its parameters and the regularizer's buffers.
+
+    seeds: of the batches, [step][rank].
+    """
     torch.set_num_threads(1)
     store = torch.distributed.FileStore(f"{folder}/store", world)
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=world)
     generator = make_generator()
-    if rank:  # DDP makes all ranks equal to the first
+    if rank:  # DDP broadcasts the parameters of rank 0
         for p in generator.parameters():
             p.data.zero_()
     wrapped = nn.parallel.DistributedDataParallel(generator)

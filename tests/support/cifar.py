@@ -13,7 +13,11 @@ from torchvision.datasets import CIFAR10
 
 
 def write_cifar(root: Path, cifar: Any, per_class: int, monkeypatch: pytest.MonkeyPatch, noise: bool = False) -> None:
-    """A small CIFAR: images of one value, their label, or noise; `per_class` a training batch, one a test batch."""
+    """Write a small CIFAR archive to `root`, and patch torchvision's lists and checksums to accept it.
+
+    cifar: torchvision's CIFAR10 or CIFAR100.  per_class: images of each class in a training batch; a test batch has
+    one.  noise: random pixels; without it, every pixel of an image is its label.
+    """
     classes = 10 if cifar is CIFAR10 else 100
     folder = root / cifar.base_folder
     folder.mkdir()

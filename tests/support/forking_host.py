@@ -1,8 +1,8 @@
-"""StudioGAN imported once, and a fork of it for every run: forking_host.py SOURCE.
+"""Import StudioGAN once, and fork a process for each run: forking_host.py SOURCE.
 
 Importing takes three times as long as the few steps of a test's run.  Each line of standard input is a request
-(JSON: way, arguments, folder, environment, output, ranks); the answers are the process's number at once and its
-exit status when it has ended.
+(JSON: way, arguments, folder, environment, output, ranks).  Each request has two answers, a line each: the process
+ID when the run starts, and its exit status when it has ended.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 
 def run(request: dict[str, Any]) -> int:
-    """One run in this process, as the command or as main.py alone."""
+    """Run a request in this process, by the `studiogan-gsr` command or main.py alone; return the exit status."""
     from studiogan_gsr.cli import main
     from studiogan_gsr.hosts.studiogan.cpu import redirect_devices_to_cpu
 
@@ -34,9 +34,9 @@ def run(request: dict[str, Any]) -> int:
 
 
 def in_a_fork(request: dict[str, Any]) -> None:
-    """Never comes back."""
+    """Run a request in this process, a fork, and end the process with the run's exit status."""
     os.setsid()
-    atexit._clear()  # what the modules registered when they were imported is the parent's: wandb removes its folder
+    atexit._clear()  # exit handlers registered by imports are the parent's: wandb's removes its folder
     output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(output, stream)
@@ -47,7 +47,7 @@ def in_a_fork(request: dict[str, Any]) -> None:
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException as error:
         sys.excepthook(type(error), error, error.__traceback__)
-    multiprocessing.util._exit_function()  # data workers end
+    multiprocessing.util._exit_function()  # end data workers
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

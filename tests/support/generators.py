@@ -1,4 +1,4 @@
-"""Small generators, one for each way of keeping class parameters that is recognised."""
+"""Small generators, one for each recognised layout of class-conditional parameters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ WRAPS: dict[str, Wrap] = {"plain": plain, "old": old_spectral_norm, "new": new_s
 
 
 class ConditionalNorm(nn.Module):
-    """norm(x) * (1 + gain(y)) + bias(y); the two children's names and kinds are given."""
+    """norm(x) * (1 + gain(y)) + bias(y).
+
+    make: makes each of the two children.  names: of the children, gain first.
+    """
 
     def __init__(self, channels: int, make: Callable[[], nn.Module], names: tuple[str, str]) -> None:
         super().__init__()
@@ -52,7 +55,10 @@ class HalvedNorm(nn.Module):
 
 
 class Generator(nn.Module):
-    """Conditional layers one after the other, on a constant input; y is what the layers take."""
+    """Conditional layers side by side: each takes the first channels of x, and its mean is one output.
+
+    x: (N, C, H, W).  labels: (N,).  Returns (N, number of layers).
+    """
 
     def __init__(self, layers: list[nn.Module], channels: list[int]) -> None:
         super().__init__()
@@ -97,7 +103,10 @@ class Shared(Generator):
 
 
 class Pairs(Generator):
-    """The authors' SNGAN: embeddings as pairs; BigGAN-PyTorch without sharing has them as gain, bias."""
+    """The authors' SNGAN: a pair of embeddings per layer.
+
+    BigGAN-PyTorch has the same without its shared embedding, under the names gain and bias.
+    """
 
     def __init__(
         self, classes: int, channels: list[int], wrap: Wrap = plain, names: tuple[str, str] = ("embed0", "embed1")
@@ -125,9 +134,9 @@ FAMILIES: dict[str, Callable[..., Generator]] = {
 
 
 def observed_affines(generator: Generator, classes: int) -> list[tuple[Tensor, Tensor]]:
-    """Gain and bias of each layer as a forward in evaluation mode shows them: f(1) - f(0) - 1 and f(0).
+    """Return gain and bias of each layer, (classes, channels) each, from its outputs f(1) - f(0) - 1 and f(0).
 
-    The norms are replaced by the identity, so that the layer is affine in its input.
+    The norms are replaced by the identity meanwhile, so that each layer f is affine in its input.
     """
     generator.eval()
     labels = torch.arange(classes)

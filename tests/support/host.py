@@ -1,4 +1,4 @@
-"""Running the real StudioGAN in a process of its own, on small real images, with narrow networks."""
+"""Run the real StudioGAN in a separate process, with narrow networks on small real images."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ import yaml
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
 from studiogan_gsr.shipped import shipped_configuration
 
-CPU = Path(__file__).with_name("cpu")  # makes CUDA devices the CPU
+CPU = Path(__file__).with_name("cpu")  # its sitecustomize.py makes CUDA devices mean the CPU
 FORKING = Path(__file__).with_name("forking_host.py")
 NARROW = {"MODEL": {"g_conv_dim": 8, "d_conv_dim": 8}, "OPTIMIZATION": {"batch_size": 8, "d_updates_per_step": 2}}
-DIGITS = {"name": "Folder_LT_rho4", "img_size": 32, "num_classes": 10}  # of the fixture `digits`
+DIGITS = {"name": "Folder_LT_rho4", "img_size": 32, "num_classes": 10}  # the fixture `digits`
 
 
 @dataclass(frozen=True)
@@ -57,16 +57,16 @@ class Outcome:
 
 
 def refused(outcome: Outcome, message: str) -> None:
-    """The run ended as a wrong request, in one line, before the first step."""
+    """Assert that the run was refused with one line before its first step."""
     (line,) = outcome.lines("studiogan-gsr: ")
     assert re.search(message, line), line
-    assert outcome.status == (2 if outcome.way == "launched" else 1)  # Python's own
+    assert outcome.status == (2 if outcome.way == "launched" else 1)  # alone: Python's own exit status for an error
     assert not outcome.lines("Progress:")
     assert "Traceback" not in outcome.output
 
 
 def write_configuration(path: Path, base: Path | None = None, **changes: Any) -> Path:
-    """A shipped configuration (or none) narrowed, with sections changed; None removes a section."""
+    """Write a configuration: `base`, narrow networks and small batches, then `changes`; None removes a section."""
     sections = yaml.safe_load(base.read_text()) if base else {}
     for name, values in {**NARROW, **changes}.items():
         if values is None:
@@ -75,14 +75,15 @@ def write_configuration(path: Path, base: Path | None = None, **changes: Any) ->
             sections[name] |= values
         else:
             sections[name] = dict(values) if isinstance(values, dict) else values
-        for key in (name in changes and name in NARROW) * [*NARROW.get(name, {})]:
-            sections[name].setdefault(key, NARROW[name][key])
+        if name in changes and name in NARROW:
+            for key, value in NARROW[name].items():
+                sections[name].setdefault(key, value)
     path.write_text(yaml.safe_dump(sections))
     return path
 
 
 def configure(folder: Path, base: Path | None = None, steps: int = 2, **changes: object) -> Path:
-    """A shipped configuration, SNGAN with gSR if none is named, for a few steps on the digits."""
+    """Write folder/config.yaml: `base`, by default SNGAN with gSR, narrow, for a few steps on the digits."""
     base = base or shipped_configuration("CIFAR10_LT/SNGAN-gSR")
     optimization = {"total_steps": steps, "batch_size": 8, "d_updates_per_step": 2}
     return write_configuration(
@@ -92,9 +93,10 @@ def configure(folder: Path, base: Path | None = None, steps: int = 2, **changes:
 
 @dataclass(frozen=True)
 class Host:
-    """A checkout, and the way into it: "launched" by our command, or, "alone", main.py by Python itself.
+    """A checkout of StudioGAN, and how to start a run in it.
 
-    A checkout that is patched knows the plug-ins alone.
+    way: "launched", by `studiogan-gsr studiogan run`, or "alone", by `python main.py`.  Alone, only a patched
+    checkout finds the plug-ins.
     """
 
     checkout: Checkout
@@ -114,15 +116,15 @@ class Host:
         limit: int = 300,
         on_start: Callable[[int], None] = lambda process: None,
     ) -> Outcome:
-        """One run on the CPU.
+        """Run StudioGAN on the CPU, and return what it printed and left in `save`.
 
-        ranks: how many devices it sees.  forked: from a process that has imported StudioGAN's modules, those of the
-        usual checkout; else a process as a user starts it.  limit: in seconds.
-        on_start: is given the process's number.
+        ranks: number of devices that the run sees.  forked: True forks a process that has imported StudioGAN's
+        modules (`usual_source`); False starts a new process, as a user does.  limit: seconds after which the run is
+        killed.  on_start: is called with the process ID.
         """
         command = ["-t"] if train else []
         for flag, path in (("-cfg", configuration), ("-data", data), ("-save", save)):
-            command += [flag, os.path.relpath(path, save.parent)]  # as they mean it for main.py
+            command += [flag, os.path.relpath(path, save.parent)]  # relative to the run's working folder
         command += ["--num_workers", "1"]
         for flag, default in (("-metrics", ["none"]), ("--seed", ["3"]), ("--print_freq", ["1", "--save_freq", "2"])):
             if flag not in arguments:
@@ -157,7 +159,7 @@ class Host:
         return Outcome(status, output.read_text(errors="replace"), save, self.way)
 
     def command(self, *arguments: str | Path, folder: Path, environment: dict[str, str] | None = None) -> Outcome:
-        """Another command of ours where StudioGAN's modules have been imported."""
+        """Run another `studiogan-gsr` command in a fork that has imported StudioGAN's modules, for 300 s at most."""
         given = {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", **(environment or {})}
         output = folder / "command.txt"
         request = {"way": "launched", "arguments": [*map(str, arguments)], "environment": given}
@@ -167,7 +169,10 @@ class Host:
 
     @property
     def usual_source(self) -> Path:
-        """The source of the modules to fork from: a patch changes main.py alone, which forks run from here."""
+        """Return the source folder of the default checkout, whose modules the forked processes have imported.
+
+        They fit a patched checkout, too: the patch changes only main.py, which each run reads from `self.checkout`.
+        """
         from studiogan_gsr.hosts.studiogan.checkout import find_checkout
 
         return find_checkout().source
@@ -199,7 +204,7 @@ class ForkingHost:
                 try:
                     on_start(number)
                 finally:
-                    status = int(self._answer())  # also where the test fails: the next one reads its own
+                    status = int(self._answer())  # even if on_start fails: the next run reads its own answer
             return status
 
     def _answer(self) -> str:
@@ -214,7 +219,7 @@ def _forking_host(source: Path) -> ForkingHost:
 
 @contextmanager
 def _limited(process: int, limit: int) -> Iterator[None]:
-    """Kill a process that takes too long."""
+    """Kill the process after `limit` seconds in this context."""
     timer = threading.Timer(limit, lambda: os.kill(process, signal.SIGKILL))
     timer.start()
     try:
@@ -224,7 +229,10 @@ def _limited(process: int, limit: int) -> Iterator[None]:
 
 
 def narrowed(path: Path) -> dict[str, Any]:
-    """A configuration of StudioGAN on small images, with small networks where their width can be chosen, and gSR."""
+    """Return the sections of a StudioGAN configuration with gSR, for one step on the digits.
+
+    Networks are narrow, except for the backbones whose width cannot be set.
+    """
     sections = yaml.safe_load(path.read_text())
     model, optimization = sections.setdefault("MODEL", {}), sections.setdefault("OPTIMIZATION", {})
     backbone = model.get("backbone", "resnet")

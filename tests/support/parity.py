@@ -1,4 +1,4 @@
-"""Cases for the native host against StudioGAN, both sides' results, and how far they are apart."""
+"""Compare the native host with StudioGAN: cases, the results of both hosts, and their differences."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Results = dict[str, Any]
 Sections = dict[str, dict[str, Any]]
 
 REFERENCE = Path(__file__).with_name("studiogan_networks.py")
-CLASSES, IMAGES, STEPS = 5, 6, 10
+CLASSES, IMAGES, STEPS = 5, 6, 10  # IMAGES: in a batch
 CONDITIONINGS = ("W/O", "AC", "PD", "2C", "D2DCE")
 KINDS = ("blit", "geom", "color", "bg", "bgc")
 NEEDS: dict[str, Sections] = {
@@ -46,7 +46,7 @@ NEEDS: dict[str, Sections] = {
 
 
 def merged(*parts: Mapping[str, Mapping[str, Any]]) -> Sections:
-    """Sections, the later ones' keys over the earlier ones'."""
+    """Merge sections; keys of later parts replace those of earlier parts."""
     sections: Sections = {}
     for part in parts:
         for name, values in part.items():
@@ -78,13 +78,13 @@ def pairs(choice: Mapping[str, Any]) -> set[Pair]:
 
 
 def all_pairs(factors: Mapping[str, tuple[Any, ...]]) -> set[Pair]:
-    """Every value of every factor with every value of every other."""
+    """Return all pairs of values of two different factors."""
     named = [[(name, value) for value in values] for name, values in factors.items()]
     return {pair for one, other in itertools.combinations(named, 2) for pair in itertools.product(one, other)}
 
 
 def covering(factors: Mapping[str, tuple[Any, ...]]) -> list[dict[str, Any]]:
-    """Few choices that have each pair of values at least once; greedy, always the same."""
+    """Return a small list of choices in which each pair of values occurs at least once; greedy, deterministic."""
     missing, draw = all_pairs(factors), random.Random(0)
     chosen = []
     while missing:
@@ -118,7 +118,8 @@ def _inputs(size: int, classes: int, z_dim: int, seed: int) -> Case:
     }
 
 
-# Places with the 8 channels or more that attention needs: of the generator, of the discriminator.
+# Per image size, the blocks followed by attention: of the generator, of the discriminator.  Each has 8
+# channels at least, which attention needs.
 _ATTENTION = {
     "none": {32: None, 64: None, 128: None},
     "one": {32: ([2], [1]), 64: ([2], [2]), 128: ([3], [3])},
@@ -127,7 +128,7 @@ _ATTENTION = {
 
 
 def network_cases() -> dict[str, Case]:
-    """Both networks in all pairs of their options, 2 to 64 channels."""
+    """Return cases that cover all pairs of network options; the networks have 2 to 64 channels."""
     cases = {}
     for number, choice in enumerate(covering(FACTORS)):
         size, how, big = choice["img_size"], choice["d_cond_mtd"], choice["backbone"] == "big_resnet"
@@ -147,7 +148,7 @@ def network_cases() -> dict[str, Case]:
 
 
 def loss_cases() -> dict[str, Case]:
-    """Every pair of losses, on labels with and without company in their class."""
+    """Return a case for each conditional loss, adversarial loss and kind of labels."""
     labels = {
         "mixed": [0, 1, 1, 3, 0, 1],
         "all alone": [4, 1, 0, 3, 2],
@@ -189,8 +190,8 @@ OPTIONS: dict[str, Sections] = {
     "accumulated+lecam": {"OPTIMIZATION": {"acml_steps": 2}, "LOSS": _LECAM},
     "two of each": {"OPTIMIZATION": {"g_updates_per_step": 2, **_TWO}, "MODEL": _EMA},
     "clipped": {"LOSS": {"apply_wc": True, "wc_bound": 0.1}},
-    # Adam divides what decay does to an offset that the loss does not reach by 1e-6: a larger decay would blow
-    # rounding up.
+    # A bias that does not influence the loss has the gradient of weight decay only, and Adam divides that by its eps,
+    # 1e-6: a larger decay would amplify rounding errors.
     "uniform+decay": {
         "MODEL": {"z_prior": "uniform"}, "OPTIMIZATION": {"g_weight_decay": 0.0001, "d_weight_decay": 0.0002},
     },
@@ -244,7 +245,10 @@ def training_cases() -> dict[str, Case]:
 
 
 def shipped_cases() -> dict[str, Case]:
-    """Ten steps of the shipped models, made narrow, with all that starts late starting early; in both precisions."""
+    """Return ten steps of each shipped model without gSR, in float32 and float64.
+
+    The networks are narrow.  EMA and LeCam start within the ten steps, and ADA starts at p = 0.3.
+    """
     cases = {}
     for name, dtype in itertools.product(shipped_configurations(), (torch.float32, torch.float64)):
         if name.endswith("-gSR"):
@@ -269,7 +273,10 @@ def _short(dtype: torch.dtype) -> str:
 
 
 def training_case(sections: Sections, batches: int, seed: int, dtype: torch.dtype = torch.float64) -> Case:
-    """Training of ten steps on noise for images, of each class its own brightness."""
+    """Return a training case on batches of noise images, brighter for higher labels.
+
+    batches: number of batches, as many as the ten steps need.
+    """
     stream = torch.Generator().manual_seed(seed)
     made = []
     classes, size = sections["DATA"].get("num_classes", 10), sections["DATA"].get("img_size", 32)
@@ -310,7 +317,7 @@ def augmentation_cases() -> dict[str, Case]:
 
 
 class Reference:
-    """A process that computes StudioGAN's results of some cases, from now on; `results()` waits for it."""
+    """Start a process that computes StudioGAN's results for some cases; `results()` waits for it."""
 
     def __init__(self, checkout: Checkout, cases: Mapping[str, Case]) -> None:
         self.names = list(cases)
@@ -350,7 +357,10 @@ def native_configuration(case: Case) -> Configuration:
 
 
 def native_network(case: Case, moved: Mapping[str, Any], dtype: torch.dtype, folded: bool) -> Results:
-    """What studiogan_networks.network gives for one dtype, from the same states."""
+    """Return the native host's results for what studiogan_networks.network computes in one dtype.
+
+    moved: StudioGAN's states, to start from.  folded: as in `make_networks`.
+    """
     configuration = native_configuration(case)
     generator, discriminator = make_networks(configuration, 0, folded)
     generator.load_state_dict(moved["generator"])
@@ -417,7 +427,7 @@ def native_losses(case: Case) -> Results:
 
 @contextlib.contextmanager
 def _all_in(dtype: torch.dtype) -> Iterator[None]:
-    """`computing_in`, also for the constants that the host makes once."""
+    """Compute in `dtype`, as in `computing_in`, and make the host's cached constants again in it."""
     _constant.cache_clear()
     try:
         with computing_in(dtype):
@@ -427,7 +437,7 @@ def _all_in(dtype: torch.dtype) -> Iterator[None]:
 
 
 def native_training(case: Case, speed: Speed) -> Results:
-    """What studiogan_networks.training gives."""
+    """Return the native host's results for what studiogan_networks.training computes."""
     dtype = case["dtype"]
     with _all_in(dtype):
         configuration = native_configuration(case)
@@ -449,12 +459,12 @@ def native_training(case: Case, speed: Speed) -> Results:
         "generator": states(trainer.generator),
         "discriminator": states(trainer.discriminator),
     }
-    assert next(batches, None) is None, "the steps left batches over"
+    assert next(batches, None) is None, "the steps did not use all batches"
     return results if trainer.averaged is None else results | {"averaged": states(trainer.averaged)}
 
 
 def native_augmentation(case: Case) -> Results:
-    """What studiogan_networks.augmentation gives."""
+    """Return the native host's results for what studiogan_networks.augmentation computes."""
     dtype = case["dtype"]
     with _all_in(dtype):
         aug = read_configuration({"AUG": case["aug"]}).AUG
@@ -468,7 +478,7 @@ def native_augmentation(case: Case) -> Results:
 
 
 def _round_filter(ada: ADA) -> None:
-    """StudioGAN's filter has float32's precision even where everything else is float64."""
+    """Round ADA's filter to float32, as StudioGAN's is even where everything else is float64."""
     taps = ada._filter
     with computing_in(torch.float32):
         ada._filter = taps.float().to(taps.dtype)

@@ -1,4 +1,7 @@
-"""Prints how far the native host is from a checkout of StudioGAN: python tests/support/parity_table.py [ROOT]."""
+"""Print tables of the differences between the native host and a checkout of StudioGAN.
+
+Usage: PYTHONPATH=tests python tests/support/parity_table.py [ROOT]
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,7 @@ def main() -> None:
         groups[key] = [max(pair) for pair in zip(groups[key], cells, strict=True)]
     columns = [f"{part}, {d}" for d in ("float64", "float32") for part in ("images", "heads", "losses", "gradients")]
     head(
-        f"Networks ({len(networks)} cases, folded and not): largest absolute difference; of gradients relative",
+        f"Networks ({len(networks)} cases, folded and not): largest absolute difference; gradients: relative",
         "backbone", "size", "discriminator", "initial", *columns,
     )  # fmt: skip
     for key in sorted(groups):

@@ -68,14 +68,14 @@ def changed(sections: Sections, **changes: Any) -> Sections:
 
 
 PLAIN = _COMMON
-# gSR, DiffAugment and LeCam, whose averages count from step 2.
+# gSR, DiffAugment and LeCam, whose moving averages start at step 2.
 SNGAN = changed(
     _COMMON,
     LOSS={"apply_lecam": True, "lecam_lambda": 0.1, "lecam_ema_start_iter": 2, "lecam_ema_decay": 0.9},
     AUG={"apply_diffaug": True, "diffaug_type": "diffaug"},
     REGULARIZER={"name": "gsr", "weight": 0.5, "beta": 0.9},
 )
-# ADA, which adjusts p in every fourth step and counts between, attention, and an averaged generator.
+# Attention, an averaged generator, and ADA, which adjusts p at every fourth step and collects signs in between.
 BIGGAN = changed(
     _COMMON,
     MODEL={
@@ -117,7 +117,7 @@ def arguments(configuration: Path, out: Path, *more: str) -> list[str]:
 
 
 def noise_folder(root: Path) -> Path:
-    """Two classes of twelve images of noise each, as `Folder_LT` takes them."""
+    """Write two classes of twelve noise images each, in the layout of `Folder_LT`; return `root`."""
     stream = np.random.default_rng(0)
     for label in "ab":
         (root / "train" / label).mkdir(parents=True)
@@ -129,7 +129,7 @@ def noise_folder(root: Path) -> Path:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Tiny networks are no work for more, and the processes below have one."""
+    """Use one thread: tiny networks need no more, and the processes below have one."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -140,7 +140,7 @@ def one_thread() -> Iterator[None]:
 
 
 class Child:
-    """A process with all that it printed."""
+    """A process, and the file with its output."""
 
     def __init__(self, process: ForkServerProcess, path: Path) -> None:
         self.process, self.path = process, path
@@ -155,7 +155,7 @@ class Child:
         return self.path.read_text()
 
     def end(self, seconds: float = 60) -> int:
-        """The exit status; negative: the signal that ended it."""
+        """Wait for the process and return its exit status, -n if signal n ended it; kill it after `seconds`."""
         self.process.join(seconds)
         if self.process.exitcode is None:
             self.process.kill()
@@ -163,13 +163,13 @@ class Child:
         return self.process.exitcode
 
     def wait_for_step(self, out: Path, step: int) -> None:
-        """Until the run's log has reached a step, or the process has ended."""
+        """Wait until the run's log has reached a step, or the process has ended."""
         while self.process.is_alive() and last_step(out) < step:
             time.sleep(0.005)
 
 
 def start(folder: Path, work: Callable[..., Any], *given: Any, environment: dict[str, str] | None = None) -> Child:
-    """Call `work` of this module in a process and a session of its own; gives at once."""
+    """Call `work`, a function of this module, in a new process and session; return without waiting."""
     context = _server()
     path = folder / f"output-{len(list(folder.glob('output-*')))}.txt"
     path.touch()
@@ -189,7 +189,7 @@ def _server() -> Any:
 
 
 def run(folder: Path, *given: Any) -> Child:
-    """`start`, and wait until it ends."""
+    """Call `start` and wait until the process has ended."""
     child = start(folder, *given)
     child.end()
     return child
@@ -197,7 +197,7 @@ def run(folder: Path, *given: Any) -> Child:
 
 def _child(path: Path, environment: dict[str, str], work: Callable[..., Any], given: tuple[Any, ...]) -> None:
     os.setsid()
-    set_start_method(get_all_start_methods()[0], force=True)  # the default again, for workers
+    set_start_method(get_all_start_methods()[0], force=True)  # the default again, for data workers
     with path.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -211,26 +211,29 @@ def command(argv: list[str]) -> int:
 
 
 def command_with_impatient_workers(argv: list[str]) -> int:
-    """The command with workers that look ten times a second, not every five seconds, whether it lives."""
+    """Run the command; its data workers check every 0.1 s, not every 5 s, whether their parent is alive."""
     worker.MP_STATUS_CHECK_INTERVAL = 0.1
     return main(argv)
 
 
 def command_without_patience(argv: list[str], seconds: float) -> int:
-    """The command, which waits so long for a batch at most, and says so at half of it."""
+    """Run the command, which ends after `seconds` without a batch, and prints a notice after half that time."""
     reader._NOTICE, reader.LIMIT = seconds / 2, seconds
     return main(argv)
 
 
 def command_with(path: Path, argv: list[str], dies_at: int | None = None) -> int:
-    """The command with packages of a folder, and a cache beside it; killed as `command_that_dies`."""
+    """Run the command with `path` on the import path, and the cache of references beside that folder.
+
+    dies_at: None, or `at` of `command_that_dies`.
+    """
     sys.path.insert(0, str(path))
     cache_of_features.FOLDER = path.parent / "references"
     return main(argv) if dies_at is None else command_that_dies(argv, dies_at)
 
 
 def command_that_dies(argv: list[str], at: int) -> int:
-    """The command, killed at its `at`-th flush of a file to disk."""
+    """Run the command and kill it at its `at`-th flush of a file to disk."""
     flush, flushed = os.fsync, 0
 
     def fsync(handle: int) -> None:
@@ -245,7 +248,10 @@ def command_that_dies(argv: list[str], at: int) -> int:
 
 
 def command_on_a_full_disk(argv: list[str], size: int, of_files: str) -> int:
-    """The command where no file named so can grow beyond a size (and where the system says so, not we)."""
+    """Run the command; from the first checkpoint file whose name contains `of_files`, files are limited to `size`.
+
+    size: in bytes.  The operating system raises the error, not a mock.
+    """
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     whole = checkpoint._write
 
@@ -265,20 +271,23 @@ def command_with_small_files(argv: list[str], size: int) -> int:
 
 
 def command_with_little_memory(argv: list[str], size: int) -> int:
-    """The command in so many bytes of address space beyond what it has by now."""
+    """Run the command with at most `size` bytes of address space more than the process has now."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + size, resource.RLIM_INFINITY))
     return main(argv)
 
 
 def one_rank(sections: Sections, options: TrainOptions, kept: Path) -> None:
-    """A rank's training; what it holds at the end is left in a file."""
+    """Train one rank and save its final state to the file `kept`."""
     trainer = train(sections, options)
     torch.save(state_of(trainer), kept)
 
 
 def state_of(trainer: Trainer) -> dict[str, Any]:
-    """All that moves in training, but for the batch-norm statistics, which are each rank's own."""
+    """Return parameters, noise, ADA, LeCam and step of a trainer.
+
+    Without the batch-norm statistics, which differ between ranks, and the optimizers' state.
+    """
     networks = {"G": trainer.generator, "D": trainer.discriminator, "G_ema": trainer.averaged}
     return {
         **{name: dict(net.named_parameters()) for name, net in networks.items() if net is not None},
@@ -292,9 +301,11 @@ def state_of(trainer: Trainer) -> dict[str, Any]:
 def discriminator_gradients(
     sections: Sections, real: torch.Tensor, fake: torch.Tensor, labels: torch.Tensor, kept: Path | None = None
 ) -> dict[str, torch.Tensor]:
-    """Gradients of two updates' losses, and LeCam's averages; of a rank's part of the batch, where it is one.
+    """Return the discriminator's gradients in two updates, and LeCam's averages after them.
 
-    real, fake: (2, N, 3, H, W) in float64.  kept: where a rank leaves what it found.
+    real, fake: (2, N, 3, H, W) in float64.  labels: (2, N).
+    kept: None, or the file in which a rank saves its results.  A rank takes its part of each batch, and averages the
+    gradients over all ranks.
     """
     configuration = read_configuration(sections)
     _, discriminator = make_networks(configuration, 0)
@@ -334,7 +345,10 @@ def free_port() -> int:
 
 
 def start_ranks(folder: Path, ranks: int, work: Callable[..., Any], given: list[tuple[Any, ...]]) -> list[Child]:
-    """Processes with the environment that torchrun gives; `given`: of each rank."""
+    """Start a process per rank, with the environment variables that torchrun sets.
+
+    given: the arguments of `work`, one tuple per rank.
+    """
     place = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     return [
         start(folder, work, *mine, environment={**place, "RANK": str(rank), "LOCAL_RANK": str(rank)})
@@ -343,7 +357,7 @@ def start_ranks(folder: Path, ranks: int, work: Callable[..., Any], given: list[
 
 
 def end_ranks(ranks: list[Child]) -> list[int]:
-    """Their exit statuses; as torchrun, ends all when one has failed."""
+    """Wait for all ranks and return their exit statuses; kill all when one fails, as torchrun does, or after 60 s."""
     until = time.monotonic() + 60
     while any(child.process.is_alive() for child in ranks):
         if time.monotonic() > until or any(child.process.exitcode for child in ranks):
@@ -353,7 +367,7 @@ def end_ranks(ranks: list[Child]) -> list[int]:
     return [child.end() for child in ranks]
 
 
-# What a run left.
+# A run's files.
 
 
 def log_lines(out: Path) -> list[dict[str, Any]]:
@@ -361,7 +375,7 @@ def log_lines(out: Path) -> list[dict[str, Any]]:
 
 
 def losses(out: Path) -> list[dict[str, Any]]:
-    """The log without what time it took."""
+    """Return the lines of the log without their timing."""
     timing = ("seconds", "steps_per_second")
     return [{k: v for k, v in line.items() if k not in timing} for line in log_lines(out)]
 
@@ -369,12 +383,12 @@ def losses(out: Path) -> list[dict[str, Any]]:
 def last_step(out: Path) -> int:
     try:
         return int(log_lines(out)[-1]["step"])
-    except (OSError, ValueError, IndexError):  # not there, or half a line
+    except (OSError, ValueError, IndexError):  # no log yet, or its last line is incomplete
         return 0
 
 
 def files(folder: Path) -> dict[str, Any]:
-    """A checkpoint's files by name, without what time they took and the run's name."""
+    """Return the contents of a checkpoint's files by name, without elapsed time and the run's name."""
     contents = {path.name: read_file(path) for path in sorted(folder.iterdir())}
     for content in contents.values():
         for key in ("elapsed", "run_name"):
@@ -383,7 +397,7 @@ def files(folder: Path) -> dict[str, Any]:
 
 
 def difference(a: Any, b: Any, place: str = "") -> str:
-    """Where two nested contents differ first, to the bit; empty where they do not."""
+    """Return the place of the first difference of two nested contents; "" if they are equal, with equal dtypes."""
     if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
         return "" if type(a) is type(b) and a.dtype == b.dtype and torch.equal(a, b) else place
     if isinstance(a, dict) and isinstance(b, dict):

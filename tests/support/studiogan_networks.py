@@ -1,6 +1,6 @@
-"""StudioGAN's own functions on given cases, in a process of its own: studiogan_networks.py SOURCE CASES RESULTS.
+"""Call StudioGAN's own functions on cases, in a separate process: studiogan_networks.py SOURCE CASES RESULTS.
 
-CASES and RESULTS are torch.save'd: a list of dicts (parity.py makes them) and a list of dicts of tensors.
+CASES and RESULTS are files of torch.save: a list of dicts (parity.py makes them) and a list of dicts of tensors.
 StudioGAN's modules have names such as `config` and `utils`, which must not enter the process of the tests.
 """
 
@@ -25,13 +25,14 @@ ADVERSARIAL = ("vanilla", "logistic", "least_square", "hinge", "wasserstein")
 HEADS = ("adv_output", "embed", "proxy", "cls_output")
 Results = dict[str, Any]
 
-# What main.py would put there for a plain run.
+# The section RUN as main.py fills it for a plain run.
 _RUN = {
     "distributed_data_parallel": False, "mixed_precision": False, "freezeD": -1, "train": True,
     "batch_statistics": False, "standing_statistics": False, "synchronized_bn": False, "empty_cache": False,
     "langevin_sampling": False, "truncation_factor": -1, "truncation_cutoff": None, "project": None,
     "entity": None, "save_dir": tempfile.gettempdir(), "ckpt_dir": None,
 }  # fmt: skip
+# Arguments of WORKER that these steps do not use.
 _NOT_HERE = (
     "Gen_mapping Gen_synthesis Gen_ema_mapping Gen_ema_synthesis eval_model eval_dataloader mu sigma real_feats "
     "best_fid best_ckpt_path lecam_emas num_eval loss_list_dict metric_dict_during_train"
@@ -39,7 +40,7 @@ _NOT_HERE = (
 
 
 class _DefaultForFloat32(TorchFunctionMode):
-    """float32 that a program asks for by name is the default dtype: what it computes in float64 is then all so."""
+    """Replaces torch.float32 in arguments with the default dtype, so that StudioGAN can compute all in float64."""
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         def swap(value: Any) -> Any:
@@ -50,7 +51,7 @@ class _DefaultForFloat32(TorchFunctionMode):
 
 @contextlib.contextmanager
 def computing_in(dtype: torch.dtype) -> Iterator[None]:
-    """Everything that is not told otherwise, and what asks for float32, is of this dtype."""
+    """Make `dtype` the default, and use it also where a program asks for float32 by name."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -65,7 +66,7 @@ def states(module: nn.Module) -> dict[str, Tensor]:
 
 
 def weighted(heads: dict[str, Tensor], weights: dict[str, Tensor]) -> Tensor:
-    """One number that every entry of every head moves."""
+    """Return the weighted sum of all entries of all heads, a scalar."""
     return sum((head * weights[name].to(head.dtype)).sum() for name, head in heads.items())  # type: ignore[return-value]
 
 
@@ -108,7 +109,7 @@ def _networks(cfgs: Any, seed: int) -> Any:
 
 
 def _conditional_loss(cfgs: Any) -> Callable[..., Tensor] | None:
-    """As WORKER makes it."""
+    """Return the conditional loss as WORKER makes it; None without one."""
     import utils.losses as losses
 
     common = {"num_classes": cfgs.DATA.num_classes, "temperature": cfgs.LOSS.temperature, "DDP": False}
@@ -136,7 +137,7 @@ def network(case: dict[str, Any]) -> Results:
     G, D = made.generator, made.discriminator
     results: Results = {"initial": {"generator": states(G), "discriminator": states(D)}}
     torch.manual_seed(case["seed"] + 1)
-    with torch.no_grad():  # attention, offsets and gains start where they have no effect
+    with torch.no_grad():  # attention, biases and gains have no effect at their initial values
         for parameter in [*G.parameters(), *D.parameters()]:
             parameter.add_(torch.randn_like(parameter) * 0.1)
     results["moved"] = {"generator": states(G), "discriminator": states(D)}
@@ -260,7 +261,7 @@ def _train(case: dict[str, Any]) -> Results:
 
 
 def _keep_filter(pipe: Any) -> None:
-    """StudioGAN insists on a float32 filter, whatever the images are."""
+    """Set ADA's filter back to float32: StudioGAN accepts no other, whatever the images' dtype."""
     pipe.Hz_geom = pipe.Hz_geom.float()
 
 
@@ -293,7 +294,7 @@ if __name__ == "__main__":
     sys.path.insert(0, source)
     redirect_devices_to_cpu()
     torch.set_num_threads(1)
-    # Its class cannot be told a dtype; only sample_zy's uniform noise is made so.
+    # torch.FloatTensor ignores the default dtype.  In these cases only sample_zy uses it, for uniform noise.
     torch.FloatTensor = torch.empty  # type: ignore[misc]
     kinds = {f.__name__: f for f in (defaults, network, losses, training, sampler, augmentation)}
     torch.save([kinds[case["kind"]](case) for case in torch.load(cases, weights_only=False)], Path(out))

@@ -14,7 +14,7 @@ class DemoOptions:
     """Options of `studiogan-gsr demo`."""
 
     out: Path = option(Path("gsr-demo"), "default: gsr-demo", kind=Path, metavar="DIR")
-    steps: int | None = option(None, "of each of the two runs; default: about five minutes", kind=positive)
+    steps: int | None = option(None, "steps of each of the two runs; default: five minutes in all", kind=positive)
     seed: int = option(0, kind=count)
 
 
@@ -25,7 +25,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> None:
-    """Train both runs, and write a page about them."""
+    """Train a run without gSR and one with it, and write a page that compares them."""
     from studiogan_gsr.runs.demo import demo
 
     options = read_options(DemoOptions, parsed)

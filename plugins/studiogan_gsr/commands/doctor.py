@@ -1,4 +1,4 @@
-"""`studiogan-gsr doctor`: what is installed, and what to do about the rest."""
+"""`studiogan-gsr doctor`: check the installation, and say how to fix each problem."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Print the diagnosis; exit status 1 where something must be fixed."""
+    """Print the diagnosis; return exit status 1 if something must be fixed."""
     from studiogan_gsr.hosts.studiogan.doctor import diagnose, report
 
     findings = diagnose(read_options(DoctorOptions, parsed).root)
     problems = [finding for finding in findings if finding.problem]
-    # Off a terminal nothing says how wide the text may be.
+    # Without a terminal, the width is unknown.
     print(report(findings, shutil.get_terminal_size().columns if sys.stdout.isatty() else 80))
     if problems:
         print(f"{len(problems)} to fix, listed first: {', '.join(finding.what for finding in problems)}")

@@ -12,9 +12,9 @@ from studiogan_gsr.runs.options import EvaluateOptions
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.description = (
-        "Measures the newest checkpoint of a run, or the checkpoint in a folder, of either host. The defaults are "
-        "the paper's final protocol, hours on a CPU: --images 2000 --repeats 1 is a first look. Everything that "
-        "determines a number is written beside it."
+        "Measures a generator of either host: the newest checkpoint of a run, or the checkpoint in a folder. The "
+        "defaults are the paper's final protocol, which takes hours on a CPU; for a first look, use --images 2000 "
+        "--repeats 1. The result file also holds everything that determines the numbers."
     )
     parser.add_argument("path", metavar="RUN|CHECKPOINT", type=Path)
     add_options(parser, EvaluateOptions)

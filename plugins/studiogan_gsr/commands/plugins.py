@@ -1,4 +1,4 @@
-"""`studiogan-gsr plugins`: what is installed, by whom, and what failed to load."""
+"""`studiogan-gsr plugins`: list the installed plug-ins, the package of each, and those that fail to load."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from studiogan_gsr.errors import DONE, FAILED
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments: none."""
+    """Register the command, which has no arguments."""
     parser.set_defaults(command=run)
 
 
 def run(parsed: argparse.Namespace) -> int:
-    """Print a table of all plug-ins; exit status 1 where one does not load."""
+    """Print a table of all plug-ins; return exit status 1 if one does not load."""
     from rich.console import Console
     from rich.table import Table
 
@@ -25,7 +25,7 @@ def run(parsed: argparse.Namespace) -> int:
     for plugin, error in tried:
         package = f"{plugin.package} {plugin.version}"
         table.add_row(plugin.group, plugin.name, package, plugin.value, str(error or "loads"))
-    # Off a terminal the table is as wide as it needs to be.
+    # Without a terminal, do not wrap lines.
     width = None if sys.stdout.isatty() else 10_000
     Console(markup=False, emoji=False, highlight=False, width=width).print(table)
     return FAILED if any(error for _, error in tried) else DONE

@@ -20,8 +20,8 @@ class ReportOptions:
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.description = (
-        "Shows configurations, losses, norms and metrics per class, samples of head and tail, and nearest training "
-        "images. Metrics are those that `evaluate` has measured."
+        "Writes a page with configurations, losses, norms and metrics per class, samples of head and tail, and their "
+        "nearest training images. Metrics are shown if `evaluate` has measured them."
     )
     add_options(parser, ReportOptions)
     parser.set_defaults(command=run)

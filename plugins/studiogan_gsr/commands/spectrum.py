@@ -14,13 +14,13 @@ class SpectrumOptions:
     """Options of `studiogan-gsr spectrum`."""
 
     path: Path = argument("RUN|CHECKPOINT", Path)
-    config: str | None = option(None, "for a checkpoint without a run's records", metavar="CONFIG")
+    config: str | None = option(None, "the configuration, for a checkpoint outside of a run", metavar="CONFIG")
     out: Path | None = option(None, "default: spectrum/ in the run's folder", kind=Path, metavar="DIR")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.description = "Reads the newest checkpoint of a run, or the checkpoint in a folder, of either host."
+    parser.description = "Reads a checkpoint of either host: the newest of a run, or the one in a folder."
     add_options(parser, SpectrumOptions)
     parser.set_defaults(command=run)
 

@@ -1,4 +1,4 @@
-"""`studiogan-gsr studiogan`: run, patch or fetch the benchmark itself."""
+"""`studiogan-gsr studiogan`: run, patch or fetch StudioGAN."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from studiogan_gsr.commandline import add_options, option, positive, read_options, repeatable, switch
 from studiogan_gsr.errors import DONE, FAILED, RequestError, near_miss
 
-ROOT_HELP = "the checkout; default: $STUDIOGAN_ROOT, else the cache folder"
+ROOT_HELP = "StudioGAN's checkout; default: $STUDIOGAN_ROOT, else the cache folder"
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,10 @@ class RunOptions:
 
     root: str | None = option(None, ROOT_HELP, metavar="DIR")
     device: str | None = option(None, "default: cuda where it is available", choices=["cpu", "cuda"])
-    ranks: int = option(1, "with --device cpu: processes of a -DDP run", kind=positive)
-    no_shim: list[str] = repeatable("see `studiogan-gsr doctor`", metavar="NAME", flag="--no-shim")
+    ranks: int = option(1, "number of processes of a -DDP run; only with --device cpu", kind=positive)
+    no_shim: list[str] = repeatable(
+        "do not apply this shim; `studiogan-gsr doctor` lists them", metavar="NAME", flag="--no-shim"
+    )
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,8 @@ class PatchOptions:
     """Options of `studiogan-gsr studiogan patch`."""
 
     root: str | None = option(None, ROOT_HELP, metavar="DIR")
-    check: bool = switch(False, "only print the state; exit status 0: patched")
-    revert: bool = switch(False, "remove the lines again, to the byte")
+    check: bool = switch(False, "only print the state of each file; exit status 0 if all are patched")
+    revert: bool = switch(False, "remove the lines; every file is byte for byte as before")
 
 
 @dataclass(frozen=True)
@@ -43,18 +45,18 @@ def add(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     run = actions.add_parser(
         "run",
-        help="run its main.py with the plug-ins",
+        help="run StudioGAN's main.py with the plug-ins",
         usage="studiogan-gsr studiogan run [--root DIR] [--device cpu|cuda] -- ARGS",
-        description="ARGS are those of StudioGAN's main.py; -cfg also takes a shipped configuration's name.",
+        description="ARGS are the arguments of StudioGAN's main.py; -cfg also takes a shipped configuration's name.",
     )
     add_options(run, RunOptions)
     run.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGS")
     run.set_defaults(command=run_main, explain_unknown=_explain_unknown)
     patch = actions.add_parser(
         "patch",
-        help="make its own main.py look up plug-ins",
-        description="Inserts a few lines into a checkout of the pinned commit; then `python src/main.py` itself "
-        "knows all installed plug-ins. All files or none; a second time changes nothing.",
+        help="make StudioGAN's main.py look up plug-ins",
+        description="Inserts a few lines into a checkout of the pinned commit; `python src/main.py` then finds all "
+        "installed plug-ins. Patches all files or none; a patched checkout is left unchanged.",
     )
     add_options(patch, PatchOptions)
     patch.set_defaults(command=run_patch)
@@ -64,7 +66,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def _explain_unknown(argument: str) -> str:
-    """Return a hint for an argument that is not ours: perhaps it is main.py's."""
+    """Return a hint for an unknown argument: a similar option, or that main.py's arguments follow --."""
     hint = near_miss(argument, ("--root", "--device", "--ranks", "--no-shim"))
     return hint or "; main.py's own arguments follow --: studiogan-gsr studiogan run -- -t -cfg CONFIG ..."
 

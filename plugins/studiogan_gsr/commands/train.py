@@ -18,12 +18,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("configuration", metavar="CONFIG")
     add_options(parser, TrainOptions)
-    parser.add_argument("--no-evaluate", dest="evaluate", action="store_const", const=0, help="do not measure")
+    parser.add_argument(
+        "--no-evaluate", dest="evaluate", action="store_const", const=0, help="do not measure while training"
+    )
     parser.set_defaults(command=run)
 
 
 def run(parsed: argparse.Namespace) -> None:
-    """Train, and say how to look into the run."""
+    """Train, and print the commands that inspect the run."""
     from studiogan_gsr.hosts.native.run import train
 
     options = read_options(TrainOptions, parsed)
@@ -32,4 +34,4 @@ def run(parsed: argparse.Namespace) -> None:
     train(parsed.configuration, options)
     if os.environ.get("RANK", "0") == "0":
         out = options.out
-        print(f"the run is in {out}: `studiogan-gsr evaluate {out}` and `studiogan-gsr spectrum {out}` look into it")
+        print(f"the run is in {out}; to inspect it: `studiogan-gsr evaluate {out}` or `studiogan-gsr spectrum {out}`")

@@ -1,4 +1,4 @@
-"""CIFAR-10-LT and CIFAR-100-LT, the long-tailed CIFAR of the literature."""
+"""CIFAR-10-LT and CIFAR-100-LT, with the images that the literature commonly uses."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def _cifar(cifar: Any, size: str, root: str, split: str, variant: Variant) -> Vi
     if train:
         return variant.view(source)
     reference = Whole(source, source.classes)
-    # The test part of the same archive; torchvision has checked the archive's digest.
+    # CIFAR's own test images; torchvision has checked the MD5 digest of each file.
     check_balanced(reference, f"{cifar.__name__}_LT")
     reference.published_split = True
     return reference
 
 
 class _Batches:
-    """torchvision's CIFAR without transforms; images are named by part and number."""
+    """torchvision's CIFAR without transforms; `where` names an image by part and number, as "CIFAR10/train/7"."""
 
     def __init__(self, cifar: Any, part: str) -> None:
         self._pixels, self._part = cifar.data, part

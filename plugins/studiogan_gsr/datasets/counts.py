@@ -1,4 +1,4 @@
-"""Class counts and seeded image choices of long-tailed splits, in numpy alone."""
+"""Compute the class counts of long-tailed splits, and choose their images; needs only numpy."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def long_tailed_counts(n_max: int, num_classes: int, ratio: float, profile: str 
     """Return the images per class of a long-tailed split, the most frequent class first.
 
     "exp": n_y = int(n_max * ratio^(-y / (C - 1))), the usual long-tailed CIFAR.  "step": the first
-    half of the classes (rounded down) keeps n_max, the others get int(n_max / ratio).
-    ratio: the imbalance ratio rho, largest count over smallest, >= 1.
+    C // 2 classes keep n_max, the others get int(n_max / ratio).
+    y: the class, from 0; C: num_classes.  ratio: the imbalance ratio rho >= 1, largest count over smallest.
     Raises OptionError for impossible values, and if a class would have no image.
     """
     if num_classes < 2:
@@ -45,11 +45,11 @@ def long_tailed_indices(
 ) -> list[int]:
     """Return the indices of the images that a long-tailed split keeps, class by class.
 
-    For each class in label order, its indices are shuffled and the first counts[y] kept.  All classes share one
-    numpy RandomState.  Seed 0 keeps exactly the images of the common long-tailed CIFAR.
+    The indices of each class are shuffled, in label order, and the first counts[y] of class y are kept.  All classes
+    share one numpy RandomState.  Seed 0 keeps exactly the images of the common long-tailed CIFAR.
     targets: labels 0 to C-1 of all images, with C = len(counts).
-    seed: None keeps the first counts[y] unshuffled, as the common long-tailed LSUN does.
-    Raises OptionError for other labels, for a class with too few images, and for a negative seed.
+    seed: None does not shuffle: it keeps the first counts[y] images, as the common long-tailed LSUN does.
+    Raises OptionError for a missing or unexpected label, for a class with too few images, and for an invalid seed.
     """
     labels = np.asarray(targets)
     present = np.unique(labels)
@@ -67,7 +67,7 @@ def long_tailed_indices(
             raise OptionError(
                 "counts",
                 int(count),
-                f"at most {len(indices)}, the images of class {label} (n_max, in Python, makes all smaller)",
+                f"at most {len(indices)}, the images of class {label} (in Python, lower n_max to shrink all classes)",
             )
         if stream is not None:
             stream.shuffle(indices)

@@ -13,10 +13,11 @@ T = TypeVar("T")
 
 
 def downloaded(name: str, root: str, open_set: Callable[[bool], T], put: str) -> T:
-    """Return open_set(False), or, if the data are missing, open_set(True), which downloads; one process at a time.
+    """Open a data set, and download it first if it is missing or damaged; return what `open_set` returns.
 
-    put: the files to get by hand, and from where, for the error message.
-    Raises DataError if the download fails.
+    open_set: opens the data set; its argument says whether to download.  One process downloads at a time.
+    put: the files to download by hand, and their source, for the error message.
+    Raises DataError if the data set cannot be opened or downloaded.
     """
     try:
         try:
@@ -28,5 +29,5 @@ def downloaded(name: str, root: str, open_set: Callable[[bool], T], put: str) ->
                 return open_set(True)
     except Exception as error:
         raise DataError(
-            f"{name} is neither in {Path(root).resolve()} nor could it be downloaded ({reason(error)}); put {put}"
+            f"{name} is not in {Path(root).resolve()} and cannot be downloaded ({reason(error)}); put {put}"
         ) from error

@@ -15,12 +15,12 @@ from studiogan_gsr.datasets.long_tailed import View, Whole, check_split
 from studiogan_gsr.datasets.variant import Variant
 from studiogan_gsr.errors import DataError, reason
 
-# torchvision's extensions, and more that Pillow opens and that cameras, browsers and crawlers write.
+# torchvision's extensions, and others that Pillow opens and that cameras, browsers or crawlers write.
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}) | {
     *(".jfif", ".jpe", ".pjpeg", ".pjp", ".jp2", ".j2k", ".jpx", ".jpf", ".mpo"),
     *(".gif", ".apng", ".avif", ".heic", ".heif", ".pbm", ".pnm", ".tga", ".dib"),
 }
-# Names without a leading dot that Windows, macOS' archiver and storage servers add to folders.
+# Names of system files and folders that Windows, macOS' archiver and storage servers add, without a leading dot.
 _OF_SYSTEMS = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found"}
 
 
@@ -52,7 +52,8 @@ def class_folders(root: Path, folder: str, layout: str) -> ImageFiles:
 
     An image is a file with one of EXTENSIONS that this Pillow opens; an animation counts as its first frame.
     Hidden files and folders are skipped.  `notes` counts all skipped files by extension.
-    layout: the expected layout, for error messages.  Raises DataError for no class, or a class without images.
+    layout: the expected layout, for error messages.
+    Raises DataError if there is no class, or if a class has no image.
     """
     top = root / folder
     if not top.is_dir():
@@ -91,19 +92,20 @@ def class_folders(root: Path, folder: str, layout: str) -> ImageFiles:
 
 
 def _opened() -> frozenset[str]:
-    """Return the EXTENSIONS that the installed Pillow opens."""
-    # Browsers also save JPEG files under these two, which Pillow does not register.
+    """Return those EXTENSIONS that the installed Pillow can open."""
+    # Browsers also save JPEG files as .pjpeg and .pjp, which Pillow opens but does not register.
     return EXTENSIONS & {*Image.registered_extensions(), ".pjpeg", ".pjp"}
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a file or folder is hidden or belongs to the system: it is no image and no class."""
+    """Return whether a name is that of a hidden or system file or folder, which is neither an image nor a class."""
     return name.startswith(".") or name.lower() in _OF_SYSTEMS
 
 
 def differences(root: Path, folder: str, theirs: Iterable[str]) -> list[str]:
-    """Return lines on how the images of torchvision's ImageFolder differ from `class_folders`; empty if they agree.
+    """Return lines on how the images of torchvision's ImageFolder differ from those of `class_folders`.
 
+    If they agree, return only the notes of `class_folders`, which may be none.
     theirs: the paths of ImageFolder's images in root/folder.
     """
     try:
@@ -127,7 +129,7 @@ def differences(root: Path, folder: str, theirs: Iterable[str]) -> list[str]:
 
 
 class _LeftOut:
-    """Files that `class_folders` left out, counted by extension."""
+    """What `class_folders` left out: files by extension, hidden names, links to a parent, classes without images."""
 
     def __init__(self) -> None:
         self.hidden = 0
@@ -154,7 +156,7 @@ class _LeftOut:
 
 
 def _walk(top: str, left_out: _LeftOut) -> list[tuple[str, list[str]]]:
-    """Return (folder, names of its files) for one class, following links, in torchvision's order."""
+    """Return a list of (folder, names of its files) below `top`, following links, in torchvision's order."""
     found = []
     for place, folders, files in os.walk(top, onerror=_raise, followlinks=True):
         shown = [name for name in folders if not is_hidden(name)]
@@ -173,7 +175,7 @@ def _raise(error: OSError) -> NoReturn:
 
 
 def _leads_up(place: str, name: str) -> bool:
-    """Return whether a link leads to a folder above it, so that following it would never end."""
+    """Return whether a name is a link to its own folder or to one above, so that following it would never end."""
     path = os.path.join(place, name)
     return os.path.islink(path) and f"{os.path.realpath(place)}/".startswith(f"{os.path.realpath(path)}/")
 
@@ -183,7 +185,7 @@ def _extension(name: str) -> str:
 
 
 def _counted(extensions: Counter[str]) -> str:
-    """Return '10 .jfif, 2 without extension', the most frequent first."""
+    """Return the counts as text, such as '10 .jfif, 2 without extension', the most frequent first."""
     ordered = sorted(extensions.items(), key=lambda item: (-item[1], item[0]))
     parts = [f"{number:,} {extension or 'without extension'}" for extension, number in ordered[:8]]
     rest = len(ordered) - len(parts)

@@ -1,4 +1,4 @@
-"""Image files below a folder, given by names and labels from list files, JSON or class folders."""
+"""A data set of image files with names and labels, and the checks of a reference split."""
 
 from __future__ import annotations
 
@@ -78,7 +78,8 @@ def listing(folder: Path) -> str:
 def first_existing(root: Path, candidates: Sequence[str], what: str, get: str) -> Path:
     """Return the first of several paths that exists below the root.
 
-    Raises DataError with what is missing, what was found, and what to download.
+    what, get: name of the missing item and how to get it, for the error message.
+    Raises DataError if none of the paths exists.
     """
     for candidate in candidates:
         if (root / candidate).exists():
@@ -97,8 +98,8 @@ _LISTED = 20  # names in a message, so that a user can remove several images at 
 def checked_reference(train: View, reference: View, name: str, published: bool = True) -> View:
     """Return the reference after checking its balance, its classes, and that it shares no image with training.
 
-    published: the authors of the data set chose both splits; copies are then a note, not an error.
-    Raises DataError with the first class or image at fault.
+    published: the authors of the data set chose both splits; copied files are then a note, not an error.
+    Raises DataError for an unbalanced reference, different classes, or shared images.
     """
     if train.classes != reference.classes:
         differing = sorted(set(train.classes) ^ set(reference.classes))[:5]
@@ -124,10 +125,11 @@ def checked_reference(train: View, reference: View, name: str, published: bool =
 def check_reference(train: Labelled | None, reference: Labelled, name: str, plugin: bool) -> list[str]:
     """Check that a reference is balanced and shares no image with training; return notes to show with results.
 
-    A reference that this package has already checked passes.
+    A reference that this package has already checked is not checked again.
     train: None if the training images are not available; then only the balance is checked.
-    plugin: whether a plug-in made the set.  Its reference must be balanced; a user's own folder need not be.
-    Faults of a set with `published_split` true are noted; those of other sets raise DataError.
+    plugin: whether a plug-in made the set.  If not, an unbalanced reference is only noted.
+    Faults of a published split (`published_split` is true, or StudioGAN's own CIFAR) are only noted.
+    Other faults raise DataError.
     """
     if is_checked(reference):
         return []
@@ -160,7 +162,7 @@ def check_reference(train: Labelled | None, reference: Labelled, name: str, plug
 
 
 def is_checked(reference: Labelled) -> bool:
-    """Return whether this package compared the reference with its training images on opening."""
+    """Return whether this package compared the reference with its training images when it opened it."""
     below = reference.dataset if isinstance(reference, Prepared) else reference
     return isinstance(below, View) and below.checked
 
@@ -198,13 +200,13 @@ def _unbalanced(reference: Labelled) -> str:
 
 
 def check_balanced(reference: View, name: str) -> None:
-    """Raise DataError if classes of a reference differ in their numbers of images."""
+    """Raise DataError if the classes of a reference have different numbers of images."""
     if unbalanced := _unbalanced(reference):
         raise DataError(f"{name}: {unbalanced}; give all classes {min(reference.class_counts)}")
 
 
 def balanced(dataset: Labelled) -> list[int]:
-    """Return the indices of the first images of each class: as many as the rarest class has."""
+    """Return the indices of the first n images of each class, where n is the size of the rarest class."""
     targets = np.asarray(dataset.targets)
     counts = np.bincount(targets)
     order = np.argsort(targets, kind="stable")

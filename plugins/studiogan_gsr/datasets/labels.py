@@ -16,7 +16,7 @@ def labels_of(dataset: MapStyle) -> npt.NDArray[np.int64]:
     """Return the labels of all images, without reading the images; 1.0 counts as 1.
 
     They are read from the attributes that torchvision's data sets use, and a `target_transform` is applied.
-    Subset and ConcatDataset take the labels of the data sets inside.
+    For a Subset or ConcatDataset, they come from the data sets inside.
     Raises OptionError if there are no labels, or if they are not whole numbers.
     """
     inside, indices = getattr(dataset, "dataset", None), getattr(dataset, "indices", None)
@@ -40,7 +40,7 @@ def is_relabelled(dataset: MapStyle) -> bool:
 
 
 def classes_of(dataset: MapStyle, number: int) -> list[str]:
-    """Return the class names if the data set has `number` of them that match; if not, the labels as text."""
+    """Return `number` class names: the data set's own if they match its labels; if not, the labels as text."""
     inside: Any = dataset
     while not hasattr(inside, "classes"):
         if parts := getattr(inside, "datasets", None):
@@ -71,11 +71,11 @@ def _stored_labels(dataset: MapStyle) -> npt.NDArray[np.int64]:
         labels = getattr(dataset, name, None)
         if labels is not None:
             array = whole_numbers(np.asarray(labels))
-            if array.ndim == 2 and array.shape[1] == 1:  # a list of tensors of one number
+            if array.ndim == 2 and array.shape[1] == 1:  # a list of one-element tensors
                 array = array[:, 0]
             if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
                 raise OptionError(
-                    name, str(labels)[:60], f"one integer per image, not {array.dtype} of {array.shape}"
+                    name, str(labels)[:60], f"one integer per image, not {array.dtype} of shape {array.shape}"
                 )
             return array.astype(np.int64)
     raise OptionError("dataset", type(dataset).__name__, "a data set with targets, the labels of all its images")
@@ -93,7 +93,7 @@ def check_label(found: Any, expected: int, what: str) -> None:
     """Raise LabelError if an item's label differs from `targets`, from which class counts are computed."""
     if int(found) != expected:
         raise LabelError(
-            f"{what} has the label {int(found)}, and the data set's targets say {expected}: the counts of classes "
+            f"{what} has the label {int(found)}, and the data set's targets say {expected}: the class counts "
             "would be wrong; make targets equal the labels of the items"
         )
 

@@ -12,13 +12,13 @@ from studiogan_gsr.datasets.long_tailed import View, Whole, check_split
 from studiogan_gsr.datasets.preprocessing import Preprocessing
 from studiogan_gsr.errors import DataError, reason
 
-# The authors' program: the middle square, resized bilinearly.
+# As in the authors' program: the middle square, resized bilinearly.
 CROPPED = Preprocessing(crop=True, resizer="bilinear")
 _LISTS = "get the lists that github.com/zhmiao/OpenLongTailRecognition-OLTR links to"
 
 
 def imagenet_lt(root: str, split: str) -> View:
-    """Return ImageNet-LT (Liu et al., CVPR 2019): 1000 classes, already long-tailed, so no ratio.
+    """Return ImageNet-LT (Liu et al., CVPR 2019): 1000 classes, already long-tailed, so it takes no ratio.
 
     "train": ImageNet_LT_train.txt; "reference": ImageNet_LT_val.txt, as in the authors' program.
     root: contains the lists (or a folder ImageNet_LT with them) and the listed paths: train/n01440764/...
@@ -30,11 +30,11 @@ def imagenet_lt(root: str, split: str) -> View:
 
 
 def places_lt(root: str, split: str) -> View:
-    """Return Places-LT (Liu et al., CVPR 2019): 365 classes, already long-tailed, so no ratio.
+    """Return Places-LT (Liu et al., CVPR 2019): 365 classes, already long-tailed, so it takes no ratio.
 
     "train": Places_LT_train.txt; "reference": Places_LT_val.txt.  root: as for ImageNet-LT.
     """
-    return _listed(Path(root), split, "Places_LT", 365, f"{_LISTS}, and Places365 (256 x 256), where the lists say")
+    return _listed(Path(root), split, "Places_LT", 365, f"{_LISTS}, and Places365 (256 x 256), at the listed paths")
 
 
 def _listed(root: Path, split: str, name: str, classes: int, get: str) -> View:
@@ -60,8 +60,8 @@ def read_list(path: Path, root: Path) -> ImageFiles:
     """Return the images of a list file: UTF-8, one line per image, its path below root and its label from 0.
 
     A tab, a comma or spaces separate path and label; a path may contain spaces, and may be quoted.
-    Classes are named by their folders if each has exactly one; if not, by their labels.
-    Raises DataError with the number of the malformed line, and for a path that leaves the root.
+    Classes are named after their folders if each class has one folder and all names differ; if not, after labels.
+    Raises DataError for an unreadable or empty list, a malformed line, a path outside the root, and a missing label.
     """
     names: list[str] = []
     targets: list[int] = []

@@ -64,7 +64,7 @@ class View:
         return image, int(label)
 
     def read_pixels(self, index: int) -> npt.NDArray[np.uint8] | None:
-        """Return an image's pixels (H, W, 3) if the data set below stores pixels; None if it stores files."""
+        """Return an image's pixels, uint8 (H, W, 3), if `dataset` stores pixels; None if it stores files."""
         read = getattr(self.dataset, "read_pixels", None)
         return None if read is None else read(self.indices[index])
 
@@ -79,11 +79,12 @@ class LongTailed(View):
     dataset: map-style, (image, int label), with labels 0 to C-1 in `targets` (or `labels` or `_labels`, as in some
         torchvision data sets) and optionally `classes` (names); or a Subset or ConcatDataset of such data sets.
         A `target_transform` is applied to the labels.
-    ratio: imbalance ratio rho >= 1.
+    ratio: imbalance ratio rho >= 1, the largest class count over the smallest.
     profile: "exp" or "step"; see `long_tailed_counts`.
     seed: seeds the choice of images within each class; None chooses the first; see `long_tailed_indices`.
     reversed: class 0 is the rarest, the last class the most frequent.
-    n_max: images of the most frequent class; None: all of them.
+    n_max: images of the most frequent class; None: all images of class 0 (of the last class if reversed; of the
+        largest class if capped).
     capped: whether a class with fewer images than its share keeps all of them; if not, this is an error.
 
     Raises OptionError for impossible values, as `long_tailed_counts` and `long_tailed_indices` do.
@@ -121,7 +122,7 @@ class LongTailed(View):
 class Whole(View):
     """All images of a data set, with `class_counts`: a reference split, or a naturally long-tailed set.
 
-    Raises OptionError if a class has no image.
+    Raises OptionError if a class has no image, or if a label has no class name.
     """
 
     def __init__(

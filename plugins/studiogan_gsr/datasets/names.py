@@ -28,7 +28,7 @@ def is_variant(name: str, base: str) -> bool:
 
 
 def parse_variant(name: str, base: str) -> dict[str, Any]:
-    """Return the options that a name's parts mean, for the factory of the data set `base`.
+    """Return the options that a name's parts set, for the factory of the data set `base`.
 
     >>> parse_variant("CIFAR10_LT_rho100_step_seed3", "CIFAR10_LT")
     {'ratio': 100, 'profile': 'step', 'seed': 3}
@@ -66,7 +66,10 @@ def variant_name(base: str, options: Mapping[str, Any]) -> str:
 
 
 def _as_number(name: str, base: str) -> str:
-    """Return '; write X' if a name's ratio is spelled differently or is inverted (smallest class over largest)."""
+    """Return '; write X' if a name's ratio is not in canonical form or is inverted (smallest class over largest).
+
+    Names the rule if the ratio is below 1.  Returns an empty string if there is no number to correct.
+    """
     before, found, rest = name.removeprefix(base).partition("_rho")
     text = rest.split("_")[0]
     try:

@@ -43,7 +43,7 @@ def shared_images(train: Labelled, reference: Labelled) -> tuple[Pairs, int]:
 def duplicates(dataset: Labelled) -> Pairs:
     """Return (index, index of the first equal image) for each image that repeats an earlier one.
 
-    Compares files by bytes, other images by pixels.  Raises OSError.
+    Compares files by bytes, other images by pixels.  Raises OSError for a file that cannot be read.
     """
     files = has_files(dataset)
     below = _below(dataset) if files else copy.copy(dataset)
@@ -58,15 +58,16 @@ def duplicates(dataset: Labelled) -> Pairs:
 
 
 def has_files(dataset: Labelled) -> bool:
-    """Return whether images are files, judged by the first and the last."""
+    """Return whether a data set's images are files; only the first and the last are checked."""
     below = _below(dataset)
     return all(file_of(below, index) is not None for index in (0, len(dataset) - 1))
 
 
 def shared_files(train: Labelled, reference: Labelled) -> Pairs:
-    """Return the pairs of equal files, links or copies, of two data sets that have files.
+    """Return (reference index, training index) pairs of equal files, whether links or copies.
 
-    Only files of equal size are read, and for most of them a single block.  Raises OSError.
+    Both data sets must have files.  Only files of equal size are read, and for most of them a single block.
+    Raises OSError for a file that cannot be read.
     """
     return _equal(
         _below(train), _below(reference), range(len(train)), (_size, _middle_block, _whole_file), threads=True
@@ -74,7 +75,10 @@ def shared_files(train: Labelled, reference: Labelled) -> Pairs:
 
 
 def shared_pixels(train: Labelled, reference: Labelled, places: Sequence[int] | None = None) -> Pairs:
-    """Return the pairs of images of equal pixels; places: the training images to compare, None: all."""
+    """Return (reference index, training index) pairs of images with equal pixels.
+
+    places: indices of the training images to compare; None: all.
+    """
     places = range(len(train)) if places is None else places
     # Copies, so that reading here does not change the counters of the run's data sets.
     return _equal(copy.copy(train), copy.copy(reference), places, (_middle_row, _all_pixels), threads=False)
@@ -83,7 +87,10 @@ def shared_pixels(train: Labelled, reference: Labelled, places: Sequence[int] | 
 def _equal(
     train: Labelled, reference: Labelled, places: Sequence[int], looks: Sequence[Look], threads: bool
 ) -> Pairs:
-    """Return the pairs that agree in every look; each look reads only images that matched in all before it."""
+    """Return the pairs for which every function in `looks` returns equal values.
+
+    Each function reads only the images that matched in all functions before it.
+    """
     ours: dict[int, tuple[Hashable, ...]] = dict.fromkeys(range(len(reference)), ())
     theirs: dict[int, tuple[Hashable, ...]] = dict.fromkeys(places, ())
     for look in looks:
@@ -101,7 +108,7 @@ def _looked(
     if threads:
         found = for_each(lambda i: look(dataset, i), places)
     else:  # another project's data set may not be thread-safe
-        shown = track(places, "comparing reference and training images", len(places))
+        shown = track(places, "comparing images", len(places))
         found = [look(dataset, i) for i in shown]
     return {i: (*keys[i], key) for i, key in zip(places, found, strict=True)}
 
@@ -133,7 +140,7 @@ def _file(dataset: Labelled, index: int) -> Any:
 
 
 def _has_pixels(dataset: Labelled) -> bool:
-    """Return whether pixels can be read without decoding."""
+    """Return whether a data set's pixels can be read without decoding; only the first image is checked."""
     read = getattr(_below(dataset), "read_pixels", None)
     return callable(read) and read(0) is not None
 
@@ -151,7 +158,7 @@ def _all_pixels(dataset: Labelled, index: int) -> bytes:
 
 
 def _pixels(dataset: Labelled, index: int) -> npt.NDArray[np.uint8] | None:
-    """Return an image's pixels, uint8 (H, W, 3); None for a damaged image, which counts as no copy."""
+    """Return an image's pixels, uint8 (H, W, 3); None for a damaged image, which matches no other."""
     try:
         if isinstance(dataset, Prepared):
             return dataset.read(index)[0]

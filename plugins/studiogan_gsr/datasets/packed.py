@@ -1,7 +1,7 @@
 """Packed images: one HDF5 file in StudioGAN's layout, with an index that describes it.
 
-`imgs` (N, size, size, 3) uint8 and `labels` (N,) int64, in the data set's order; `studiogan_gsr`, JSON,
-is the index.  It is written last; then the file gets its final name.
+It has `imgs` (N, size, size, 3) uint8 and `labels` (N,) int64, in the data set's order, and the index as JSON in
+`studiogan_gsr`.  The index is written last; then the file gets its final name.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LARGEST_LABEL = 10**6
 
 @dataclass(frozen=True)
 class Index:
-    """Description of a packed file's content.  `skipped`: damaged images that were left out, by path."""
+    """Description of a packed file's content.  `skipped`: one message per damaged image that was left out."""
 
     name: str
     split: str
@@ -40,7 +40,7 @@ class Index:
     classes: list[str]
     preprocessing: dict[str, Any]
     images_sha256: str  # digest of names and labels, see `identity.digest`
-    source_sha256: str  # digest that also covers the files' sizes
+    source_sha256: str  # digest that also covers the sizes of the files, or the pixels if there are no files
     version: str  # version of this package
     options: dict[str, Any] = field(default_factory=dict)  # ratio, profile, seed, ...
     notes: list[str] = field(default_factory=list)
@@ -57,7 +57,7 @@ class Index:
 
 
 def packed_path(root: str | Path, name: str, size: int, resizer: str, split: str = "train") -> Path:
-    """Return the path of a packed file, named as StudioGAN names it, so that its -hdf5 finds it."""
+    """Return the path of a packed file, with StudioGAN's own name for it, so that main.py's -hdf5 finds it."""
     return Path(root) / f"{name}_{size}_{resizer}_{split}.hdf5"
 
 
@@ -89,7 +89,9 @@ class Packed:
                 "of uint8 and labels (N,)"
             )
         if not _are_labels(labels):
-            raise DataError(f"{self.path}: labels are not whole numbers from 0 to {_LARGEST_LABEL}; pack it again")
+            raise DataError(
+                f"{self.path}: labels must be whole numbers from 0 to {_LARGEST_LABEL}, at least one; pack it again"
+            )
         self.targets: list[int] = labels.tolist()
         classes = self.index.classes if self.index else []
         self.class_counts: list[int] = np.bincount(labels, minlength=len(classes)).tolist()
@@ -114,7 +116,7 @@ class Packed:
         return found
 
     def where(self, index: int) -> str:
-        """Return an image's name: the file and its number there."""
+        """Return an image's name, <file name>/<index>."""
         return f"{self.path.name}/{index}"
 
     @property
@@ -148,7 +150,7 @@ class Packed:
 
     @property
     def content_sha256(self) -> str:
-        """Return the digest of the packed images from the index, or, without an index, of some images' pixels."""
+        """Return the index's digest of names and labels; without an index, a digest of up to 64 images' pixels."""
         if self.index is not None:
             return self.index.images_sha256
         places = sorted({round(place) for place in np.linspace(0, len(self) - 1, 64)})
@@ -165,7 +167,7 @@ class Packed:
 
 
 def _are_labels(labels: npt.NDArray[Any]) -> bool:
-    """Return whether an array has one or more integers from 0 to the largest label."""
+    """Return whether an array is not empty and holds only integers from 0 to _LARGEST_LABEL."""
     if not len(labels) or not np.issubdtype(labels.dtype, np.integer):
         return False
     return bool(labels.min() >= 0 and labels.max() <= _LARGEST_LABEL)
@@ -173,13 +175,13 @@ def _are_labels(labels: npt.NDArray[Any]) -> bool:
 
 def _slow_note(path: Path, images: Any) -> str:
     return (
-        f"{path.name} is stored in chunks of {images.chunks[0]} images, and does not fit in memory: in random order "
-        "most images cost reading a chunk; `studiogan-gsr data prepare` writes a file without chunks"
+        f"{path.name} is stored in chunks of {images.chunks[0]} images, and does not fit in memory: in random order, "
+        "most images need a whole chunk to be read; `studiogan-gsr data prepare` writes a file without chunks"
     )
 
 
 def _unreadable(path: Path, error: Exception) -> str:
-    """Return why a file cannot be read and what to do; it never advises to delete a possibly good file."""
+    """Return why a file cannot be read and what to do; never advise deleting a file that may be good."""
     again = "move it away and pack it again"
     text = " ".join(str(error).split())
     if isinstance(error, FileNotFoundError):
@@ -194,7 +196,7 @@ def _unreadable(path: Path, error: Exception) -> str:
             "HDF5_USE_FILE_LOCKING=FALSE in the environment allows reading)"
         )
     if "already open for write" in text:
-        return f"was not closed by the program that wrote it: if that has ended, `h5clear -s {path}` opens it"
+        return f"was not closed by the program that wrote it: if that program has ended, `h5clear -s {path}` opens it"
     if found := re.search(r"truncated file: eof = (\d+),.*stored_eof = (\d+)", text):
         return f"is cut off: {int(found[1]):,} of {int(found[2]):,} bytes; copy it again, or {again}"
     if "signature not found" in text:
@@ -208,7 +210,7 @@ def _unreadable(path: Path, error: Exception) -> str:
 
 
 class _ChannelsLast:
-    """Images that an older program packed as (N, 3, H, W)."""
+    """Images stored as (N, 3, H, W), as older programs pack them, and read as (H, W, 3)."""
 
     def __init__(self, images: Any) -> None:
         self._images = images
@@ -220,7 +222,10 @@ class _ChannelsLast:
 
 
 def _read_index(found: Any) -> Index:
-    """Return the index from a file's JSON; ValueError for an index of another version."""
+    """Return the index from a file's JSON.
+
+    Raises ValueError for another format or unknown entries, and KeyError or TypeError for missing entries.
+    """
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         version = found.get("format") if isinstance(found, dict) else found
         raise ValueError(f"its index has the format {version!r}, this version reads {FORMAT}")
@@ -236,7 +241,7 @@ def open_packed(
 ) -> Packed:
     """Return a packed file after checking that it holds the expected data set.
 
-    size, resizer: the user's settings; None and "wo_resize" accept any.
+    size, resizer: the user's settings; None and "wo_resize" accept any.  size is in pixels.
     Raises DataError for a file that is incomplete, has no index, or holds other images.
     """
     packed = Packed(path)

@@ -24,12 +24,14 @@ def prepare(
     workers: int | None = None,
     skip_damaged: bool = False,
 ) -> Path:
-    """Pack a data set into one HDF5 file in its folder, where both hosts find it; return the file's path.
+    """Pack a data set into one HDF5 file in `root`, where both hosts find it; return the file's path.
 
-    size: in pixels; None: the size of the first image, if the set is not resized.
+    size: width and height in pixels; None: the shorter side of the first image, only for a set without a resizer.
+    resizer: one of RESIZERS; "wo_resize" keeps the data set's own.
     workers: processes; None: one per core.
+    skip_damaged: leave out damaged images; if not, the first one is an error.
     Raises ConfigurationError for an unknown name, DataError for missing or damaged data, a full disk, and
-    an existing file of other images.
+    an existing file with other images.
     """
     dataset, options = open_named(name, root, split)
     size = _own_size(dataset, name, resizer) if size is None else size
@@ -55,12 +57,12 @@ def prepare(
 def _own_size(dataset: Dataset, name: str, resizer: str) -> int:
     preprocessing = preprocessing_of(dataset, resizer)
     if preprocessing.resizer != "wo_resize":
-        raise DataError(f"{name} has images of many sizes: --size N is needed, equal to DATA.img_size")
+        raise DataError(f"{name} has images of many sizes: --size N is needed, with the value of DATA.img_size")
     try:
         image, _ = dataset[0]
         return int(min(image.size))
     except Exception as error:
         raise DataError(
-            f"image 0 of {name} ({file_of(dataset, 0) or where(dataset, 0)}) cannot be read: {reason(error)}; --size "
-            "N gives the size of the images"
+            f"image 0 of {name} ({file_of(dataset, 0) or where(dataset, 0)}) cannot be read: {reason(error)}; give "
+            "the size of the images with --size N"
         ) from error

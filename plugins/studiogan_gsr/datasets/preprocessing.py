@@ -1,6 +1,6 @@
 """Turn images of any size and mode into the square RGB images that a host trains on.
 
-Only this module crops and resizes: both hosts and the packer use it, so they train on equal pixels.
+Only this module crops and resizes; both hosts and the packer use it, so that their pixels are equal.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Preprocessing:
     resizer: str = "wo_resize"
 
     def __call__(self, image: Image.Image, size: int) -> Image.Image:
-        """Return the image at `size` x `size` pixels; without a resizer, its size is kept."""
+        """Return the image, cropped if `crop` is set, at `size` x `size` pixels; without a resizer, only cropped."""
         if self.crop and image.width != image.height:
             # Rounded as in torchvision's center_crop, which StudioGAN uses.
             side = min(image.size)
@@ -60,7 +60,7 @@ class Preprocessing:
         return asdict(self)
 
 
-# Pillow's exceptions for bytes that are no image, or are cut off.
+# Pillow's exceptions for bytes that are no image, are cut off, or hold too many pixels.
 _DECODING = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 # StudioGAN's preprocessing of its own data sets; the user may add a resizer.
 STUDIOGAN = Preprocessing(crop=True, resizer="wo_resize")
@@ -84,10 +84,12 @@ class Prepared:
     Attributes: `targets`, `class_counts`, `classes` and `notes`, as a plug-in's data set has them.
 
     dataset: a data set of PIL images; its own `preprocessing` is used, or StudioGAN's if it has none.
+    name: the data set's name, for messages.  size: width and height in pixels.
     resizer: the user's; anything but "wo_resize" replaces the data set's own.
 
     `marks` counts the images with each of PECULIARITIES among those read so far in this process.
-    An item raises DamagedImage for an image that cannot be read, DataError for one of another size.
+    Reading an item raises DamagedImage for an image that cannot be decoded, LabelError for a label that differs from
+    `targets`, and DataError for an image of another size or an error of the file system or the data set.
     """
 
     def __init__(self, dataset: Labelled, name: str, size: int, resizer: str = "wo_resize") -> None:
@@ -148,7 +150,7 @@ class Prepared:
 
 
 def preprocessing_of(dataset: Labelled, resizer: str = "wo_resize") -> Preprocessing:
-    """Return the preprocessing of a data set's images, with the user's resizer ("wo_resize": none set)."""
+    """Return the preprocessing of a data set's images, with the user's resizer ("wo_resize": not set)."""
     own = getattr(dataset, "preprocessing", None)
     own = own if isinstance(own, Preprocessing) else STUDIOGAN
     return own if resizer == "wo_resize" else replace(own, resizer=resizer)
@@ -165,7 +167,10 @@ def peculiarities(image: Image.Image) -> list[str]:
 
 
 def describe_marks(marks: Mapping[str, int], preprocessing: Preprocessing, prefix: str = "") -> list[str]:
-    """Return a line with the number of images for each of PECULIARITIES that occurs; prefix: starts each line."""
+    """Return one line for each of PECULIARITIES that occurs, with its number of images.
+
+    marks: number of images with each of PECULIARITIES.  prefix: text at the start of each line.
+    """
     shape = "half or more of each is cropped away" if preprocessing.crop else "they are squashed to squares"
     lines = {
         "rotated": "images have an orientation tag; it is not applied, as in torchvision",
@@ -178,10 +183,10 @@ def describe_marks(marks: Mapping[str, int], preprocessing: Preprocessing, prefi
 def inspect_files(
     dataset: Labelled, preprocessing: Preprocessing, most: int = 1000, seconds: float = 10.0
 ) -> list[str]:
-    """Return the lines of `describe_marks` for up to `most` images, chosen over the whole set, within `seconds`.
+    """Return the lines of `describe_marks` for up to `most` images, chosen at random, within `seconds`.
 
-    Returns no lines for a set without files.  Files are opened directly, and few are read completely, so that the
-    data set's own random transforms are not run.
+    Returns no lines for a set without files.  Files are opened directly, so that the data set's own random transforms
+    are not run.  Few files are read completely.
     """
     number, marks, looked = len(dataset.targets), Counter[str](), 0
     until = time.monotonic() + seconds

@@ -11,7 +11,7 @@ from studiogan_gsr.datasets.preprocessing import preprocessing_of
 
 
 def describe(dataset: Labelled, resizer: str = "wo_resize") -> dict[str, Any]:
-    """Return class counts and names, digest of the images, preprocessing and notes, as plain data.
+    """Return class counts and names, a digest of image names and labels, preprocessing and notes, as plain data.
 
     The head and tail class of a balanced set are None.
     """

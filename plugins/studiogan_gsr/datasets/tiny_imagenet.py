@@ -16,7 +16,7 @@ _FOLDER = "tiny-imagenet-200"
 def tiny_imagenet_lt(
     root: str, split: str, ratio: float, profile: str = "exp", seed: int = 0, reversed: bool = False
 ) -> View:
-    """Return Tiny ImageNet, 500 images in the head class; "reference": its 50 validation images per class.
+    """Return Tiny-ImageNet-LT.  "train": 500 images in the head class; "reference": 50 validation images per class.
 
     root: contains the unpacked folder tiny-imagenet-200, or is that folder.  Class names are WordNet ids.
     Raises DataError if it is missing or has another layout.
@@ -36,7 +36,10 @@ def tiny_imagenet_lt(
 
 
 def _validation(base: Path, classes: list[str], layout: str) -> ImageFiles:
-    """Return the images of val_annotations.txt (tab-separated file, class, box), or of val/<class>/ if sorted."""
+    """Return the validation images, listed in val_annotations.txt (tab-separated: file, class, box).
+
+    If val/images/ is missing, the images are those of val/<class>/.
+    """
     annotations = base / "val" / "val_annotations.txt"
     if not (base / "val" / "images").is_dir():
         if not (base / "val" / classes[0]).is_dir():
@@ -47,6 +50,8 @@ def _validation(base: Path, classes: list[str], layout: str) -> ImageFiles:
         labels = {name: label for label, name in enumerate(classes)}
         files = ImageFiles(base, [f"val/images/{file}" for file, _ in rows], [labels[y] for _, y in rows], classes)
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{annotations} is malformed: {reason(error)}; expected: <file> <tab> <class> ...") from error
+        raise DataError(
+            f"{annotations} is missing or malformed: {reason(error)}; expected: <file> <tab> <class> ..."
+        ) from error
     files.check_present()
     return files

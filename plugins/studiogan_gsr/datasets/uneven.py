@@ -1,8 +1,8 @@
-"""AnimalFaces_LT and Flowers102_LT, whose classes have unequal numbers of images from the start.
+"""AnimalFaces_LT and Flowers102_LT, whose original data sets are already unbalanced.
 
 As in the code of UTLO (Khorram et al., "Taming the Tail in Class-Conditional GANs", CVPR 2024), classes are sorted
-by falling number of images, n_max is the size of the largest, and a class with fewer images than its share keeps
-all of them.  Unlike there, some images of each class are held out for the reference.
+by falling number of images, n_max is the size of the largest class, and a class with fewer images than its share
+keeps all of them.  Unlike in that code, some images of each class are held out for the reference.
 """
 
 from __future__ import annotations
@@ -39,10 +39,11 @@ def animal_faces_lt(
     seed: int = 0,
     reversed: bool = False,
 ) -> View:
-    """Return AnimalFace (Si and Zhu): 20 kinds of animals; "reference": the last 20 images of each by name.
+    """Return AnimalFace (Si and Zhu): 20 kinds of animals.
 
-    Without a ratio, "train" has all other images.
-    root: contains Image/<kind>/ from AnimalFace.zip; the folder Natural, which is no kind of animal, is left out.
+    "reference": the last 20 images of each kind, in order of file name.  "train": chosen from all other images;
+    without a ratio, all of them.
+    root: contains Image/<kind>/ from AnimalFace.zip; the folder Natural, which is not a kind of animal, is left out.
     """
     check_split(split)
     variant = Variant(ratio, profile, seed, reversed)
@@ -63,7 +64,7 @@ def animal_faces_lt(
         if len(images) <= _FACES_KEPT:
             raise DataError(
                 f"{layout}; {found.classes[kind]} has {len(images)} images; more than "
-                f"{_FACES_KEPT} are needed, the images of the reference"
+                f"{_FACES_KEPT} are needed, as {_FACES_KEPT} become the reference"
             )
         pool += images[:-_FACES_KEPT]
         kept += images[-_FACES_KEPT:]
@@ -78,9 +79,10 @@ def flowers102_lt(
     seed: int = 0,
     reversed: bool = False,
 ) -> View:
-    """Return Oxford 102 Flowers; "reference": its 10 validation images per class; the others are for training.
+    """Return Oxford 102 Flowers.
 
-    Without a ratio, "train" has all of these.  Missing files are downloaded to root.
+    "reference": its 10 validation images per class.  "train": chosen from all other images; without a ratio, all of
+    them.  Missing files are downloaded to root.
     """
     from torchvision.datasets import Flowers102
 

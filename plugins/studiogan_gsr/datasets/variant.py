@@ -1,4 +1,4 @@
-"""The long-tailed variant of a data set that its name selects."""
+"""The variant of a data set that the parts of its name select: ratio, profile, seed, ..."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Variant:
 
     ratio: the imbalance ratio; None: all images.
     seed: seeds the choice of images; None: the first of each class.
-    released: follow the authors' program if it differs from the default.
-    Raises OptionError for options of a long tail without a ratio.
+    released: follow the authors' program where it differs from the default.
+    Raises OptionError if profile, seed or reversed is set without a ratio.
     """
 
     ratio: float | None = None
@@ -37,7 +37,7 @@ class Variant:
 
     def __post_init__(self) -> None:
         if self.ratio is None and (self.profile, self.seed, self.reversed) != ("exp", 0, False):
-            raise OptionError("ratio", self.ratio, "a ratio (_rho<ratio>), which step, reversed and seed need")
+            raise OptionError("ratio", self.ratio, "a ratio (_rho<ratio>), as step, reversed and seed need one")
 
     def view(
         self,

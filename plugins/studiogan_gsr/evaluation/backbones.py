@@ -1,4 +1,4 @@
-"""Networks that turn images into features, by name: entry-point group `studiogan.backbones`."""
+"""Networks that turn images into features: plug-ins of the entry-point group `studiogan.backbones`."""
 
 from __future__ import annotations
 
@@ -75,16 +75,18 @@ class EffNetLite0:
 
 
 def downloaded(url: str, digest: str) -> str:
-    """Return the path of a file, which is downloaded once, by one process at a time.
+    """Return the path of a file in the weights folder; download the file if it is missing.
 
-    digest: the start of its SHA-256.  Raises WeightsError, which says where to put the file, if that fails.
+    Only one process downloads it at a time.
+    digest: the start of the file's SHA-256.
+    Raises WeightsError, which says where to put the file, if the download fails or the digest differs.
     """
     folder = weights_folder()
     path = folder / url.rpartition("/")[2]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder / f".{path.name}.lock", "another process that downloads it"):
-            if not path.is_file():  # torch renames the file once it is whole and its digest is right
+        with locked(folder / f".{path.name}.lock", f"another process that downloads {path.name}"):
+            if not path.is_file():  # torch gives the file this name only after it has checked the digest
                 with impatient_network():
                     torch.hub.download_url_to_file(url, str(path), hash_prefix=digest, progress=False)
             elif not sha256(path).startswith(digest):
@@ -116,7 +118,7 @@ def make_backbone(loaded: LoadedPlugin, device: torch.device) -> Backbone:
         raise PluginError(str(loaded.plugin), f"failed: {reason(error)}") from error
     missing = [name for name in ("column", "digest") if not isinstance(getattr(backbone, name, None), str)]
     if missing or not callable(backbone):
-        what = ", ".join(missing) or "a call"
+        what = ", ".join(missing) or "__call__()"
         raise PluginError(
             str(loaded.plugin), f"returned {type(backbone).__name__}, no backbone: it is missing {what}"
         )

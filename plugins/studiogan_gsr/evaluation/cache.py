@@ -17,9 +17,9 @@ FOLDER = Path.home() / ".cache" / "studiogan-gsr" / "references"
 
 
 def cached(terms: Mapping[str, Any], make: Callable[[], Sample], folder: Path | None = None) -> tuple[Sample, str]:
-    """Return the cached sample for these terms, or make and cache it; and the digest of the terms.
+    """Return the sample for these terms, from the cache or newly made, and the digest of the terms.
 
-    terms: plain data, everything that determines the sample.
+    terms: everything that determines the sample, as plain data.
     """
     digest = hashlib.sha256(json.dumps(dict(terms), sort_keys=True).encode()).hexdigest()
     path = (folder or FOLDER) / f"{digest}.pt"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# Batch-norm statistics: of each batch (as the paper evaluates), of training, or recomputed.
+# Which batch-norm statistics to use: each batch's own (as in the paper), those from training, or recomputed ones.
 BATCH_NORM = ("batch", "running", "standing")
 # Real images that the best checkpoint is selected on: half of the reference, or all of it.
 SELECT_ON = ("validation", "reference")

@@ -1,8 +1,8 @@
-"""Fréchet distance between Gaussians fitted to features (Heusel et al. 2017, FID), also of few images.
+"""Fréchet distance between Gaussians fitted to features (Heusel et al. 2017, FID), also for few images.
 
-The term Tr (S1 S2)^(1/2) is the sum of the singular values of R1 R2^T, where Ri^T Ri = Si.  A root R has no more
-rows than there are images, so that the distance of a class of 20 images needs no matrix of 2048 x 2048, no square
-root of a singular one, and no offset on its diagonal.
+The term Tr (S1 S2)^(1/2) is the sum of the singular values of R1 R2^T, where Ri^T Ri = Si.  A root R has at most
+as many rows as there are images.  So a class with 20 images needs no 2048 x 2048 covariance, no square root of a
+singular matrix, and no offset on its diagonal.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from studiogan_gsr.errors import EvaluationError
 
 
 class Gaussian:
-    """Mean (d,) and a root (r, d) of the covariance, r <= min(images, d); float64."""
+    """Mean (d,) and a root (r, d) of the covariance, r <= min(images, d), float64; count: number of images."""
 
     def __init__(self, mean: Tensor, root: Tensor, count: int) -> None:
         self.mean, self.root, self.count = mean, root, count
@@ -60,7 +60,7 @@ class Moments:
         self.count = total
 
     def gaussian(self) -> Gaussian:
-        """Return the Gaussian with the unbiased covariance; count is at least 2."""
+        """Return the Gaussian with the unbiased covariance; needs a count of at least 2."""
         covariance = self.scatter / (self.count - 1)
         root, failed = torch.linalg.cholesky_ex(covariance)
         if not failed:  # ten times as fast as eigh
@@ -74,7 +74,7 @@ def frechet_distance(one: Gaussian, other: Gaussian) -> float:
 
     Raises EvaluationError if it is not finite.
     """
-    shared = torch.linalg.svdvals((one.root @ other.root.T).cpu()).sum()  # faster on a CPU: a single large matrix
+    shared = torch.linalg.svdvals((one.root @ other.root.T).cpu()).sum()  # one large SVD is faster on a CPU
     squared = (one.mean - other.mean).square().sum() + one.variance + other.variance
     distance = float(squared) - 2 * float(shared)
     if not math.isfinite(distance):

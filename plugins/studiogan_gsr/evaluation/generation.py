@@ -26,11 +26,12 @@ def generated(
     batch_norm: str,
     device: torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches of uint8 images (B, 3, H, W) on the device and labels (B,), uniform over the classes.
+    """Yield batches of uint8 images (B, 3, H, W) on the device and labels (B,) on the CPU, uniform over the classes.
 
-    The generator does not change.  number: of images in all batches.
-    batch_norm: statistics: "batch" (of each batch, as the paper evaluates), "running" (of training), or "standing"
-    (recomputed from 16 batches, then fixed).
+    The generator itself does not change: a copy makes the images.
+    number: the total number of images.
+    batch_norm: which statistics to use: "batch" (each batch's own, as in the paper), "running" (those from training)
+    or "standing" (recomputed from 16 batches, then fixed).
     Raises EvaluationError if an image is not finite.
     """
     data, model = configuration.DATA, configuration.MODEL
@@ -43,7 +44,7 @@ def generated(
 
     _prepare(generator, batch_norm, draw)
     for made in range(0, number, batch_size):
-        # The last batch is as large as the others, because batch norm uses all of it.
+        # The last batch is generated in full size, because the batch-norm statistics depend on the size.
         images, labels = draw()
         if not bool(images.isfinite().all()):
             raise EvaluationError("the generator gives images that are not finite")
@@ -52,16 +53,17 @@ def generated(
 
 
 def _copy(generator: nn.Module) -> nn.Module:
-    """Copy a generator.
+    """Return a deep copy of a generator.
 
-    Spectral norm keeps the weights of the last forward pass, which deepcopy refuses while they have a graph.
+    Spectral norm keeps the weights of the last forward pass as attributes.  deepcopy refuses tensors with a graph, so
+    they are detached.
     """
     left = [value for module in generator.modules() for value in vars(module).values() if isinstance(value, Tensor)]
     return copy.deepcopy(generator, {id(value): value.detach() for value in left if not value.is_leaf})
 
 
 def _prepare(generator: nn.Module, batch_norm: str, draw: Callable[[], object]) -> None:
-    """Prepare the batch norms; everything else stays in evaluation mode, as spectral norm must not change."""
+    """Set up the batch-norm layers; all else stays in evaluation mode, because spectral norm must not change."""
     norms = [m for m in generator.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if batch_norm == "running":
         return

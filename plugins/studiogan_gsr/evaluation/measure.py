@@ -1,7 +1,7 @@
-"""All metrics of generated images: overall, per class, and per group of classes by training images.
+"""All metrics of generated images: overall, per class, and per group of classes (head, tail, many, few, ...).
 
 Distances between few images mislead: with fewer images than features a Fréchet distance is mostly the sampling error
-of two covariances.  It is reported beside the kernel distance, which is unbiased, and with a note.
+of two covariances.  It is therefore reported with a note, next to the kernel distance, which is unbiased.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from studiogan_gsr.evaluation.manifold import (
 )
 
 METRICS = ("frechet", "kernel", "inception_score", "precision", "recall", "density", "coverage", "diversity")
-# Factors of metrics in the terminal and on pages; records hold the numbers themselves.
+# Metrics are multiplied by these factors in the terminal and on pages, but not in records.
 SHOWN_TIMES = {"kernel": 1000}
-_SPLITS = 10  # parts for the inception score over all images
-# Images per side in metrics of pairs (all but Frechet distance and inception score), whose time grows with the
-# square; of more images, so many are chosen with a fixed seed.
+_SPLITS = 10  # the inception score over all images is the mean over this many parts
+# At most this many real and this many generated images are used in metrics that compare pairs of images (all but
+# Frechet distance and inception score), because their time grows quadratically.  The choice has a fixed seed.
 MOST = 10_000
 
 
 class _RealImages:
-    """Real images of some classes, and what metrics need of them, computed on first use."""
+    """The real images of some classes, with their statistics, which are computed on first use."""
 
     def __init__(self, sample: Sample, neighbours: int) -> None:
         self.sample, self.neighbours = sample, neighbours
@@ -55,14 +55,17 @@ class _RealImages:
 
 
 class Reference:
-    """Features of real images; what metrics need of a set of classes is computed once."""
+    """Features of real images.  The statistics of each set of classes are computed once.
+
+    neighbours: k of the nearest-neighbour metrics (precision, recall, density and coverage).
+    """
 
     def __init__(self, sample: Sample, neighbours: int = 5) -> None:
         self.sample, self.neighbours = sample, neighbours
         self._known: dict[tuple[int, ...] | None, _RealImages] = {}
 
     def of(self, labels: Sequence[int] | None) -> _RealImages:
-        """Return the real images of some classes; None: of all."""
+        """Return the real images of these classes, or of all classes if `labels` is None."""
         key = None if labels is None else tuple(labels)
         if key not in self._known:
             sample = self.sample if labels is None else self.sample.of(list(labels))
@@ -75,8 +78,9 @@ def measure(
 ) -> dict[str, Any]:
     """Return {"all": metrics, "groups": {name: metrics}, "classes": [metrics of class 0, ...]}.
 
-    class_counts: training images per class, which define the `groups`.  conditional: whether images have classes.
-    A metric that needs more images is None, and so are all metrics of classes if images have none.
+    class_counts: training images per class, which define the `groups`.
+    conditional: whether the generator has classes; if not, "groups" is empty and all metrics of the classes are None.
+    A metric is None if there are too few images for it.
     """
     if not conditional:
         none = [dict.fromkeys(METRICS) for _ in class_counts]
@@ -89,10 +93,10 @@ def measure(
 
 
 def groups(class_counts: Sequence[int]) -> dict[str, list[int]]:
-    """Return names and labels of the groups of classes that are not empty.
+    """Return {name: labels} of the groups of classes that are not empty.
 
-    "many", "medium" and "few" (Liu et al. 2019: more than 100 training images, fewer than 20), and the thirds "head",
-    "middle" and "tail".
+    "many" (more than 100 training images), "medium" and "few" (fewer than 20), as in Liu et al. 2019; and the thirds
+    "head", "middle" and "tail" by number of training images.
     """
     found = {**shot_groups(class_counts), **frequency_thirds(class_counts)}
     return {name: labels for name, labels in found.items() if labels}
@@ -101,7 +105,7 @@ def groups(class_counts: Sequence[int]) -> dict[str, list[int]]:
 def metrics(
     reference: Reference, fake: Sample, labels: Sequence[int] | None, names: Sequence[str] = METRICS
 ) -> dict[str, float | None]:
-    """Return the METRICS of these names, over some classes; labels None: over all images."""
+    """Return the named METRICS for the images of some classes, or for all images if `labels` is None."""
     real = reference.of(labels)
     if labels is not None:
         fake = fake.of(list(labels))
@@ -121,7 +125,7 @@ def metrics(
 
 
 def as_text(values: dict[str, dict[str, float | None]], metric: str) -> str:
-    """Return mean and deviation of one of `summarise`'s metrics as text, times SHOWN_TIMES; "-" for none."""
+    """Return a metric of `summarise` as text, "mean ± deviation", times its factor in SHOWN_TIMES; "-" if None."""
     found = values.get(metric, {"mean": None, "deviation": None})
     mean, deviation, times = found["mean"], found["deviation"], SHOWN_TIMES.get(metric, 1)
     if mean is None:
@@ -133,7 +137,7 @@ def as_text(values: dict[str, dict[str, float | None]], metric: str) -> str:
 
 
 def inception_score(logits: Tensor, splits: int) -> float:
-    """Return the mean over equal parts of exp E KL(p(y|x) | p(y)) (Salimans et al. 2016), of logits (N, k)."""
+    """Return the mean over equal parts of exp E KL(p(y|x) || p(y)) (Salimans et al. 2016), from logits (N, k)."""
     probabilities = softmax(logits.cpu().double().numpy(), axis=1)
     images, number = len(probabilities), min(splits, len(probabilities))
     parts = np.split(probabilities, [i * images // number for i in range(1, number)])
@@ -149,7 +153,11 @@ def _at_most(features: Tensor) -> Tensor:
 
 
 def summarise(repeats: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return mean and deviation of every number over repeats of `measure`; the deviation (n - 1) of one is None."""
+    """Return {"mean", "deviation"} of every number over repeats of `measure`.
+
+    The deviation has n - 1 in the denominator and is None for a single repeat.  Both are None if a repeat has no
+    number.
+    """
 
     def over(values: list[dict[str, float | None]]) -> dict[str, dict[str, float | None]]:
         result = {}

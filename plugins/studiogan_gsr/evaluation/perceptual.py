@@ -35,7 +35,7 @@ class Perceptual:
         except Exception as error:
             raise WeightsError(
                 f"LPIPS needs torchvision's AlexNet, which is not available ({reason(error)}); put "
-                f"alexnet-owt-7be5be79.pth into {torch.hub.get_dir()}/checkpoints, or --no-lpips leaves it out"
+                f"alexnet-owt-7be5be79.pth into {torch.hub.get_dir()}/checkpoints, or leave LPIPS out with --no-lpips"
             ) from error
         self.network = network.to(device).eval().requires_grad_(False)
         self.device = device
@@ -62,7 +62,7 @@ def installed() -> bool:
 
 
 class Album:
-    """Collects the first images per class: uint8 (N, 3, H, W), on the CPU."""
+    """Collects the first IMAGES images of each class; iterating yields uint8 (N, 3, H, W) per class, on the CPU."""
 
     def __init__(self, classes: int) -> None:
         self._kept: list[list[Tensor]] = [[] for _ in range(classes)]
@@ -74,11 +74,11 @@ class Album:
             yield images, labels
 
     def wants(self, label: int) -> bool:
-        """Return whether more images of a class are collected."""
+        """Return whether more images of a class are needed."""
         return len(self._kept[label]) < IMAGES
 
     def keep(self, images: Tensor, labels: Sequence[int]) -> None:
-        """Collect those of the images that are still needed."""
+        """Collect the images (N, 3, H, W) whose classes need more."""
         for image, label in zip(images, labels, strict=True):
             if self.wants(label):
                 self._kept[label].append(image.cpu().clone())  # a view would keep the whole batch in memory
@@ -88,7 +88,11 @@ class Album:
 
 
 def add_to(measured: dict[str, Any], distances: Sequence[float | None], of_groups: dict[str, list[int]]) -> None:
-    """Add "lpips" to the metrics of `measure`: the mean over the classes of each set that have one."""
+    """Add "lpips" to the result of `measure`: each class's distance, and the means over all classes and per group.
+
+    distances: per class, None for fewer than two images; such classes are left out of the means.
+    of_groups: labels of each group, by name.
+    """
 
     def mean(labels: Iterable[int]) -> float | None:
         given = [value for label in labels if (value := distances[label]) is not None]

@@ -1,8 +1,9 @@
 """Measure while training, and select the best checkpoint.
 
-A line of `selection.jsonl` in the run's folder is one evaluation, with its rule.  The best checkpoint has the lowest
-Fréchet distance over all images.  By default it is selected on one half of the reference, so that it can be measured
-on the other half; the paper's program selects on the reference that it reports, which is `select_on: reference`.
+Each line of `selection.jsonl` in the run's folder is one evaluation and the rule that it followed.  The best
+checkpoint has the lowest Fréchet distance over all images.  By default it is selected on one half of the reference,
+so that it can be measured on the other half.  The paper's program selects on the same reference that it reports;
+`select_on: reference` does so too.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from studiogan_gsr.seeds import EVALUATION, mixed
 from studiogan_gsr.settings import Configured, is_number
 
 FILE = "selection.jsonl"
-_METRICS = ("frechet", "inception_score")  # cheap compared with the images
+_METRICS = ("frechet", "inception_score")  # cheap compared with generating the images
 
 
 class _Interrupted(Exception):
@@ -38,9 +39,11 @@ class _Interrupted(Exception):
 class Selection:
     """Evaluates a run while it trains, and adds each evaluation to its file.
 
-    device: that measures.  seed: of the noise of a new run; a resumed run keeps its own.
-    Raises WeightsError, DataError for a reference that cannot be halved, and RequestError if the run in `folder` was
-    measured by another rule before.
+    images: number of images to generate per evaluation.  select_on: one of `choices.SELECT_ON`.
+    backbone: its name; None: the default.  device: where to generate and measure.
+    seed: seeds the evaluation noise of a new run; a resumed run keeps the seed of its first evaluation.
+    Raises WeightsError if the backbone's weights are missing, DataError if the reference or its half has fewer than
+    two images, and RequestError if the run in `folder` was measured by another rule before.
     """
 
     def __init__(
@@ -87,9 +90,11 @@ class Selection:
         averaged: nn.Module | None,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> dict[str, Any] | None:
-        """Measure the generator of a step; write a line and return it, None if interrupted.
+        """Measure the generator at a step, write the evaluation to the file and return it; None if interrupted.
 
-        averaged: the averaged generator, which draws the images if there is one; norms are the generator's own.
+        averaged: the averaged generator.  If there is one, it makes the images; the class norms are always those of
+        `generator`.
+        interrupted: returns whether to stop; asked once per batch.
         """
         began, number = time.perf_counter(), self.rule["images"]
         images = generated(
@@ -122,7 +127,7 @@ class Selection:
         return line
 
     def describe(self, line: dict[str, Any]) -> str:
-        """Return an evaluation as a sentence."""
+        """Return a sentence about an evaluation and the best one so far."""
         distance, column = line["all"]["frechet"], self.backbone.column
         chosen = best(self.path.parent)
         assert chosen is not None
@@ -133,17 +138,20 @@ class Selection:
 
 
 def noise_of(seed: int) -> int:
-    """Return the seed of the noise of a run's evaluations, which differs from the noise of training."""
+    """Return the seed for the noise of a run's evaluations; it differs from the seeds used in training."""
     return mixed(seed, EVALUATION)
 
 
 def evaluations(run: Path) -> list[dict[str, Any]]:
-    """Return a run's evaluations while training, by step; lines that are cut off or invalid are skipped."""
+    """Return the evaluations that a run made while it trained, in order of steps; invalid lines are skipped."""
     return [line for line in lines_by_step(run / FILE) if _is_evaluation(line)]
 
 
 def best(run: Path, until: int | None = None) -> dict[str, Any] | None:
-    """Return the evaluation with the lowest Fréchet distance up to a step, the earliest of equals; None if none."""
+    """Return the evaluation with the lowest Fréchet distance up to step `until`, the earliest on a tie.
+
+    None if there is no evaluation.
+    """
     lines = [line for line in evaluations(run) if until is None or line["step"] <= until]
     return min(lines, key=lambda line: float(line["all"]["frechet"]), default=None)
 

@@ -1,4 +1,4 @@
-"""The spectral norms of the classes, which both hosts log while a run trains, with a regularizer or without."""
+"""The spectral norms per class, which both hosts log during training, with or without a regularizer."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ STATE_KEY = "class_norms"  # in the generator's checkpoint
 
 
 class ClassNorms:
-    """The largest exact norm of each class, with a warning when one begins to explode.  Reads weights only.
+    """Computes the largest exact spectral norm of each class, and warns when one begins to explode.
 
-    generator: one without class-conditional layers has no norms.
+    It only reads the weights.
+    generator: without class-conditional layers there are no norms.
     classes: names in label order, for messages.
-    read: returns a regularizer's own norms (classes,), to be used instead of the generator's.
+    read: returns a regularizer's own norms (classes,), which replace those of the generator.
     """
 
     def __init__(
         self, generator: nn.Module, classes: Sequence[str], read: Callable[[], Tensor] | None = None
     ) -> None:
         self._read, self._classes = read, classes
-        # The norms at the first check, after the first step; and the classes that a warning has named.
+        # The norms at the first check, after the first step; and the classes that were already warned about.
         self._start: list[float] | None = None
         self._exploding: set[int] = set()
         if read is None:
@@ -38,9 +39,9 @@ class ClassNorms:
                 pass
 
     def check(self) -> tuple[list[float] | None, str]:
-        """Return the norms, None if there are none; and a warning if classes have begun to explode, else "".
+        """Return the norms, or None if there are none, and a warning about classes that begin to explode, or "".
 
-        Call it after the first step and at every print interval.  It waits for the device.
+        Call it after the first step and at every print interval.  Waits for the device.
         """
         if self._read is None:
             return None, ""
@@ -60,7 +61,10 @@ class ClassNorms:
         return {"start": self._start, "exploding": sorted(self._exploding)}
 
     def restore(self, file: Mapping[str, Any]) -> None:
-        """Restore the state from a generator's checkpoint; older checkpoints keep it in the regularizer's state."""
+        """Restore the state from a generator's checkpoint; older checkpoints keep it in the regularizer's state.
+
+        A state with another number of classes is ignored.
+        """
         saved = file.get(STATE_KEY) or (file.get("regularizer") or {}).get("watched") or {}
         start = saved.get("start")
         if start is None or len(start) == len(self._classes):
@@ -68,7 +72,7 @@ class ClassNorms:
 
 
 def record(norms: list[float] | None) -> dict[str, list[float]]:
-    """Return the norms as part of a line of the log; empty if there are none."""
+    """Return the norms as an entry of a log line, rounded; an empty dict if there are none."""
     return {} if norms is None else {"class_norms": [round(norm, 5) for norm in norms]}
 
 

@@ -15,14 +15,14 @@ UNSET = "N/A"
 
 
 class Kind(NamedTuple):
-    """The values that a key may have: in words, and as a test."""
+    """The values that a key may have: a description for messages, and a test."""
 
     allowed: str
     accepts: Callable[[Any], bool]
 
 
 def one_of(*values: object) -> Kind:
-    """Return the kind whose values are exactly these, of the same type."""
+    """Return the kind that accepts exactly these values, compared with their types (1 is not true)."""
     return Kind("one of " + ", ".join(map(str, values)), lambda v: v in values and type(v) in map(type, values))
 
 
@@ -47,7 +47,8 @@ _WIDTH = Kind(  # the StyleGANs have none
     f"{POSITIVE.allowed}, or {UNSET}", lambda v: v is None or POSITIVE.accepts(v)
 )
 _PROXIES = one_of("PD", "SPD", "2C", "D2DCE")
-# StudioGAN lists more for DiffAugment and consistency (SimCLR's, BYOL's, ADA's) and fails when it builds them.
+# The types of SimCLR, BYOL and ADA are missing in cr_aug_type, bcr_aug_type and diffaug_type below: StudioGAN lists
+# them, but fails when it builds them.
 _ADA = one_of("W/O", "blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc")
 
 
@@ -65,7 +66,7 @@ class Key(NamedTuple):
     def check(self, path: str, value: Any, more: str = "") -> None:
         """Raise ConfigurationError if a value from a YAML file is not allowed.
 
-        path: the key's, for the message.  more: the end of the message.
+        path: the key's path, for the message.  more: the end of the message, instead of a "did you mean".
         """
         if not self.takes(value):
             choices = self.kind.allowed.removeprefix("one of ").split(", ")
@@ -146,8 +147,8 @@ KEYS: dict[str, dict[str, Key]] = {
         **_unset(one_of("inside_loop", "outside_loop"), "r1_place"),
         **_unset(NUMBER, "m_p"),
         **_unset(ABOVE_ZERO, "temperature wc_bound lo_alpha lo_beta"),
-        # With an integer, StudioGAN leaves out zCR's second images.
-        **_unset(Kind("a number above 0 with a point", lambda v: isinstance(v, float) and 0 < v < 1e9), "radius"),
+        # A float, because StudioGAN does not make zCR's second images if the radius is an integer.
+        **_unset(Kind("a float above 0 and below 1e9", lambda v: isinstance(v, float) and 0 < v < 1e9), "radius"),
         **_unset(SHARE, "lo_rate"),
         # With 1, StudioGAN's optimization of z makes no step and returns nothing.
         **_unset(Kind("an integer, 2 or more", lambda v: is_int(v) and v >= 2), "lo_steps4train lo_steps4eval"),
@@ -188,7 +189,7 @@ KEYS: dict[str, dict[str, Key]] = {
         **_unset(one_of("stylegan3-t", "stylegan3-r"), "stylegan3_cfg"),
         "cond_type": Key(
             ["PD", "SPD", "2C", "D2DCE"],
-            Kind(f"a list, {_PROXIES.allowed}", lambda v: isinstance(v, list) and all(map(_PROXIES.accepts, v))),
+            Kind(f"a list, each {_PROXIES.allowed}", lambda v: isinstance(v, list) and all(map(_PROXIES.accepts, v))),
         ),
         **_unset(POSITIVE, "g_reg_interval d_reg_interval mapping_network d_epilogue_mbstd_group_size"),
         **_unset(SHARE, "style_mixing_p"),
@@ -201,9 +202,10 @@ KEYS: dict[str, dict[str, Key]] = {
 
 
 class Need(NamedTuple):
-    """A condition on keys, and the keys that must be set where it holds.
+    """A condition on keys, and the keys that must be set if it holds.
 
-    when: the values of keys, by path, under which the condition holds.  keys: paths, separated by spaces.
+    when: {path of a key: values}; the condition holds if every key has one of its values.
+    keys: paths, separated by spaces.
     """
 
     when: dict[str, tuple[Any, ...]]
@@ -258,7 +260,7 @@ NEEDS = (
 
 
 def check_needs(value: Callable[[str], Any]) -> None:
-    """Raise ConfigurationError if a key is not set that another key needs.
+    """Raise ConfigurationError if a key that another key needs is not set.
 
     value: returns a key's value by its path, None for "N/A".
     """
@@ -283,7 +285,7 @@ def check_needs(value: Callable[[str], Any]) -> None:
 
 
 def check_together(value: Callable[[str], Any]) -> None:
-    """Raise ConfigurationError for combinations that StudioGAN accepts and then fails at while it trains.
+    """Raise ConfigurationError for combinations that StudioGAN accepts, but that fail during training.
 
     value: returns a key's value by its path, None for "N/A".
     """
@@ -291,4 +293,6 @@ def check_together(value: Callable[[str], Any]) -> None:
         raise ConfigurationError("OPTIMIZATION.momentum", "0", "nesterov: true needs a momentum above 0")
     places = [value(f"MODEL.attn_{side}_loc") for side in "gd"]
     if value("MODEL.apply_attn") and places == [None, None]:
-        raise ConfigurationError("MODEL.attn_g_loc", UNSET, f"apply_attn needs a place: {BLOCKS.allowed}")
+        raise ConfigurationError(
+            "MODEL.attn_g_loc", UNSET, f"apply_attn needs attn_g_loc or attn_d_loc: {BLOCKS.allowed}"
+        )

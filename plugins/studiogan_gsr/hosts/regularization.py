@@ -1,4 +1,4 @@
-"""The regularizer of a run: how both hosts make it, attach it, check it, log it and save it."""
+"""The regularizer of a run.  Both hosts make, attach, check, log and save it with this module."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from studiogan_gsr.registry import REGULARIZERS, LoadedPlugin, Plugin, load_plug
 from studiogan_gsr.regularizers.attachment import Attachment, attach
 from studiogan_gsr.settings import SECTION, RegularizerSettings, regularizer_settings
 
-# Relative tolerance for the penalties of two ranks: equal weights on different devices differ by rounding.
+# Relative tolerance between the penalties of two ranks: for equal weights, they differ by rounding between devices.
 _SAME_PENALTY = 1e-5
 
 
@@ -65,14 +65,14 @@ class Regularization:
         if self.read_norms is not None:
             self.read_norms()
         self._check_state()
-        # Without addresses of objects, which differ on every rank.
+        # Remove addresses of objects, which differ on every rank.
         summary = re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(str(self.regularizer).split()))
         package = f"{self.plugin.package} {self.plugin.version}"
         self.summary = f"{self.name} of {package}: {summary}; class counts {listed(class_counts)}"
         self._terms = f"{self.plugin} with {dict(settings.options)}, class counts {listed(class_counts)}"
-        # Steps in which it was active before this process, from the checkpoint.
+        # The number of active steps before this process started; a checkpoint restores it.
         self._acted_before = 0
-        # Steps in which it was active at the last check, and training steps in a row without any.
+        # The attachment's `attempts` at the last check, and the number of training steps in a row without a new one.
         self._acted, self._inactive = 0, 0
 
     @property
@@ -80,7 +80,7 @@ class Regularization:
         return self.plugin.name
 
     def scalars(self) -> dict[str, float]:
-        """Return the numbers to log, by name; raise PluginError if the plug-in returns anything else."""
+        """Return the numbers to log, by name; raise PluginError if scalars() fails or returns anything else."""
         try:
             return {str(key): float(value) for key, value in self.regularizer.scalars().items()}
         except FOREIGN as error:
@@ -88,7 +88,7 @@ class Regularization:
 
     @property
     def acted(self) -> int:
-        """The optimizer steps in which it was active, since step 1 and over restarts."""
+        """The number of optimizer steps in which it was active, including those before a restored checkpoint."""
         return self._acted_before + self.attachment.steps
 
     @property
@@ -97,7 +97,7 @@ class Regularization:
         return float(self.attachment.last)
 
     def first_step_message(self, step: int, ranks: int) -> str:
-        """Return the line that says, after the first step, that it is active."""
+        """Return the line to print after the first step: that the regularizer is active, and its penalty."""
         same = f", the same on all {ranks} ranks" if ranks > 1 else ""
         return f"{self.name}: active in step {step}, penalty {self.penalty:.4g}{same}"
 
@@ -116,7 +116,7 @@ class Regularization:
         raise RegularizerError(f"{self.plugin}: was not active in {span}{cause}; the run is stopped")
 
     def report(self, step: int) -> dict[str, float]:
-        """Return the scalars after step `step`; raise RegularizerError if they or the penalty are not finite."""
+        """Return the scalars after `step`; raise RegularizerError if one of them or the penalty is not finite."""
         scalars = self.scalars()
         for key, value in {"the penalty": self.penalty, **scalars}.items():
             if not math.isfinite(value):
@@ -135,7 +135,7 @@ class Regularization:
             raise PluginError(str(self.plugin), f"class_norms() failed: {reason(error)}") from error
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint holds: the plug-in's name, its state, and in how many steps it was active."""
+        """Return the state for a checkpoint: the plug-in's name, its state, and its number of active steps."""
         return {"name": self.name, "state": self.regularizer.state_dict(), "acted": self.acted}
 
     def restore(self, saved: dict[str, Any] | None, source: str) -> str:
@@ -159,7 +159,7 @@ class Regularization:
         return f"{self.name}: {warned or 'state restored from the checkpoint'}"
 
     def _check_state(self) -> None:
-        """Raise PluginError for a state that cannot be saved and loaded again."""
+        """Raise PluginError if the regularizer's state cannot be saved and loaded again."""
         buffer = io.BytesIO()
         try:
             torch.save(self.regularizer.state_dict(), buffer)
@@ -175,7 +175,7 @@ class Regularization:
 def with_all_options(sections: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration's sections with all options of its regularizer, defaults included.
 
-    A record then holds the weight that a run was trained with, even if a later version has another default.
+    So a run's record holds every option that it was trained with, even if a later version changes a default.
     """
     settings = regularizer_settings(sections)
     if settings is None:
@@ -191,9 +191,9 @@ def _same(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
 def check_ranks(regularization: Regularization | None, step: int) -> int:
     """Check that all ranks are regularized in the same way; return the number of ranks.
 
-    Every rank calls this after the same step; step 0 means before the first.
-    Raises RegularizerError, on every rank, if a rank has no regularizer or a different one, if it was active in
-    fewer steps, or if its penalty differs: weights are equal on all ranks, so penalties have to be.
+    Every rank has to call this after the same step; step 0 means before the first.
+    Raises RegularizerError, on every rank, if a rank has no regularizer or a different one, if the numbers of active
+    steps differ, or if the penalties differ.  Weights are equal on all ranks, so penalties have to be equal, too.
     """
     if not dist.is_available() or not dist.is_initialized():
         return 1
@@ -213,9 +213,9 @@ def check_ranks(regularization: Regularization | None, step: int) -> int:
             without, having = (0, rank) if first is None else (rank, 0)
             raise RegularizerError(
                 f"{when}: rank {without} has no regularizer, rank {having} has one; the run is stopped: "
-                "compare package, patch and configuration of the two"
+                "compare package, patch and configuration of the two ranks"
             )
-        # A penalty that is not finite is left to `report`.
+        # `report` raises the error for a penalty that is not finite.
         same = math.isclose(first[2], other[2], rel_tol=_SAME_PENALTY) or not math.isfinite(first[2] + other[2])
         if first[:2] != other[:2] or not same:
             raise RegularizerError(
@@ -230,9 +230,9 @@ def synchronise_ranks(regularization: Regularization | None, generator: nn.Modul
     """Check that all ranks are regularized in the same way, and copy rank 0's buffers to all ranks.
 
     Every rank calls this before the first step.
-    DDP averages the gradients of the loss, but not those of the penalty, which each rank computes for itself.  They
-    are equal if the penalty reads equal numbers.  Parameters are equal; the vectors of spectral norm are not, because
-    every rank draws its own.  Once copied they stay equal, because they follow from the weights alone.
+    DDP averages the gradients of the loss, but not those of the penalty, which each rank computes itself.  They are
+    equal if the penalty reads equal parameters and buffers.  Parameters are equal, but each rank draws its own
+    vectors for spectral norm.  Once copied, the vectors stay equal, because they depend on the weights alone.
     """
     if check_ranks(regularization, 0) == 1 or regularization is None:
         return
@@ -272,7 +272,7 @@ def find_regularizer(name: str, options: Mapping[str, Any]) -> LoadedPlugin:
 
 
 def all_options(loaded: LoadedPlugin, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a regularizer's options, given ones and defaults of its factory, if they are plain data."""
+    """Return a regularizer's options: the given ones and the factory's defaults.  Only plain data is included."""
     signature = signature_of(loaded)
     parameters = list(signature.parameters.values())[2:] if signature else []  # after generator and class_counts
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
@@ -286,7 +286,7 @@ def _is_plain(value: object) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Return an option's value as a YAML file has it."""
+    """Return an option's value as YAML would read it: tuples become lists."""
     return list(map(_plain, value)) if isinstance(value, tuple | list) else value
 
 
@@ -307,7 +307,10 @@ def make_regularizer(
 
 
 def _check_signature(loaded: LoadedPlugin, signature: inspect.Signature, options: Mapping[str, Any]) -> None:
-    """Raise an error for a factory with another signature, for options it does not have, and for missing ones."""
+    """Check a factory's signature and the options against it.
+
+    Raises PluginError for another signature, ConfigurationError for an unknown or a missing option.
+    """
     wrong = PluginError(
         str(loaded.plugin), f"has the signature {signature}; expected: (generator, class_counts, **options)"
     )

@@ -4,20 +4,21 @@ A class-conditional normalisation layer computes, for class y,
 
     norm(x) * (1 + gain_y) + bias_y
 
-and `class_conditional_affines` gives gain and bias, layer by layer, for all classes, as functions
+and `class_conditional_affines` returns gain and bias of each layer, for all classes, as functions
 of the generator's parameters.  Nothing is run, so nothing changes: no spectral-norm buffer, no
 batch-norm statistic, no flag, no random generator.
 
 Recognised layers (the first row that fits):
-  any class given to `register_affine_reader`;
+  any class that was given to `register_affine_reader` with a reader;
   children `gain`, `bias`, or `embed0`, `embed1`:
     linear layers fed by a one-hot label (StudioGAN resnet), or by [shared class embedding, noise]
     with the noise at zero (StudioGAN big_resnet and big_resnet_deep, BigGAN-PyTorch), or
     embeddings indexed by the label (BigGAN-PyTorch without sharing, the authors' SNGAN);
   a child `embed` of twice the normalised channels, [gamma_y, bias_y] (mimicry and many others).
     Such layers multiply by gamma_y itself; gain_y = gamma_y - 1 makes the penalty mean the same.
-`register_affine_reader(layer_class, gain="factor")` reads the former like the latter, "deviation" the latter like the
-former; conventions.py finds out whether a layer computes what it is read as.
+`register_affine_reader(layer_class, gain=...)` changes this convention for a class of layers: "factor" if it
+multiplies by its stored gain itself, "deviation" if it multiplies by 1 + gain.  conventions.py checks that a layer
+computes what it is read as.
 Weights may be spectrally normalised, by `torch.nn.utils.spectral_norm`, by
 `torch.nn.utils.parametrizations.spectral_norm`, or by BigGAN-PyTorch's own layers.
 """
@@ -58,17 +59,16 @@ class ClassAffine:
 def register_affine_reader(
     layer_class: type[nn.Module], reader: AffineReader | None = None, *, gain: str | None = None
 ) -> None:
-    """Teach `class_conditional_affines` a layer it does not know, or what a known one's stored gain means.
+    """Register how `class_conditional_affines` reads a class of layers: by a function, or by the meaning of its gain.
 
-    reader(layer, generator) -> (gain, bias), each (classes, channels) and differentiable to the
-    generator's parameters, with gain the deviation from one.  It is called at every penalty and
-    must change nothing.
-    gain, in place of a reader: "deviation", for layers that compute norm(x) * (1 + gain) + bias, or "factor", for
-    norm(x) * gain + bias, whose gains are then read as gain - 1.
-    Subclasses of `layer_class` are covered too.  Raises OptionError unless one of the two is given.
+    reader(layer, generator) -> (gain, bias), each (classes, channels) and differentiable with respect to the
+    generator's parameters; gain is the deviation from one.  It is called at every penalty and must change nothing.
+    gain: for a layer of a known kind, instead of a reader: "deviation" if it computes norm(x) * (1 + gain) + bias,
+    "factor" if it computes norm(x) * gain + bias; its gains are then read as gain - 1.
+    Subclasses of `layer_class` are covered too.  Raises OptionError unless exactly one of the two is given.
     """
     if (reader is None) == (gain is None) or gain not in (None, DEVIATION, FACTOR):
-        raise OptionError("gain", gain, f"{DEVIATION} or {FACTOR}, or else a reader")
+        raise OptionError("gain", gain, f"{DEVIATION} or {FACTOR}, or else a reader, not both")
     if reader is not None:
         _READERS[layer_class] = reader
     else:
@@ -76,7 +76,7 @@ def register_affine_reader(
 
 
 def is_registered(layer_class: type[nn.Module]) -> bool:
-    """Return whether it was registered how to read layers of this class."""
+    """Return whether `register_affine_reader` was called for this class or a base class."""
     return any(c in _READERS or c in _SHIFTS for c in layer_class.__mro__)
 
 
@@ -84,8 +84,8 @@ def class_conditional_affines(generator: nn.Module) -> list[ClassAffine]:
     """Return gain and bias of every class-conditional layer, in the order of `named_modules`.
 
     generator: may be wrapped in DataParallel, DistributedDataParallel or torch.compile.
-    Raises GeneratorError if no layer is found (it lists what was looked for and what there is), or if a layer that
-    looks conditional cannot be read.
+    Raises GeneratorError if no layer is found (the message lists what was looked for and what was found),
+    or if a layer that looks conditional cannot be read.
     """
     layers = find_conditional_layers(generator)
     affines: list[Tensor | None] = [None] * (2 * len(layers))
@@ -114,7 +114,7 @@ def find_conditional_layers(generator: nn.Module) -> list[ConditionalLayer]:
 
 
 def _class_weights(name: str, module: nn.Module, generator: nn.Module) -> tuple[ClassWeight, ...]:
-    """Return the weights of a module that looks like a conditional layer; none of any other module."""
+    """Return the weights of a module that looks like a conditional layer; () for any other module."""
     for pair in _PAIRS:
         children = [getattr(module, attribute, None) for attribute in pair]
         if all(isinstance(child, nn.Linear | nn.Embedding) for child in children):
@@ -126,7 +126,7 @@ def _class_weights(name: str, module: nn.Module, generator: nn.Module) -> tuple[
             kinds = " and ".join(type(child).__name__ for child in children)
             raise GeneratorError(
                 f"{name}.{pair[0]} and .{pair[1]} are {kinds}, not Linear or Embedding: the layer looks conditional "
-                "and cannot be read; register_affine_reader teaches it"
+                "but cannot be read; register_affine_reader(layer_class, reader) adds a reader for it"
             )
     single = getattr(module, _SINGLE, None)
     channels = getattr(module, "num_features", None)
@@ -158,8 +158,8 @@ def _pair_weight(name: str, side: str, child: nn.Module, generator: nn.Module) -
         stop = start + shared.embedding_dim
         if stop > child.in_features:
             raise GeneratorError(
-                f"{name} takes {child.in_features} inputs, fewer than the {stop} that end with the shared "
-                "class embedding: not a layer of a known kind; register_affine_reader teaches it"
+                f"{name} takes {child.in_features} inputs; expected: at least {stop}, for the shared class "
+                "embedding; a layer of an unknown kind: register_affine_reader(layer_class, reader) adds a reader"
             )
         return ClassWeight(child, False, shared, (Side(side, start, stop),))
     classes = child.in_features - start
@@ -167,8 +167,8 @@ def _pair_weight(name: str, side: str, child: nn.Module, generator: nn.Module) -
     if classes != declared or getattr(generator, "g_cond_mtd", "cBN") == "W/O":
         raise GeneratorError(
             f"{name} takes {child.in_features} inputs, and the generator has {declared} classes and no "
-            f"embedding '{_SHARED}': the layer is not conditional on the class (MODEL.g_cond_mtd: cBN makes "
-            "it so), or of an unknown kind that register_affine_reader can teach"
+            f"embedding '{_SHARED}': the layer is not conditional on the class (set MODEL.g_cond_mtd: cBN), or of an "
+            "unknown kind (register_affine_reader(layer_class, reader) adds a reader for it)"
         )
     return ClassWeight(child, False, None, (Side(side, start, child.in_features),))
 
@@ -196,7 +196,7 @@ def _nothing_found(generator: nn.Module) -> str:
     styles = any(hasattr(module, "embed") and hasattr(module, "fc0") for module in generator.modules())
     hint = "; a StyleGAN's mapping network can be penalised with apply_to: [mapping] (experimental)" if styles else ""
     if getattr(generator, "g_cond_mtd", None) == "W/O":
-        hint = "; MODEL.g_cond_mtd is W/O: cBN makes such layers"
+        hint = "; MODEL.g_cond_mtd is W/O: set it to cBN to get such layers"
     lacking = [
         f"{name or type(module).__name__}.{_SINGLE} ({module.embed.num_embeddings} x {module.embed.embedding_dim})"
         for name, module in generator.named_modules()

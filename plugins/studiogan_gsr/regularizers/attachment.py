@@ -1,19 +1,19 @@
 """Attach a regularizer to an optimizer, in any training loop.
 
-The penalty's gradient is added to the parameters' gradients just before each optimizer step.  That
-equals adding the penalty to the loss, and needs no line of the host's training loop:
+The penalty's gradient is added to the parameters' gradients just before each optimizer step.  This
+equals adding the penalty to the loss, and changes no line of the host's training loop:
 
 * gradient accumulation: once per step, not once per backward;
 * GradScaler: after unscaling (a fused optimizer that unscales by itself gets a scaled gradient);
-* DistributedDataParallel: `torch.autograd.grad` fires no reducer hook, and the penalty, a function
-  of parameters that are equal on all ranks, is equal on all ranks;
+* DistributedDataParallel: `torch.autograd.grad` triggers no gradient reduction.  None is needed: the
+  parameters are equal on all ranks, and so is the penalty;
 * a parameter that the loss did not reach gets only the penalty's gradient.
 
-One difference: gradients that are clipped between backward and step are clipped without the penalty's.
+One difference: gradient clipping between backward and step does not see the penalty's gradient.
 
-The hook belongs to the optimizer, so a new optimizer over the same parameters is not regularized.  Its first step is
-refused.  A copy of optimizer and network (copy.deepcopy, pickle) has no hook either, and nothing
-notices: attach to the copy.
+The hook belongs to the optimizer, so a new optimizer over the same parameters is not regularized: its first step
+raises RegularizerError.  A copy of optimizer and network (copy.deepcopy, pickle) has no hook either, but raises no
+error: call `attach` for the copy.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from studiogan_gsr.contract import Regularizer, missing_methods
 from studiogan_gsr.errors import FOREIGN, GSRError, RegularizerError, reason
 
-_CHANGES = "changes the generator: a penalty is a function of the parameters, and writes to none"
+_CHANGES = "changes the generator: it may read the parameters, but must not write to them"
 
 
 class Attachment:
-    """An attached regularizer.  `last` is the last penalty; before the first step, that of the trial.
+    """An attached regularizer.
 
-    `attempts` counts the optimizer steps whose gradients include the penalty's.  A fused optimizer under GradScaler
-    decides on the device whether it skips one of them.
+    last: the last penalty, a detached scalar tensor; before the first step, the penalty of the trial in `attach`.
+    attempts: how often the penalty's gradient was added for an optimizer step.  A fused optimizer under GradScaler
+        may still skip such a step, which it decides on the device; `steps` leaves these out.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Attachment:
 
     @property
     def steps(self) -> int:
-        """The optimizer steps that it acted in; waits for the device if a fused optimizer can skip steps."""
+        """`attempts` without skipped steps; waits for the device if a fused optimizer can skip steps."""
         return self.attempts - (0 if self._skipped is None else int(self._skipped))
 
     def remove(self) -> None:
@@ -78,11 +79,11 @@ class Attachment:
             _CLAIMS.remove(self._claim)
 
     def skip_next(self) -> None:
-        """Do not act in the next optimizer step, which a host makes for another term than the loss."""
+        """Leave the penalty out of the next optimizer step, which the host makes for an extra term of its own."""
         self._skip_next = True
 
     def cancel_skip(self) -> None:
-        """Undo `skip_next` if that step was not made."""
+        """Undo `skip_next` if no optimizer step has been made since."""
         self._skip_next = False
 
     def _before_step(
@@ -171,10 +172,13 @@ class Attachment:
         return reached
 
     def _probe(self, optimizer: torch.optim.Optimizer) -> list[Tensor]:
-        """Return the parameters that the regularizer reaches; refuse it if it could not act, and leave no trace."""
+        """Try the regularizer once, without side effects; return the parameters that its penalty reaches.
+
+        Raises RegularizerError if it cannot be used with this optimizer.
+        """
         regularizer, name = self.regularizer, self.name
         if missing := missing_methods(regularizer):
-            raise RegularizerError(f"{name}: no regularizer: it is missing {', '.join(missing)}")
+            raise RegularizerError(f"{name}: is not a regularizer: {', '.join(missing)} missing")
         state = copy.deepcopy(regularizer.state_dict())
         before = [tensor.detach().clone() for tensor in self._watched]
         devices = sorted({p.get_device() for p in _parameters(optimizer) if p.is_cuda})
@@ -183,8 +187,8 @@ class Attachment:
             gradients = self._gradients(penalty, optimizer)
             finite = torch.isfinite(penalty).all() and all(torch.isfinite(g).all() for _, g in gradients)
         if not finite:
-            raise RegularizerError(f"{name}: penalty() or its gradient is not finite ({penalty.item()})")
-        # By value: what is written through `.data` leaves no other trace.
+            raise RegularizerError(f"{name}: penalty() or its gradient is not finite (penalty: {penalty.item()})")
+        # Compare values: a write through `.data` does not change a tensor's version.
         if any(not torch.equal(old, new) for old, new in zip(before, self._watched, strict=True)):
             raise RegularizerError(f"{name}: penalty() {_CHANGES}")
         regularizer.load_state_dict(state)
@@ -196,7 +200,7 @@ class Attachment:
 class _Claim:
     """The parameters that a regularizer acts on, and its optimizer; keeps neither alive.
 
-    others: other optimizers that have been checked, and the number of their parameters then.
+    others: other optimizers that were checked, with the number of parameters they had at that time.
     """
 
     name: str
@@ -228,7 +232,7 @@ def _refuse_replaced(optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kw
             claim.others.pop(optimizer, None)
             raise RegularizerError(
                 f"{claim.name}: this {type(optimizer).__name__} moves parameters that it regularizes, and it is "
-                "attached to another optimizer: attach it to this one, too, or call remove() of what attach returned"
+                "attached to another optimizer: attach it to this one, too, or call remove() on its Attachment"
             )
 
 
@@ -252,15 +256,16 @@ def attach(
 ) -> Attachment:
     """Add the regularizer's penalty to what `optimizer` minimises; return a handle with `remove()`.
 
-    optimizer: also one that a library has wrapped and keeps as `optimizer` (accelerate, Lightning).  One that is
-    built later over the same parameters needs an `attach` of its own; until then its steps raise RegularizerError.
-    A copy of optimizer and network needs one, too, and nothing notices if it has none.
-    The regularizer is tried once, immediately: RegularizerError if its penalty is not a finite scalar
-    with gradient to this optimizer's parameters.  The trial changes neither the regularizer's
-    state nor any of torch's random generators.
-    name: of the regularizer in error messages; default: its class.  One name acts once on an optimizer.
-    watched: tensors that `penalty()` must not write to, or RegularizerError ends the step that it is seen in;
-        default: the optimizer's parameters.
+    optimizer: may be a wrapper that keeps the optimizer as its attribute `optimizer` (accelerate, Lightning).
+        An optimizer that is built later over the same parameters needs its own `attach`; until then its steps raise
+        RegularizerError.  A copy of optimizer and network needs its own `attach`, too, but raises no error without.
+    name: of the regularizer in error messages; default: its class.  Two regularizers of one optimizer must have
+        different names.
+    watched: tensors that `penalty()` must not write to; the step in which it does raises RegularizerError.
+        Default: the optimizer's parameters.
+    The penalty is tried once, immediately.  Raises RegularizerError if it is not a finite scalar with a gradient
+    with respect to this optimizer's parameters.  The trial changes neither the regularizer's state nor torch's
+    random generators.
     """
     return Attachment(regularizer, optimizer, name, watched)
 

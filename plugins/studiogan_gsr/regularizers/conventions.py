@@ -1,8 +1,8 @@
 """Find out whether a layer multiplies by its stored gain or by one plus it.
 
 Libraries differ: StudioGAN computes norm(x) * (1 + gain(y)) + bias(y), others norm(x) * gain(y) + bias(y).  A layer
-that is read by the wrong convention has a penalty from the start, which pulls it away from the identity.  So a copy
-of each layer is run once, and its outputs for two classes say which it is.
+that is read by the wrong convention has a penalty from the start, which pulls its scale away from one.  So a copy
+of each layer is run, and its outputs for two classes show which convention it follows.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from studiogan_gsr.errors import FOREIGN, GeneratorError
 from studiogan_gsr.regularizers.affines import DEVIATION, FACTOR, is_registered
 from studiogan_gsr.regularizers.stacks import ClassWeight, ConditionalLayer, Side, StackReader
 
-_SPATIAL = ((3, 3), (), (5,))  # sizes of what a layer may normalise, beside channels
+_SPATIAL = ((3, 3), (), (5,))  # trial sizes after (batch, channels): images, vectors, sequences
 _TOLERANCE = 1e-3
 
 
 def check_conventions(layers: Sequence[ConditionalLayer]) -> None:
     """Raise GeneratorError for layers that are read by the wrong convention.
 
-    A layer that cannot be run is refused if the gain of every class is the same number and not zero, as it is at the
-    start of a layer that is misread.  Layers with a registered reader or convention are trusted.
-    Raises GeneratorError with the remedy.
+    A layer that cannot be run is refused if all its gains are the same number, not zero: a new layer that is read by
+    the wrong convention looks like this.  Layers with a registered reader or convention are not checked.
+    The message names the remedy.
     """
     for layer in layers:
         module = layer.module
@@ -36,7 +36,7 @@ def check_conventions(layers: Sequence[ConditionalLayer]) -> None:
         weight, side = _gain_of(layer)
         read, found = FACTOR if side.shift else DEVIATION, _found(module, weight, side)
         other = DEVIATION if side.shift else FACTOR
-        remedy = f'register_affine_reader({type(module).__name__}, gain="{other}") reads it so'
+        remedy = f'register_affine_reader({type(module).__name__}, gain="{other}") corrects this'
         if found is not None and found != read:
             raise GeneratorError(
                 f"{layer.name} computes {_FORMULA[found]}, and is read as {_FORMULA[read]}: {remedy}"
@@ -44,7 +44,7 @@ def check_conventions(layers: Sequence[ConditionalLayer]) -> None:
         if found is None and (constant := _constant(layer)) is not None:
             raise GeneratorError(
                 f"{layer.name}: the gain of every class is {constant:.4g}, read as {_FORMULA[read]}, where a new "
-                f'layer has 0: if it computes {_FORMULA[other]}, {remedy}; if not, gain="{read}" says so'
+                f'layer has 0: if it computes {_FORMULA[other]}, {remedy}; otherwise register gain="{read}"'
             )
 
 
@@ -76,22 +76,24 @@ def _found(module: nn.Module, weight: ClassWeight, side: Side) -> str | None:
     for by_label, spatial in product(sorted({isinstance(weight.module, nn.Embedding), True}), _SPATIAL):
         try:
             with torch.no_grad(), torch.random.fork_rng([]):
-                # On the CPU, where an unknown label is an ordinary error.
+                # On the CPU, a label out of range raises an ordinary exception; on CUDA it breaks the context.
                 trial = copy.deepcopy(module, dict(computed)).float().cpu().eval()
                 return _tried(trial, child, side, spatial, by_label)
-        except FOREIGN:  # it has another signature, or takes something of another shape
+        except FOREIGN:  # the layer has another signature, or expects another shape
             continue
     return None
 
 
 def _tried(module: nn.Module, child: str, side: Side, spatial: tuple[int, ...], by_label: bool) -> str | None:
-    """Run a copy of a layer.
+    """Return the convention of a layer from its outputs for two classes; None if neither or both fit.
 
-    by_label: whether it takes the label itself; otherwise it takes the vector that its gain is linear in.
+    Changes the module, which must be a copy.
+    spatial: sizes of the trial input after batch and channels.
+    by_label: call the layer with labels; otherwise with the vectors that its gain is linear in.
     """
     stream = torch.Generator().manual_seed(0)
     inner = module.get_submodule(child)
-    for parameter in inner.parameters():  # gains of two classes differ, whatever they are at the start
+    for parameter in inner.parameters():  # so that the gains of two classes differ, even in a new layer
         parameter.add_(0.3 * torch.randn(parameter.shape, generator=stream))
     stored: list[Tensor] = []
     inner.register_forward_hook(lambda _module, _inputs, output: stored.append(output))
@@ -114,5 +116,5 @@ def _tried(module: nn.Module, child: str, side: Side, spatial: tuple[int, ...], 
 
 
 def _error(found: Tensor, expected: Tensor) -> Tensor:
-    """Return the median relative error; single channels may divide by almost nothing."""
+    """Return the median relative error over channels; in a few channels the divisor may be almost zero."""
     return ((found - expected).abs() / expected.abs().clamp(min=1e-6)).median()

@@ -5,8 +5,9 @@ Gamma_y^l and B_y^l.  The penalty is
 
     1 / (L C) * sum_l sum_y lambda_y * ( sigma_max(Gamma_y^l)^2 + sigma_max(B_y^l)^2 )
 
-over L layers and C classes, at every generator step, whatever labels were drawn.  The division by
-L C is in the authors' program, not in the paper's formula; `weight` means something only with it.
+over L layers and C classes.  It is added at every generator step, for all classes, whatever labels
+were drawn.  The division by L C is in the authors' program, not in the paper's formula; the usual
+values of `weight` assume it.
 """
 
 from __future__ import annotations
@@ -37,13 +38,13 @@ from studiogan_gsr.regularizers.stacks import StackReader
 from studiogan_gsr.regularizers.weights import effective_number_weights, images_of_equal_weight
 
 SIDES = ("gain", "bias")
-# The authors' program starts with ten times as many iterations; the gain side is converged then.
+# At its first call, the authors' program makes ten times as many iterations; the gain side converges in them.
 _RELEASED_FIRST = 10
 
 
 @dataclass(frozen=True)
 class GSROptions:
-    """Options of `GroupSpectralRegularizer`, which explains them; OptionError for impossible values."""
+    """Options of `GroupSpectralRegularizer`, which documents them; impossible values raise OptionError."""
 
     weight: float = 0.5
     beta: float | None = 0.99
@@ -87,10 +88,10 @@ class GSROptions:
 
 @dataclass(frozen=True)
 class _Matrices:
-    """The maps with one number of channels.
+    """Where to read all maps with the same number of channels; a map is one side (gain or bias) of one layer.
 
-    parts: indices of the stacks of `StackReader.read` that hold them.  positions: of the maps, numbered as there.
-    shape: (n_g, n_c) of a matrix.
+    parts: indices of the stacks of `StackReader.read` that hold these maps.  positions: the maps' positions there.
+    shape: (n_g, n_c) of a matrix, one for each map and class.
     """
 
     channels: int
@@ -107,7 +108,7 @@ class GroupSpectralRegularizer(nn.Module):
     class_counts: training images per class, in label order.
     weight: lambda, the mean of the class weights; 0 only logs the norms.
     beta: of the effective number of samples; None gives all classes the same weight.
-    power_iterations: per call, warm-started from the last; 0 is exact, by SVD in float64.
+    power_iterations: per call, starting from the last call's vectors; 0 computes exact norms by SVD in float64.
     groups: "square", or the number of groups n_g, which must divide every layer's channels.
     apply_to: the sides that are penalised, gain, bias or both.  Or `mapping` alone, experimental: the map from
         class to w of a StyleGAN generator, which has no gains and biases (see mapping.py).
@@ -115,9 +116,9 @@ class GroupSpectralRegularizer(nn.Module):
         underestimates its norms; only to compare with that program's numbers.
 
     Buffers `u_<d>` (maps, classes, n_g) and `v_<d>` (maps, classes, n_c) hold the singular vectors
-    of all layers with d channels, `warm` whether they have been computed.  A regularizer
-    without saved vectors iterates to convergence first; one that loads them continues exactly
-    where they were saved.
+    of all layers with d channels; a map is one side of one layer.  Buffer `warm` says whether they
+    have been computed.  A new regularizer first iterates to convergence; one that loads saved
+    vectors continues exactly where they were saved.
     """
 
     warm: Tensor
@@ -213,7 +214,7 @@ class GroupSpectralRegularizer(nn.Module):
 
     @torch.no_grad()
     def class_norms(self) -> dict[str, dict[str, Tensor]]:
-        """Return the exact norms now, {layer name: {side: (classes,)}}, of the penalised sides."""
+        """Return the current exact norms of the penalised sides, {layer name: {side: (classes,)}}."""
         sides = self.options.apply_to
         result: dict[str, dict[str, Tensor]] = {layer.name: {} for layer in self._layers}
         with _no_autocast():
@@ -231,7 +232,7 @@ class GroupSpectralRegularizer(nn.Module):
         return f"{matrices}, {self.options}, {self._weights_summary()}"
 
     def _weights_summary(self) -> str:
-        """Return the range of the class weights, and from how many images on they are practically equal."""
+        """Return text: the range of the class weights, and the number of images above which they hardly differ."""
         low, high = float(self._weights.min()), float(self._weights.max())
         if low == high:
             return f"class weights all {low:.3g}"
@@ -245,7 +246,7 @@ class GroupSpectralRegularizer(nn.Module):
         return f"class weights {low:.3g} to {high:.3g}{same}"
 
     def _plan(self) -> list[_Matrices]:
-        """Return which of the reader's stacks have the same number of channels, and their matrices' shape."""
+        """Group the reader's stacks by number of channels; return one `_Matrices` for each, by rising channels."""
         parts: dict[int, list[int]] = defaultdict(list)
         positions: dict[int, list[int]] = defaultdict(list)
         for part, (places, stack) in enumerate(self._reader.read()):
@@ -255,7 +256,10 @@ class GroupSpectralRegularizer(nn.Module):
         return [_Matrices(c, parts[c], positions[c], shapes[c]) for c in sorted(parts)]
 
     def _stacks(self) -> Iterator[tuple[_Matrices, Tensor]]:
-        """Yield the matrices (maps, classes, n_g, n_c) for each number of channels, in order of `positions`."""
+        """Yield, for each number of channels, its `_Matrices` and a tensor (maps, classes, n_g, n_c).
+
+        The tensor's maps are in the order of `positions`.
+        """
         read = [stack for _, stack in self._reader.read()]
         for matrices in self._matrices:
             stacks = [_single_or_double(read[part]) for part in matrices.parts]
@@ -281,7 +285,7 @@ class GroupSpectralRegularizer(nn.Module):
             new_u, new_v = self._released(of.positions, matrices, new_u, new_v)
         u.copy_(new_u)
         v.copy_(new_v)
-        # Not u and v: the next call overwrites them, while the graph still needs these.
+        # Not the buffers u and v: the next call overwrites them, and this call's graph may still need its vectors.
         return group_spectral_norms(stack, new_u, new_v)
 
     def _released(self, positions: list[int], matrices: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -301,12 +305,12 @@ class GroupSpectralRegularizer(nn.Module):
         return {"groups": self.options.groups, "apply_to": list(self.options.apply_to)}
 
     def set_extra_state(self, state: object) -> None:
-        """Do nothing: `_load_from_state_dict` has compared it."""
+        """Do nothing: `_load_from_state_dict` has already compared the saved state with this regularizer."""
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        """Continue exactly where a state was saved, also when it is loaded as part of a larger module.
+        """Load saved vectors, also as part of a larger module's state.
 
-        A state of other `groups` or `apply_to` has vectors of other matrices: it is ignored with a warning, and the
+        A state with other `groups` or `apply_to` belongs to other matrices.  It is ignored with a warning, and the
         vectors are recomputed, as in a new run.
         """
         saved, own = state_dict.get(f"{prefix}_extra_state"), self.get_extra_state()
@@ -323,7 +327,7 @@ def _single_or_double(stack: Tensor) -> Tensor:
 
 
 def _no_autocast() -> torch.amp.autocast_mode.autocast:
-    """Compute the penalty in float32, whatever precision the host trains in."""
+    """Return a context that turns autocast off: the penalty is not computed in the host's lower precision."""
     device = "cuda" if torch.is_autocast_enabled("cuda") else "cpu"
     return torch.autocast(device, enabled=False)
 

@@ -5,13 +5,14 @@ noise z and class y into the vector w that sets the style of every layer:
 
     w(z, y) = f([ norm(z), norm(embed(y)) ]),        norm(x) = x / sqrt(mean(x^2) + 1e-8)
 
-and the class-conditional map is y -> w(0, y), z at zero as for BigGAN's noise.  It is a function of
-the parameters alone, as gain and bias are.
+The regularizer reads the map y -> w(0, y), with z at zero, as it does with BigGAN's noise.  It is a
+function of the parameters alone, as gain and bias are.
 
-How the paper's StyleGAN2 runs were regularized is not known here.  One later benchmark of
+It is not known how the authors regularized the paper's StyleGAN2 runs.  A later benchmark of
 class-conditional StyleGAN on few images (JTCaldeira/CGANs-limited-data, training/gsr.py) penalises
-sigma_max of w of the generator's own batch, w of 512 as 16 x 32, by one power iteration from a
-random start, times the class weight; here it is sigma_max^2 of w(0, y) for every class.
+something else: for each w of the generator's batch, 512 numbers cut into 16 x 32, the class weight
+times sigma_max, from one power iteration with a random start.  The penalty here is the class weight
+times sigma_max^2 of w(0, y), for every class.
 """
 
 from __future__ import annotations
@@ -41,14 +42,14 @@ def find_mapping_networks(generator: nn.Module) -> list[ConditionalLayer]:
     ]
     if not layers:
         raise GeneratorError(
-            f"{type(generator).__name__} has no mapping network with a class embedding (StyleGAN2 and StyleGAN3 "
-            "with MODEL.g_cond_mtd: cAdaIN have one); other generators: leave apply_to out"
+            f"apply_to: [mapping]: {type(generator).__name__} has no mapping network with a class embedding; "
+            "StyleGAN2 and StyleGAN3 have one with MODEL.g_cond_mtd: cAdaIN; for other generators, leave out apply_to"
         )
     return layers
 
 
 def is_class_mapping(module: nn.Module) -> bool:
-    """Return whether a module is a mapping network of NVIDIA's kind that takes the class."""
+    """Return whether a module is a mapping network as in NVIDIA's StyleGAN code, with the class as an input."""
     sizes = [getattr(module, name, None) for name in ("z_dim", "c_dim", "num_layers")]
     if not all(isinstance(size, int) for size in sizes) or not sizes[1]:
         return False
@@ -61,7 +62,7 @@ def _reader(network: nn.Module) -> Callable[[], dict[str, Tensor]]:
     embed, z_dim, classes = network.get_submodule("embed"), int(network.z_dim), int(network.c_dim)  # type: ignore[arg-type]
 
     def read() -> dict[str, Tensor]:
-        """Return {"mapping": w(0, y)}, (classes, channels)."""
+        """Return {"mapping": w(0, y) of all classes, (classes, channels)}."""
         y = embed(torch.eye(classes, device=next(embed.parameters()).device))
         w = torch.cat([y.new_zeros(classes, z_dim), y * (y.square().mean(1, keepdim=True) + _EPSILON).rsqrt()], 1)
         for layer in layers:

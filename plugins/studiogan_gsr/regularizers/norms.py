@@ -13,9 +13,10 @@ from studiogan_gsr.regularizers.affines import class_conditional_affines
 from studiogan_gsr.regularizers.mapping import find_mapping_networks, is_class_mapping
 from studiogan_gsr.regularizers.spectral import group_shape
 
-# A class explodes when its norm is this many times the largest of any class before training, and the median of all
-# classes now.  The largest, because it depends on width and number of classes: 1.05 times the median in an SNGAN of
-# 64 channels and 10 classes, 1.28 times in a BigGAN of 96 channels and 1,010.
+# A class explodes when its norm is more than this many times the largest norm of any class at the start of training,
+# and also more than this many times the current median of all classes.  The start's largest norm is used, not its
+# median, because their ratio depends on width and number of classes: 1.05 in an SNGAN with 64 channels and 10
+# classes, 1.28 in a BigGAN with 96 channels and 1,010 classes.
 THRESHOLD = 1.25
 
 
@@ -24,7 +25,8 @@ class Spectrum:
     """Exact singular values of all matrices, float64.
 
     layers: names.  sides: gain and bias; a StyleGAN has one layer with one side, both called "mapping".
-    values: per layer, singular values (sides, classes, ranks) in descending order.
+    values: per layer, singular values (sides, classes, min(n_g, n_c)) in descending order; infinite for a matrix that
+        is not finite.
     """
 
     layers: list[str]
@@ -38,7 +40,7 @@ class Spectrum:
 
     @property
     def conditions(self) -> Tensor:
-        """Largest over smallest singular value, (layers, sides, classes); infinite if that is 0 to rounding."""
+        """Largest over smallest singular value, (layers, sides, classes); infinite if the latter is 0 to rounding."""
         found = []
         for values in self.values:
             largest, smallest = values[..., 0], values[..., -1]
@@ -71,7 +73,10 @@ def spectrum(generator: nn.Module, groups: int | str = "square") -> Spectrum:
 
 
 def class_vectors(generator: nn.Module) -> dict[str, dict[str, Tensor]]:
-    """Return {layer: {side: (classes, channels)}} of class-conditional normalisation, or of a StyleGAN's mapping."""
+    """Return the class parameters, {layer: {side: (classes, channels)}}; for a StyleGAN, of its mapping network.
+
+    Raises GeneratorError if the generator has neither class-conditional normalisation nor such a network.
+    """
     try:
         affines = class_conditional_affines(generator)
     except GeneratorError:
@@ -103,8 +108,9 @@ def largest_class_norms(generator: nn.Module, groups: int | str = "square") -> T
 def exploding(norms: Sequence[float], start: Sequence[float]) -> list[int]:
     """Return the labels of classes whose norms explode (see THRESHOLD) or are not finite.
 
-    norms, start: the largest norm per class now and before training.  A norm that only grows with the others, or only
-    stays while a penalty shrinks the others, does not explode.
+    norms: the largest norm per class now.  start: the same at the start of training.
+    A norm that only grows along with the others does not explode, nor does one that stays constant while a penalty
+    shrinks the others.
     """
     now = torch.tensor(norms, dtype=torch.float64)
     bound = THRESHOLD * max(max(start), float(now.median()))

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from studiogan_gsr.errors import OptionError
 
-# Squarings of M M^T that count as converged: 2^12 power iterations.
+# After so many squarings of M M^T, 2^12 power iterations, its leading vector is taken as converged.
 _SQUARINGS = 12
+# Most power iterations per call: up to here, float32 neither overflows nor underflows (see `power_iteration`).
 MAX_ITERATIONS = 16
-# The authors' program normalises with this floor on the length of a vector.
+# The authors' program divides a vector by its length, but by no less than this.
 _RELEASED_EPS = 1e-3
 
 
@@ -55,9 +56,9 @@ def group_spectral_norms(matrix_stack: Tensor, u: Tensor | None = None, v: Tenso
 def power_iteration(matrices: Tensor, u: Tensor, v: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
     """Return (u, v) after `iterations` rounds of v <- unit(M^T u), u <- unit(M v).
 
-    All but the last round act through M M^T or M^T M, whichever is smaller, scaled so that nothing
-    overflows or underflows in float32 for up to MAX_ITERATIONS rounds.  Where M is zero the given
-    vectors are kept: a zero vector would stay zero, and with it the norm, when the matrix later grows.
+    All but the last round multiply by M M^T or M^T M, whichever is smaller, scaled so that nothing
+    overflows or underflows in float32 for up to MAX_ITERATIONS rounds.  Where M is zero, the given
+    vectors are kept: zero vectors would stay zero, and so would the norm, even if the matrix grew later.
     """
     n_g, n_c = matrices.shape[-2:]
     left, rounds = u, iterations - 1
@@ -75,8 +76,8 @@ def power_iteration(matrices: Tensor, u: Tensor, v: Tensor, iterations: int) -> 
 def leading_vectors(matrices: Tensor) -> tuple[Tensor, Tensor]:
     """Return the leading singular vectors u (..., n_g) and v (..., n_c), as after 4096 power iterations.
 
-    Repeated squaring of M M^T: its 2^k-th power is, up to scale, u u^T, and the column with the
-    largest diagonal element is u.  Deterministic: there is no start vector.
+    Squares M M^T repeatedly: its 2^k-th power approaches u u^T up to scale, and the column with the
+    largest diagonal element is then u up to scale.  Deterministic: there is no start vector.
     """
     n_g, n_c = matrices.shape[-2:]
     if n_g > n_c:
@@ -98,8 +99,8 @@ def released_power_iteration(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return (u, v, u_bias, v_bias) as the authors' program updates them.
 
-    The known departure from the definition: the bias side's left vector follows from the *gain*
-    side's right vector, so that u^T B v falls short of the spectral norm of B.  Kept to compare
+    The known departure from the definition: the bias side's left vector is computed from the *gain*
+    side's right vector, so that u^T B v is below the spectral norm of B.  Kept for comparison
     with that program's numbers; off by default.
     """
     for _ in range(iterations):

@@ -23,9 +23,9 @@ Factors = tuple[Tensor, Tensor | None, Tensor | None]
 
 @dataclass(frozen=True)
 class Side:
-    """Gain or bias within a weight matrix: its columns [start, stop), as far as they depend on the label.
+    """A gain or bias within a weight matrix: the columns [start, stop) that depend on the label.
 
-    shift: stored number minus gain.
+    name: "gain" or "bias".  shift: subtracted from the stored numbers; 1.0 if the weight stores 1 + gain.
     """
 
     name: str
@@ -40,7 +40,7 @@ class ClassWeight:
 
     indexed: the weight is a table (classes, columns) looked up by the label; otherwise it is
         (channels, inputs) and is applied to the label's one-hot or embedded vector.
-    embedding: the module whose table (classes, inputs) embeds the label; None: one-hot.
+    embedding: the module whose table (classes, inputs) embeds the label; None if the label is one-hot.
     """
 
     module: nn.Module
@@ -51,7 +51,10 @@ class ClassWeight:
 
 @dataclass(frozen=True, eq=False)
 class ConditionalLayer:
-    """A layer that was found: its weights, or a function that reads its sides."""
+    """A class-conditional layer, and how it is read: from its weights or by a function.
+
+    custom: returns {side: (classes, channels)}.  module: the layer itself, if its weights are read.
+    """
 
     name: str
     weights: tuple[ClassWeight, ...]
@@ -61,9 +64,10 @@ class ConditionalLayer:
 
 @dataclass(frozen=True, eq=False)
 class _Group:
-    """Weights of one kind.
+    """Weights of one kind, which are read together.
 
-    sides: of each weight.  positions: for each side, that of every weight.
+    sides: the columns to read from each weight.  positions: for each side, the positions of its map in every weight
+    (see `StackReader.read`).
     """
 
     weights: tuple[ClassWeight, ...]
@@ -72,9 +76,9 @@ class _Group:
 
 
 class StackReader:
-    """Reads some sides of all layers, batched.
+    """Reads the chosen sides of all layers in batches.
 
-    Layers are grouped once, here.  Networks may move to another device afterwards, but must keep their layers.
+    The constructor groups the layers.  A network may move to another device afterwards, but must keep its layers.
     """
 
     def __init__(self, layers: Sequence[ConditionalLayer], sides: Sequence[str]) -> None:
@@ -96,9 +100,9 @@ class StackReader:
             self._groups.append(_Group(weights, columns, tuple(by_side)))
 
     def read(self) -> list[tuple[list[int], Tensor]]:
-        """Return [(positions, stack (maps, classes, channels))], differentiable to the parameters.
+        """Return [(positions, stack (maps, classes, channels))], differentiable with respect to the parameters.
 
-        Position `len(sides) * layer + side` says which map a row of a stack is.
+        Each map in a stack has one position, `len(sides) * layer + side`, with the indices of its layer and side.
         """
         stacks = []
         for layer, position in self._custom:
@@ -111,7 +115,7 @@ class StackReader:
 
 
 def _without_names(sides: Sequence[Side]) -> tuple[Side, ...]:
-    """Return the sides' columns: gains and biases that lie in the same columns are read together."""
+    """Return the sides without names, so that gains and biases in the same columns are grouped together."""
     return tuple(Side("", side.start, side.stop, side.shift) for side in sides)
 
 
@@ -124,7 +128,7 @@ def _kind(weight: ClassWeight) -> Kind:
 
 
 def _read(group: _Group) -> list[Tensor]:
-    """Return, for each side, the (weights, classes, channels) of a group."""
+    """Return the maps of a group, one tensor (weights, classes, channels) per side."""
     first = group.weights[0]
     weights, u, v = _stacked([_factors(weight.module) for weight in group.weights])
     if first.embedding is None and u is not None and v is not None:
@@ -145,9 +149,9 @@ def _read(group: _Group) -> list[Tensor]:
 def _embedded(embedding: nn.Module, side: Side, weights: Tensor, u: Tensor | None, v: Tensor | None) -> Tensor:
     """Return weights (maps, channels, inputs) times the embeddings of all classes: (maps, classes, channels).
 
-    With few classes the weights are by far the largest tensors.  Then the embeddings are padded with zeros
-    rather than the weights cut, v goes through the same product as one row more, and the small product is
-    divided: the weights are read once, and their gradient is written once.
+    With few classes, the weights are by far the largest tensors, so they are read only once.  The embeddings are
+    padded with zeros instead of slicing the weights.  v is one more row of the same product.  The spectral norm
+    divides the small product instead of the weights.
     """
     table, table_u, table_v = _stacked([_factors(embedding)])
     if table_u is not None and table_v is not None:
@@ -172,13 +176,13 @@ def _sigma(weights: Tensor, u: Tensor, v: Tensor) -> Tensor:
 def _stacked(factors: Sequence[Factors]) -> Factors:
     """Return weights (modules, rows, columns) and, if the modules divide them by u^T W v, all u and v.
 
-    Stacking copies them, because a later forward may change the modules' own vectors before this graph's backward.
+    Stacking copies u and v: a later forward may change the modules' own vectors before this graph's backward.
     """
     all_weights, all_u, all_v = zip(*factors, strict=True)
     weights = torch.stack(all_weights)
     u = None if all_u[0] is None else torch.stack(all_u)
     v = None if all_v[0] is None else torch.stack(all_v)
-    # BigGAN-PyTorch keeps one vector, and computes the other from it at every forward.
+    # BigGAN-PyTorch stores one of the two vectors, and computes the other from it in every forward.
     matrices = weights.detach()
     if u is not None and v is None:
         v = _unit(matrices.mT @ u.unsqueeze(2))
@@ -194,7 +198,10 @@ def _unit(columns: Tensor) -> Tensor:
 
 
 def _factors(module: nn.Module) -> Factors:
-    """Return the stored weight W of a module, and u and v if it divides W by u^T W v and keeps them."""
+    """Return the stored weight W of a module, and u and v if spectral norm divides W by u^T W v.
+
+    u or v is None if the module stores only the other.
+    """
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, SpectralNorm) and hook.name == "weight":
             u, v = module.get_buffer("weight_u"), module.get_buffer("weight_v")
@@ -207,8 +214,8 @@ def _factors(module: nn.Module) -> Factors:
             return _oriented(_stored(chain, "original"), norm._u, norm._v, transposed=norm.dim == 1)
         kinds = ", ".join(type(p).__name__ for p in chain)
         raise GeneratorError(
-            f"the weight of {type(module).__name__} is parametrized by {kinds}: only spectral_norm can be read; "
-            "register_affine_reader(layer_class, reader) teaches the rest"
+            f"the weight of {type(module).__name__} is parametrized by {kinds}; only spectral_norm can be read: "
+            "for other layers, register a reader with register_affine_reader(layer_class, reader)"
         )
     weight = _stored(module, "weight")
     if hasattr(module, "W_") and "u0" in module._buffers:  # BigGAN-PyTorch
@@ -222,11 +229,11 @@ def _oriented(weight: Tensor, u: Tensor, v: Tensor | None, transposed: bool) -> 
 
 
 def _stored(module: nn.Module, name: str) -> Tensor:
-    """Return a parameter of the module itself, never a tensor that a hook has left there."""
+    """Return a parameter of the module itself, never a tensor that a hook has stored under this name."""
     tensor = module._parameters.get(name)
     if tensor is None:
         raise GeneratorError(
-            f"the {name} of {type(module).__name__} is not a parameter but follows from others by a hook of an "
-            "unknown kind; register_affine_reader(layer_class, reader) teaches it"
+            f"the {name} of {type(module).__name__} is not a parameter; it is computed by a hook of an unknown kind: "
+            "register a reader for the layer with register_affine_reader(layer_class, reader)"
         )
     return tensor

@@ -12,14 +12,15 @@ from studiogan_gsr.errors import OptionError
 
 
 def effective_number_weights(counts: Sequence[int], beta: float | None) -> npt.NDArray[np.float64]:
-    """Return class weights that are inverse to the effective numbers of samples, with mean one.
+    """Return class weights that are inversely proportional to the effective numbers of samples, with mean one.
 
     The effective number of n samples is E_n = (1 - beta^n) / (1 - beta); the weight of class y is
-    K / E_{n_y} with K = C / sum_y(1 / E_{n_y}).  gSR multiplies them by its `weight`, lambda.
+    K / E_{n_y} with K = C / sum_y(1 / E_{n_y}) for C classes.  gSR multiplies the weights by its option `weight`,
+    lambda in the paper.
 
     counts: images per class, all positive.
-    beta: in [0, 1).  0 gives every class the same weight; near 1 the weights are inverse to the
-        counts.  None: every class the same weight.
+    beta: in [0, 1), or None.  0 and None give every class the same weight; near 1, the weights are inversely
+        proportional to the counts.
     Returns a float64 array (classes,), ordered as `counts`.
     Raises OptionError for an empty list, a class without images, or beta outside [0, 1).
     """
@@ -42,9 +43,10 @@ def effective_number_weights(counts: Sequence[int], beta: float | None) -> npt.N
 
 
 def images_of_equal_weight(beta: float | None) -> int:
-    """Return from how many images on all classes have the same weight, within 1 %: 460 for 0.99, 4,613 for 0.999.
+    """Return the number of images per class from which on all classes have the same weight, within 1 %.
 
-    A class's weight is in proportion to 1 / (1 - beta^n), and so at most 1 % above that of infinitely many images.
+    It is 460 for a beta of 0.99, and 4,613 for 0.999.  The weight of a class with n images is proportional to
+    1 / (1 - beta^n).  With this number of images, it is at most 1 % above the limit for infinitely many images.
     """
     if not beta:
         return 1

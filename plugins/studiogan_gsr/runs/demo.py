@@ -1,7 +1,7 @@
-"""`studiogan-gsr demo`: what gSR does, on handwritten digits, in minutes on a CPU.
+"""`studiogan-gsr demo`: show what gSR does on handwritten digits, in minutes on a CPU.
 
-A small SNGAN on a long tail of scikit-learn's digits, and its twin with gSR: same seed, same images in
-the same order, same noise.  The result is shown whatever it is.
+Train a small SNGAN on long-tailed digits of scikit-learn twice, without and with gSR.  Both runs have the same seed,
+the same images in the same order, and the same noise.  The result is shown even if gSR does not help.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from studiogan_gsr.progress import console
 from studiogan_gsr.regularizers.norms import largest_class_norms
 
 STEPS = 1500
-_SIZE = 32
+_SIZE = 32  # pixels
 _SAMPLES_PER_CLASS = 100
 _SHOWN_PER_CLASS = 10
 CONFIGURATION: dict[str, Any] = {
@@ -47,16 +47,17 @@ CONFIGURATION: dict[str, Any] = {
     },
     "LOSS": {"adv_loss": "hinge"},
     "OPTIMIZATION": {"batch_size": 16, "d_updates_per_step": 1, "beta1": 0.5, "beta2": 0.9, "total_steps": STEPS},
-    "PRE": {"apply_rflip": False},  # a mirrored digit is no digit
+    "PRE": {"apply_rflip": False},  # mirrored digits are not digits
 }
 GSR = {"name": "gsr", "weight": 0.5, "beta": 0.99}
 
 
 @dataclasses.dataclass(frozen=True)
 class Twin:
-    """One of the two runs.
+    """Measurements and samples of one of the two runs.
 
-    norms: (steps, classes) over training.  shown: its samples, class by class.
+    steps: the steps of the print intervals.  norms: the largest spectral norm (steps, classes) at these steps.
+    shown: samples in label order, uint8 (10 * _SHOWN_PER_CLASS, 3, H, W).
     diversity: per class, the mean pairwise pixel distance of samples, divided by that of real images.
     recognised: per class, the share of samples that a classifier of real digits recognises.
     """
@@ -70,7 +71,11 @@ class Twin:
 
 
 def demo(out: Path, steps: int | None = None, seed: int = 0) -> None:
-    """Train both runs, print a table, write index.html and demo.json to `out`; replaces an unfinished demo."""
+    """Train both runs, print a table, and write index.html and demo.json to `out`.
+
+    An unfinished demo in `out` is replaced.  steps: of each run; None: STEPS.
+    Raises RequestError if `out` has other files or a finished demo.
+    """
     marker = out / "demo.json"
     if out.exists() and any(out.iterdir()):
         if not marker.is_file():
@@ -115,10 +120,10 @@ def _protocol(steps: int, seed: int) -> str:
         f"steps, {optimization['d_updates_per_step']} discriminator update per step, Adam 2e-4, one seed ({seed}), "
         f"float32, CPU. gSR: weight {GSR['weight']}, beta {GSR['beta']}. Norms are exact (SVD), the largest over "
         f"layers, gain and bias. Diversity: mean pairwise pixel distance of {_SAMPLES_PER_CLASS} samples of a class, "
-        "over that of its 40 reference images (1: as varied as real ones). Recognised: share of those samples that a "
-        "support vector machine, "
-        "trained on all 1,397 images that are not reference, takes for their digit. Last step's generator, running "
-        "batch-norm statistics. Of a third of the classes: the largest norm, the means of the others. One seed of a "
+        "divided by that of its 40 reference images (1: as varied as real ones). Recognised: share of these samples "
+        "that a support vector machine, trained on the 1,397 images outside the reference, classifies as their "
+        "digit. Generator of the last step, running batch-norm statistics. For a third of the classes, the table "
+        "shows the largest norm, and the mean diversity and share recognised. One seed of a "
         "small model: a sketch of the effect, not evidence for a table."
     )
 
@@ -178,7 +183,7 @@ def _spread(images: Tensor) -> float:
 
 
 def _features(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return images as grey 8 x 8 pixels from 0 to 1, the digits' own resolution."""
+    """Return images (N, 3, H, W) as (N, 64) grey values from 0 to 1: 8 x 8 pixels, the digits' own resolution."""
     n, _, height, width = images.shape
     cells = images.mean(1).reshape(n, 8, height // 8, 8, width // 8).mean((2, 4))
     flat: np.ndarray[Any, Any] = cells.reshape(n, 64) / 255
@@ -257,15 +262,15 @@ def _page(twins: list[Twin], counts: list[int], steps: int, seed: int) -> str:
         [
             ("", paragraph(_protocol(steps, seed), note=True)),
             ("Head, middle and tail", thirds + paragraph(" ".join(reading(twins, counts)))),
-            ("Spectral norms over training", chart(svg, "One line per class, by the number of its training images.")),
+            ("Spectral norms over training", chart(svg, "One line per class, coloured by its training images.")),
             ("Samples, one row per class, the rarest at the bottom", side_by_side(grids)),
-            ("Class by class", table(["class", *header[1:]], _rows(twins, each, counts), groups)),
+            ("Metrics per class", table(["class", *header[1:]], _rows(twins, each, counts), groups)),
         ],
     )
 
 
 def _training_images() -> Tensor:
-    """Return up to _SHOWN_PER_CLASS training images per class, blank where there are fewer."""
+    """Return _SHOWN_PER_CLASS training images per class, blank if there are fewer: uint8 (N, 3, H, W)."""
     dataset = _real("train")
     pixels, labels = torch.from_numpy(_pixels(dataset)), torch.tensor(dataset.targets)
     rows = torch.full((10, _SHOWN_PER_CLASS, *pixels.shape[1:]), 255, dtype=torch.uint8)

@@ -36,7 +36,7 @@ from studiogan_gsr.runs.trained import Trained, load_trained
 
 
 class Seconds(NamedTuple):
-    """Seconds that extracting features took: in the network, and altogether."""
+    """Seconds spent on all repeats: in the backbone alone, and in generation and feature extraction together."""
 
     network: float
     all: float
@@ -44,9 +44,9 @@ class Seconds(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class _Setting:
-    """What a generator is measured with.
+    """A loaded generator, and everything that is needed to measure it.
 
-    counts: training images per class.  perceptual: LPIPS; None: it is left out.
+    counts: training images per class.  perceptual: the network of LPIPS; None if LPIPS is left out.
     """
 
     trained: Trained
@@ -66,19 +66,20 @@ class _Setting:
 
     @property
     def batch_size(self) -> int:
-        """Images generated at a time."""
+        """Number of images in a generated batch."""
         return self.options.batch_size or int(self.trained.configuration.OPTIMIZATION.batch_size)
 
     @property
     def seeds(self) -> list[int]:
-        """One per repeat."""
+        """Seeds of noise and labels, one per repeat."""
         return [self.options.seed + repeat for repeat in range(self.options.repeats)]
 
 
 def evaluate(path: Path, options: EvaluateOptions) -> dict[str, Any]:
     """Measure a generator, print a table and write the result as JSON; return the result.
 
-    Raises RequestError, DataError, CheckpointError, WeightsError before the first image is made.
+    Raises RequestError, ConfigurationError, PluginError, CheckpointError, DataError or WeightsError before the first
+    image is generated, and EvaluationError if a generated image is not finite.
     """
     setting = _prepare(path, options)
     dataset, real, perceptual = setting.real.dataset, setting.real, setting.perceptual
@@ -108,7 +109,7 @@ def evaluate(path: Path, options: EvaluateOptions) -> dict[str, Any]:
 
 
 def _prepare(path: Path, options: EvaluateOptions) -> _Setting:
-    """Load all that is needed, and print what is left out."""
+    """Load the generator, the backbone and the real images; print which metrics are left out."""
     if options.batch_norm not in BATCH_NORM:
         raise RequestError(f"--batch-norm: found {options.batch_norm}; allowed: {', '.join(BATCH_NORM)}")
     if options.out is not None:
@@ -132,9 +133,13 @@ def _prepare(path: Path, options: EvaluateOptions) -> _Setting:
     show, images = console(), _images_per_class(setting.real)
     empty = [class_name for class_name, number in zip(dataset.classes, images, strict=True) if number == 0]
     if empty:
-        show.print(f"no reference images of {len(empty)} classes ({', '.join(empty[:5])}...): they have no metrics")
+        names = ", ".join([*empty[:5], *(["..."] if len(empty) > 5 else [])])
+        show.print(
+            f"{len(empty)} classes have no reference images ({names}): "
+            "metrics that compare with real images are missing for them"
+        )
     if not setting.conditional:
-        show.print("MODEL.g_cond_mtd is W/O: images have no classes, and only all of them are measured")
+        show.print("MODEL.g_cond_mtd is W/O: images have no classes; metrics are overall only")
         return setting
     return dataclasses.replace(setting, perceptual=_perceptual(options.lpips, device))
 
@@ -144,7 +149,7 @@ def _images_per_class(real: Real) -> list[int]:
 
 
 def _measure_repeats(setting: _Setting) -> tuple[list[dict[str, Any]], Seconds]:
-    """Generate and measure once per seed; return the metrics of each, and the seconds of all."""
+    """Generate and measure once per seed; return the metrics per seed, and the total seconds."""
     trained, options, device = setting.trained, setting.options, setting.device
     reference = Reference(setting.real.sample.to(device), options.neighbours)
     repeats: list[dict[str, Any]] = []
@@ -174,7 +179,7 @@ def _measure_repeats(setting: _Setting) -> tuple[list[dict[str, Any]], Seconds]:
 
 
 def _protocol(setting: _Setting, seconds: Seconds) -> dict[str, Any]:
-    """Return everything that determines the numbers, and how fast they were made."""
+    """Return the protocol: everything that determines the metrics, and how fast they were computed."""
     trained, options = setting.trained, setting.options
     whole = max(seconds.all, 1e-9)
     return {
@@ -207,7 +212,7 @@ def _protocol(setting: _Setting, seconds: Seconds) -> dict[str, Any]:
 
 
 def _perceptual(requested: bool | None, device: torch.device) -> Perceptual | None:
-    """Return the network of LPIPS; None if it is switched off, or optional and not available."""
+    """Return the network of LPIPS; None if LPIPS is switched off, or if it was not requested and is not available."""
     if requested is False or (requested is None and not installed()):
         return None
     try:
@@ -220,14 +225,17 @@ def _perceptual(requested: bool | None, device: torch.device) -> Perceptual | No
 
 
 def real_images(trained: Trained, options: EvaluateOptions, split: str) -> tuple[Prepared, list[int]]:
-    """Return real images, prepared like the run's own, and the number of training images per class."""
+    """Return the real images of a split, prepared as in training, and the number of training images per class.
+
+    Raises RequestError if the images' folder is unknown, and DataError if the images are missing or not the run's.
+    """
     data, known = trained.configuration.DATA, trained.data
     root = options.data or known.get("root")
     if root is None:
-        raise RequestError("--data is needed: nothing beside the checkpoint says where the images are")
+        raise RequestError("--data is needed: no run.json with the checkpoint records the folder of its images")
     resizer = options.resizer or known.get("preprocessing", {}).get("resizer", "wo_resize")
     packed = None if options.data or not known.get("packed") else Path(known["packed"])
-    if packed is not None and packed.is_file():  # may hold fewer images than the folder, or replace it
+    if packed is not None and packed.is_file():  # it may hold fewer images than the folder, or be the only copy
         train: Labelled = open_packed(packed, data.name, data.img_size, resizer)
     else:
         try:
@@ -251,13 +259,13 @@ def real_images(trained: Trained, options: EvaluateOptions, split: str) -> tuple
 
 
 def _default_split(trained: Trained) -> str:
-    """Return the half of the reference that the best checkpoint was not selected on; otherwise the reference."""
+    """Return "test" if the best checkpoint was selected on the other half, "validation"; otherwise "reference"."""
     chosen_on_half = trained.chosen is not None and trained.chosen["rule"]["select_on"] == "validation"
     return "test" if chosen_on_half else "reference"
 
 
 def _checkpoint_rule(trained: Trained, split: str) -> str:
-    """Return how the checkpoint was selected, and whether on images that it is measured on."""
+    """Return as text how the checkpoint was selected, and whether on the images that it is measured on."""
     if trained.rule != "best":
         return "last" if trained.rule == "last" else f"step {trained.step}, by name; not the last of its run"
     if trained.chosen is None:
@@ -277,7 +285,8 @@ def _checkpoint_rule(trained: Trained, split: str) -> str:
     return text
 
 
-# What makes a protocol.  A digest of it is part of a result's name, so that two results do not overwrite each other.
+# Keys of the protocol that must be equal for results to be comparable.  Their digest is part of a result's file name,
+# so that results of different protocols do not overwrite each other.
 _TERMS = (
     "checkpoint_rule",
     "averaged_generator",
@@ -294,16 +303,16 @@ _TERMS = (
 
 
 def terms_of(protocol: dict[str, Any]) -> str:
-    """Return as text what two evaluations must have in common for their numbers to be compared."""
+    """Return as JSON the part of a protocol that must be equal for two evaluations to be comparable."""
     return json.dumps({name: protocol.get(name) for name in _TERMS}, sort_keys=True)
 
 
 def _check_out(out: Path) -> None:
-    """Raise RequestError before hours of measuring if the result's file cannot be written."""
+    """Raise RequestError if the result's file cannot be written; called before hours of measuring."""
     folder = next(parent for parent in out.absolute().parents if parent.exists())
     if out.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
         found = (
-            "a folder" if out.is_dir() else f"{folder}, {'a file' if folder.is_file() else 'not to be written to'}"
+            "a folder" if out.is_dir() else f"{folder}, {'a file' if folder.is_file() else 'which is not writable'}"
         )
         raise RequestError(f"--out {out}: found {found}; name a file in a folder that can be written to")
 

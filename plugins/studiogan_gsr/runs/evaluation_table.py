@@ -8,12 +8,15 @@ from studiogan_gsr.datasets.labels import class_title
 from studiogan_gsr.evaluation.measure import MOST, SHOWN_TIMES, as_text
 from studiogan_gsr.pages import shortened
 
-_FEW = 20  # classes that have a row each
-_WIDTH = 24  # letters of a class name in the table
+_FEW = 20  # up to this many classes, each class has a row
+_WIDTH = 24  # characters; longer class names are shortened
 
 
 def table_lines(result: dict[str, Any]) -> list[str]:
-    """Return lines for a terminal: all images, the groups, and, if there are few, every class; then notes."""
+    """Return the lines of the table, and of the notes under it.
+
+    Rows: all images, each group, and, for up to 20 classes, each class.
+    """
     network = result["column"].removeprefix("FD")
     kernel, score = ("KID", "IS") if network == "FID" else (f"KD{network}", f"IS{network}")
     columns = {"frechet": result["column"], "kernel": kernel, "inception_score": score, "precision": "precision"}
@@ -30,7 +33,7 @@ def table_lines(result: dict[str, Any]) -> list[str]:
 
 
 def _rows(result: dict[str, Any]) -> list[tuple[str, int | None, dict[str, Any]]]:
-    """Return name, training images and metrics of every row."""
+    """Return (name, number of training images or None, metrics) for every row."""
     rows: list[tuple[str, int | None, dict[str, Any]]] = [("all", None, result["all"])]
     rows += [(name, None, values) for name, values in result["groups"].items()]
     counts = result["training_images"]
@@ -43,18 +46,18 @@ def _rows(result: dict[str, Any]) -> list[tuple[str, int | None, dict[str, Any]]
 
 def _legend(result: dict[str, Any], kernel: str) -> list[str]:
     """Return what the columns and the groups mean."""
-    diversity = "Diversity: mean distance of two images of a set, over that of real ones."
+    diversity = "Diversity: mean distance between two generated images of a row, divided by that of real images."
     lines = [f"{kernel} times {SHOWN_TIMES['kernel']}. {diversity}"]
     if "lpips_of_real_images" in result:
         of_real = [value for value in result["lpips_of_real_images"] if value is not None]
         lines.append(
-            f"LPIPS: of two images of a class, AlexNet; a group's is the mean over its classes. Real ones: "
+            f"LPIPS: of two images of a class, AlexNet; a group has the mean over its classes. Real ones: "
             f"{sum(of_real) / max(1, len(of_real)):.4g}."
         )
     if result["groups"]:
         two = len(result["training_images"]) == 2
         thirds = "head, tail: the two classes" if two else "head, middle, tail: thirds of the classes"
-        lines.append(f"Many: over 100 training images; few: under 20; {thirds} by them.")
+        lines.append(f"Many: over 100 training images; few: under 20; {thirds} by number of training images.")
     return lines
 
 
@@ -63,10 +66,11 @@ def _cautions(result: dict[str, Any], kernel: str) -> list[str]:
     protocol, counts, references = result["protocol"], result["training_images"], result["reference_images"]
     lines = []
     if protocol["images"] < 10 * len(counts) * protocol["neighbours"]:
-        lines.append(f"{protocol['images']} images are too few to read numbers of a class; 50,000 are usual.")
+        lines.append(f"{protocol['images']} images are too few for metrics per class; 50,000 are usual.")
     if max(protocol["images"], sum(references)) > MOST:
         lines.append(
-            f"Of more than {MOST:,} images, so many are compared in pairs ({kernel}, precision to diversity)."
+            f"Metrics that compare pairs of images ({kernel}, precision, recall, density, coverage, diversity) use "
+            f"at most {MOST:,} images a side, chosen at random."
         )
     if protocol["reference"]["split"] == "train":
         lines.append(
@@ -78,8 +82,8 @@ def _cautions(result: dict[str, Any], kernel: str) -> list[str]:
     fewest = min((number for number in references if number), default=0)
     if fewest < result["features"]:
         lines.append(
-            f"A class has as few as {fewest} reference images, and the features {result['features']} dimensions: "
-            f"with so few, {result['column']} is mostly sampling error; compare classes by {kernel}, precision and "
-            "coverage."
+            f"A class has only {fewest} reference images, fewer than the {result['features']} dimensions of the "
+            f"features: {result['column']} of such classes is mostly sampling error; compare classes by {kernel}, "
+            "precision and coverage."
         )
     return lines

@@ -1,4 +1,4 @@
-"""Write one page about one run or several side by side; the page needs no network."""
+"""Write an HTML page about one run, or several runs side by side; the page needs no network."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _SEED = 0
 def report(paths: Sequence[Path], out: Path) -> Path:
     """Write `out`/index.html and return its path.
 
-    Raises RequestError for runs of different data or without checkpoints.
+    Raises RequestError if the runs have different data sets or class counts, or if one has no checkpoint.
     """
     runs = [open_run(path) for path in paths]
     first = runs[0].trained.configuration.DATA
@@ -107,7 +107,7 @@ def _at_different_steps(runs: Sequence[ReportedRun]) -> Markup:
     if len(steps) < 2:
         return Markup()
     each = ", ".join(f"{run.name} at {run.trained.step:,}" for run in runs)
-    return warning(f"The runs are at different steps: {each}. Norms, samples and metrics compare unequal training.")
+    return warning(f"The runs are at different steps: {each}. Their norms, samples and metrics are not comparable.")
 
 
 def _configurations(runs: Sequence[ReportedRun]) -> Markup:
@@ -119,7 +119,7 @@ def _configurations(runs: Sequence[ReportedRun]) -> Markup:
     keys = list(dict.fromkeys(key for values in flat for key in values))
     differ = [key for key in keys if len(runs) == 1 or len({str(values.get(key)) for values in flat}) > 1]
     if not differ:
-        return paragraph("The runs have one configuration.", note=True)
+        return paragraph("All runs have the same configuration.", note=True)
     rows = [[key, *(values.get(key, "-") for values in flat)] for key in differ]
     shown = wide(table(["key", *(run.name for run in runs)], rows))
     return (
@@ -137,7 +137,7 @@ def _curves(runs: Sequence[ReportedRun]) -> list[tuple[str, Markup]]:
             curves = {name: [line[name] for line in lines] for name in ("d_loss", "g_loss")}
             losses.append((run.name, [line["step"] for line in lines], curves))
     if losses:
-        caption = "At every print interval, of one batch each; what is outside of most values is cut off."
+        caption = "Losses of one batch at every print interval; the axis leaves out outliers."
         sections.append(("Losses", chart(curves_chart(losses, "loss"), caption)))
     panels = []
     for run in logged:
@@ -154,7 +154,10 @@ def _curves(runs: Sequence[ReportedRun]) -> list[tuple[str, Markup]]:
 
 
 def _while_training(runs: Sequence[ReportedRun]) -> list[tuple[str, Markup]]:
-    """Return Fréchet distances while training, of runs that were measured by the same rule."""
+    """Return a section with charts of the Fréchet distances that were measured while training; none without any.
+
+    Runs that were measured by another rule than the first are left out.
+    """
     measured = []
     for run in runs:
         lines = [] if run.trained.run is None else evaluations(run.trained.run)
@@ -179,8 +182,8 @@ def _while_training(runs: Sequence[ReportedRun]) -> list[tuple[str, Markup]]:
     column = rule["best"].removeprefix("lowest ").removesuffix(" of all images")
     caption = (
         f"{rule['images']:,} images an evaluation, against {rule['reference']['images']:,} of {rule['select_on']}; "
-        "of a group only those of its classes, and distances of fewer images are larger. What is outside of most "
-        "values is cut off."
+        "a group uses only the images of its classes, and fewer images give larger distances. The axis leaves out "
+        "outliers."
     )
     return [(f"{column} while training", chart(curves_chart(panels, column), caption) + notes(texts))]
 
@@ -206,7 +209,7 @@ def _generated(run: ReportedRun, labels: Sequence[int], each: int) -> Tensor:
 
 
 def _memory(runs: Sequence[ReportedRun], order: Sequence[int]) -> list[tuple[str, Markup]]:
-    """Return samples of the rarest classes beside their nearest training images."""
+    """Return a section with samples of the three rarest classes beside their nearest training images."""
     labels = [y for y in order if runs[0].counts[y] > 0][-3:]
     parts = []
     for run in runs:
@@ -224,14 +227,18 @@ def _memory(runs: Sequence[ReportedRun], order: Sequence[int]) -> list[tuple[str
         )
         parts.append(picture(sheet, f"{run.name}: pairs of a sample and its nearest training image. {distances}"))
     note = (
-        "Nearest by the Euclidean distance of pixels in [0, 1], among all training images of the class. A median far "
-        "below that between two training images means that samples are copies."
+        "Nearest by the Euclidean distance of pixels in [0, 1], among all training images of the class. Between "
+        "training images: the median distance of a training image to its nearest neighbour. If the samples' median "
+        "is far below it, samples are copies."
     )
     return [("Nearest training images", side_by_side(parts) + paragraph(note, note=True))]
 
 
 def _pairs(run: ReportedRun, images: Prepared, label: int) -> tuple[Tensor, str]:
-    """Return samples and their neighbours in turn, uint8 (2 * _NEIGHBOURS, 3, H, W), and the distances as text."""
+    """Return samples alternating with their nearest training images, and the distances as text.
+
+    The images are uint8 (2 * _NEIGHBOURS, 3, H, W).
+    """
     places = [i for i, target in enumerate(images.targets) if target == label]
     real = torch.from_numpy(np.stack([np.array(images.read(i)[0]) for i in places])).permute(0, 3, 1, 2)
     fake = _generated(run, [label], _NEIGHBOURS)

@@ -1,4 +1,4 @@
-"""The metrics on a report: a chart, a table per class and group, and how they were measured."""
+"""The metrics section of a report: a chart, a table of groups and classes, and how they were measured."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from studiogan_gsr.pages import chart, comma_separated, copyable, latex, notes, 
 from studiogan_gsr.runs.evaluate import terms_of
 from studiogan_gsr.runs.reported import ReportedRun
 
-_ROWS = 40  # of a table; longer tables are cut in the middle, and complete as CSV and LaTeX
+_ROWS = 40  # shown in a table; longer tables are cut in the middle, but their CSV and LaTeX copies are complete
 
 
 @dataclass(frozen=True)
 class Results:
-    """Evaluations in one column (one backbone), by the names of their runs.
+    """Evaluations by one backbone.
 
-    order: labels by falling number of training images.
+    by_run: (name of the run, result of `evaluate`).  order: labels by falling number of training images.
     """
 
     by_run: list[tuple[str, dict[str, Any]]]
@@ -30,7 +30,7 @@ class Results:
 
     @property
     def column(self) -> str:
-        """What the Frechet distance is called."""
+        """Name of the backbone's Fréchet distance, such as FID."""
         return str(self.by_run[0][1]["column"])
 
     @property
@@ -101,7 +101,7 @@ def _cells(results: Results) -> tuple[list[str], list[list[object]]]:
 
 
 def _table(results: Results, cells: Sequence[Sequence[object]]) -> Markup:
-    """Return the table; one of many rows is cut in the middle."""
+    """Return the table; a table of more than _ROWS rows is cut in the middle."""
     names = [name for _ in results.metrics for name, _ in results.by_run]
     spans = {"": 2} | {results.title(metric): len(results.by_run) for metric in results.metrics}
     if len(cells) > _ROWS:
@@ -121,9 +121,10 @@ def _warnings(results: Results) -> list[str]:
 
 
 def _comparable(runs: Sequence[ReportedRun]) -> list[tuple[str, dict[str, Any]]]:
-    """Return each run's newest evaluation by the newest protocol that all have in common; otherwise its newest.
+    """Return (name, evaluation) for each run: its newest one by the newest protocol that all runs share.
 
-    Runs that were only measured by other backbones are ignored.
+    If no protocol is shared, it is the run's newest evaluation.  Runs that were measured only by other backbones than
+    the first run do not count for what is shared.
     """
     if not runs:
         return []
@@ -144,7 +145,10 @@ def _comparable(runs: Sequence[ReportedRun]) -> list[tuple[str, dict[str, Any]]]
 
 
 def _cell(result: dict[str, Any], key: object, metric: str) -> str:
-    """Return mean and deviation of a metric over all images ("all"), a group (its name) or a class (its label)."""
+    """Return mean and deviation of a metric as text; "-" if there are none.
+
+    key: "all" for all images, the name of a group, or the label of a class.
+    """
     if isinstance(key, int):
         values = result["classes"][key]
     else:

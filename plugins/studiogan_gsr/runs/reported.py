@@ -12,9 +12,9 @@ from studiogan_gsr.runs.trained import Trained, load_trained
 
 @dataclass(frozen=True)
 class ReportedRun:
-    """A run on the page.
+    """A loaded run, with its log and its evaluations.
 
-    log: the lines of its log.  evaluations: results of `evaluate`, oldest first.
+    log: the lines of log.jsonl, up to the loaded step.  evaluations: results of `evaluate`, oldest first.
     """
 
     name: str
@@ -24,13 +24,13 @@ class ReportedRun:
 
     @property
     def counts(self) -> list[int]:
-        """Training images per class."""
+        """Training images per class; zeros if they are not recorded."""
         counts = self.trained.data.get("class_counts")
         return list(counts) if counts else [0] * self.trained.configuration.DATA.num_classes
 
 
 def open_run(path: Path) -> ReportedRun:
-    """Open a run with the evaluations that were made of it."""
+    """Load a run's newest checkpoint, its log and its evaluations."""
     trained = load_trained(path)
     run = trained.run or trained.folder
     found = [json.loads(file.read_text()) for file in run.glob("evaluations/*.json")]

@@ -23,13 +23,14 @@ from studiogan_gsr.runs.trained import Trained, load_trained
 from studiogan_gsr.settings import Configured
 
 _PASSES = 30  # forward passes after which the estimates of spectral norm have converged
-_LISTED, _WIDTH = 30, 24  # lines of a table, letters of a class name
+_LISTED, _WIDTH = 30, 24  # at most: rows of the table, characters of a class name
 
 
 def inspect(path: Path, config: str | None, out: Path | None) -> dict[str, Any]:
     """Print the norms per class and a verdict, write spectrum.json and index.html; return the result.
 
-    Raises RequestError where there is no checkpoint, GeneratorError where the generator is not class-conditional.
+    out: folder of the two files; None: `spectrum` in the run's folder.
+    Raises RequestError if there is no checkpoint, and GeneratorError if the generator is not class-conditional.
     """
     trained = load_trained(path, config, averaged=False)
     groups = _groups(trained.configuration)
@@ -43,7 +44,7 @@ def inspect(path: Path, config: str | None, out: Path | None) -> dict[str, Any]:
     classes = trained.classes
     lines = [*verdict(norms.tolist(), start, ill, counts, classes), f"At the start: {began.source}"]
     if MAPPING in found.sides:
-        lines.append("Norms of the mapping network's w: the threshold was set on batch norm, and is untried here.")
+        lines.append("Norms of the mapping network's w: the threshold was tested on batch norm only.")
     result = {
         "checkpoint": str(trained.folder.resolve()),
         "step": trained.step,
@@ -76,9 +77,9 @@ def inspect(path: Path, config: str | None, out: Path | None) -> dict[str, Any]:
 def _print_norms(
     result: dict[str, Any], norms: Sequence[float], places: Sequence[tuple[str, str]], order: Sequence[int]
 ) -> None:
-    """Print a line per class, of many classes both ends of the order.
+    """Print a line per class; of more than 30 classes, only the first 15 and the last 15 in `order`.
 
-    norms, places: per class, its largest norm, and the layer and side that has it.
+    norms, places: per class, the largest norm, and the (layer, side) that has it.
     """
     counts, start, exploding_labels = result["training_images"], result["start"], result["exploding"]
     show, names = console(), [shortened(name, _WIDTH) for name in result["class_names"]]
@@ -93,11 +94,15 @@ def _print_norms(
 
 
 def start_norms(generator: nn.Module, configuration: Configured, groups: int | str) -> list[float]:
-    """Return the largest norm per class of an untrained generator of this configuration."""
+    """Return the largest norm per class of a generator from the start of a run.
+
+    In training mode with spectral norm, forward passes first let the estimates of spectral norm converge, which
+    changes the generator's buffers.
+    """
     model = configuration.MODEL
     stream = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for _ in range(_PASSES if model.apply_g_sn and generator.training else 0):  # where spectral norm is estimated
+        for _ in range(_PASSES if model.apply_g_sn and generator.training else 0):
             z, labels = sample_latents(model.z_prior, 2, model.z_dim, configuration.DATA.num_classes, stream)
             generator(z, labels)
     norms: list[float] = spectrum(generator, groups).largest()[0].tolist()
@@ -111,7 +116,10 @@ def verdict(
     counts: Sequence[int] | None,
     classes: Sequence[str] | None = None,
 ) -> list[str]:
-    """Return what the numbers mean, in sentences."""
+    """Return sentences that say which classes explode.
+
+    norms, start: the largest norm per class, now and at the start.  ill: labels of exploding classes.
+    """
     middle = float(torch.tensor(norms).median())
     rule = f"{THRESHOLD} times both the largest at the start ({max(start):.3f}) and the median now ({middle:.3f})"
     if not ill:
@@ -155,8 +163,8 @@ def _page(trained: Trained, found: Spectrum, result: dict[str, Any], order: Sequ
         title = class_title(label, short, *([f"{counts[label]} images"] if counts else []))
         panels.append((f"class {title}\nmean {_off_diagonal(matrix):.2f}", matrix.abs().numpy()))
     caption = (
-        f"Absolute correlation of a class's groups with one another, in the {side} of {layer}, where the larger of "
-        "the two classes' norms is; the mean is over different groups. Similar groups make a large norm."
+        f"Absolute correlation between the groups of a class, in the {side} of {layer}, which has the larger norm of "
+        "the two classes. The mean leaves out the diagonal. Similar groups make the norm large."
     )
     sections.append(("Correlation of groups", chart(correlation_chart(panels), caption)))
     header = ["layer", "side", "largest norm", "class", "median norm", "median condition number"]
@@ -170,7 +178,7 @@ def _page(trained: Trained, found: Spectrum, result: dict[str, Any], order: Sequ
     sections.append(("Layers", wide(table(header, rows))))
     note = (
         f"{result['checkpoint']}, step {result['step']}; exact, by SVD in float64; {groups} groups. A class explodes "
-        f"when its norm is {THRESHOLD} times the largest of any class at the start, and the median of all now."
+        f"if its norm is above {THRESHOLD} times both the largest norm at the start and the median norm now."
     )
     sections.append(("Protocol", paragraph(note, note=True)))
     return page(f"Spectrum of {(trained.run or trained.folder).resolve().name}", sections)
@@ -182,7 +190,7 @@ def _off_diagonal(matrix: Tensor) -> float:
 
 
 def _plain(values: Tensor) -> Any:
-    """Return nested lists with None for values that are not finite, which JSON does not have."""
+    """Return nested lists, with None for values that are not finite, because JSON has no such numbers."""
     listed = values.tolist()
 
     def plain(value: Any) -> Any:

@@ -36,7 +36,7 @@ _EXAMPLE = 0  # seed of an untrained generator that serves as an example
 class Start:
     """The generator before a run's first step.
 
-    source: a sentence that says where it comes from.  known: False if it is only an example, of another seed.
+    source: where it comes from, as text.  known: False for an example, an untrained generator of another seed.
     """
 
     generator: nn.Module
@@ -46,12 +46,13 @@ class Start:
 
 @dataclass(frozen=True)
 class Trained:
-    """A saved generator, on the CPU, and what is known of its run.
+    """A saved generator, on the CPU, and what is known about its run.
 
+    folder: of the checkpoint.  record: the content of run.json; empty without one.
     averaged: whether it is the averaged generator (EMA).  run: the folder with config.yaml and run.json, if any.
-    untrained: returns a new generator of the same configuration for a seed.
-    rule: "last", "best", or "named" for any other checkpoint, which was given by its folder.
-    chosen: the evaluation while training that made it the best; native host only.
+    untrained: takes a seed, and returns a new generator of the same configuration.
+    rule: "last", "best", or "named" for any other checkpoint, which the user named by its folder.
+    chosen: the evaluation during training that selected it as the best; native host only.
     """
 
     generator: nn.Module
@@ -78,7 +79,7 @@ class Trained:
 
     @property
     def seed(self) -> int | None:
-        """The run's seed, from run.json or the discriminator's file; None if neither has one."""
+        """The run's seed, from run.json or the discriminator's checkpoint file; None if neither has one."""
         found = self.record.get("seed")
         if found is None:
             files = self.folder.glob(f"model=D-*-weights-step={self.step}.pth")
@@ -86,9 +87,10 @@ class Trained:
         return found if isinstance(found, int) else None
 
     def start(self) -> Start:
-        """Return the generator that the run began with: of its seed, or of the checkpoint that it was started from.
+        """Return the generator that the run began with.
 
-        If neither is known any more, it is an untrained generator of another seed, as an example.
+        It is loaded from the checkpoint that the run was started from, or built from the run's seed.  If that
+        checkpoint is gone or the seed is not recorded, it is an untrained generator of another seed, as an example.
         """
         first = (self.record.get("starts") or [{}])[0]
         origin = Path(first["checkpoint"]) if "checkpoint" in first else None
@@ -108,7 +110,7 @@ class Trained:
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        """The lines of the run's log up to this step, of either host."""
+        """The lines of the run's log up to this step, for runs of either host."""
         path = self.folder.parent.parent / "statistics" / self.folder.name / "log.jsonl"
         if self.run is not None and (self.run / "log.jsonl").is_file():
             path = self.run / "log.jsonl"
@@ -119,13 +121,14 @@ def load_trained(path: Path, config: str | None = None, averaged: bool | None = 
     """Load the newest checkpoint of a run, or the checkpoint in a folder.
 
     config: a file or a shipped name, for a checkpoint without records.
-    averaged: whether to load the averaged generator; None: if there is one.
-    best: load the checkpoint that was best while training, instead of the last.
-    Raises RequestError where there is no checkpoint or no configuration, CheckpointError for a damaged one.
+    averaged: whether to load the averaged generator; None: load it if there is one.
+    best: load the best checkpoint of the run instead of the last.
+    Raises RequestError if there is no checkpoint or no configuration, and CheckpointError if the checkpoint is
+    damaged or does not fit its configuration.
     """
     run, folder = _found(path)
     rule, chosen = "best" if best else "last", None
-    if run is not None and run != folder:  # of the native host
+    if run is not None and run != folder:  # a run of the native host
         saved = dict(checkpoints(run / "checkpoints"))
         # The checkpoint may have been removed by hand; its evaluation remains.
         line = best_evaluation(run, max(saved)) if saved else None
@@ -133,18 +136,20 @@ def load_trained(path: Path, config: str | None = None, averaged: bool | None = 
             if folder == path:
                 raise RequestError(f"--best: found a checkpoint, {path}; name its run's folder, {run}")
             if line["step"] not in saved:
-                raise CheckpointError(f"{run}: the best checkpoint, of step {line['step']}, is not there any more")
+                raise CheckpointError(
+                    f"{run}: the best checkpoint, of step {line['step']}, is not there any more; leave --best out"
+                )
             folder, chosen = saved[line["step"]], line
         elif folder.name != f"step={max(saved, default=0)}":
             found_best = line is not None and folder.name == f"step={line['step']}"
             rule, chosen = ("best", line) if found_best else ("named", None)
     if config is None and run is None:
-        raise RequestError(f"{path}: a checkpoint without config.yaml beside it; --config names its configuration")
+        raise RequestError(f"{path}: found a checkpoint without a config.yaml; --config names its configuration")
     source = run / "config.yaml" if config is None and run is not None else configuration_file(str(config))
     configuration, untrained = _read(load_configuration(source))
     has_average = configuration.MODEL.apply_g_ema
     if averaged and not has_average:
-        raise RequestError(f"{path}: MODEL.apply_g_ema is false: there is no averaged generator")
+        raise RequestError(f"{path}: MODEL.apply_g_ema is false: there is no averaged generator; leave --ema out")
     averaged = has_average if averaged is None else averaged
     file = _whole(folder, "G_ema" if averaged else "G", has_average, "best" if best and chosen is None else "current")
     generator = _load(untrained(_EXAMPLE), file)
@@ -153,7 +158,10 @@ def load_trained(path: Path, config: str | None = None, averaged: bool | None = 
 
 
 def _read(sections: Mapping[str, Any]) -> tuple[Configured, Callable[[int], nn.Module]]:
-    """Return a configuration and what builds its generator: the native host, or a checkout for other backbones."""
+    """Return a configuration, and a function that builds its generator from a seed.
+
+    A configuration that the native host does not support is read and built by a checkout of StudioGAN.
+    """
     try:
         configuration = read_configuration(sections)
     except ConfigurationError as error:
@@ -164,7 +172,7 @@ def _read(sections: Mapping[str, Any]) -> tuple[Configured, Callable[[int], nn.M
 
 
 def _load(generator: nn.Module, file: Path) -> nn.Module:
-    """Load a checkpoint's weights into a generator, and freeze it."""
+    """Load a checkpoint's weights into a generator; return it frozen, in evaluation mode."""
     state = read_file(file).get("state_dict")
     if not isinstance(state, dict):
         raise CheckpointError(f"{file}: not a checkpoint of this host or of StudioGAN")
@@ -175,7 +183,10 @@ def _load(generator: nn.Module, file: Path) -> nn.Module:
 
 
 def _whole(folder: Path, network: str, has_average: bool, when: str) -> Path:
-    """Return a network's file of the newest step that has all generators; a killed save leaves only some of them."""
+    """Return the file of a network, at the newest step for which all generators (G, and G_ema if any) were saved.
+
+    A save that was killed leaves only some of them.  when: "current" or "best".
+    """
     names = ["G", "G_ema"] if has_average else ["G"]
     steps = whole_steps(folder, when, names)
     if not steps:
@@ -191,7 +202,7 @@ def _whole(folder: Path, network: str, has_average: bool, when: str) -> Path:
 def _found(path: Path) -> tuple[Path | None, Path]:
     """Return the folder with the run's records, if any, and the folder of the checkpoint.
 
-    The native host keeps records in the run's folder, our hooks in StudioGAN beside the checkpoint.
+    The native host writes the records to the run's folder.  Our hooks in StudioGAN write them beside the checkpoint.
     """
     if list(path.glob("model=G-*.pth")):
         return next((run for run in (path, path.parent.parent) if (run / "config.yaml").is_file()), None), path
@@ -207,5 +218,5 @@ def _found(path: Path) -> tuple[Path | None, Path]:
     if (path / "config.yaml").is_file():
         found = "a run that has not saved a checkpoint yet"
     inside = [child.parent.name for child in sorted(path.glob("*/checkpoints"))]
-    hint = f": {', '.join(inside[:5])} in it" if inside else ""
+    hint = f"; it contains the runs {', '.join(inside[:5])}" if inside else ""
     raise RequestError(f"{path}: found {found}; name a run's folder or a checkpoint's{hint}")

@@ -1,6 +1,6 @@
-"""Makes every CUDA device the CPU, in each process that has this folder on its import path.
+"""Make every CUDA device mean the CPU in each Python process that has this folder on PYTHONPATH.
 
-With it, and with nothing else of ours, a test runs `python src/main.py` as a user does.
+A test can then run `python src/main.py` as a user does.  CPU_RANKS: the number of devices, 1 by default.
 """
 
 import os

@@ -51,11 +51,11 @@ def diffaugment(x: Tensor, stream: torch.Generator) -> Tensor:
 
 
 def _cut(size: int, integers: Callable[[int, int], Tensor]) -> Tensor:
-    """Return (N, size) bool: the pixels that a square of half the size, at a random place, covers."""
+    """Return (N, size) bool: the rows or columns that a randomly placed square of half the size covers."""
     length = int(size / 2 + 0.5)
     first = integers(0, size + (1 - length % 2)) - length // 2
     places = torch.arange(size, device=first.device)
-    # As in StudioGAN, the part of a square beyond the edge covers only the pixels of the edge.
+    # As in StudioGAN, positions beyond the edge are clamped to the edge.
     return (places >= first.clamp(0, size - 1)) & (places <= (first + length - 1).clamp(0, size - 1))
 
 
@@ -64,7 +64,7 @@ def _inside(places: Tensor, size: int) -> Tensor:
 
 
 class ADA:
-    """Adaptive discriminator augmentation (Karras et al. 2020), written from the paper.
+    """Adaptive discriminator augmentation (Karras et al. 2020), implemented from the paper.
 
     AUG.ada_aug_type: blit (flips, quarter turns, whole-pixel shifts), geom (scales, rotations, fractional shifts),
     color, bg (blit + geom) or bgc (all).
@@ -81,7 +81,7 @@ class ADA:
         self.warps = kind in ("geom", "bg", "bgc")
         self.colors = kind in ("color", "bgc")
         self.p = torch.tensor(float(aug.ada_initial_augment_p), device=device)
-        # Of the logits of real images since the last adjustment: the sum of their signs, and their number.
+        # The sum of the signs of the real images' logits since the last adjustment, and the number of logits.
         self.signs = torch.zeros(2, device=device)
         self._filter = torch.tensor(_SYM6, device=device) / sum(_SYM6)
 
@@ -91,7 +91,10 @@ class ADA:
         self.signs[1] += len(real_logits)
 
     def adjust(self, step: int) -> None:
-        """Move p at every `interval`-th step, if it is adaptive; does not wait for the device."""
+        """Adjust p at every `interval`-th step if there is a target; does not wait for the device.
+
+        p changes by 1 per `kimg` thousand real images.
+        """
         if self.target is None or step % (self.interval or 1):
             return
         assert self.kimg is not None
@@ -116,7 +119,7 @@ class ADA:
         return torch.randn(shape, device=self.stream.device, generator=self.stream)
 
     def _sometimes(self, value: Tensor, otherwise: float, p: Tensor | None = None) -> Tensor:
-        """Return `value` with probability p, else `otherwise`; one draw per image, after those of `value`."""
+        """Return `value` with probability p per image, else `otherwise`; p defaults to `self.p`."""
         shape = (len(value), *[1] * (value.ndim - 1))
         return torch.where(self._rand(*shape) < (self.p if p is None else p), value, otherwise)
 
@@ -148,7 +151,7 @@ class ADA:
         return self._warp(x, G)
 
     def _warp(self, x: Tensor, G: Tensor) -> Tensor:
-        """Resample at twice the resolution, with a low-pass filter before and after."""
+        """Return the images moved by G (N, 3, 3), resampled at twice the resolution between two low-pass filters."""
         n, channels, height, width = x.shape
         taps = len(_SYM6) // 4
         x, (left, top, right, bottom) = _pad(x, _reach(G, height, width, 2 * taps))
@@ -156,7 +159,7 @@ class ADA:
         in_height, in_width = int(x.shape[2]), int(x.shape[3])
         x = x.view(n, channels, in_height, in_width)
         out_height, out_width = (height + 2 * taps) * 2, (width + 2 * taps) * 2
-        # Between pixels from the middle and grid_sample's coordinates; doubling shifts by half a pixel.
+        # Convert between pixels from the middle and grid_sample's coordinates; upsampling shifts by half a pixel.
         to_grid = _affine(4 / in_width, 4 / in_height, -1 / in_width, -1 / in_height, x)
         middle = _affine(1, 1, (left - right) / 2, (top - bottom) / 2, x)
         from_grid = _affine(out_width / 4, out_height / 4, 0.25, 0.25, x)
@@ -176,7 +179,7 @@ class ADA:
         x = F.conv2d(x, taps.view(1, 1, 1, -1), stride=(1, 2))
         return F.conv2d(x, taps.view(1, 1, -1, 1), stride=(2, 1))
 
-    # Color: C maps (r, g, b, 1) of the image to that of the result.
+    # Color: C maps each pixel (r, g, b, 1) of the image to that of the result.
 
     def _recolor(self, x: Tensor) -> Tensor:
         n, device = len(x), x.device
@@ -200,7 +203,7 @@ class ADA:
         return torch.baddbmm(C[:, :3, 3:], C[:, :3, :3], x.flatten(2)).view_as(x)
 
 
-# Times sqrt(1/3), this is the cross product with the luma axis.
+# This matrix times sqrt(1/3) gives the cross product with the luma axis.
 _ACROSS = ((0.0, -1.0, 1.0, 0.0), (1.0, 0.0, -1.0, 0.0), (-1.0, 1.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0))
 # The low-pass filter of the wavelet sym6.
 _SYM6 = (
@@ -213,7 +216,7 @@ _SYM6 = (
 def _reach(G: Tensor, height: int, width: int, slack: int) -> Tensor:
     """Return how far the batch's grids reach beyond the left, top, right and bottom edge, in pixels: (4,).
 
-    At most the image's size less one.
+    slack: pixels to add on each side.  The result is at most the image's size minus one.
     """
     x, y = (width - 1) / 2, (height - 1) / 2
     corners = _constant(((-x, x, x, -x), (-y, -y, y, y), (1.0, 1.0, 1.0, 1.0)), G.device)
@@ -224,10 +227,10 @@ def _reach(G: Tensor, height: int, width: int, slack: int) -> Tensor:
 
 
 def _pad(x: Tensor, reach: Tensor) -> tuple[Tensor, tuple[int, int, int, int]]:
-    """Return the images, mirrored beyond their edges by `reach`, and the pixels added at each edge.
+    """Return the images with reflected padding of `reach` pixels, and the padding (left, top, right, bottom).
 
-    On the CPU just `reach` is added.  On a GPU, reading `reach` would wait for the device, so the most is added,
-    with zeros beyond `reach`; the grid does not reach those.
+    On a GPU, reading `reach` would wait for the device.  The padding is then always the maximum, the image's size
+    minus one, with zeros beyond `reach`, where the grid does not sample.
     """
     height, width = x.shape[2:]
     if reach.is_cpu:
@@ -237,7 +240,7 @@ def _pad(x: Tensor, reach: Tensor) -> tuple[Tensor, tuple[int, int, int, int]]:
 
 
 def _mirrored_within(x: Tensor, reach: Tensor) -> Tensor:
-    """Return the images, mirrored by the most on every side, with zeros beyond `reach`."""
+    """Return the images with reflected padding of their size minus one on each side, and zeros beyond `reach`."""
     height, width = x.shape[2:]
     x = F.pad(x, (width - 1, width - 1, height - 1, height - 1), mode="reflect")
     left, top, right, bottom = reach.unbind()
@@ -250,7 +253,7 @@ def _mirrored_within(x: Tensor, reach: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=64)
 def _constant(values: tuple[float, ...] | tuple[tuple[float, ...], ...], device: torch.device) -> Tensor:
-    """Return a tensor of these values, made once per device, as every copy to a GPU would wait for it."""
+    """Return a float32 tensor of these values, cached per device because each copy to a GPU waits for the GPU."""
     return torch.tensor(values, dtype=torch.float32, device=device)
 
 
@@ -280,7 +283,7 @@ def _translation(x: Tensor, y: Tensor) -> Tensor:
 
 
 def augmentation(aug: Aug, stream: torch.Generator) -> Augmentation:
-    """Return the augmentation of AUG, on the stream's device; the identity if there is none."""
+    """Return the augmentation that AUG configures, on the stream's device; the identity if it configures none."""
     if aug.apply_ada:
         return ADA(aug, stream)
     if aug.apply_diffaug:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Clock:
-    """Seconds of training over all restarts, without the time spent on logging and evaluating."""
+    """Measures the seconds of training over all starts of a run, without logging and evaluation."""
 
     def __init__(self, seconds: float, step: int) -> None:
         """Start at a step.  seconds: time trained in earlier starts of the run."""

@@ -18,7 +18,7 @@ from studiogan_gsr.settings import SECTION, RegularizerSettings, check_data_name
 
 ELSEWHERE = "the native host does not have this; `studiogan-gsr studiogan run` does"
 ELSEWHERE_TOO = "; StudioGAN has more: `studiogan-gsr studiogan run`"
-# A generator's number of blocks, by image size.  StudioGAN has 32 to 512; 16 is for small studies.
+# Number of generator blocks by image size in pixels.  StudioGAN has 32 to 512; we add 16 for small studies.
 GENERATOR_BLOCKS = {16: 2, 32: 3, 64: 4, 128: 5}
 
 
@@ -30,7 +30,7 @@ def _key(path: str, kind: Kind | None = None) -> Any:
 
 
 def _own_key(default: Any, kind: Kind) -> Any:
-    """Return a field that StudioGAN does not have; a configuration is written without it if it has its default."""
+    """Return a field that StudioGAN does not have; `Configuration.sections` leaves it out if it has its default."""
     return field(default=default, metadata={"key": Key(default, kind), "own": True})
 
 
@@ -218,7 +218,7 @@ def _read_section(name: str, values: object) -> dict[str, Any]:
 
 
 def _is_default(key: Key, value: Any) -> bool:
-    """Return whether a value is the key's default; 0 is not false."""
+    """Return whether a value is the key's default; unlike in Python, 0 is not equal to false."""
     return bool(value == key.default) and isinstance(value, bool) == isinstance(key.default, bool)
 
 
@@ -235,10 +235,10 @@ def _check_together(configuration: Configuration) -> None:
     blocks = GENERATOR_BLOCKS[data.img_size]
     if model.backbone == "big_resnet":
         if model.z_dim % (blocks + 1):
-            allowed = f"a multiple of {blocks + 1}: big_resnet cuts z into parts, one per block and one for the input"
+            allowed = f"allowed: a multiple of {blocks + 1}, one part per block of big_resnet and one for its input"
             raise ConfigurationError("MODEL.z_dim", str(model.z_dim), allowed)
     elif model.g_shared_dim is not None:
-        raise ConfigurationError("MODEL.g_shared_dim", str(model.g_shared_dim), "only big_resnet shares embeddings")
+        raise ConfigurationError("MODEL.g_shared_dim", str(model.g_shared_dim), "only big_resnet uses it; remove it")
     if model.apply_attn:
         for side, last in (("g", blocks), ("d", blocks + 1)):
             places = getattr(model, f"attn_{side}_loc")
@@ -249,7 +249,7 @@ def _check_together(configuration: Configuration) -> None:
         raise ConfigurationError("OPTIMIZATION.batch_size", "1", f"{model.d_cond_mtd} contrasts at least 2 images")
     if configuration.LOSS.lecam_released and not configuration.LOSS.apply_lecam:
         raise ConfigurationError(
-            "LOSS.lecam_released", "True", "it says how LeCam is computed: LOSS.apply_lecam is off"
+            "LOSS.lecam_released", "True", "unused, because LOSS.apply_lecam is off; enable that or remove this key"
         )
     if aug.apply_diffaug and aug.apply_ada:
         raise ConfigurationError(

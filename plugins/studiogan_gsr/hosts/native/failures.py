@@ -1,4 +1,4 @@
-"""Failures of a run, as errors that say what to do."""
+"""Turn failures of a run into errors that say what to do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from studiogan_gsr.hosts.native.training import Trainer
 
 @contextmanager
 def failures_explained(folder: RunFolder, trainer: Trainer) -> Iterator[None]:
-    """Turn NaN, lost images and a full disk into a TrainingError that names the last good checkpoint."""
+    """Turn NaN, lost or unreadable images and a full disk into a TrainingError that names the last good checkpoint.
+
+    A DataError before the first step is raised unchanged.
+    """
     try:
         yield
     except NotFinite as error:
@@ -38,7 +41,7 @@ def failures_explained(folder: RunFolder, trainer: Trainer) -> Iterator[None]:
 
 @contextmanager
 def memory_explained(configuration: Configuration, device: torch.device) -> Iterator[None]:
-    """Turn a lack of memory into a TrainingError that says which settings to lower."""
+    """Turn an out-of-memory error into a TrainingError that says which settings to lower."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

@@ -1,4 +1,4 @@
-"""A run's folder: one run, trained by one process at a time, and its records."""
+"""A run's folder: its configuration and records, and the lock that lets only one process train it at a time."""
 
 from __future__ import annotations
 
@@ -38,13 +38,15 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def last_good(self) -> str:
-        """Return the path of the newest checkpoint, as part of a message."""
+        """Return a phrase for messages that names the newest checkpoint, or says that there is none."""
         found = checkpoints(self.checkpoints)
         return f"the last good checkpoint is {found[-1][1]}" if found else "there is no checkpoint yet"
 
     @contextmanager
     def claimed(self, resume: bool) -> Iterator[None]:
-        """Hold the folder, so that no other run and no other process uses it.
+        """Check the folder and lock it inside the block, so that no other process trains in it.
+
+        A new folder is locked by `write`.
 
         Raises RequestError if the folder holds other files, a run while `resume` is False, a run of another
         configuration, or a run that another process trains.
@@ -110,7 +112,7 @@ class RunFolder:
                 half.unlink()
         starts = [*(self.starts() if resume else []), {**start, "time": datetime.now(timezone.utc).isoformat()}]
         write_atomically(self.path / RECORD, json.dumps({**record, "starts": starts}, indent=2) + "\n")
-        # Last, because config.yaml marks the folder as a run's.
+        # config.yaml comes last, because it marks the folder as a run's folder.
         write_atomically(self.path / CONFIGURATION, yaml.safe_dump(dict(self.sections), sort_keys=False))
 
     def origin(self) -> Path | None:
@@ -148,7 +150,7 @@ class RunFolder:
         self._check_configuration(old)
 
     def _check_configuration(self, old: Path) -> None:
-        """Raise RequestError if a key differs from the run's configuration, except for the last step."""
+        """Raise RequestError if a key other than OPTIMIZATION.total_steps differs from the run's configuration."""
         before: Mapping[str, Any] = load_configuration(old)
         remedy = "another configuration needs another --out"
         named = regularizer_settings(before), regularizer_settings(self.sections)
@@ -175,11 +177,11 @@ def read_starts(run: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     record = json.loads(path.read_text())
-    # Older versions wrote these once for the whole run, as they were at its last start.
+    # Older versions wrote these keys once per run, with the values of the last start.
     common = {key: record[key] for key in ("seed", "ranks", "threads", "speed") if key in record}
     digests = {key: record["data"][key] for key in ("images_sha256", "preprocessing") if key in record["data"]}
     starts = [{**common, **digests, **start} for start in record["starts"]]
-    for start in starts:  # "CPU, 2 threads (x86_64)", or the name of a GPU
+    for start in starts:  # "device" is "CPU, 2 threads (x86_64)", or the name of a GPU
         start.setdefault("device_type", "cpu" if str(start.get("device")).startswith("CPU") else "cuda")
     return starts
 

@@ -2,9 +2,12 @@
 
 Names make state dicts interchangeable; the order of creation makes equal seeds give equal networks.
 
-A change of resolution and the 3x3 convolution next to it are folded into one layer, which is the same linear map:
-nearest-neighbour doubling and a 3x3 convolution are one 4x4 transposed convolution of stride 2, and a 3x3 convolution
-and 2x2 average pooling are one 4x4 convolution of stride 2.  The folded layer needs 4/9 of the multiplications.
+A change of resolution and the 3x3 convolution next to it can be folded into one layer, which is the same linear map:
+
+* nearest-neighbour doubling, then a 3x3 convolution: one 4x4 transposed convolution of stride 2;
+* a 3x3 convolution, then 2x2 average pooling: one 4x4 convolution of stride 2.
+
+The folded layer needs 4/9 of the multiplications.
 """
 
 from __future__ import annotations
@@ -21,18 +24,22 @@ from studiogan_gsr.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class Style:
-    """The settings that all layers of a network share, and the layers made with them."""
+    """Settings that all layers of a network share, and methods that make layers with them.
+
+    spectral: whether to apply spectral normalisation.  activation: "ReLU", "Leaky_ReLU", "ELU" or "GELU".
+    folded: whether to fold a change of resolution into the convolution next to it.
+    """
 
     spectral: bool
     activation: str
     folded: bool
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """Return the module, spectrally normalised if the network is."""
+        """Return the module, with spectral normalisation if `spectral` is set."""
         return _spectrally_normalised(module) if self.spectral else module
 
     def act(self) -> nn.Module:
-        """Return the activation; in place if StudioGAN's is."""
+        """Return the activation module; it works in place where StudioGAN's does."""
         if self.activation == "ReLU":
             return nn.ReLU(inplace=True)
         if self.activation == "Leaky_ReLU":
@@ -68,24 +75,24 @@ class _FullPrecisionSpectralNorm(SpectralNorm):
 
 
 def _spectrally_normalised(module: nn.Module) -> nn.Module:
-    """Normalise the weight of a module, as StudioGAN does."""
+    """Add spectral normalisation to a module's weight, with StudioGAN's eps, and return the module."""
     spectral_norm(module, eps=1e-6)
     hooks = module._forward_pre_hooks
     for number, hook in hooks.items():
-        if type(hook) is SpectralNorm:  # torch's function takes no class: ours takes its place
+        if type(hook) is SpectralNorm:  # spectral_norm() has no parameter for the class
             hooks[number] = _FullPrecisionSpectralNorm(hook.name, hook.n_power_iterations, hook.dim, hook.eps)
     return module
 
 
 def _spread(weight: Tensor) -> Tensor:
-    """Return the (.., 4, 4) kernel that equals a (.., 3, 3) kernel at all four positions of a 2x2 block."""
+    """Return the (..., 4, 4) kernel that is the sum of a (..., 3, 3) kernel at its four possible positions."""
     padded = F.pad(weight, (1, 1, 1, 1))
     rows = padded[..., 1:, :] + padded[..., :-1, :]
     return rows[..., 1:] + rows[..., :-1]
 
 
 class DoublingConv2d(nn.Conv2d):
-    """Nearest-neighbour doubling and a 3x3 convolution: (N, C, H, W) -> (N, D, 2H, 2W)."""
+    """Nearest-neighbour doubling, then a 3x3 convolution: (N, C, H, W) -> (N, D, 2H, 2W)."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, padding: int, folded: bool) -> None:
         super().__init__(inputs, outputs, kernel, padding=padding)
@@ -99,7 +106,7 @@ class DoublingConv2d(nn.Conv2d):
 
 
 class HalvingConv2d(nn.Conv2d):
-    """A 3x3 convolution and 2x2 average pooling: (N, C, 2H, 2W) -> (N, D, H, W)."""
+    """A 3x3 convolution, then 2x2 average pooling: (N, C, 2H, 2W) -> (N, D, H, W)."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, padding: int, folded: bool) -> None:
         super().__init__(inputs, outputs, kernel, padding=padding)
@@ -112,7 +119,7 @@ class HalvingConv2d(nn.Conv2d):
 
 
 def double(x: Tensor) -> Tensor:
-    """Double height and width by nearest neighbour."""
+    """Return the feature maps at twice the height and width, by nearest neighbour: (N, C, H, W) -> (N, C, 2H, 2W)."""
     return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
@@ -123,7 +130,8 @@ def batch_norm(channels: int, affine: bool = True) -> nn.BatchNorm2d:
 class ConditionalBatchNorm2d(nn.Module):
     """bn(x) * (1 + gain(condition)) + bias(condition); gain and bias are linear maps without offset.
 
-    Computed in the condition's dtype, also under autocast, and returned in x's.
+    x: (N, channels, H, W).  condition: (N, conditions).  The result has x's dtype; it is computed in the condition's
+    dtype, even under autocast.
     """
 
     def __init__(self, conditions: int, channels: int, style: Style) -> None:
@@ -133,8 +141,8 @@ class ConditionalBatchNorm2d(nn.Module):
         self.bias = style.linear(conditions, channels, bias=False)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        # Above 1, bfloat16 has steps of 2^-7: 1 + gain would round to 1 for gains below 0.004, and its product with a
-        # rounded bn(x) would round to bn(x) for gains below 0.002.  gSR makes gains that small.
+        # bfloat16 would lose small gains, and gSR makes gains small.  Above 1 its steps are 2^-7, so 1 + gain rounds
+        # to 1 for gains below 0.004; even with an exact factor, the product rounds to bn(x) for gains below 0.002.
         with torch.autocast(x.device.type, enabled=False):
             gain = (1 + self.gain(condition))[:, :, None, None]
             normalised = self.bn(x.to(condition.dtype))
@@ -142,7 +150,10 @@ class ConditionalBatchNorm2d(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Self-attention of SAGAN: x + sigma * attention(x), keys and values at half resolution; sigma starts at 0."""
+    """SAGAN's self-attention: x + sigma * attention(x), (N, C, H, W) -> (N, C, H, W).
+
+    Keys and values have half the resolution.  sigma starts at 0.
+    """
 
     def __init__(self, channels: int, style: Style) -> None:
         super().__init__()
@@ -162,7 +173,7 @@ class SelfAttention(nn.Module):
         attended = F.scaled_dot_product_attention(queries, keys, values, scale=1.0)
         attended = attended.mT.reshape(len(x), -1, *x.shape[2:])
         added: Tensor = self.sigma * self.conv1x1_attn(attended)
-        return x + added.to(x.dtype)  # under autocast, sigma's float32 would widen all that follows
+        return x + added.to(x.dtype)  # under autocast, sigma would turn the activations into float32
 
 
 def initialise(network: nn.Module, how: str) -> None:

@@ -1,4 +1,4 @@
-"""A run's log: log.jsonl, and the same numbers as TensorBoard events."""
+"""A run's log: log.jsonl, and its scalars as TensorBoard events."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ FILE = "log.jsonl"
 
 
 class RunLog:
-    """Appends to the log of the run in a folder; does nothing unless `active`, which only rank 0 is.
+    """Context manager that appends to a run's log.jsonl and to its TensorBoard events.
 
-    A run that resumes from `step` first removes the lines after that step.
+    folder: the run's folder.  step: the step that the run starts or resumes from; later lines and events are
+        removed.
+    active: True on rank 0; on other ranks nothing is written.
     """
 
     def __init__(self, folder: Path, step: int, active: bool) -> None:
@@ -38,14 +40,14 @@ class RunLog:
         self._open.close()
 
     def write(self, step: int, numbers: Mapping[str, Any]) -> None:
-        """Add a line to log.jsonl, and its numbers to TensorBoard."""
+        """Add a line to log.jsonl, and its scalars to TensorBoard."""
         if self._active:
             self._file.write(json.dumps({"step": step, **numbers}) + "\n")
             self._file.flush()
             self.plot(step, numbers)
 
     def plot(self, step: int, numbers: Mapping[str, Any]) -> None:
-        """Add numbers to TensorBoard only."""
+        """Add the scalars among `numbers` to TensorBoard only."""
         if self._active:
             for name, value in numbers.items():
                 if isinstance(value, int | float):

@@ -35,7 +35,7 @@ class Loop:
     """Trains from the trainer's step to the last step of the run.
 
     selection: measures the checkpoints on rank 0; None on other ranks, and in a run that does not evaluate.
-    seconds: time trained in earlier starts.  stop: set when the run has to end after the current step.
+    seconds: training time of earlier starts.  stop: set when the run has to end after the current step.
     on_interval: returns more numbers to log at each print interval.
     """
 
@@ -67,8 +67,9 @@ class Loop:
     def run(self) -> None:
         """Train until the last step.
 
-        Raises TrainingError if losses are not finite, if images or disk space run out, and, with a checkpoint saved,
-        after a signal.
+        Raises TrainingError if a loss or a weight is not finite, if images cannot be read, if the disk is full, or if
+        an evaluation fails.  After SIGINT or SIGTERM it saves a checkpoint and raises TrainingError, too.
+        Raises RegularizerError if the regularizer was inactive, is not finite, or differs between ranks.
         """
         with (
             stop_on_signals(self.stop),
@@ -105,7 +106,10 @@ class Loop:
         return self.trainer.steps % self.start.save_freq == 0 or self.trainer.steps == self.total
 
     def _asked_to_stop(self) -> bool:
-        """Return whether any rank was asked to stop; ranks ask each other rarely, as that waits for the device."""
+        """Return whether any rank was asked to stop.
+
+        Several ranks compare only when a save or a print interval is due, because comparing waits for the device.
+        """
         compare = self._save_is_due() or self.trainer.steps % self.start.print_freq == 0
         return (self.ranks.number == 1 or compare) and self.ranks.any(self.stop.is_set())
 
@@ -153,7 +157,7 @@ class Loop:
     def _save(self) -> None:
         trainer, model = self.trainer, self.trainer.configuration.MODEL
         check_weights(trainer)
-        if self.ranks.first:  # the grid first: a run that is killed between the two saves both when it resumes
+        if self.ranks.first:  # the grid first: a run that is killed in between saves both again
             save_grid(
                 trainer.averaged or trainer.generator,
                 trainer.class_counts,
@@ -172,10 +176,10 @@ class Loop:
             best=self._best_step(),
         )
 
-    # Evaluation: rank 0 measures.  The other ranks wait for it when all ask each other whether to stop.
+    # Evaluation: rank 0 measures; the other ranks wait for it in `_asked_to_stop`.
 
     def _evaluation_is_missing(self) -> bool:
-        """Return whether this step's checkpoint should have been measured and has not been."""
+        """Return whether this step's checkpoint is due for an evaluation and has none; every rank calls this."""
         return self.start.evaluate > 0 and self.ranks.any(self._is_unmeasured())
 
     def _is_unmeasured(self) -> bool:
@@ -185,7 +189,7 @@ class Loop:
         return self.selection is not None and saved and self._save_is_due() and not measured
 
     def _evaluate(self) -> None:
-        """Measure the saved generator; its checkpoint is kept if it is the best so far."""
+        """Measure the saved generator on rank 0, unless the run has to stop.  The best checkpoint is kept."""
         if self.selection is not None and not self.stop.is_set():
             with self.clock.paused():
                 self._measure(self.selection)

@@ -1,7 +1,7 @@
 """Adversarial and class-conditional losses, and LeCam; numerically equal to StudioGAN's.
 
-Contrastive losses see the images of all ranks, and LeCam's averages are over all ranks.  So the ranks together make
-the same step as one process on the whole batch.
+Contrastive losses compare the images of all ranks, and LeCam averages over all ranks.  So both are equal to those of
+one process on the whole batch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ ConditionalLoss = Callable[[Judgement, Tensor], Tensor]
 
 
 def discriminator_loss(name: str, real: Tensor, fake: Tensor) -> Tensor:
-    """Return the discriminator's loss LOSS.adv_loss, from its logits of real and generated images."""
+    """Return the discriminator's loss, a scalar.
+
+    name: LOSS.adv_loss.  real, fake: the discriminator's logits of real and generated images, (N,).
+    """
     if name in ("vanilla", "logistic"):
         return F.softplus(-real).mean() + F.softplus(fake).mean()
     if name == "least_square":
@@ -32,7 +35,7 @@ def discriminator_loss(name: str, real: Tensor, fake: Tensor) -> Tensor:
 
 
 def generator_loss(name: str, fake: Tensor) -> Tensor:
-    """Return the generator's loss LOSS.adv_loss, from the logits of generated images."""
+    """Return the generator's loss, a scalar.  name: LOSS.adv_loss.  fake: the logits of generated images, (N,)."""
     if name in ("vanilla", "logistic"):
         return F.softplus(-fake).mean()
     if name == "least_square":
@@ -41,7 +44,7 @@ def generator_loss(name: str, fake: Tensor) -> Tensor:
 
 
 def conditional_loss(model: Model, loss: Loss) -> ConditionalLoss | None:
-    """Return the classification or contrastive loss of MODEL.d_cond_mtd; None for PD and W/O."""
+    """Return the function for MODEL.d_cond_mtd's classification or contrastive loss; None for PD and W/O."""
     if model.d_cond_mtd == "AC":
         return _cross_entropy
     if model.d_cond_mtd == "2C":
@@ -101,8 +104,8 @@ def _of_all_ranks(tensor: Tensor) -> Tensor:
     parts = [torch.empty_like(tensor) for _ in range(ranks)]
     dist.all_gather(parts, tensor.detach().contiguous())
     if tensor.requires_grad:
-        # Every rank computes the loss of all images, and gradients are averaged over ranks.  Times `ranks`, this
-        # rank's gradient is the one that a single process would have.
+        # Every rank computes the loss of all images, but its gradient reaches only its own images.  Multiplied by
+        # `ranks`, these gradients average to the gradient of a single process.
         parts[dist.get_rank()] = tensor.detach() + ranks * (tensor - tensor.detach())
     return torch.cat(parts)
 
@@ -110,15 +113,15 @@ def _of_all_ranks(tensor: Tensor) -> Tensor:
 class LeCam:
     """LeCam's penalty (Tseng et al. 2021), with moving averages of the mean logits, kept on the device.
 
-    penalty: mean(relu(D(real) - average of fake)^2) + mean(relu(average of real - D(fake))^2) in all steps after
-    `start`.  Before `start` the averages are the last mean logits.
+    penalty: mean(relu(D(real) - average of fake)^2) + mean(relu(average of real - D(fake))^2) after step `start`, and
+    0 until then.  Before step `start` each average is the latest mean.
     """
 
     UNSEEN = 7777  # StudioGAN's value before the first logits
 
     def __init__(self, decay: float, start: int, device: torch.device) -> None:
         self.decay, self.start = decay, start
-        # True in a run that resumes from a checkpoint without averages: the next logits replace UNSEEN.
+        # Set when a run resumes from a checkpoint without averages: the next mean logits then replace UNSEEN.
         self.begins = False
         # (real, fake), in float64 as StudioGAN's Python numbers are.
         self.averages = torch.full((2,), float(self.UNSEEN), dtype=torch.float64, device=device)
@@ -138,12 +141,14 @@ class LeCam:
 
 
 class ReleasedLeCam:
-    """LeCam as gSR's authors released it (val-iisc/gSRGAN), to compare with their numbers; the paper's differs.
+    """LeCam as in the code of gSR's authors (val-iisc/gSRGAN), to compare with their numbers.
 
-    penalty: mean(relu(D(real) - average of fake)^2) + mean(relu(D(fake) - average of real)^2); the second difference
-    has the opposite sign to the paper's.  There is an average for every position in this rank's batch, (2, slots),
-    instead of one of the batch's mean.  In the first step the averages stay 0.  When the authors' program resumes, it
-    starts from the means of the current batch; here the averages are restored.
+    penalty: mean(relu(D(real) - average of fake)^2) + mean(relu(D(fake) - average of real)^2).
+    Differences from `LeCam`, which follows the LeCam paper:
+    * The second difference has the opposite sign.
+    * Each position in this rank's batch has its own moving average, (2, slots), instead of one of the batch's mean.
+    * The averages stay 0 in the first step, and there is no `start`.
+    A resumed run restores the averages; the authors' program starts from the logits of its current batch.
     """
 
     def __init__(self, decay: float, slots: int, device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""The numbers to log at a print interval, and the checks that a trainer's numbers are finite."""
+"""Read the numbers to log at a print interval, and check that losses, weights and moments are finite."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class NotFinite(TrainingError):
 
 
 def read_numbers(trainer: Trainer) -> dict[str, float]:
-    """Return the losses and the regularizer's scalars of the last step; waits for the device.
+    """Return the losses, ADA's p and the regularizer's scalars of the last step; waits for the device.
 
-    Raises NotFinite if any loss of any step so far was not finite.
+    Raises NotFinite if a loss of any step so far was not finite, RegularizerError if the penalty or a scalar is not.
     """
     step = trainer.steps
     if not bool(trainer.finite):
@@ -31,7 +31,7 @@ def read_numbers(trainer: Trainer) -> dict[str, float]:
 
 
 def check_weights(trainer: Trainer) -> None:
-    """Raise NotFinite if a loss, a weight or an optimizer's moment is not finite; such a state is never saved."""
+    """Raise NotFinite if a loss, a weight or an optimizer's moment is not finite.  Call this before a save."""
     read_numbers(trainer)
     saved = [*trainer.generator.state_dict().values(), *trainer.discriminator.state_dict().values()]
     for optimizer in (trainer.g_optimizer, trainer.d_optimizer):

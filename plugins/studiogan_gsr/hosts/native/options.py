@@ -10,7 +10,7 @@ from studiogan_gsr.commandline import count, option, positive, switch
 from studiogan_gsr.datasets.resizers import RESIZERS
 from studiogan_gsr.evaluation.choices import SELECT_ON
 
-_MEASURING = "measuring while training; the best checkpoint is kept beside the last ones"
+_MEASURING = "evaluation while training; the best checkpoint is kept in addition to the newest two"
 _SPEED = "speed; none of these changes what is computed, except for rounding"
 SWITCHES = ("precision", "channels_last", "folded", "fused")  # fields of `training.Speed`
 
@@ -22,17 +22,18 @@ class TrainOptions:
     None means not given: a resumed run keeps its value, and a new run takes the default of `Start`.
 
     resume: True to resume the run in `out`; a path to start a new run in `out` from another run or checkpoint.
-    label: begins every line of progress.  lines: at most so many lines of progress outside of a terminal; None
-    means one per print interval.
+    Not on the command line:
+    label: the start of every progress line.
+    lines: the most progress lines to print when the output is no terminal; None: one per print interval; 0: none.
     """
 
     data: str = option(None, "where the data set is, or is downloaded to", metavar="DIR", required=True)
     out: Path = option(None, "the run's folder", kind=Path, metavar="DIR", required=True)
     steps: int | None = option(
-        None, "the step to train to, over restarts; default: OPTIMIZATION.total_steps", kind=positive
+        None, "the step to train to, counting those before --resume; default: OPTIMIZATION.total_steps", kind=positive
     )
     device: str | None = option(None, "default: cuda if it is available", choices=["cpu", "cuda"])
-    seed: int | None = option(None, "default: 0", kind=count)
+    seed: int | None = option(None, "default: 0, or the seed of the run or checkpoint to resume from", kind=count)
     resume: bool | Path = option(
         False,
         "resume the run in --out with its own options, except for those given here; or start a new run there from "
@@ -42,14 +43,14 @@ class TrainOptions:
         value_if_bare=True,
     )
     allow_changed_images: bool = switch(
-        False, "resume although images were added, removed or renamed since; run.json records it"
+        False, "resume although images were added, removed or renamed since the last start; run.json records it"
     )
     print_freq: int | None = option(None, "steps between log lines (100)", kind=positive)
     save_freq: int | None = option(None, "steps between checkpoints (2000)", kind=positive)
     resizer: str | None = option(None, "resizes images to DATA.img_size; default: none", choices=RESIZERS)
     workers: int | None = option(None, "processes that read images (4)", kind=count)
     stream: bool | None = switch(
-        None, "read images while training, or all of them before; default: before, if they fit in memory"
+        None, "read images while training; --no-stream: read all before; default: --no-stream if they fit in memory"
     )
     evaluate: int | None = option(
         None,
@@ -61,26 +62,29 @@ class TrainOptions:
     )
     select_on: str | None = option(
         None,
-        "real images to select the best checkpoint on: half of the reference, which leaves the other half to measure "
-        "it (default); or all of the reference, as the paper",
+        "real images that the best checkpoint is selected on; validation (default): half of the reference, so that "
+        "the other half can measure it; reference: all of it, as in the paper",
         choices=SELECT_ON,
         group=_MEASURING,
     )
     backbone: str | None = option(
-        None, "default: inception, else effnetlite0, from a wheel", metavar="NAME", group=_MEASURING
+        None,
+        "the network that measures images; default: inception if it is available, else effnetlite0",
+        metavar="NAME",
+        group=_MEASURING,
     )
     precision: str | None = option(None, "default: float32", choices=["float32", "bfloat16"], group=_SPEED)
-    channels_last: bool | None = switch(None, "the memory order that convolutions prefer; default: on", group=_SPEED)
+    channels_last: bool | None = switch(None, "use channels-last memory format; default: on", group=_SPEED)
     folded: bool | None = switch(
         None, "resample inside convolutions, not before and after them; default: on", flag="--fold", group=_SPEED
     )
-    fused: bool | None = switch(None, "the optimizers' fused form; default: on", group=_SPEED)
+    fused: bool | None = switch(None, "use the fused Adam; default: on", group=_SPEED)
     label: str = "training"
     lines: int | None = None
 
     @property
     def resumes(self) -> bool:
-        """Whether to resume the run in `out`; the path of `out` itself means the same as True."""
+        """Whether to resume the run in `out`: `resume` is True, or the path of `out` itself."""
         return self.resume is True or (isinstance(self.resume, Path) and self.resume.resolve() == self.out.resolve())
 
     @property
@@ -90,7 +94,7 @@ class TrainOptions:
 
     @property
     def in_memory(self) -> bool | None:
-        """Whether all images are read before training."""
+        """Whether to read all images before training; None: not given."""
         return None if self.stream is None else not self.stream
 
     @property

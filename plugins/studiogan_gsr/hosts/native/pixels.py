@@ -1,4 +1,4 @@
-"""Images of a data set as arrays of pixels, one by one and in batches, for the workers of a DataLoader."""
+"""Map-style data sets of images as pixels, and their collate function, for the workers of a DataLoader."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ Item = tuple[Tensor, int]  # an image, (3, size, size) uint8, and its label
 
 
 class Pixels(Dataset[Item | DataError]):
-    """Images and labels.
+    """Map-style data set of (image, label).
 
-    An image that cannot be read is returned as the error: raised in a worker, it would arrive as text.
+    For an image that cannot be read, the item is the DataError.  If a worker raised it, it would arrive as text only.
+    decoded: whether the data set is a packed file, which needs no decoding.
     """
 
     def __init__(self, images: Prepared) -> None:
@@ -31,7 +32,7 @@ class Pixels(Dataset[Item | DataError]):
         return len(self.images)
 
     def preload(self) -> None:
-        """Read what a data set decompresses as a whole now, so that all workers share it."""
+        """Load a data set that is decompressed as a whole.  Called before workers start, so that they share it."""
         read = getattr(self.images.dataset, "read_pixels", None)
         if read is not None:
             read(0)
@@ -45,9 +46,9 @@ class Pixels(Dataset[Item | DataError]):
 
 
 class CountedPixels(Dataset[tuple[Tensor, int, list[int]] | DataError]):
-    """Images, labels, and how often each of PECULIARITIES occurs in the image.
+    """Map-style data set of (image, label, marks); marks: 1 for each of PECULIARITIES that the image has, else 0.
 
-    Each worker counts for itself, so the counts have to travel with the images.
+    Each worker counts in its own process, so the counts are returned with the images.
     """
 
     def __init__(self, pixels: Pixels) -> None:
@@ -65,9 +66,9 @@ class CountedPixels(Dataset[tuple[Tensor, int, list[int]] | DataError]):
 
 
 def collate(items: list[tuple[Any, ...] | DataError]) -> tuple[npt.NDArray[Any], ...] | DataError:
-    """Return a batch as arrays, or the first image's error.
+    """Return a batch as arrays: images (B, 3, size, size) uint8, labels (B,), ...; or the first error of the items.
 
-    Arrays, because tensors would pass through shared memory, of which a container has little.
+    Tensors would pass through shared memory, and a container has little of it.
     """
     for item in items:
         if isinstance(item, DataError):

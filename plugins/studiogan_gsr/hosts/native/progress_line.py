@@ -11,9 +11,11 @@ from studiogan_gsr.progress import console
 
 
 class TrainingProgress:
-    """The progress of a run as a live line: bar, steps, speed, time left and the last numbers.
+    """The progress of a run as a live line: bar, steps, speed, elapsed and remaining time, and the last numbers.
 
-    Outside of a terminal it is one line per print interval, or at most `lines` lines in all.
+    When the output is no terminal, it prints one line per print interval instead, or at most `lines` lines in all.
+    label: the start of every line.  total: the last step.  done: steps trained in earlier starts.
+    lines: None: no limit; 0: show nothing, not even in a terminal.
     """
 
     def __init__(self, label: str, total: int, done: int, lines: int | None) -> None:
@@ -41,7 +43,7 @@ class TrainingProgress:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave the terminal to another progress display."""
+        """Hide the live line inside the block, so that another progress display can use the terminal."""
         if not self._live:
             yield
             return

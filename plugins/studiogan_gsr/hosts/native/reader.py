@@ -1,7 +1,7 @@
-"""Reading batches ahead of the training, with a limit on every wait.
+"""Read batches ahead of training, with a limit on every wait.
 
-A thread takes the batches from the loader.  So the training waits in its own code, where it can see signals and stop
-after a time.
+A thread takes the batches from the DataLoader.  Training waits in `Reader.next`, which checks for signals, dead
+workers and the time limit.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from studiogan_gsr.progress import console
 LIMIT = 600  # seconds without a batch after which the run ends
 _NOTICE = 30  # seconds without a batch after which a message says so
 _GRACE = 5  # seconds that a run which has to stop waits for the batch of its last step
-_POLL = 0.2  # seconds between two looks
-_REMEDY = "fewer --workers need less memory, and --workers 0 reads without any"
+_POLL = 0.2  # seconds between two checks while waiting
+_REMEDY = "fewer --workers need less memory, and --workers 0 reads images without worker processes"
 
 
 Batch = tuple[Tensor, Tensor]  # images and labels
@@ -57,14 +57,14 @@ def workers_explained() -> Iterator[None]:
 
 
 class Reader:
-    """Batches of a loader, read by a thread; `end` also ends workers that hang.
+    """Reads a DataLoader's batches in a thread.  Call `end` when done: it ends the thread and all workers.
 
-    pin: put batches into pinned memory, so that copies to a GPU do not wait.
+    pin: put batches into pinned memory, so that copies to a GPU are asynchronous.
     """
 
     def __init__(self, loader: DataLoader[Any], pin: bool) -> None:
         before = {child.pid for child in active_children()}
-        # Workers start here and not in the thread: a fork would copy locks that other threads hold.
+        # Start the workers here, not in the thread: a fork in the thread could copy locks that other threads hold.
         batches = iter(loader)
         self._workers = [child for child in active_children() if child.pid not in before]
         # When a worker dies, PyTorch's handler raises an error wherever the main thread is, even while it saves a
@@ -79,7 +79,7 @@ class Reader:
     def next(self, stopped: Callable[[], bool], what: str) -> Batch | None:
         """Return the next batch; None after the last.
 
-        stopped: returns whether the run has to end.  what: what is read, for messages.
+        stopped: returns whether the run has to end.  what: what the batches hold, for messages.
         Raises DataError for an image that cannot be read, and ImagesLost if no batch comes.
         """
         since, noticed = time.monotonic(), False

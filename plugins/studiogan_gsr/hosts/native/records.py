@@ -1,4 +1,4 @@
-"""The records of a run and of each of its starts, in run.json."""
+"""Write run.json: the record of a run and of each of its starts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ def write_records(
     restored: Restored,
     ranks: Ranks,
 ) -> None:
-    """Write config.yaml and run.json before the first step; print what a resumed run keeps and what has changed."""
+    """Write config.yaml and run.json before the first step.
+
+    Also prints the options that a resumed run keeps, and what differs from the last start.
+    """
     this_start = {
         "step": trainer.steps,
         "device": device_name(ranks.device.type),

@@ -1,12 +1,12 @@
-"""A training run: from a configuration to a folder that holds everything about it.
+"""A training run, from a configuration to a folder with these files:
 
 config.yaml      the configuration with StudioGAN's defaults filled in, and all options of REGULARIZER
 run.json         seed, plug-ins, data and class counts; device, versions and options of every start
 log.jsonl        one line per print interval
-tensorboard/     the same numbers as TensorBoard events
+tensorboard/     the scalars of both logs as TensorBoard events
 samples/         grids of images, one row per class
-selection.jsonl  one line per evaluation, if the run evaluates while it trains: see evaluation/selection.py
-checkpoints/     see checkpoint.py
+selection.jsonl  one line per evaluation, if the run evaluates while it trains; see evaluation/selection.py
+checkpoints/     the newest two checkpoints and the best one; see checkpoint.py
 """
 
 from __future__ import annotations
@@ -49,18 +49,19 @@ from studiogan_gsr.shipped import configuration_file
 def train(name: str | Path | dict[str, Any], options: TrainOptions, on_interval: OnInterval | None = None) -> Trainer:
     """Train until the last step, and return the trainer.
 
-    name: a file, the name of a shipped configuration, or the sections themselves.
+    name: a configuration file, the name of a shipped configuration, or a configuration's sections.
     on_interval: returns more numbers to log at each print interval.
     Raises ConfigurationError, DataError, PluginError, CheckpointError or RequestError before the first step.
-    Raises TrainingError if losses are not finite, if memory or disk space runs out, and, with a checkpoint saved,
-    after SIGINT or SIGTERM.
+    Raises TrainingError if a loss or a weight is not finite, if images cannot be read, if memory or the disk is full,
+    or if an evaluation fails.  After SIGINT or SIGTERM it saves a checkpoint and raises TrainingError, too.
+    Raises RegularizerError if the regularizer was inactive, is not finite, or differs between ranks.
     """
     sections = name if isinstance(name, dict) else load_configuration(configuration_file(name))
     configuration = read_configuration(sections)
     folder = RunFolder(options.out, with_all_options(configuration.sections()))
     # Only rank 0 writes to the folder.  If it raises an error, torchrun ends the other ranks.
     with folder.claimed(options.resumes) if own_rank() == 0 else nullcontext():
-        # Every rank reads the earlier starts before the ranks join, and so before rank 0 adds this one.
+        # Every rank reads the earlier starts before the ranks join.  Rank 0 adds this start only after that.
         saved = _find_checkpoint(folder, options, configuration)
         start = choose_start(options, _last_start(folder, options, saved), number_of_ranks())
         configuration = _with_steps(configuration, folder, start.steps)
@@ -91,7 +92,7 @@ def _train(
 ) -> Trainer:
     """Open the data, build the networks, restore the checkpoint, and train.
 
-    Everything that can be refused is checked before the folder is written to.
+    All checks that can refuse the run come before the first write to the folder.
     """
     for line in shortcomings(start.speed.precision, options.workers, ranks.device):
         ranks.say(line)
@@ -154,7 +155,7 @@ def _find_checkpoint(folder: RunFolder, options: TrainOptions, configuration: Co
 def _last_start(folder: RunFolder, options: TrainOptions, saved: Saved | None) -> Mapping[str, Any]:
     """Return the record of the run's last start.
 
-    A run without one takes the checkpoint's seed, unless `options` gives another.
+    For a new run it is empty, or holds only the checkpoint's seed if there is one and `options` gives none.
     """
     starts = folder.starts() if options.resumes else []
     if starts:
@@ -165,7 +166,10 @@ def _last_start(folder: RunFolder, options: TrainOptions, saved: Saved | None) -
 
 
 def _with_steps(configuration: Configuration, folder: RunFolder, steps: int | None) -> Configuration:
-    """Return the configuration with another last step, and set it in config.yaml's sections; None changes nothing."""
+    """Return the configuration with `steps` as its last step, and set it in the folder's sections, too.
+
+    steps: None changes nothing.
+    """
     if steps is None:
         return configuration
     folder.sections["OPTIMIZATION"]["total_steps"] = steps
@@ -184,10 +188,10 @@ def _check_steps(options: TrainOptions, saved: Saved | None, total: int) -> None
 
 
 def _restore(trainer: Trainer, saved: Saved | None, options: TrainOptions, start: Start, ranks: Ranks) -> Restored:
-    """Restore the checkpoint, if there is one, and print what could not be restored."""
+    """Restore the checkpoint, if there is one; print where the run resumes and what could not be restored."""
     if saved is None:
         if options.resumes:
-            ranks.say(f"no checkpoint in {options.out}: training starts at the beginning")
+            ranks.say(f"no checkpoint in {options.out}: training starts at step 0")
         return Restored(step=0, drawn=0, elapsed=0.0, messages=(), folder=None)
     restored = restore(trainer, saved, new_noise=saved.seed not in (None, start.seed))
     ranks.say(f"resuming from step {restored.step}, {saved.folder}")
@@ -219,7 +223,7 @@ def _open_data(
 
 
 def _check_place(options: TrainOptions, data: TrainingSet) -> None:
-    """Raise RequestError if the run would be written among its images: the next run would take it for a class."""
+    """Raise RequestError if --out is in a folder of training images: the next run would take it for a class."""
     out, root = options.out.resolve(), Path(options.data).resolve()
     file = file_of(data.pixels.images.dataset, 0)
     if file is None or not file.resolve().is_relative_to(root):
@@ -227,11 +231,13 @@ def _check_place(options: TrainOptions, data: TrainingSet) -> None:
     part = file.resolve().relative_to(root).parts[0]
     for images in (root / part, *([root / "valid"] if part == "train" else [])):
         if out.is_relative_to(images):
-            raise RequestError(f"--out {options.out}: found a folder of images, {images}; name one outside of it")
+            raise RequestError(
+                f"--out {options.out}: found a folder of images, {images}; name a folder outside of it"
+            )
 
 
 def _load_images(data: TrainingSet, start: Start, stop: threading.Event, ranks: Ranks) -> Images:
-    """Load the images, or prepare to stream them; print and record notes about them."""
+    """Load the images, or prepare to stream them; print notes about them and add them to the run's record."""
     images = load_images(
         data.pixels,
         ranks.device,
@@ -250,7 +256,7 @@ def _build(configuration: Configuration, start: Start, data: TrainingSet, ranks:
     trainer = Trainer(
         configuration,
         data.class_counts,
-        batches=iter(()),  # the stream of images follows once the checkpoint has said where it begins
+        batches=iter(()),  # a placeholder: _train sets the stream after the checkpoint is restored
         device=ranks.device,
         seed=start.seed,
         speed=start.speed,
@@ -260,7 +266,7 @@ def _build(configuration: Configuration, start: Start, data: TrainingSet, ranks:
     )
     if trainer.regularization is not None:
         ranks.say(trainer.regularization.summary)
-    # A batch that does not fit into memory fails here at once; the first step might take minutes to fail.
+    # A batch of images that does not fit into memory fails here at once, not minutes later in the first step.
     size, batch = configuration.DATA.img_size, configuration.OPTIMIZATION.batch_size // ranks.number
     torch.empty(batch, 3, size, size, device=ranks.device)
     return trainer
@@ -269,9 +275,10 @@ def _build(configuration: Configuration, start: Start, data: TrainingSet, ranks:
 def _open_selection(
     configuration: Configuration, options: TrainOptions, start: Start, data: TrainingSet, ranks: Ranks
 ) -> Selection | None:
-    """Open the reference images and the backbone of the evaluations, on rank 0; None if this rank evaluates nothing.
+    """Open the reference images and the backbone for evaluations, on rank 0; None if this rank measures nothing.
 
-    Raises an error if they are not available.
+    Every rank has to call this.  Raises DataError or WeightsError if they are not available, and RequestError for
+    fewer than 2 images or another rule than in earlier evaluations.
     """
     if not start.evaluate:
         return None

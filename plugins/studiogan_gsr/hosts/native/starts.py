@@ -1,4 +1,4 @@
-"""The options that a run starts with, beside its configuration, and those that a resumed run keeps."""
+"""The options of one start of a run, in addition to its configuration; which of them a resumed run keeps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from studiogan_gsr.hosts.native.training import Speed
 
 # A resumed run cannot change these: they decide its noise, the order of its images and their pixels.
 _FIXED = ("seed", "resizer")
-# The machine decides these at every start.  Another value is no error, but numbers may round differently.
+# These may differ at every start.  Numbers may then round differently, and noise starts over if the kind of device or
+# the number of ranks changes.
 _MACHINE = ("device_type", "ranks", "threads")
 
 
@@ -25,11 +26,12 @@ class Start:
 
     device_type: "cpu" or "cuda".  ranks: processes.  threads: PyTorch's threads in each process.
     steps: the step to train to; None means OPTIMIZATION.total_steps.
-    workers: processes that read images.  in_memory: None means if the images fit.
+    workers: processes that read images.
+    in_memory: whether all images are read before training; None: if they fit in memory.
     print_freq, save_freq: steps between log lines and between checkpoints.
     evaluate: images to generate and measure whenever a checkpoint is saved; 0 means no evaluations.
-    select_on, backbone: what they are measured on, and with; None means inception, or effnetlite0 if that is not
-    available.
+    select_on: real images to select the best checkpoint on, one of SELECT_ON.
+    backbone: the network that measures; None means inception, or effnetlite0 if inception is not available.
     """
 
     device_type: str
@@ -55,7 +57,7 @@ class Start:
 def choose_start(options: TrainOptions, before: Mapping[str, Any], ranks: int) -> Start:
     """Return the options of a start: those that are given, else those of the run's last start, else the defaults.
 
-    before: the record of the last start; empty for a new run.
+    before: the record of the last start; for a new run empty, or only the seed of its checkpoint.
     Raises RequestError for an option that a run cannot change.
     """
     for name in _FIXED:
@@ -77,7 +79,7 @@ def choose_start(options: TrainOptions, before: Mapping[str, Any], ranks: int) -
 
 
 def _available(before: str | None) -> str:
-    """Return the kind of device to train on: the CPU if the run trained there before, else CUDA if there is one."""
+    """Return the device type: "cpu" if the run trained on it before or CUDA is not available, else "cuda"."""
     return "cpu" if before == "cpu" or not torch.cuda.is_available() else "cuda"
 
 
@@ -99,7 +101,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a start's record as one level: the switches of `speed` and the versions beside the other options."""
+    """Return the options in a start's record as a flat dict, together with the entries of `speed` and `versions`."""
     inner = {name: value for key in ("speed", "versions") for name, value in record.get(key, {}).items()}
     names = [f.name for f in dataclasses.fields(Start) if f.name != "speed"]
     return {name: record[name] for name in names if name in record} | inner

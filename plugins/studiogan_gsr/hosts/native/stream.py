@@ -1,7 +1,7 @@
 """An endless, resumable stream of batches of real images.
 
-The seed and a batch's number decide which images are in it and which of them are mirrored.  So a run can resume at
-any batch, and every rank takes its part of the same batch, whether images are in memory or streamed.
+The seed and the number of a batch determine its images, and which of them are mirrored.  So a run can resume at any
+batch, and each rank takes its part of the same batch.  Images in memory and streamed images give equal batches.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from studiogan_gsr.seeds import mixed
 
 
 class ImageStream:
-    """Batches (images (B, 3, H, W) float32 in [-1, 1], labels (B,)) without end.
+    """Endless iterator over batches of this rank: (images (B, 3, H, W) float32 in [-1, 1], labels (B,)).
 
-    One shuffled pass over the images follows another.  A batch may span two passes, so no image is left out, and a
-    data set may be smaller than a batch.
+    One shuffled pass over the images follows another.  A batch may span several passes, so no image is left out, and
+    a data set may be smaller than a batch.
 
-    number: of images.  batch_size: of all ranks together.  drawn: batches drawn so far.
+    number: how many images there are.  batch_size: images per batch on all ranks together; B is batch_size / ranks.
+    flip: mirror each image with probability 1/2.  drawn: batches drawn so far; the first batch has this number.
     """
 
     def __init__(
@@ -41,11 +42,11 @@ class ImageStream:
         part = batch_size // ranks
         self._part = slice(rank * part, (rank + 1) * part)
         self._passes: dict[int, tuple[Tensor, Tensor]] = {}
-        self._lock = threading.Lock()  # the reader's thread asks for indices, too
+        self._lock = threading.Lock()  # the reader's thread calls _draw, too
         self._fetched = images.fetch(self._indices(drawn))
 
     def close(self) -> None:
-        """End the workers now; the garbage collector might end them much later."""
+        """End the workers now.  Without this, the garbage collector would end them, maybe much later."""
         self._fetched.close()
 
     def __iter__(self) -> ImageStream:
@@ -73,7 +74,7 @@ class ImageStream:
         places = torch.arange(start, start + self._part.stop - self._part.start)
         first, last = start // self.number, int(places[-1]) // self.number
         with self._lock:
-            # Workers fetch batches ahead of the mirroring, so a few passes are in use at a time.
+            # Workers fetch batches ahead of `__next__`, so the passes of the last 64 batches are kept.
             for old in [p for p in self._passes if p < first - 64 * self.batch_size // self.number - 1]:
                 del self._passes[old]
             parts = [self._pass(p) for p in range(first, last + 1)]

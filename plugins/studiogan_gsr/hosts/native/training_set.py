@@ -1,4 +1,4 @@
-"""The training images of a run, and what its record says of them."""
+"""The training images of a run, and their description for run.json."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from studiogan_gsr.hosts.native.pixels import Pixels
 class TrainingSet:
     """Real images to train on.
 
-    class_counts: images per class.  record: what run.json says of them.  summary: one line to print.
+    class_counts: images per class, in label order.  record: their description in run.json.  summary: one line.
     """
 
     pixels: Pixels
@@ -29,12 +29,13 @@ class TrainingSet:
 
 
 def open_training_set(name: str, root: str, num_classes: int, size: int, resizer: str) -> TrainingSet:
-    """Open the training images of DATA.name as squares of `size` pixels.
+    """Open the training images of DATA.name at `size` x `size` pixels.
 
-    The name is a plug-in's, and its packed file is read if `studiogan-gsr data prepare` has made one; or CIFAR10 or
-    CIFAR100; any other name means the image folder `root`/train.
-    Raises DataError if the images are missing, if they do not have DATA.num_classes classes, or if a packed file
-    holds other images than its name says.
+    name: a plug-in's data set, CIFAR10 or CIFAR100; any other name means the image folder `root`/train.
+        For a plug-in's data set, the packed file is read if `studiogan-gsr data prepare` has made one.
+    resizer: one of RESIZERS; "wo_resize" means none.
+    Raises DataError if the images are missing, if they do not have `num_classes` classes, or if a packed file holds
+    other images than its name says.
     """
     found = find_dataset(name)
     packed = packed_path(root, name, size, resizer)
@@ -44,7 +45,7 @@ def open_training_set(name: str, root: str, num_classes: int, size: int, resizer
     counts = prepared.class_counts
     if len(counts) != num_classes:
         raise DataError(
-            f"DATA.num_classes: found {num_classes}; {name} has {len(counts)} classes, with {listed(counts)} images"
+            f"DATA.num_classes: found {num_classes}; {name} has {len(counts)} classes (images: {listed(counts)})"
         )
     record = {
         "name": name,

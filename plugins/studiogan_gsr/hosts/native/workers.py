@@ -1,4 +1,4 @@
-"""Worker processes that read images: they end with their run, and leave signals to it."""
+"""Set up the worker processes that read images: they end with their run, which alone handles signals."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from multiprocessing.process import BaseProcess
 
 
 def set_up_worker(run: int, worker: int) -> None:
-    """Make a worker end with its run, and ignore SIGINT and SIGTERM that come from elsewhere.
+    """Make a worker end with its run; ignore SIGINT, and SIGTERM unless the run itself sent it.
 
-    A terminal or a batch system signals all processes, but the run needs further batches until it has stopped.
-    Without this, a worker of a killed run would wait forever for someone to take its batches.
+    A terminal or a batch system signals all processes, but the run needs more batches until it has stopped.
+    Without this, a worker of a killed run would wait forever to hand over its batches.
 
-    run: the run's process.  worker: the worker's number, as DataLoader passes it.
+    run: the process id of the run.  worker: the worker's number, which DataLoader passes.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):

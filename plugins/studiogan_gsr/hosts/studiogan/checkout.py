@@ -25,7 +25,7 @@ ROOT_VARIABLE = "STUDIOGAN_ROOT"
 UNSUPPORTED = "this checkout is too old or changed too much"
 
 
-# Modules whose package has another name, among those that programs of this field import.
+# Import names that differ from the package's name on PyPI; only those that are common in this field.
 _PACKAGES = {
     "PIL": "pillow",
     "cv2": "opencv-python",
@@ -53,7 +53,7 @@ class Checkout:
         return self.source / "main.py"
 
     def commit(self) -> str | None:
-        """Return the commit; None if git does not know it."""
+        """Return the hash of the commit; None if git is missing or fails."""
         return _git(self.root, "rev-parse", "HEAD")
 
     def changed_files(self) -> list[str]:
@@ -82,14 +82,14 @@ def find_checkout(root: str | Path | None = None) -> Checkout:
 def fetch(root: str | Path | None = None, source: str = SOURCE) -> Checkout:
     """Clone the pinned commit to `root`, unless a checkout is already there, and return the checkout.
 
-    source: a URL or a local clone.  The folder appears only once the clone is complete.
-    Raises HostError if git fails, or if `root` holds something else.
+    source: a URL or a local clone.  An interrupted or failed clone leaves nothing in `root`.
+    Raises HostError if git fails, or if `root` exists and is neither empty nor a checkout.
     """
     target = Path(root) if root is not None else default_root()
     if (target / "src" / "main.py").is_file():
         return find_checkout(target)
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise HostError(f"{target} exists and is not a PyTorch-StudioGAN; --root names another folder")
+        raise HostError(f"{target} exists and is not a PyTorch-StudioGAN checkout; --root chooses another folder")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as temporary:
         clone = Path(temporary) / "clone"
@@ -104,7 +104,8 @@ def fetch(root: str | Path | None = None, source: str = SOURCE) -> Checkout:
 def find_function(module: str, path: str, parameters: list[str]) -> tuple[Any, str, Callable[..., Any]]:
     """Return a function of StudioGAN as (owner, name, function); its source has to be on the import path.
 
-    path: of the function in the module, such as "WORKER.save".  parameters: those that it must have, among others.
+    path: the function's path in the module, such as "WORKER.save".
+    parameters: names that its signature must contain.
     Raises HostError if the function is not as expected, or if StudioGAN cannot be imported.
     """
     try:
@@ -141,7 +142,7 @@ def missing_module(who: str, error: ModuleNotFoundError) -> HostError:
         there = ", ".join(getattr(sys.modules[top], "__path__", []))
         return HostError(
             f"{who} needs the module {name}, which is not in {there or top}: the checkout is incomplete, or "
-            "it needs another version of that package"
+            f"{who} needs another version of that package"
         )
     package = _PACKAGES.get(top, top)
     if canonicalize_name(Requirement(package).name) in _required_packages():
@@ -163,7 +164,7 @@ def _required_packages() -> set[str]:
 
 
 def _run_git(action: str, *arguments: str, folder: Path | None = None) -> None:
-    """Run a git command that `fetch` needs, in a folder; raise HostError if it fails."""
+    """Run a git command for `fetch`; raise HostError if it fails.  folder: the clone to run it in, if any."""
     place = [] if folder is None else ["-C", str(folder)]
     try:
         done = subprocess.run(["git", *place, action, *arguments], capture_output=True, text=True, check=False)
@@ -171,7 +172,7 @@ def _run_git(action: str, *arguments: str, folder: Path | None = None) -> None:
         raise HostError("git is not installed, or not on the PATH") from error
     if done.returncode:
         cause = " ".join(done.stderr.split())
-        raise HostError(f"git {action} failed: {cause}; --from names another source, such as a clone")
+        raise HostError(f"git {action} failed: {cause}; --from takes another source, such as a local clone")
 
 
 def _git(root: Path, *arguments: str) -> str | None:

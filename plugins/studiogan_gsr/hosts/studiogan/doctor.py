@@ -18,15 +18,15 @@ from studiogan_gsr.registry import try_all_plugins
 
 OK = "-"
 _DISTRIBUTION = "studiogan-gsr"
-_COLUMN = 35  # width of the column of names; the longest plug-in of this package fits
+_COLUMN = 35  # width of the column of names, in characters; the longest name of this package's plug-ins fits
 
 
 @dataclass(frozen=True)
 class Finding:
     """One part of the diagnosis.
 
-    what, found: the part, and what was found.  remedy: what to do; OK if nothing has to be done.
-    optional: whether everything works without the remedy.
+    what: the part's name.  found: its version, path or state.  remedy: what to do; OK if nothing has to be done.
+    optional: True if everything works without the remedy.
     """
 
     what: str
@@ -39,7 +39,7 @@ class Finding:
         return self.remedy != OK and not self.optional
 
     def text(self, width: int) -> str:
-        """Return the finding in lines of `width` columns; paths, URLs and the remedy stay whole, to be copied."""
+        """Return the finding in lines of `width` columns; paths, URLs and the remedy are not broken, for copying."""
         lines = textwrap.wrap(
             f"{self.what:<{_COLUMN}}  {self.found}",
             width,
@@ -118,7 +118,7 @@ def _weights() -> Finding:
     if not path.is_file():
         return Finding(
             "FID's weights",
-            f"not here yet: `evaluate` downloads {INCEPTION_URL}",
+            f"not downloaded yet: `evaluate` downloads {INCEPTION_URL}",
             f"none needed; without network, put that file into {path.parent}",
             optional=True,
         )

@@ -29,7 +29,10 @@ _PARAMETERS = ["DATA", "OPTIMIZATION", "MODEL", "STYLEGAN", "MODULES", "RUN", "d
 
 @dataclass(frozen=True)
 class StudioGANConfiguration:
-    """The sections of a configuration that measuring a generator needs, with StudioGAN's defaults filled in."""
+    """The sections of a configuration that are needed to measure a generator, with StudioGAN's defaults filled in.
+
+    regularizer: None without REGULARIZER.  given: the sections as read from the YAML file, without defaults.
+    """
 
     DATA: SimpleNamespace
     MODEL: SimpleNamespace
@@ -43,21 +46,21 @@ class StudioGANConfiguration:
 
 
 class StudioGANGenerator(nn.Module):
-    """A generator of StudioGAN: (z, labels) -> images in [-1, 1].
+    """A generator of StudioGAN: z (batch, z_dim), labels (batch,) -> images (batch, 3, size, size) in [-1, 1].
 
     classes: the number of classes for a StyleGAN; None for other generators.  A StyleGAN takes one-hot labels and
-    draws noise in its layers; here z seeds that noise.
+    draws noise in its layers; this class seeds that noise from z.
     """
 
     def __init__(self, generator: nn.Module, classes: int | None) -> None:
         super().__init__()
-        self._orig_mod, self.classes = generator, classes  # readers of a generator look inside this name
+        self._orig_mod, self.classes = generator, classes  # `unwrapped()` looks for `_orig_mod`
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         if self.classes is None:
             return self._orig_mod(z, labels, eval=not self.training)  # type: ignore[no-any-return]
         seed = int(z.double().cpu().abs().sum().item() * 2**20)
-        with torch.random.fork_rng():  # of the CPU and of all devices, as manual_seed seeds all
+        with torch.random.fork_rng():  # on the CPU and all devices, because manual_seed seeds them all
             torch.manual_seed(seed)
             return self._orig_mod(z, F.one_hot(labels, self.classes))  # type: ignore[no-any-return]
 
@@ -78,7 +81,7 @@ def read_studiogan_configuration(sections: Mapping[str, Any]) -> StudioGANConfig
     }
     if made["MODEL"].info_type is not None or made["LOSS"].apply_lo:
         path = "MODEL.info_type" if made["MODEL"].info_type is not None else "LOSS.apply_lo"
-        raise ConfigurationError(path, "a generator of more than noise and a label", "it cannot be measured here")
+        raise ConfigurationError(path, "a generator that needs more than noise and a label", "it cannot be measured")
     check_data_name(made["DATA"].name)
     return StudioGANConfiguration(
         DATA=made["DATA"],
@@ -92,11 +95,11 @@ def read_studiogan_configuration(sections: Mapping[str, Any]) -> StudioGANConfig
 def studiogan_generator(sections: Mapping[str, Any], seed: int) -> StudioGANGenerator:
     """Return a new generator of this configuration, built by the checkout in the default folder.
 
-    No random generator changes its state.
+    The states of torch's random number generators do not change.
     Raises HostError if there is no checkout, or if it cannot build the generator.
     """
     source = str(find_checkout().source)
-    sys.dont_write_bytecode = True  # a checkout stays as it is
+    sys.dont_write_bytecode = True  # leave no __pycache__ in the checkout
     if source not in sys.path:
         sys.path.insert(0, source)
     shims.apply_shims((), early=True)
@@ -108,7 +111,7 @@ def studiogan_generator(sections: Mapping[str, Any], seed: int) -> StudioGANGene
             file.flush()
             torch.default_generator.manual_seed(seed)
             cfgs = config.Configurations(file.name)
-            with contextlib.redirect_stdout(None):  # StudioGAN prints that it makes an averaged generator
+            with contextlib.redirect_stdout(None):  # StudioGAN prints a line about the averaged generator
                 generator = build(
                     DATA=cfgs.DATA,
                     OPTIMIZATION=cfgs.OPTIMIZATION,

@@ -1,11 +1,12 @@
 """The hooks on StudioGAN: they wrap functions of StudioGAN, once per process.
 
-Each hook wraps one function and does not change its result.  Only the files of `hooked/` use StudioGAN's attribute
-names; beside them, the launcher uses its entry point, and each shim may use one function.
+Each hook wraps one function, and returns what StudioGAN expects of that function.  Only the files of `hooked/`,
+`rules.py` and `generators.py` use StudioGAN's attribute names.  The launcher uses its entry point, and a shim may use
+the function that it repairs.
 
-Without a plug-in in the configuration nothing is attached, and a run has StudioGAN's numbers.  But in every run
-configurations are checked, and data sets and checkpoints are written and read with more care.  If a function is
-missing or has other parameters, the run ends before it starts.
+Without a plug-in in the configuration, nothing is attached and a run computes the same numbers as StudioGAN.  But in
+every run, the checks of configuration, data sets and checkpoints are stricter.  If a function is missing or has
+unexpected parameters, the run ends before it starts.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _installed = False
 
 
 class Traveller:
-    """Travels with a configuration into spawned ranks, and installs the hooks in the process that unpickles it."""
+    """Is pickled with a configuration, and installs the hooks in the process that unpickles it, a spawned rank."""
 
     def __reduce__(self) -> tuple[Callable[[], Traveller], tuple[()]]:
         return arrive, ()

@@ -26,10 +26,10 @@ _LOAD_WORKER = ["local_rank", "cfgs", "gpus_per_node", "run_name", "hdf5_path"]
 
 @dataclass(frozen=True)
 class Setup:
-    """What a process needs to know to prepare itself for StudioGAN; plain data, to be sent to ranks.
+    """The settings that prepare a process for StudioGAN; plain data, which is pickled for spawned ranks.
 
     source: the folder of StudioGAN's modules.  device: "cpu" or "cuda".
-    processes: how many a -DDP run starts on the CPU.
+    processes: number of processes that a -DDP run starts on the CPU.  skipped_shims: names of shims to leave out.
     """
 
     source: Path
@@ -38,7 +38,7 @@ class Setup:
     skipped_shims: tuple[str, ...]
 
     def prepare(self) -> Callable[..., Any]:
-        """Set import path, devices, shims and hooks; return StudioGAN's own `load_worker`."""
+        """Set up import path, devices, shims and hooks; return StudioGAN's own `load_worker`."""
         # No __pycache__ in the checkout, from this process or its children.
         sys.dont_write_bytecode = True
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
@@ -54,8 +54,8 @@ class Setup:
 class RankEntry:
     """A function that StudioGAN calls or spawns in place of its own `load_worker`.
 
-    Unpickling it prepares the process.  It has to come first in the pickle: the arguments after it refer to
-    StudioGAN's modules, which need the import path and the shims.
+    Unpickling a RankEntry prepares the process.  In the pickle it must come before the arguments, because they refer
+    to StudioGAN's modules, which need the import path and the shims.
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -81,7 +81,7 @@ def run(
     `-cfg` also takes the name of a shipped configuration, such as CIFAR10_LT/SNGAN-gSR.
 
     root: the checkout; None means `default_root()`.  device: "cpu", "cuda", or None for CUDA if it is available.
-    processes: how many a -DDP run starts on the CPU.  skipped_shims: names of shims to leave out.
+    processes: number of processes that a -DDP run starts on the CPU.  skipped_shims: names of shims to leave out.
     """
     checkout = find_checkout(root)
     shims.check_names(skipped_shims)
@@ -92,7 +92,7 @@ def run(
     if processes > 1 and device != "cpu":
         raise RequestError("--ranks is for --device cpu; with CUDA, a -DDP run has one rank per device")
     if isinstance(getattr(sys.modules.get("loader"), "load_worker", None), RankEntry):
-        raise RequestError("StudioGAN has run in this process before; start another one")
+        raise RequestError("StudioGAN has already run in this process; start a new process")
     setup = Setup(source=checkout.source, device=device, processes=processes, skipped_shims=tuple(skipped_shims))
     entry = RankEntry(setup)
     import_module("loader").load_worker = entry  # type: ignore[attr-defined]

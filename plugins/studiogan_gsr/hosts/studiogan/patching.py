@@ -33,7 +33,8 @@ _INSERTION = re.compile(r"@@ -\d+,0 \+\d+(,\d+)? @@.*|\+.*")
 class FilePatch:
     """The patch of one file.
 
-    before, after: git's hashes of the whole file.  text: the patch as git reads it.
+    path: relative to the checkout.  before, after: git's blob hashes of the unpatched and the patched file.
+    text: the patch, as `git apply` reads it.
     """
 
     path: str
@@ -51,7 +52,8 @@ def series() -> list[FilePatch]:
 def read_patch(text: str, name: str) -> list[FilePatch]:
     """Split a patch by file.
 
-    Raises HostError for a patch that names no file and its hashes, or that does more than insert lines.
+    name: the patch's file name, for errors.
+    Raises HostError if a file's path or full hashes are missing, or if the patch does more than insert lines.
     """
     patches = []
     for section in _NEXT_FILE.split(text)[1:]:
@@ -71,10 +73,10 @@ def state_of(checkout: Checkout, patches: Sequence[FilePatch]) -> dict[str, str]
 
 
 def apply_series(checkout: Checkout, patches: Sequence[FilePatch], *, revert: bool = False) -> list[str]:
-    """Apply or revert the series; return the files that were written, none where all were so already.
+    """Apply or revert the series; return the paths of the files that were written, which may be none.
 
-    Writes all files or none.  Raises HostError where a file is neither patched nor the pinned one, where git
-    fails or is missing, and where a file cannot be written.
+    Writes all files or none.  Raises HostError if a file has other changes than the patch, if git fails or is
+    missing, or if a file cannot be written.
     """
     contents = {patch.path: _content(checkout, patch) for patch in patches}
     states = {patch.path: _state(contents[patch.path], patch) for patch in patches}
@@ -93,10 +95,10 @@ def apply_series(checkout: Checkout, patches: Sequence[FilePatch], *, revert: bo
 
 
 def _apply_with_git(contents: Mapping[str, bytes], patches: Sequence[FilePatch], revert: bool) -> dict[str, bytes]:
-    """Return the new content of each file.
+    """Return the new content of each file, by path.
 
-    Git works on copies in a folder of their own.  In the checkout it would skip files where another repository
-    is around it, and write the first file before it finds that it cannot write the second.
+    Git works on copies in a temporary folder.  In a checkout inside another repository it would skip files, and it
+    might write one file before it fails at the next.
     """
     if not patches:
         return {}
@@ -131,7 +133,7 @@ def _git_apply(folder: Path, text: str, revert: bool) -> None:
 
 
 def _without_settings(folder: Path) -> dict[str, str]:
-    """Return an environment where git knows no repository and no settings, which could convert ends of lines."""
+    """Return an environment in which git finds no repository and no settings, which could convert line endings."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     return {
         **environment,
@@ -144,7 +146,7 @@ def _without_settings(folder: Path) -> dict[str, str]:
 
 
 def _write_all(checkout: Checkout, made: Mapping[str, bytes], before: Mapping[str, bytes]) -> None:
-    """Write all files; after an error put back those that were written."""
+    """Write all files; if one cannot be written, restore those written before it."""
     with ExitStack() as undo:
         for path, content in made.items():
             _write(checkout.root / path, content)
@@ -153,7 +155,7 @@ def _write_all(checkout: Checkout, made: Mapping[str, bytes], before: Mapping[st
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write through a link to its target, and keep the file's mode."""
+    """Write a file and keep its mode; if it is a symbolic link, write its target."""
     path = path.resolve()
     mode = path.stat().st_mode
     write_atomically(path, content)

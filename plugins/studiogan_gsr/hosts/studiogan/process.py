@@ -1,7 +1,7 @@
 """Prepare one process of StudioGAN: apply the shims, then install the hooks, once.
 
 The launcher does this before it runs an unchanged `main.py`.  A patched `main.py` does it itself, through the entry
-point `studiogan.startup`, in every process that it starts.  The second call in a process does nothing.
+point `studiogan.startup`, in every process that it starts.  A second call in a process does nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ready = False
 def prepare(skipped_shims: Sequence[str] = ()) -> None:
     """Apply the shims and install the hooks; StudioGAN's source has to be on the import path.
 
-    Raises HostError if StudioGAN cannot be imported, or is not what the hooks were written for.
+    Raises HostError if StudioGAN cannot be imported, or if a function that the hooks need is missing or changed.
     """
     global _ready
     if _ready:

@@ -41,8 +41,9 @@ class _Values:
 class Rule:
     """A configuration that StudioGAN fails with.
 
-    path: the key that the error names.  breaks: returns whether sections break the rule.  allowed: what to do
-    instead.  training: whether only training fails.
+    path: the key or argument that the error names.  breaks: returns whether sections break the rule.
+    allowed: the end of the error message, with the allowed values or a reason.
+    training: True if the rule holds for training only.
     """
 
     path: str
@@ -56,7 +57,7 @@ Breaks = Callable[[Sections], bool]
 
 
 def _rule(path: str, allowed: str, *, training: bool = False) -> Callable[[Breaks], Breaks]:
-    """Return a decorator that adds a rule; the function returns whether sections break it."""
+    """Return a decorator that adds a rule; the decorated function returns whether sections break it."""
 
     def add(breaks: Breaks) -> Breaks:
         RULES.append(Rule(path, breaks, allowed, training))
@@ -91,17 +92,17 @@ def _another_size(s: Sections) -> bool:
     return not smallest <= s.DATA.img_size <= largest
 
 
-@_rule("MODEL.g_cond_mtd", "this backbone's batch norms need a condition: cBN")
+@_rule("MODEL.g_cond_mtd", "allowed: cBN; the batch norms of this backbone need a condition")
 def _deep_without_condition(s: Sections) -> bool:
     return _is_deep(s) and s.MODEL.g_cond_mtd == "W/O" and s.MODEL.g_info_injection != "cBN"
 
 
-@_rule("MODEL.g_depth", "from 64 pixels on, widths change in a level's second block: 2 or more")
+@_rule("MODEL.g_depth", "allowed: 2 or more; above 32 pixels, the width changes in the second block of a level")
 def _deep_of_one_block(s: Sections) -> bool:
     return _is_deep(s) and s.MODEL.g_depth == 1 and s.DATA.img_size > 32
 
 
-@_rule("MODEL.d_cond_mtd", "a StyleGAN's projection discriminator is SPD")
+@_rule("MODEL.d_cond_mtd", "use SPD, the projection discriminator of the StyleGANs")
 def _stylegan_with_projection(s: Sections) -> bool:
     return _is_stylegan(s) and s.MODEL.d_cond_mtd == "PD"
 
@@ -112,12 +113,12 @@ def _stylegan_of_another_condition(s: Sections) -> bool:
     return _is_stylegan(s) and method in ("SPD", "2C", "D2DCE") and method not in s.STYLEGAN.cond_type
 
 
-@_rule("MODEL.apply_g_ema", "StudioGAN draws a StyleGAN's images with the averaged generator: true")
+@_rule("MODEL.apply_g_ema", "allowed: true; StudioGAN draws the images of a StyleGAN with the averaged generator")
 def _stylegan_without_average(s: Sections) -> bool:
     return _is_stylegan(s) and not s.MODEL.apply_g_ema
 
 
-@_rule("LOSS.radius", "StudioGAN makes the second images of a radius without InfoGAN's codes: leave it out")
+@_rule("LOSS.radius", "leave it out: StudioGAN generates the perturbed images without InfoGAN's codes")
 def _radius_with_codes(s: Sections) -> bool:
     return s.MODEL.info_type is not None and s.LOSS.radius is not None
 
@@ -138,7 +139,7 @@ def _standing_with_optimized_latents(s: Sections) -> bool:
     return bool(s.RUN.standing_statistics and s.LOSS.apply_lo)
 
 
-@_rule("--truncation_factor", "above 0 (a StyleGAN's up to 1), or -1 for none")
+@_rule("--truncation_factor", "allowed: a number above 0 (at most 1 for a StyleGAN), or -1 for none")
 def _truncation_out_of_range(s: Sections) -> bool:
     factor = s.RUN.truncation_factor
     return factor != -1 and (factor <= 0 or (_is_stylegan(s) and factor > 1))
@@ -174,7 +175,7 @@ def _without_workers(s: Sections) -> bool:
 
 @_rule(
     "AUG.ada_target",
-    "apply_ada needs a number from -1 to 1: StudioGAN cannot log a p that stays as it is",
+    "apply_ada needs a number from -1 to 1: StudioGAN cannot log a constant p",
     training=True,
 )
 def _ada_without_target(s: Sections) -> bool:
@@ -183,14 +184,18 @@ def _ada_without_target(s: Sections) -> bool:
 
 @_rule(
     "AUG.apa_target",
-    "apply_apa needs a number from -1 to 1: StudioGAN cannot log a p that stays as it is",
+    "apply_apa needs a number from -1 to 1: StudioGAN cannot log a constant p",
     training=True,
 )
 def _apa_without_target(s: Sections) -> bool:
     return s.AUG.apply_apa and s.AUG.apa_target is None
 
 
-@_rule("AUG.ada_aug_type", "its filter is longer than images below 32 pixels", training=True)
+@_rule(
+    "AUG.ada_aug_type",
+    "its filter is longer than images below 32 pixels; choose a type without filter, such as bgc",
+    training=True,
+)
 def _filter_longer_than_images(s: Sections) -> bool:
     return s.AUG.apply_ada and s.DATA.img_size < 32 and s.AUG.ada_aug_type in ("filter", "bgcf", "bgcfn", "bgcfnc")
 
@@ -221,7 +226,7 @@ def _topk_of_no_image(s: Sections) -> bool:
     return s.LOSS.apply_topk and s.LOSS.topk_gamma < 1 and int(_images_per_process(s) * s.LOSS.topk_nu) < 1
 
 
-@_rule("DATA.num_classes", "MD is a discriminator per class: 2 or more", training=True)
+@_rule("DATA.num_classes", "allowed: 2 or more; MD has one discriminator output per class", training=True)
 def _one_discriminator(s: Sections) -> bool:
     return bool(s.MODEL.d_cond_mtd == "MD" and s.DATA.num_classes == 1)
 
@@ -234,7 +239,7 @@ def _loss_of_one_image(s: Sections) -> bool:
 
 @_rule(
     "OPTIMIZATION.batch_size",
-    "a multiple of 8, or 8 per class, in each process: StudioGAN draws a grid of 8 columns before it saves",
+    "a multiple of 8, or at least 8 x num_classes, per process: StudioGAN draws 8 columns before it saves",
     training=True,
 )
 def _picture_without_images(s: Sections) -> bool:
@@ -245,7 +250,7 @@ def _picture_without_images(s: Sections) -> bool:
 
 
 def check_values(sections: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise ConfigurationError for values of a wrong type or range; keys that only this checkout has are skipped."""
+    """Raise ConfigurationError for values of a wrong type or range; keys that are not in `KEYS` are skipped."""
     for section, values in sections.items():
         for name, value in values.items():
             key, path = KEYS.get(section, {}).get(name), f"{section}.{name}"
@@ -274,16 +279,16 @@ def check_whole(cfgs: Configurations) -> None:
             raise ConfigurationError(rule.path, UNSET if found is None else str(found), rule.allowed)
     scored = cfgs.RUN.GAN_train or cfgs.RUN.GAN_test
     if scored and cfgs.DATA.name not in cfgs.MISC.cas_setting:
-        allowed = f"--GAN_train and --GAN_test know {', '.join(cfgs.MISC.cas_setting)}"
+        allowed = f"--GAN_train and --GAN_test support {', '.join(cfgs.MISC.cas_setting)}"
         raise ConfigurationError("DATA.name", str(cfgs.DATA.name), allowed)
 
 
 def check_size(images: int, OPTIMIZATION: Section, ranks: int) -> None:
-    """Raise ConfigurationError if a step takes more images than a process has.
+    """Raise ConfigurationError if a training step takes more images than a process has.
 
-    StudioGAN drops the last, smaller part of the images, which is then all of them.
+    StudioGAN drops the last incomplete batch; here this would be the only batch.
 
-    images: number of images of the training set.
+    images: number of images of the training set.  OPTIMIZATION: the section.  ranks: number of processes.
     """
     per_step = OPTIMIZATION.basket_size
     if per_step > images // ranks:
@@ -295,7 +300,7 @@ def check_size(images: int, OPTIMIZATION: Section, ranks: int) -> None:
 def contradiction(function: Original, error: AssertionError, cfgs: Configurations) -> ConfigurationError:
     """Return the ConfigurationError for a failed assertion of StudioGAN about its configuration.
 
-    It names the keys that the assertion in `function`, and the conditions around it, read.
+    The error names the keys that the assertion in `function` and the `if` statements around it read.
     """
     message = " ".join(str(error).split()) or "StudioGAN does not allow this combination"
     keys: dict[str, Any] = {}
@@ -311,7 +316,7 @@ def contradiction(function: Original, error: AssertionError, cfgs: Configuration
 
 
 def _failed_tests(function: Original, error: BaseException) -> list[ast.expr]:
-    """Return the tests of the assertion of `function` that failed, and of the conditions around it."""
+    """Return the test expressions of the failed assertion in `function` and of the `if` statements around it."""
     at = error.__traceback__
     while at is not None and at.tb_frame.f_code is not getattr(function, "__code__", None):
         at = at.tb_next

@@ -26,7 +26,8 @@ from studiogan_gsr.hosts.studiogan.checkout import find_function
 class Shim:
     """One repair.
 
-    apply: makes it; called before StudioGAN is imported if `early`, else right after.
+    name: for `--no-shim`.  problem, repair: texts that `doctor` prints.
+    apply: a function that makes the repair.  early: call it before StudioGAN is imported, not right after.
     """
 
     name: str
@@ -44,7 +45,7 @@ def apply_shims(skipped: Collection[str], early: bool) -> None:
 
 
 def check_names(names: Collection[str]) -> None:
-    """Raise RequestError for a name that no shim has."""
+    """Raise RequestError if one of the names is not the name of a shim."""
     known = [shim.name for shim in SHIMS]
     for name in names:
         if name not in known:
@@ -131,7 +132,7 @@ def _checkpoint_numbers() -> None:
     import torch
 
     scalar: Any = np.float64(0).__reduce__()[0]
-    names = ["numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"]  # numpy 1's and 2's
+    names = ["numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"]  # in numpy 1 and numpy 2
     kinds = {type(np.dtype(kind)) for kind in ("float32", "float64", "int64")}
     torch.serialization.add_safe_globals([*((scalar, name) for name in names), np.dtype, *kinds])
 

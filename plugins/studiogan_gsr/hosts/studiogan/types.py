@@ -1,7 +1,7 @@
 """Names for StudioGAN's own objects in the signatures of hooks.
 
-They are `Any`, because StudioGAN is imported only when it runs, and has no type hints.  The names say what to look up
-in its source.
+They are `Any`, because StudioGAN is imported only when it runs, and has no type hints.  The comments say what to look
+up in its source.
 """
 
 from __future__ import annotations

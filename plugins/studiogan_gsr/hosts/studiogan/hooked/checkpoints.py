@@ -1,4 +1,4 @@
-"""Hooks on StudioGAN's checkpoints: they hold the regularizer's state, and are written as a whole or not at all."""
+"""Hooks on StudioGAN's checkpoints: add the regularizer's state, and write each file completely or not at all."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class CheckpointHooks:
         ]
 
     def save(self, original: Original, worker: Worker, step: int, is_best: bool) -> None:
-        """Remove the older checkpoint once the new one is whole."""
+        """Write the run's records and the checkpoint, then remove the files of older steps."""
         folder = Path(worker.RUN.ckpt_dir)
         for left in folder.glob(f"{_SAVING}*"):  # left by a killed run
             shutil.rmtree(left, ignore_errors=True)
@@ -65,9 +65,9 @@ class CheckpointHooks:
     def save_network(
         self, original: Original, model: str, when: str, step: int, ckpt_dir: str, states: dict[str, Any]
     ) -> None:
-        """Add the regularizer's state to the generator's file, and write every file as a whole or not at all.
+        """Add the regularizer's state to the generator's file, and write each file completely or not at all.
 
-        StudioGAN itself removes the old file first, and then writes the new one in place.
+        StudioGAN itself removes the old file before it writes the new one.
         """
         _keep(model, step, states)
         if model == "G" and self.run.regularization is not None:
@@ -80,20 +80,20 @@ class CheckpointHooks:
                 publish(path, Path(ckpt_dir) / path.name)
 
     def load(self, original: Original, ckpt_dir: str, load_best: bool, apply_g_ema: bool, **others: Any) -> Any:
-        """Load the newest whole checkpoint; raise CheckpointError if there is none or it cannot be loaded."""
+        """Load the newest complete checkpoint; raise CheckpointError if there is none or it cannot be loaded."""
         folder, when = Path(ckpt_dir), "best" if load_best else "current"
         networks = networks_of(apply_g_ema)
         steps, whole = saved_steps(folder, when, networks), whole_steps(folder, when, networks)
         if not whole:
             there = ", ".join(f"{network} of {sorted(found) or 'no step'}" for network, found in steps.items())
-            raise CheckpointError(f"{folder}: no whole {when} checkpoint: found {there}")
+            raise CheckpointError(f"{folder}: no complete {when} checkpoint: found {there}")
         step = max(whole)
         if ignored := set.union(*steps.values()) - {step}:
-            say(f"{folder}: resumes from step {step}; files of {sorted(ignored)} are ignored")
+            say(f"{folder}: resumes from step {step}; files of steps {sorted(ignored)} are ignored")
         try:
             with self._step_to_load(step), _only_weights():
                 loaded = original(ckpt_dir=ckpt_dir, load_best=load_best, apply_g_ema=apply_g_ema, **others)
-            augmentation_p = loaded[4]  # after the run's name, step, epoch and top-k
+            augmentation_p = loaded[4]  # StudioGAN returns run name, step, epoch, top-k, augmentation p, ...
             if self.run.adaptive and isinstance(augmentation_p, str | None):
                 raise CheckpointError(f"{folder}: was trained without ADA or APA, and holds no p to resume with")
         except GSRError:
@@ -106,18 +106,18 @@ class CheckpointHooks:
         return loaded
 
     def load_best(self, original: Original, ckpt_dir: str, apply_g_ema: bool, **others: Any) -> Any:
-        """Load the newest whole best checkpoint; if none is whole, keep the last weights."""
+        """Load the newest complete best checkpoint; if none is complete, keep the last weights.  Return its step."""
         folder, networks = Path(ckpt_dir), networks_of(apply_g_ema)
         whole = whole_steps(folder, "best", networks)
         if not whole and any(saved_steps(folder, "best", networks).values()):
-            say(f"{ckpt_dir}: no best checkpoint is whole: the last weights are kept")
+            say(f"{ckpt_dir}: no best checkpoint is complete: the last weights are kept")
             return max(whole_steps(folder, "current", networks), default=0)
         with self._step_to_load(max(whole, default=None)):
             return original(ckpt_dir=ckpt_dir, apply_g_ema=apply_g_ema, **others)
 
     @contextmanager
     def _step_to_load(self, step: int | None) -> Iterator[None]:
-        """Let `load_network` read the files of this step."""
+        """Make `load_network` read the files of this step inside the `with` block."""
         self.run.step_to_load = step
         try:
             yield
@@ -156,7 +156,7 @@ class CheckpointHooks:
 
 
 def _keep(network: str, step: int, states: dict[str, Any]) -> None:
-    """Copy the generators of every saved step to $STUDIOGAN_KEEP, if set; `evaluate` reads that folder as a run."""
+    """Write a generator's weights to $STUDIOGAN_KEEP, if it is set; `evaluate` reads that folder as a run."""
     folder = os.environ.get(KEEP_VARIABLE)
     if not folder or network == "D":
         return
@@ -168,7 +168,7 @@ def _keep(network: str, step: int, states: dict[str, Any]) -> None:
 
 @contextmanager
 def _only_weights() -> Iterator[None]:
-    """Let torch.load accept tensors and plain data only, so that it runs no code of a file."""
+    """Let torch.load accept only tensors and plain data, so that no code in a file is run."""
     force, never = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
     before = {name: os.environ.pop(name, None) for name in (force, never)}
     os.environ[force] = "1"

@@ -1,4 +1,4 @@
-"""Hooks on StudioGAN's data sets: a plug-in's images, and HDF5 files that are packed as a whole or not at all."""
+"""Hooks on StudioGAN's data sets: use a plug-in's images, and pack HDF5 files completely or not at all."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class DataHooks:
         ]
 
     def prepare(self, original: Original, images: StudioGANDataset, **arguments: Any) -> None:
-        """Remember how `Dataset_` has to prepare its images; `original` calls `load`."""
+        """Store the size and resizer of a `Dataset_` for `load`, which `original` calls."""
         images.gsr_preparation = arguments["resize_size"], arguments["resizer"] or "wo_resize"
         original(images, **arguments)
 
     def load(self, original: Original, images: StudioGANDataset) -> None:
-        """Give `Dataset_` a plug-in's images if its name is a plug-in's; remember the training set."""
+        """Load a plug-in's images if `Dataset_` has a plug-in's name; store the training set in the run."""
         name = str(images.data_name)
         found = find_dataset(name)
         if images.hdf5_path is not None:
@@ -102,9 +102,9 @@ class DataHooks:
         RUN: Section,
         **others: Any,
     ) -> Any:
-        """Pack a file as a whole or not at all, and check an existing file before it is used.
+        """Pack a file completely or not at all; check an existing file before it is used.
 
-        StudioGAN itself writes in place, and takes any existing file for a whole one.
+        StudioGAN itself writes in place, and takes any existing file for a complete one.
         """
         path = packed_path(data_dir, name, img_size, resizer)
         if resize_size is None:
@@ -144,7 +144,8 @@ class DataHooks:
         try:
             return original(worker)
         except DataError as error:
-            remedy, folder = "there is no checkpoint yet", worker.RUN.ckpt_dir  # rank 0 only has a folder
+            # Without -ckpt, only rank 0 has a folder.
+            remedy, folder = "there is no checkpoint yet", worker.RUN.ckpt_dir
             networks = networks_of(worker.MODEL.apply_g_ema)
             if folder and (steps := whole_steps(Path(folder), "current", networks)):
                 remedy = f"-ckpt {folder} resumes from step {max(steps)}"
@@ -172,7 +173,7 @@ def check_data(images: StudioGANDataset, name: str, DATA: Section) -> list[int]:
 def class_counts(images: StudioGANDataset) -> list[int]:
     """Return the images per class of a `Dataset_`; raise DataError if they are unknown."""
     if images is None:
-        raise DataError("no training set was opened, which the class counts are read from")
+        raise DataError("no training set was opened to read the class counts from")
     if images.hdf5_path is not None:
         return Packed(images.hdf5_path).class_counts
     if hasattr(images.data, "class_counts"):
@@ -185,8 +186,8 @@ def class_counts(images: StudioGANDataset) -> list[int]:
 
 
 def _say_differences(images: StudioGANDataset) -> None:
-    """Print how StudioGAN's own image folder differs from `Folder_LT`, and notes about its files."""
-    if not hasattr(images.data, "samples"):  # CIFAR
+    """Print how the images that StudioGAN finds in a folder differ from `Folder_LT`'s, and notes about the files."""
+    if not hasattr(images.data, "samples"):  # CIFAR has no image files
         return
     folder = Path(images.data.root)
     found = differences(folder.parent, folder.name, (path for path, _ in images.data.samples))
@@ -195,7 +196,7 @@ def _say_differences(images: StudioGANDataset) -> None:
 
 
 def _description(dataset: Any, resizer: str = "wo_resize") -> str:
-    """Return a description of the images of a run in one line, with the facts that the native host records."""
+    """Return one line that describes a run's images, with the facts that the native host records."""
     found = describe(dataset, resizer)
     preprocessing = Preprocessing(**found["preprocessing"])
     head = "balanced" if found["head_class"] is None else f"head class {found['head_class']}"

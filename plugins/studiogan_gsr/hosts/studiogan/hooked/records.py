@@ -1,4 +1,4 @@
-"""The records beside StudioGAN's checkpoints: config.yaml and run.json, which `evaluate` and others read."""
+"""The records beside StudioGAN's checkpoints: config.yaml and run.json, which `evaluate` and other commands read."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def write_records(run: HookedRun, worker: Worker, folder: Path) -> None:
 
 
 def watch_norms(run: HookedRun, generator: nn.Module) -> ClassNorms:
-    """Begin to watch the classes' norms, at the first step or when a checkpoint is loaded; return them."""
+    """Start to track the spectral norms of the classes: at the first step, or when a checkpoint is loaded."""
     own = None if run.regularization is None else run.regularization.read_norms
     run.norms = ClassNorms(generator, _describe_images(run.training_set)["classes"], own)
     return run.norms
 
 
 def _sections(worker: Worker) -> dict[str, Any]:
-    """Return the sections of the run's configuration, as a YAML file has them."""
+    """Return the sections of the run's configuration, as they would be in a YAML file."""
     theirs = worker.cfgs.super_cfgs
     sections: dict[str, Any] = {
         name: {key: vars(theirs[name])[key] for key in keys if hasattr(theirs[name], key)}
@@ -58,7 +58,7 @@ def _sections(worker: Worker) -> dict[str, Any]:
     }
     if (settings := settings_of(worker.cfgs)) is not None:
         sections = with_all_options({**sections, SECTION: {"name": settings.name, **settings.options}})
-    if worker.RUN.distributed_data_parallel:  # StudioGAN has divided it by the ranks
+    if worker.RUN.distributed_data_parallel:  # StudioGAN has divided it by the number of ranks
         sections["OPTIMIZATION"]["batch_size"] *= worker.OPTIMIZATION.world_size
     return sections
 
@@ -106,7 +106,7 @@ def _this_start(run: HookedRun) -> dict[str, Any]:
 
 
 def _earlier_starts(run: HookedRun, folder: Path) -> list[dict[str, Any]]:
-    """Return the records of the starts that this process resumes."""
+    """Return the starts in run.json that began before the first step of this process."""
     path, here = folder / "run.json", _this_start(run)["step"]
     before = json.loads(path.read_text()).get("starts", []) if path.is_file() else []
     return [start for start in before if start["step"] < here]
@@ -114,7 +114,10 @@ def _earlier_starts(run: HookedRun, folder: Path) -> list[dict[str, Any]]:
 
 @functools.cache
 def _describe_images(images: StudioGANDataset) -> dict[str, Any]:
-    """Return the record of a `Dataset_`: the native host's for a plug-in's images, else class counts and names."""
+    """Return what run.json holds about a `Dataset_`: class counts and class names.
+
+    For a plug-in's images that are not packed: the same facts as in the native host's run.json.
+    """
     if images.hdf5_path is None and isinstance(images.data, Prepared):
         return describe(images.data.dataset, images.gsr_preparation[1])
     counts = class_counts(images)

@@ -15,13 +15,15 @@ from studiogan_gsr.settings import SECTION, RegularizerSettings, regularizer_set
 
 
 class HookedRun:
-    """StudioGAN's run in this process; what the hooks have not seen yet is None.
+    """StudioGAN's run in this process; attributes are None or False until a hook sets them.
 
-    training_set: the images to train on.  generator: the one that is trained.  optimizer: the generator's.
-    regularization: attached to the optimizer; None without REGULARIZER.  norms: the classes' norms, on rank 0 only.
+    training_set: the images to train on.  generator: the one that is trained.  optimizer: the generator's optimizer.
+    regularization: attached to the optimizer; None without REGULARIZER.
+    norms: the spectral norms of the classes, on rank 0 only.
     adaptive: whether the run trains with ADA or APA.  step_to_load: the step of the checkpoint that is being loaded.
-    ranks_checked: whether all ranks have been compared.  began: the first step of this process, and its time.
-    lock: on the folder of checkpoints, until the process ends.  origin: the resumed checkpoint's folder and step.
+    ranks_checked: whether all ranks have been compared.
+    began: the first step of this process, and when it began (seconds since 1970).
+    lock: held on the checkpoint folder until the process ends.  origin: folder and step of the resumed checkpoint.
     """
 
     def __init__(self) -> None:
@@ -50,11 +52,11 @@ def number_of_ranks() -> int:
 
 
 def own_rank() -> int:
-    """Return the number of this process among them."""
+    """Return the rank of this process, from 0."""
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 
 
 def say(message: str) -> None:
-    """Print a line of this rank."""
-    # One write with the line's end, because ranks share their output.
+    """Print a message with the rank of this process."""
+    # Message and newline in one write, because ranks share their output.
     print(f"[studiogan-gsr] rank {own_rank()}: {message}\n", end="", flush=True)

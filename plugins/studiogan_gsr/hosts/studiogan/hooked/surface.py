@@ -16,9 +16,10 @@ from studiogan_gsr.hosts.studiogan.checkout import UNSUPPORTED, find_function
 class Surface:
     """A function of StudioGAN that a hook wraps.
 
-    module, path: its place, such as "worker" and "WORKER.save".  parameters: those that it must have.
-    hook: called in its place.  Its arguments are the function itself, then, for a method, the object, then the
-    function's arguments by name.
+    module, path: where the function is, such as "worker" and "WORKER.save".
+    parameters: names that its signature must contain.
+    hook: called instead of the function.  Its arguments are the original function, the object if it is a method, and
+    the function's arguments by name.
     """
 
     module: str
@@ -27,9 +28,9 @@ class Surface:
     hook: Callable[..., Any]
 
     def find(self) -> tuple[Any, str, Callable[..., Any]]:
-        """Return the function's owner, its name, and the wrapped function.
+        """Return the function's owner, its name, and the wrapper that calls the hook.
 
-        Raises HostError if the function is missing or has other parameters.
+        Raises HostError if the function is missing, or if its parameters are not as expected.
         """
         owner, name, function = find_function(self.module, self.path, list(self.parameters))
         signature = inspect.signature(function)
@@ -47,7 +48,7 @@ class Surface:
         return owner, name, hooked
 
     def _check_known(self, signature: inspect.Signature) -> None:
-        """Raise HostError for a function with parameters that the hook would drop."""
+        """Raise HostError if the function has parameters that the hook does not accept."""
         taken = inspect.signature(self.hook).parameters
         if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
             return

@@ -27,16 +27,16 @@ from studiogan_gsr.hosts.studiogan.rules import check_size
 from studiogan_gsr.hosts.studiogan.types import Configurations, Original, Worker
 from studiogan_gsr.regularizers.attachment import Attachment
 
-# Training steps in a row that may pass without a regularized optimizer step.  With mixed precision, GradScaler skips
-# the first steps until it has found its scale.
+# After this many training steps in a row without a regularized optimizer step the run is stopped.  With mixed
+# precision, GradScaler skips the first steps until it has found its scale.
 _SKIPPED_MIXED_PRECISION, _SKIPPED = 50, 1
 _LOG = ("self", "current_step", "real_cond_loss", "gen_acml_loss", "dis_acml_loss")
 
 
 class LogLine(str):
-    """StudioGAN's format of a log line, which adds the regularizer's scalars at the end.
+    """StudioGAN's format string for log lines, which appends the regularizer's scalars.
 
-    scalars: numbers by name; to be set before each line.
+    scalars: numbers by name; set them before each line.
     """
 
     scalars: dict[str, float]
@@ -70,7 +70,7 @@ class TrainingHooks:
         ]
 
     def install_log_line(self) -> None:
-        """Replace StudioGAN's format of log lines by one that adds the regularizer's scalars."""
+        """Replace StudioGAN's format string for log lines with one that appends the regularizer's scalars."""
         worker: Any = import_module("worker")
         worker.LOG_FORMAT = self.log_line
 
@@ -86,7 +86,7 @@ class TrainingHooks:
             ) from error
 
     def attach(self, original: Original, cfgs: Configurations, Gen: nn.Module, Dis: nn.Module) -> None:
-        """Attach the regularizer to the generator's optimizer."""
+        """Check the training set, and attach the regularizer, if there is one, to the generator's optimizer."""
         run = self.run
         original(cfgs, Gen, Dis)
         run.optimizer = cfgs.OPTIMIZATION.g_optimizer
@@ -110,7 +110,7 @@ class TrainingHooks:
     def prepare_ranks(
         self, original: Original, Gen: nn.Module, distributed_data_parallel: bool, **others: Any
     ) -> Any:
-        """Let all ranks start with the same generator, buffers included."""
+        """Before DDP wraps the generator, compare the ranks' regularizers and copy rank 0's buffers to all ranks."""
         if distributed_data_parallel:
             synchronise_ranks(self.run.regularization, Gen)
         return original(Gen=Gen, distributed_data_parallel=distributed_data_parallel, **others)
@@ -139,25 +139,25 @@ class TrainingHooks:
         path_lengths = getattr(worker, "pl_reg", None)
         if run.regularization is not None and path_lengths is not None:
             _skip_path_length_steps(path_lengths, run.regularization.attachment)
-        if own_rank() == 0:  # the other ranks have no folder
+        if own_rank() == 0:  # rank 0 alone writes checkpoints
             self._claim(Path(worker.RUN.ckpt_dir))
 
     def _claim(self, folder: Path) -> None:
-        """Lock the folder of checkpoints: two runs with the same -ckpt would overwrite each other's files."""
+        """Lock the checkpoint folder, because two runs with the same -ckpt would overwrite each other's files."""
         folder.mkdir(parents=True, exist_ok=True)
         self.run.lock = claim(folder)
         if self.run.lock is None:
             raise HostError(f"{folder}: another process trains there; wait until it ends, or give -ckpt a copy of it")
 
     def _check_regularizer(self, worker: Worker, step: int) -> None:
-        """Check that the regularizer was active in a step, and at intervals that all ranks agree."""
+        """Check that the regularizer was active in this step; compare ranks at first and every `print_freq` steps."""
         run, regularization, first = self.run, self.run.regularization, not self.run.ranks_checked
         if regularization is not None:
             scaled = worker.RUN.mixed_precision and not worker.is_stylegan  # when StudioGAN uses GradScaler
             regularization.check_active(step, _SKIPPED_MIXED_PRECISION if scaled else _SKIPPED)
         if first or step % worker.RUN.print_freq == 0:
             ranks = check_ranks(regularization, step)
-            # With mixed precision the first steps may be skipped; then they are skipped on all ranks.
+            # Mixed precision may skip the first steps, on all ranks; the message waits for the first active step.
             if first and regularization is not None and regularization.attachment.steps:
                 say(regularization.first_step_message(step, ranks))
             run.ranks_checked = regularization is None or regularization.attachment.steps > 0
@@ -185,10 +185,8 @@ class TrainingHooks:
             say(f"step {step}: {warning}")
         folder = Path(worker.RUN.save_dir) / "statistics" / worker.run_name
         folder.mkdir(parents=True, exist_ok=True)
-        losses = {
-            "g_loss": float(gen_acml_loss),
-            "d_loss": float(dis_acml_loss),
-        }  # as in the native host's log
+        # The same keys as in the native host's log.
+        losses = {"g_loss": float(gen_acml_loss), "d_loss": float(dis_acml_loss)}
         with (folder / "log.jsonl").open("a") as file:
             file.write(json.dumps({"step": step, **losses, **logged, **record(norms)}) + "\n")
         if logged:
@@ -198,9 +196,9 @@ class TrainingHooks:
 
 
 def _skip_path_length_steps(path_lengths: Any, attachment: Attachment) -> None:
-    """Leave the penalty out of the optimizer step that path-length regularization makes for itself.
+    """Leave the penalty out of the separate optimizer step of path-length regularization.
 
-    So it is added once per update of the generator.  path_lengths: StudioGAN's `PathLengthRegularizer`.
+    The penalty is then added once per generator update.  path_lengths: StudioGAN's `PathLengthRegularizer`.
     """
     original = path_lengths.cal_pl_reg
 
