@@ -130,7 +130,7 @@ def test_labels_are_found_under_the_names_that_torchvision_has_for_them(attribut
         (SimpleNamespace(), "dataset: found 'SimpleNamespace'; allowed: a data set with targets"),
         (SimpleNamespace(targets=[0.5, 1.5]), "targets: found .* not float64"),
         (SimpleNamespace(targets=["cat", "dog"]), "one integer per image"),
-        (SimpleNamespace(targets=[[0, 1], [1, 0]]), r"of \(2, 2\)"),
+        (SimpleNamespace(targets=[[0, 1], [1, 0]]), r"of shape \(2, 2\)"),
         (SimpleNamespace(targets=[]), "at least 2: one class has no tail"),
         (SimpleNamespace(targets=[0, 0, 0]), "num_classes: found 1"),
         (SimpleNamespace(targets=[-1, 0, 1]), r"targets: found \[-1, 0, 1\]"),

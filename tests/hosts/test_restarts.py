@@ -81,7 +81,7 @@ def test_killed_at_any_write_of_a_checkpoint_a_run_goes_on_from_a_whole_one(
         environment=environment,
     )
     if writes < 3:
-        refused(again, r"no whole current checkpoint: found G of .*, D of .*, G_ema of no step")
+        refused(again, r"no complete current checkpoint: found G of .*, D of .*, G_ema of no step")
         return
     assert again.status == 0, again.output
     whole = 2 + 2 * (writes >= 6) + 2 * (writes >= 12)

@@ -172,7 +172,7 @@ def test_a_layer_that_looks_conditional_and_cannot_be_read_is_not_skipped() -> N
 def test_a_layer_too_narrow_for_the_shared_embedding_is_refused() -> None:
     generator = Shared(CLASSES, [8])
     generator.shared = nn.Embedding(CLASSES, 20)
-    with pytest.raises(GeneratorError, match="fewer than the 20"):
+    with pytest.raises(GeneratorError, match="takes 9 inputs; expected: at least 20"):
         class_conditional_affines(generator)
 
 

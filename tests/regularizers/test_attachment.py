@@ -204,7 +204,9 @@ def test_regularizers_that_could_not_act_are_refused_before_any_step() -> None:
     ):
         with pytest.raises(RegularizerError, match=reason):
             attach(Odd(penalty), optimizer)
-    with pytest.raises(RegularizerError, match=r"is missing scalars\(\), state_dict\(\), load_state_dict\(\)"):
+    with pytest.raises(
+        RegularizerError, match=r"is not a regularizer: scalars\(\), state_dict\(\), load_state_dict\(\) missing"
+    ):
         attach(type("Half", (), {"penalty": lambda self: weight.sum()})(), optimizer)
     loss_of(generator, 0).backward()
     optimizer.step()  # nothing was left behind

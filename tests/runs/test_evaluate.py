@@ -195,7 +195,7 @@ def test_what_cannot_be_measured_is_told_in_one_line(
 ) -> None:
     assert "without checkpoints" in error_of(capsys, str(tmp_path))
     assert "none: found no such folder; name a run's" in error_of(capsys, str(tmp_path / "none"))
-    assert f"a checkpoint's: {run.name} in it" in error_of(capsys, str(run.parent))
+    assert f"it contains the runs {run.name}; name a run's folder or" in error_of(capsys, str(run.parent))
     assert "did you mean pixels?" in error_of(capsys, str(run), "--backbone", "pixel")
     alone = shutil.copytree(run / "checkpoints" / "step=4", tmp_path / "alone")
     assert "--config names its configuration" in error_of(capsys, str(alone), "--backbone", "pixels")

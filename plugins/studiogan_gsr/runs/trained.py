@@ -219,4 +219,4 @@ def _found(path: Path) -> tuple[Path | None, Path]:
         found = "a run that has not saved a checkpoint yet"
     inside = [child.parent.name for child in sorted(path.glob("*/checkpoints"))]
     hint = f"; it contains the runs {', '.join(inside[:5])}" if inside else ""
-    raise RequestError(f"{path}: found {found}; name a run's folder or a checkpoint's{hint}")
+    raise RequestError(f"{path}: found {found}{hint}; name a run's folder or a checkpoint's")

@@ -268,7 +268,7 @@ def test_steps_are_a_total_of_a_run_from_a_checkpoint_too(
     assert not (tmp_path / "second").exists()
     with pytest.raises(SystemExit):
         main(["train", "--help"])
-    assert "the step to train to, over restarts" in " ".join(capsys.readouterr().out.split())
+    assert "the step to train to, counting those before --resume" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("way", ["run", "folder", "file of G", "file of D"])
