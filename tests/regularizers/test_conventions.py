@@ -189,5 +189,5 @@ def test_studiogans_layer_is_read_as_it_computes(checkout: Checkout, monkeypatch
 
     (layer,) = find_conditional_layers(Theirs())
     assert layer.module is not None
-    assert conventions._found(layer.module, *conventions._gain_of(layer)) == "deviation"
+    assert conventions._measured_convention(layer.module, *conventions._gain_of(layer)) == "deviation"
     assert Path(ops.__file__).is_relative_to(checkout.source)

@@ -34,14 +34,14 @@ def check_conventions(layers: Sequence[ConditionalLayer]) -> None:
         if module is None or layer.custom is not None or is_registered(type(module)):
             continue
         weight, side = _gain_of(layer)
-        read, found = FACTOR if side.shift else DEVIATION, _found(module, weight, side)
+        read, found = FACTOR if side.shift else DEVIATION, _measured_convention(module, weight, side)
         other = DEVIATION if side.shift else FACTOR
         remedy = f'register_affine_reader({type(module).__name__}, gain="{other}") corrects this'
         if found is not None and found != read:
             raise GeneratorError(
                 f"{layer.name} computes {_FORMULA[found]}, and is read as {_FORMULA[read]}: {remedy}"
             )
-        if found is None and (constant := _constant(layer)) is not None:
+        if found is None and (constant := _constant_gain(layer)) is not None:
             raise GeneratorError(
                 f"{layer.name}: the gain of every class is {constant:.4g}, read as {_FORMULA[read]}, where a new "
                 f'layer has 0: if it computes {_FORMULA[other]}, {remedy}; otherwise register gain="{read}"'
@@ -55,7 +55,7 @@ def _gain_of(layer: ConditionalLayer) -> tuple[ClassWeight, Side]:
     return next((weight, side) for weight in layer.weights for side in weight.sides if side.name == "gain")
 
 
-def _constant(layer: ConditionalLayer) -> float | None:
+def _constant_gain(layer: ConditionalLayer) -> float | None:
     """Return the number that all gains of a layer equal; None if they differ or are zero."""
     with torch.no_grad():
         ((_, gains),) = StackReader([layer], ("gain",)).read()
@@ -63,7 +63,7 @@ def _constant(layer: ConditionalLayer) -> float | None:
     return float(first) if gains.numel() > 1 and first != 0 and bool((gains == first).all()) else None
 
 
-def _found(module: nn.Module, weight: ClassWeight, side: Side) -> str | None:
+def _measured_convention(module: nn.Module, weight: ClassWeight, side: Side) -> str | None:
     """Return the convention of a layer, by running a copy; None if it cannot be run or computes something else."""
     child = next(name for name, inner in module.named_modules() if inner is weight.module)
     # Tensors that a hook has computed, such as spectral norm's weight, have a graph and cannot be copied.
@@ -78,13 +78,15 @@ def _found(module: nn.Module, weight: ClassWeight, side: Side) -> str | None:
             with torch.no_grad(), torch.random.fork_rng([]):
                 # On the CPU, a label out of range raises an ordinary exception; on CUDA it breaks the context.
                 trial = copy.deepcopy(module, dict(computed)).float().cpu().eval()
-                return _tried(trial, child, side, spatial, by_label)
+                return _run_convention(trial, child, side, spatial, by_label)
         except FOREIGN:  # the layer has another signature, or expects another shape
             continue
     return None
 
 
-def _tried(module: nn.Module, child: str, side: Side, spatial: tuple[int, ...], by_label: bool) -> str | None:
+def _run_convention(
+    module: nn.Module, child: str, side: Side, spatial: tuple[int, ...], by_label: bool
+) -> str | None:
     """Return the convention of a layer from its outputs for two classes; None if neither or both fit.
 
     Changes the module, which must be a copy.

@@ -12,19 +12,19 @@ class Clock:
 
     def __init__(self, seconds: float, step: int) -> None:
         """Start at a step.  seconds: time trained in earlier starts of the run."""
-        self._before, self._since = seconds, time.perf_counter()
-        self._lap_seconds, self._lap_step = self._since, step
+        self._before, self._start = seconds, time.perf_counter()
+        self._lap_start, self._lap_step = self._start, step
 
     @property
     def seconds(self) -> float:
         """Seconds trained so far."""
-        return self._before + time.perf_counter() - self._since
+        return self._before + time.perf_counter() - self._start
 
     def lap(self, step: int) -> float:
         """Return the steps per second since the last lap, and start the next."""
         now = time.perf_counter()
-        rate = (step - self._lap_step) / (now - self._lap_seconds)
-        self._lap_seconds, self._lap_step = now, step
+        rate = (step - self._lap_step) / (now - self._lap_start)
+        self._lap_start, self._lap_step = now, step
         return rate
 
     @contextmanager
@@ -35,5 +35,5 @@ class Clock:
             yield
         finally:
             pause = time.perf_counter() - began
-            self._since += pause
-            self._lap_seconds += pause
+            self._start += pause
+            self._lap_start += pause

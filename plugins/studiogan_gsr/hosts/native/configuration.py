@@ -191,7 +191,7 @@ def read_configuration(sections: Mapping[str, Any]) -> Configuration:
     check_data_name(configuration.DATA.name)
     check_needs(partial(_value, configuration))
     check_together(partial(_value, configuration))
-    _check_together(configuration)
+    _check_contradictions(configuration)
     return configuration
 
 
@@ -228,7 +228,7 @@ def _value(configuration: Configuration, path: str) -> Any:
     return getattr(getattr(configuration, section, None), name, KEYS[section][name].default)
 
 
-def _check_together(configuration: Configuration) -> None:
+def _check_contradictions(configuration: Configuration) -> None:
     """Raise ConfigurationError for keys that contradict each other, or that StudioGAN would silently ignore."""
     data, model = configuration.DATA, configuration.MODEL
     optimization, aug = configuration.OPTIMIZATION, configuration.AUG

@@ -184,7 +184,7 @@ class Loop:
 
     def _is_unmeasured(self) -> bool:
         step = self.trainer.steps
-        saved = any(step == there for there, _ in checkpoints(self.folder.checkpoints))
+        saved = any(step == other for other, _ in checkpoints(self.folder.checkpoints))
         measured = any(step == line["step"] for line in evaluations(self.folder.path))
         return self.selection is not None and saved and self._save_is_due() and not measured
 
@@ -210,7 +210,7 @@ class Loop:
         self.ranks.say(selection.describe(line))
         remove_old(self.folder.checkpoints, self._best_step())
         scalars = {f"evaluation/{name}": value for name, value in line["all"].items()}
-        scalars |= {f"evaluation/{group}/frechet": of["frechet"] for group, of in line["groups"].items()}
+        scalars |= {f"evaluation/{group}/frechet": found["frechet"] for group, found in line["groups"].items()}
         self.log.plot(step, scalars)
 
     def _best_step(self) -> int | None:

@@ -36,6 +36,6 @@ def check_weights(trainer: Trainer) -> None:
     saved = [*trainer.generator.state_dict().values(), *trainer.discriminator.state_dict().values()]
     for optimizer in (trainer.g_optimizer, trainer.d_optimizer):
         saved += [moment for state in optimizer.state.values() for moment in state.values()]
-    moving = [t for t in saved if isinstance(t, torch.Tensor) and t.is_floating_point() and t.ndim]
-    if not bool(torch.stack(torch._foreach_norm(moving, float("inf"))).isfinite().all()):
+    tensors = [t for t in saved if isinstance(t, torch.Tensor) and t.is_floating_point() and t.ndim]
+    if not bool(torch.stack(torch._foreach_norm(tensors, float("inf"))).isfinite().all()):
         raise NotFinite(f"a weight or its moments are NaN or Inf at step {trainer.steps}")

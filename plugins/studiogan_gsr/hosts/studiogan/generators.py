@@ -74,10 +74,10 @@ def read_studiogan_configuration(sections: Mapping[str, Any]) -> StudioGANConfig
     known = {name: SimpleNamespace(**dict.fromkeys(keys)) for name, keys in KEYS.items()}
     check_keys({name: values for name, values in sections.items() if name != SECTION}, known)
     made = {
-        name: SimpleNamespace(
-            **{key: given(sections.get(name, {}).get(key, known.default)) for key, known in keys.items()}
+        section: SimpleNamespace(
+            **{name: given(sections.get(section, {}).get(name, key.default)) for name, key in keys.items()}
         )
-        for name, keys in KEYS.items()
+        for section, keys in KEYS.items()
     }
     if made["MODEL"].info_type is not None or made["LOSS"].apply_lo:
         path = "MODEL.info_type" if made["MODEL"].info_type is not None else "LOSS.apply_lo"
