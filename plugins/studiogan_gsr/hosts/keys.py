@@ -271,7 +271,7 @@ def check_needs(value: Callable[[str], Any]) -> None:
 
     def needed(key: str) -> str:
         section, name = key.split(".")
-        return KEYS[section][name].kind.allowed
+        return KEYS[section][name].kind.allowed.replace("W/O, ", "")
 
     for when, _ in NEEDS:
         if not all(holds(path, values) for path, values in when.items()):
@@ -285,14 +285,15 @@ def check_needs(value: Callable[[str], Any]) -> None:
 
 
 def check_together(value: Callable[[str], Any]) -> None:
-    """Raise ConfigurationError for combinations that StudioGAN accepts, but that fail during training.
+    """Raise ConfigurationError for combinations that StudioGAN accepts, but that fail or do nothing in training.
 
     value: returns a key's value by its path, None for "N/A".
     """
     if value("OPTIMIZATION.type_") == "SGD" and value("OPTIMIZATION.nesterov") and not value("OPTIMIZATION.momentum"):
         raise ConfigurationError("OPTIMIZATION.momentum", "0", "nesterov: true needs a momentum above 0")
     places = [value(f"MODEL.attn_{side}_loc") for side in "gd"]
-    if value("MODEL.apply_attn") and places == [None, None]:
+    if value("MODEL.apply_attn") and not any(places):
+        found = UNSET if places[0] is None else str(list(places[0]))
         raise ConfigurationError(
-            "MODEL.attn_g_loc", UNSET, f"apply_attn needs attn_g_loc or attn_d_loc: {BLOCKS.allowed}"
+            "MODEL.attn_g_loc", found, f"apply_attn needs attn_g_loc or attn_d_loc: {BLOCKS.allowed}, not empty"
         )

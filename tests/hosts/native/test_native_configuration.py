@@ -235,6 +235,8 @@ TOGETHER: list[tuple[Sections, str, str]] = [
     ({"DATA": {"img_size": 64}, "MODEL": {"backbone": "big_resnet", "z_dim": 128}}, "MODEL.z_dim", "128"),
     ({"MODEL": {"g_shared_dim": 8}}, "MODEL.g_shared_dim", "8"),
     ({"MODEL": {"apply_attn": True}}, "MODEL.attn_g_loc", "N/A"),
+    ({"MODEL": {"apply_attn": True, "attn_d_loc": []}}, "MODEL.attn_g_loc", "N/A"),
+    ({"MODEL": {"apply_attn": True, "attn_g_loc": [], "attn_d_loc": []}}, "MODEL.attn_g_loc", "[]"),
     ({"MODEL": {"apply_attn": True, "attn_g_loc": [4], "attn_d_loc": [1]}}, "MODEL.attn_g_loc", "[4]"),
     ({"MODEL": {"apply_attn": True, "attn_g_loc": [3], "attn_d_loc": [1, 5]}}, "MODEL.attn_d_loc", "[1, 5]"),
     ({"MODEL": {"apply_g_ema": True, "g_ema_start": 1}}, "MODEL.g_ema_decay", "N/A"),
@@ -278,6 +280,12 @@ TOGETHER: list[tuple[Sections, str, str]] = [
     ({"AUG": {**_ADA, "ada_target": 0.6, "ada_interval": 4}}, "AUG.ada_kimg", "N/A"),
     ({"AUG": {**_ADA, "ada_target": 0.6, "ada_kimg": 500}}, "AUG.ada_interval", "N/A"),
 ]
+
+
+def test_what_a_key_needs_does_not_name_the_value_that_is_refused() -> None:
+    error = refusal({"AUG": {"apply_diffaug": True}})
+    assert error.found == "W/O"
+    assert error.allowed == "AUG.apply_diffaug: True needs one of cr, diffaug"
 
 
 @pytest.mark.parametrize(("sections", "path", "found"), TOGETHER, ids=[f"{i}-{t[1]}" for i, t in enumerate(TOGETHER)])
