@@ -32,8 +32,10 @@ from studiogan_gsr.evaluation.samples import generate, save_grid, shown_classes,
 from studiogan_gsr.hosts.checkpoint_files import checkpoints
 from studiogan_gsr.hosts.native import training
 from studiogan_gsr.hosts.native.configuration import read_configuration
+from studiogan_gsr.hosts.native.failures import memory_explained
 from studiogan_gsr.hosts.native.losses import discriminator_loss
 from studiogan_gsr.hosts.native.options import TrainOptions
+from studiogan_gsr.hosts.native.progress_line import TrainingProgress
 from studiogan_gsr.hosts.native.run import train
 from studiogan_gsr.hosts.native.training import Trainer
 from studiogan_gsr.seeds import SAMPLES, mixed
@@ -672,6 +674,23 @@ def test_a_batch_that_no_machine_holds_is_refused_at_once(tmp_path: Path, capsys
     assert time.perf_counter() - since < 3
 
 
+@pytest.mark.parametrize(
+    ("size", "remedy"),
+    [
+        (3, "; lower it to 1 with OPTIMIZATION.acml_steps 2 for about as many images per update, or lower "),
+        (1, "; lower "),
+    ],
+)
+def test_a_batch_of_one_image_cannot_be_lowered(size: int, remedy: str) -> None:
+    configuration = read_configuration(changed(PLAIN, OPTIMIZATION={"batch_size": size}))
+    message = f"out of memory on cpu at OPTIMIZATION.batch_size {size}{remedy}MODEL.g_conv_dim and d_conv_dim"
+    with (
+        pytest.raises(TrainingError, match=f"^{re.escape(message)}$"),
+        memory_explained(configuration, torch.device("cpu")),
+    ):
+        raise MemoryError
+
+
 def test_memory_that_runs_out_in_a_step_names_the_batch_size(tmp_path: Path) -> None:
     # So large that torch's own allocator is the first to fail: smaller libraries crash where they get nothing.
     sections = changed(PLAIN, OPTIMIZATION={"batch_size": 40_000})
@@ -680,7 +699,7 @@ def test_memory_that_runs_out_in_a_step_names_the_batch_size(tmp_path: Path) -> 
     assert child.process.exitcode == FAILED, child.output
     line = child.output.splitlines()[-1]
     assert "out of memory on cpu at OPTIMIZATION.batch_size 40000" in line, child.output
-    assert "lower it to 20000 with OPTIMIZATION.acml_steps 2 for the same effect, or lower MODEL.g_conv_dim" in line
+    assert "lower it to 20000 with OPTIMIZATION.acml_steps 2 for about as many images per update, or lower" in line
     assert "Traceback" not in child.output
 
 
@@ -774,6 +793,15 @@ def test_the_command_ends_with_its_status_and_one_line(tmp_path: Path) -> None:
     assert refused.returncode == WRONG_REQUEST
     assert re.fullmatch(r"studiogan-gsr: DATA.num_classes: found 9; Digits_LT_rho50 has 10 .*\n", refused.stderr)
     assert not refused.stdout
+
+
+def test_few_lines_of_progress_are_spread_over_a_resumed_run_too(capsys: pytest.CaptureFixture[str]) -> None:
+    for done, shown in ((0, [25, 50, 75, 100]), (50, [75, 100])):
+        with TrainingProgress("training", total=100, done=done, lines=4) as progress:
+            for step in range(done + 1, 101):
+                progress.show(step, 1.0, {}, 0.0)
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split("  ")[0] for line in lines] == [f"training: step {step}" for step in shown]
 
 
 def test_progress_off_a_terminal_is_a_line_an_interval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,8 +51,11 @@ def memory_explained(configuration: Configuration, device: torch.device) -> Iter
             raise
         size, accumulation = configuration.OPTIMIZATION.batch_size, configuration.OPTIMIZATION.acml_steps
         what = f" ({text.splitlines()[0][:120]})" if text else ""
+        smaller = (
+            f"lower it to {size // 2} with OPTIMIZATION.acml_steps {2 * accumulation} for about as many images per "
+            "update, or "
+        )
         raise TrainingError(
             f"out of memory on {device} at OPTIMIZATION.batch_size {size}{what}; "
-            f"lower it to {max(1, size // 2)} with OPTIMIZATION.acml_steps {2 * accumulation} for the same effect, "
-            "or lower MODEL.g_conv_dim and d_conv_dim"
+            f"{smaller if size > 1 else ''}lower MODEL.g_conv_dim and d_conv_dim"
         ) from error

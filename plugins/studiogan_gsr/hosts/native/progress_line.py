@@ -30,7 +30,8 @@ class TrainingProgress:
             TextColumn("{task.fields[numbers]}"),
         )
         self._live = lines != 0 and self.console.is_terminal
-        self._label, self._total, self._lines, self._printed = label, total, lines, 0
+        self._label, self._total, self._lines = label, total, lines
+        self._printed = done * (lines or 0) // total  # as many lines as are due until then
         self._bar = Progress(*columns, console=self.console, disable=not self._live)
         self._task = self._bar.add_task(label, total=total, completed=done, speed="", numbers="")
 
