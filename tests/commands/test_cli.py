@@ -120,7 +120,7 @@ def test_doctor_tells_of_the_fid_networks_weights(tmp_path: Path, monkeypatch: p
     assert found().remedy == f"none needed; without network, put that file into {tmp_path}"
     assert not found().problem
     path.write_bytes(b"cut off")
-    assert found().remedy == f"damaged: rm '{path}'"
+    assert (found().found, found().remedy) == (f"{path}: damaged", f"rm {path}")
     monkeypatch.setattr(doctor, "INCEPTION_SHA256", doctor.sha256(path)[:8])
     assert found() == doctor.Finding("FID's weights", str(path))
 
@@ -371,6 +371,34 @@ def test_doctor_tells_another_commit_and_changed_files(repository: Path, git: Gi
     assert findings["its commit"].found == f"{checkout.PINNED}, the pinned one"
     assert findings["its commit"].remedy == doctor.OK
     assert findings["its changed files"].found == "none"
+
+
+def test_a_checkout_that_is_no_clone_has_no_commit_even_inside_a_repository(
+    repository: Path, git: Git, tmp_path: Path
+) -> None:
+    """An unpacked archive: git would tell the commit of the repository around it."""
+    root = repository / "unpacked archive"
+    (root / "src").mkdir(parents=True)
+    (root / "src" / "main.py").write_text("print('later')\n")
+    git(repository, "add", ".")
+    (root / "src" / "main.py").write_text("print('changed')\n")
+    found = checkout.find_checkout(root)
+    assert (found.commit(), found.changed_files()) == (None, [])
+    finding = next(finding for finding in doctor.diagnose(str(root)) if finding.what == "its commit")
+    assert finding.found == "unknown: the folder is not a git clone"
+    assert finding.remedy == f"mv '{root}' '{root}.old' && studiogan-gsr studiogan fetch --root '{root}'"
+    git(repository, "clone", "--quiet", str(repository), str(tmp_path / "a clone"))
+    finding = next(one for one in doctor.diagnose(str(tmp_path / "a clone")) if one.what == "its commit")
+    assert finding.remedy == f"git -C '{tmp_path}/a clone' checkout {checkout.PINNED}"
+
+
+def test_a_checkout_whose_commit_git_does_not_tell_has_a_remedy_that_shows_why(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    finding = next(finding for finding in doctor.diagnose(str(repository)) if finding.what == "its commit")
+    assert finding.found == "unknown: git is not installed, or fails there"
+    assert finding.remedy == f"git -C {repository} rev-parse HEAD"
 
 
 def test_a_ranks_error_is_told_like_any_other(

@@ -52,12 +52,19 @@ class Checkout:
     def main(self) -> Path:
         return self.source / "main.py"
 
+    @property
+    def is_clone(self) -> bool:
+        """Whether the folder itself is a git clone; it may also be an archive inside another repository."""
+        return (self.root / ".git").exists()
+
     def commit(self) -> str | None:
-        """Return the hash of the commit; None if git is missing or fails."""
-        return _git(self.root, "rev-parse", "HEAD")
+        """Return the hash of the commit; None if the folder is not a git clone, or if git is missing or fails."""
+        return _git(self.root, "rev-parse", "HEAD") if self.is_clone else None
 
     def changed_files(self) -> list[str]:
-        """Return the tracked files that differ from the commit."""
+        """Return the tracked files that differ from the commit; none if the folder is not a git clone."""
+        if not self.is_clone:
+            return []
         status = _git(self.root, "status", "--porcelain", "--untracked-files=no") or ""
         return [line.split(maxsplit=1)[1] for line in status.splitlines()]
 

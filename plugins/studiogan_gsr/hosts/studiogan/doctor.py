@@ -7,10 +7,11 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
+from shlex import quote
 
 from studiogan_gsr.errors import GSRError
 from studiogan_gsr.evaluation.backbones import INCEPTION_SHA256, INCEPTION_URL, sha256, weights_folder
-from studiogan_gsr.hosts.studiogan.checkout import PINNED, find_checkout
+from studiogan_gsr.hosts.studiogan.checkout import PINNED, Checkout, find_checkout
 from studiogan_gsr.hosts.studiogan.patching import series, state_of
 from studiogan_gsr.hosts.studiogan.shims import SHIMS
 from studiogan_gsr.machine import device_name, shortcomings
@@ -122,8 +123,9 @@ def _weights() -> Finding:
             f"none needed; without network, put that file into {path.parent}",
             optional=True,
         )
-    right = sha256(path).startswith(INCEPTION_SHA256)
-    return Finding("FID's weights", str(path), OK if right else f"damaged: rm '{path}'")
+    if not sha256(path).startswith(INCEPTION_SHA256):
+        return Finding("FID's weights", f"{path}: damaged", f"rm {quote(str(path))}")
+    return Finding("FID's weights", str(path))
 
 
 def _checkout(root: str | None) -> list[Finding]:
@@ -131,18 +133,24 @@ def _checkout(root: str | None) -> list[Finding]:
         checkout = find_checkout(root)
     except GSRError as error:
         return [Finding("StudioGAN", str(error), "studiogan-gsr studiogan fetch")]
-    commit, changed = checkout.commit(), checkout.changed_files()
-    pinned = commit == PINNED
     return [
         Finding("StudioGAN", str(checkout.root)),
-        Finding(
-            "its commit",
-            f"{commit}, {'the pinned one' if pinned else 'not the pinned one'}",
-            OK if pinned else f"git -C {checkout.root} checkout {PINNED}",
-        ),
-        Finding("its changed files", ", ".join(changed) or "none"),
+        _commit(checkout),
+        Finding("its changed files", ", ".join(checkout.changed_files()) or "none"),
         Finding("the patch", ", ".join(f"{path}: {state}" for path, state in state_of(checkout, series()).items())),
     ]
+
+
+def _commit(checkout: Checkout) -> Finding:
+    what, commit, root = "its commit", checkout.commit(), str(checkout.root)
+    if not checkout.is_clone:
+        remedy = f"mv {quote(root)} {quote(f'{root}.old')} && studiogan-gsr studiogan fetch --root {quote(root)}"
+        return Finding(what, "unknown: the folder is not a git clone", remedy)
+    if commit is None:
+        return Finding(what, "unknown: git is not installed, or fails there", f"git -C {quote(root)} rev-parse HEAD")
+    if commit != PINNED:
+        return Finding(what, f"{commit}, not the pinned one", f"git -C {quote(root)} checkout {PINNED}")
+    return Finding(what, f"{commit}, the pinned one")
 
 
 def _plugins() -> list[Finding]:
