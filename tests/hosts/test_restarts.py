@@ -223,7 +223,7 @@ def test_fine_tuning_with_frozen_layers_starts_the_state_anew_and_says_so(
     arguments = ("-ckpt", str(trained.checkpoint_folder), "--freezeD", "1")
     outcome = Host(checkout).run(configure(tmp_path), digits, tmp_path / "out", *arguments)
     assert outcome.status == 0, outcome.output
-    assert outcome.lines("gsr: fine-tuning: its state in the checkpoint is ignored; it starts over")
+    assert outcome.lines("gsr: fine-tuning starts with a new state; the one in the checkpoint is ignored")
     assert outcome.lines("gsr: active in step 1")
     assert outcome.checkpoint()["regularizer"]["state"]["warm"]
     before, after = trained.checkpoint("D")["state_dict"], outcome.checkpoint("D")["state_dict"]
@@ -238,7 +238,7 @@ def test_adaptive_augmentation_cannot_be_switched_on_where_nothing_was_adapted(
     configuration = configure(tmp_path, steps=5, AUG={**ada, "ada_kimg": 500, "ada_interval": 4})
     folder = shutil.copytree(trained.checkpoint_folder, tmp_path / "checkpoint")
     outcome = Host(checkout).run(configuration, digits, tmp_path / "out", "-ckpt", str(folder))
-    refused(outcome, "checkpoint: was trained without ADA or APA, and holds no p to resume with")
+    refused(outcome, "checkpoint: the run was trained without ADA or APA, so there is no p to resume")
 
 
 @pytest.mark.parametrize(

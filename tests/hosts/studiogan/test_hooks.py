@@ -8,11 +8,14 @@ from types import SimpleNamespace
 import h5py
 import numpy as np
 import pytest
+import torch
 from torch.utils.data import TensorDataset
 
 from studiogan_gsr.class_groups import listed
-from studiogan_gsr.errors import DataError
-from studiogan_gsr.hosts.studiogan.hooked.data import class_counts
+from studiogan_gsr.errors import DamagedImage, DataError, TrainingError
+from studiogan_gsr.hosts.checkpoint_files import file_name
+from studiogan_gsr.hosts.studiogan.hooked.data import DataHooks, class_counts
+from studiogan_gsr.hosts.studiogan.hooked.state import HookedRun
 
 
 def dataset(data: object, hdf5_path: Path | None = None) -> SimpleNamespace:
@@ -34,6 +37,29 @@ def test_class_counts_that_cannot_be_had_are_an_error_never_a_default() -> None:
         class_counts(dataset(TensorDataset()))
     with pytest.raises(DataError, match=r"no training set was opened"):
         class_counts(None)
+
+
+@pytest.mark.parametrize("rank_has_folder", [True, False])
+def test_every_rank_names_the_checkpoint_to_resume_from(rank_has_folder: bool, tmp_path: Path) -> None:
+    """Without -ckpt, StudioGAN sets RUN.ckpt_dir on rank 0 only."""
+
+    def fails(worker: SimpleNamespace) -> None:
+        raise DamagedImage("image 3 cannot be read")
+
+    folder = tmp_path / "checkpoints" / "name"
+    worker = SimpleNamespace(
+        RUN=SimpleNamespace(save_dir=str(tmp_path), ckpt_dir=str(folder) if rank_has_folder else None),
+        MODEL=SimpleNamespace(apply_g_ema=False),
+        run_name="name",
+    )
+    hooks = DataHooks(HookedRun())
+    with pytest.raises(TrainingError, match="3 cannot be read; repair or remove it; there is no checkpoint yet"):
+        hooks.sample(fails, worker)
+    folder.mkdir(parents=True)
+    for network in "GD":
+        torch.save({}, folder / file_name(network, "current", 4))
+    with pytest.raises(TrainingError, match=f"-ckpt {folder} resumes from step 4"):
+        hooks.sample(fails, worker)
 
 
 def test_many_classes_are_summed_up() -> None:

@@ -211,7 +211,7 @@ def test_a_patch_that_does_not_give_the_file_that_it_names_is_not_kept(
 ) -> None:
     checkout, patches = two_files
     wrong = dataclasses.replace(patches[1], after="0" * 40)
-    with pytest.raises(HostError, match="does not give the file that it names"):
+    with pytest.raises(HostError, match="the result does not have the hash that the patch names"):
         apply_series(checkout, [patches[0], wrong])
     assert files(checkout) == [ONE, OTHER]
 

@@ -190,6 +190,12 @@ def test_a_step_of_more_images_than_there_are_is_refused() -> None:
         check_size(159, optimization, 2)
 
 
+def test_a_batch_that_studiogan_has_divided_by_the_ranks_is_told_as_in_the_file() -> None:
+    optimization = SimpleNamespace(batch_size=4, acml_steps=2, d_updates_per_step=5, basket_size=40)
+    with pytest.raises(ConfigurationError, match="found 8 x 2 x 5; a step takes 40 images per process"):
+        check_size(79, optimization, 2, divided=True)
+
+
 @pytest.mark.host
 @pytest.mark.parametrize("world_size", [1, 4])
 def test_studiogans_own_configurations_pass_but_for_two_with_a_number_that_is_text(

@@ -113,8 +113,8 @@ def _apply_with_git(contents: Mapping[str, bytes], patches: Sequence[FilePatch],
     for patch in patches:
         if _state(made[patch.path], patch) != (UNPATCHED if revert else PATCHED):
             raise HostError(
-                f"{patch.path}: the patch does not give the file that it names; nothing was written: install this "
-                "package again"
+                f"{patch.path}: the result does not have the hash that the patch names; nothing was written: install "
+                "this package again"
             )
     return made
 

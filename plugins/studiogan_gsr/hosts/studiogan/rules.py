@@ -283,16 +283,18 @@ def check_whole(cfgs: Configurations) -> None:
         raise ConfigurationError("DATA.name", str(cfgs.DATA.name), allowed)
 
 
-def check_size(images: int, OPTIMIZATION: Section, ranks: int) -> None:
+def check_size(images: int, OPTIMIZATION: Section, ranks: int, *, divided: bool = False) -> None:
     """Raise ConfigurationError if a training step takes more images than a process has.
 
     StudioGAN drops the last incomplete batch; here this would be the only batch.
 
     images: number of images of the training set.  OPTIMIZATION: the section.  ranks: number of processes.
+    divided: whether StudioGAN has already divided the batch size by the number of processes.
     """
     per_step = OPTIMIZATION.basket_size
     if per_step > images // ranks:
-        found = f"{OPTIMIZATION.batch_size} x {OPTIMIZATION.acml_steps} x {OPTIMIZATION.d_updates_per_step}"
+        batch_size = OPTIMIZATION.batch_size * (ranks if divided else 1)
+        found = f"{batch_size} x {OPTIMIZATION.acml_steps} x {OPTIMIZATION.d_updates_per_step}"
         allowed = f"a step takes {per_step} images per process, and there are {images // ranks}"
         raise ConfigurationError("OPTIMIZATION.batch_size, acml_steps, d_updates_per_step", found, allowed)
 

@@ -95,7 +95,7 @@ class CheckpointHooks:
                 loaded = original(ckpt_dir=ckpt_dir, load_best=load_best, apply_g_ema=apply_g_ema, **others)
             augmentation_p = loaded[4]  # StudioGAN returns run name, step, epoch, top-k, augmentation p, ...
             if self.run.adaptive and isinstance(augmentation_p, str | None):
-                raise CheckpointError(f"{folder}: was trained without ADA or APA, and holds no p to resume with")
+                raise CheckpointError(f"{folder}: the run was trained without ADA or APA, so there is no p to resume")
         except GSRError:
             raise
         except Exception as error:
@@ -142,7 +142,8 @@ class CheckpointHooks:
             return result
         if not load_opt:
             if run.regularization is not None:
-                say(f"{run.regularization.name}: fine-tuning: its state in the checkpoint is ignored; it starts over")
+                name = run.regularization.name
+                say(f"{name}: fine-tuning starts with a new state; the one in the checkpoint is ignored")
             return result
         content = torch.load(ckpt_path, map_location="cpu", weights_only=True)
         saved = content.get(STATE_KEY)

@@ -144,10 +144,11 @@ class DataHooks:
         try:
             return original(worker)
         except DataError as error:
-            # Without -ckpt, only rank 0 has a folder.
-            remedy, folder = "there is no checkpoint yet", worker.RUN.ckpt_dir
+            # Without -ckpt, StudioGAN sets ckpt_dir on rank 0 only, to this folder.
+            usual = Path(worker.RUN.save_dir) / "checkpoints" / worker.run_name
+            remedy, folder = "there is no checkpoint yet", Path(worker.RUN.ckpt_dir or usual)
             networks = networks_of(worker.MODEL.apply_g_ema)
-            if folder and (steps := whole_steps(Path(folder), "current", networks)):
+            if steps := whole_steps(folder, "current", networks):
                 remedy = f"-ckpt {folder} resumes from step {max(steps)}"
             raise TrainingError(f"{in_one_line(error).text}; repair or remove it; {remedy}") from error
 

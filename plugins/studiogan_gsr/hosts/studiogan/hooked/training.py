@@ -100,7 +100,8 @@ class TrainingHooks:
         if settings is None and find_dataset(name) is None:
             return
         counts = check_data(run.training_set, name, cfgs.DATA)
-        check_size(sum(counts), cfgs.OPTIMIZATION, number_of_ranks())
+        divided = bool(cfgs.RUN.distributed_data_parallel)
+        check_size(sum(counts), cfgs.OPTIMIZATION, number_of_ranks(), divided=divided)
         if settings is None:
             say(f"no regularizer; {name}: class counts {listed(counts)}")
             return
