@@ -72,6 +72,12 @@ def test_impossible_class_weights_are_refused(counts: list[int], beta: float | N
         effective_number_weights(counts, beta)
 
 
+@pytest.mark.parametrize(("count", "said"), [(0, "0"), (-1, "-1"), (math.inf, "inf"), (math.nan, "nan")])
+def test_a_count_that_is_not_positive_is_named_with_its_class(count: float, said: str) -> None:
+    with pytest.raises(OptionError, match=rf"allowed: positive numbers of images \(class 1 has {said}\)"):
+        effective_number_weights([5, count, 3], 0.9)
+
+
 # ---------------------------------------------------------------- the penalty
 
 

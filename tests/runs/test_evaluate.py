@@ -198,7 +198,7 @@ def test_what_cannot_be_measured_is_told_in_one_line(
     assert f"it contains the runs {run.name}; name a run's folder or" in error_of(capsys, str(run.parent))
     assert "did you mean pixels?" in error_of(capsys, str(run), "--backbone", "pixel")
     alone = shutil.copytree(run / "checkpoints" / "step=4", tmp_path / "alone")
-    assert "--config names its configuration" in error_of(capsys, str(alone), "--backbone", "pixels")
+    assert "alone: found a checkpoint without a config.yaml; copy " in error_of(capsys, str(alone))
     configuration = str(run / "config.yaml")
     assert "--data is needed" in error_of(capsys, str(alone), "--backbone", "pixels", "--config", configuration)
     other = write(tmp_path / "other.yaml", changed(SNGAN, MODEL={"g_conv_dim": 12}))

@@ -73,6 +73,8 @@ def test_correlations_are_numpys() -> None:
         ([2.0, 2.0, 2.0], [0.7, 0.7, 0.8], []),  # all alike: training as a whole, not a class
         ([0.6, 0.1, 0.1], [0.7, 0.7, 0.7], []),  # a penalty made the others smaller
         ([0.6, math.inf, math.nan], [0.7, 0.7, 0.7], [1, 2]),
+        ([0.6, math.inf, math.inf], [0.7, 0.7, 0.7], [1, 2]),
+        ([math.inf] * 4, [1.0] * 4, [0, 1, 2, 3]),
     ],
 )
 def test_a_class_explodes_when_it_leaves_both_the_start_and_the_others(
@@ -240,6 +242,32 @@ def test_a_run_from_another_runs_checkpoint_starts_there(tmp_path: Path) -> None
     result = read(second)
     assert (result["start"], result["start_is_the_runs_own"]) == (untrained(SNGAN, 0), False)
     assert f"{origin}, step 2, is not there any more" in result["start_of"]
+
+
+def test_norms_that_are_not_finite_are_null_in_the_file(tmp_path: Path) -> None:
+    """JSON has no Infinity, in which readers in other languages end."""
+    first = trained(tmp_path, "first", SNGAN, "--steps", "1")
+    origin = first / "checkpoints" / "step=1"
+    second = trained(tmp_path, "second", SNGAN, "--resume", str(origin))
+    (path,) = origin.glob("model=G-*")
+    state = torch.load(path, weights_only=True)
+    name = next(name for name in state["state_dict"] if name.endswith("bn1.gain.weight"))
+    state["state_dict"][name][:, 9] = math.nan
+    torch.save(state, path)
+    read(second)
+    text = (second / "spectrum" / "spectrum.json").read_text()
+    result = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+    assert [norm is None for norm in result["start"]] == [False] * 9 + [True]
+
+
+@pytest.mark.parametrize("given", [".", "step=2", "../step=2"])
+def test_a_checkpoint_given_by_a_relative_path_has_its_runs_configuration(
+    given: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = run / "checkpoints" / "step=2"
+    monkeypatch.chdir(folder.parent if given == "step=2" else folder)
+    found = load_trained(Path(given))
+    assert (found.run, found.folder, found.step, found.rule) == (run, folder, 2, "named")
 
 
 @pytest.mark.host

@@ -114,7 +114,7 @@ def exploding(norms: Sequence[float], start: Sequence[float]) -> list[int]:
     """
     now = torch.tensor(norms, dtype=torch.float64)
     bound = THRESHOLD * max(max(start), float(now.median()))
-    labels: list[int] = torch.nonzero(~(now <= bound)).flatten().tolist()
+    labels: list[int] = torch.nonzero(~(now.isfinite() & (now <= bound))).flatten().tolist()
     return labels
 
 

@@ -22,14 +22,15 @@ def effective_number_weights(counts: Sequence[int], beta: float | None) -> npt.N
     beta: in [0, 1), or None.  0 and None give every class the same weight; near 1, the weights are inversely
         proportional to the counts.
     Returns a float64 array (classes,), ordered as `counts`.
-    Raises OptionError for an empty list, a class without images, or beta outside [0, 1).
+    Raises OptionError for an empty list, a count that is not positive and finite, or beta outside [0, 1).
     """
     n = np.asarray(counts, dtype=np.float64)
     if n.ndim != 1 or n.size == 0:
         raise OptionError("class_counts", list(counts), "one positive number of images per class")
-    if not np.all(np.isfinite(n)) or np.any(n < 1):
-        empty = int(np.flatnonzero(~(n >= 1))[0])
-        raise OptionError("class_counts", list(counts), f"positive numbers (class {empty} has none)")
+    wrong = np.flatnonzero(~(np.isfinite(n) & (n >= 1)))
+    if wrong.size:
+        allowed = f"positive numbers of images (class {wrong[0]} has {n[wrong[0]]:g})"
+        raise OptionError("class_counts", list(counts), allowed)
     if beta is None:
         return np.ones_like(n)
     if not 0 <= beta < 1:

@@ -55,7 +55,7 @@ def inspect(path: Path, config: str | None, out: Path | None) -> dict[str, Any]:
         "norms": _plain(found.norms),
         "condition_numbers": _plain(found.conditions),
         "largest": _plain(norms),
-        "start": start,
+        "start": _plain(torch.tensor(start, dtype=torch.float64)),
         "start_of": began.source,
         "start_is_the_runs_own": began.known,
         "threshold": THRESHOLD,
@@ -63,25 +63,29 @@ def inspect(path: Path, config: str | None, out: Path | None) -> dict[str, Any]:
         "verdict": lines,
     }
     show = console()
-    _print_norms(result, norms.tolist(), places, order)
+    _print_norms(result, norms.tolist(), start, places, order)
     for line in lines:
         show.print(line)
     folder = out or (trained.run or trained.folder) / "spectrum"
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "spectrum.json", json.dumps(result) + "\n")
-    write_atomically(folder / "index.html", _page(trained, found, result, order))
+    write_atomically(folder / "index.html", _page(trained, found, start, result, order))
     show.print(f"written to {folder / 'index.html'}")
     return result
 
 
 def _print_norms(
-    result: dict[str, Any], norms: Sequence[float], places: Sequence[tuple[str, str]], order: Sequence[int]
+    result: dict[str, Any],
+    norms: Sequence[float],
+    start: Sequence[float],
+    places: Sequence[tuple[str, str]],
+    order: Sequence[int],
 ) -> None:
     """Print a line per class; of more than 30 classes, only the first 15 and the last 15 in `order`.
 
-    norms, places: per class, the largest norm, and the (layer, side) that has it.
+    norms, start: per class, the largest norm, now and at the start.  places: the (layer, side) of the norm now.
     """
-    counts, start, exploding_labels = result["training_images"], result["start"], result["exploding"]
+    counts, exploding_labels = result["training_images"], result["exploding"]
     show, names = console(), [shortened(name, _WIDTH) for name in result["class_names"]]
     shown = order if len(order) <= _LISTED else [*order[: _LISTED // 2], *order[-_LISTED // 2 :]]
     titles = [class_title(label, names) for label in shown]
@@ -141,12 +145,14 @@ def _groups(configuration: Configured) -> int | str:
     return groups if isinstance(groups, int) else "square"
 
 
-def _page(trained: Trained, found: Spectrum, result: dict[str, Any], order: Sequence[int]) -> str:
+def _page(
+    trained: Trained, found: Spectrum, start: Sequence[float], result: dict[str, Any], order: Sequence[int]
+) -> str:
     counts, groups, classes = result["training_images"], result["groups"], result["class_names"]
     short = [shortened(name, _WIDTH) for name in classes]
     norms, places = found.largest()
     sections = [("", Markup().join(map(paragraph, result["verdict"])))]
-    drawn = norms_by_class_chart(norms.tolist(), result["start"], order, counts, result["exploding"], classes)
+    drawn = norms_by_class_chart(norms.tolist(), start, order, counts, result["exploding"], classes)
     caption = "Each class's largest exact spectral norm over layers, gain and bias; grey: at the start."
     sections.append(("Norms by class", chart(drawn, caption)))
     lines = [line for line in trained.log if "class_norms" in line]

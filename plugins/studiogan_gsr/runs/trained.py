@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -133,7 +134,7 @@ def load_trained(path: Path, config: str | None = None, averaged: bool | None = 
         # The checkpoint may have been removed by hand; its evaluation remains.
         line = best_evaluation(run, max(saved)) if saved else None
         if best and line is not None:
-            if folder == path:
+            if folder == Path(os.path.abspath(path)):
                 raise RequestError(f"--best: found a checkpoint, {path}; name its run's folder, {run}")
             if line["step"] not in saved:
                 raise CheckpointError(
@@ -144,7 +145,10 @@ def load_trained(path: Path, config: str | None = None, averaged: bool | None = 
             found_best = line is not None and folder.name == f"step={line['step']}"
             rule, chosen = ("best", line) if found_best else ("named", None)
     if config is None and run is None:
-        raise RequestError(f"{path}: found a checkpoint without a config.yaml; --config names its configuration")
+        raise RequestError(
+            f"{path}: found a checkpoint without a config.yaml; copy the run's into this folder, or, for `evaluate` "
+            "and `spectrum`, name it with --config"
+        )
     source = run / "config.yaml" if config is None and run is not None else configuration_file(str(config))
     configuration, untrained = _read(load_configuration(source))
     has_average = configuration.MODEL.apply_g_ema
@@ -205,6 +209,7 @@ def _found(path: Path) -> tuple[Path | None, Path]:
     The native host writes the records to the run's folder.  Our hooks in StudioGAN write them beside the checkpoint.
     """
     if list(path.glob("model=G-*.pth")):
+        path = Path(os.path.abspath(path))  # "." has no parent; a link keeps its place
         return next((run for run in (path, path.parent.parent) if (run / "config.yaml").is_file()), None), path
     saved = checkpoints(path / "checkpoints")
     if saved:
