@@ -62,6 +62,11 @@ def test_a_second_demo_replaces_one_that_was_not_done_and_nothing_else(
     assert main(["demo", "--steps", "2", "--out", str(tmp_path)]) == WRONG_REQUEST
     assert "found other files there" in capsys.readouterr().err
     assert (tmp_path / "thesis.tex").read_text() == "x"
+    for content in ("{}", "[]", "no JSON", '{"state": "of another program"}'):
+        (tmp_path / "demo.json").write_text(content)
+        assert main(["demo", "--steps", "2", "--out", str(tmp_path)]) == WRONG_REQUEST
+        assert "found other files there" in capsys.readouterr().err
+        assert (tmp_path / "thesis.tex").read_text() == "x"
     done = (out / "demo.json").read_text()
     assert main(["demo", "--steps", "2", "--out", str(out)]) == WRONG_REQUEST
     assert "found a demo that is done" in capsys.readouterr().err

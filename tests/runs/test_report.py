@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import html
 import io
 import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,8 @@ from studiogan_gsr.cli import main
 from studiogan_gsr.evaluation.measure import METRICS
 from studiogan_gsr.evaluation.selection import best
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
+from studiogan_gsr.runs.report_metrics import _comparable
+from studiogan_gsr.runs.reported import open_run
 from support.host import Host, configure
 from support.runs import PLAIN, SNGAN, arguments, changed, one_thread, write
 
@@ -161,6 +165,15 @@ def test_runs_are_compared_by_a_protocol_that_they_have_in_common(
     assert page.count("(last); 40 images a repeat") == 2
 
 
+def test_a_protocol_that_was_measured_again_is_the_newest(pair: tuple[Path, Path]) -> None:
+    def evaluation(images: int, step: int) -> dict[str, Any]:
+        return {"column": "FID", "protocol": {"images": images, "step": step}}
+
+    run = dataclasses.replace(open_run(pair[0]), evaluations=[evaluation(1, 2), evaluation(2, 4), evaluation(1, 4)])
+    ((_, newest),) = _comparable([run])
+    assert newest == evaluation(1, 4)
+
+
 def test_runs_that_were_measured_while_training_show_how_it_went(tmp_path: Path, pixels: str) -> None:
     runs = []
     for name, images in (("one", "24"), ("other", "24"), ("odd", "32")):
@@ -175,6 +188,13 @@ def test_runs_that_were_measured_while_training_show_how_it_went(tmp_path: Path,
     assert chosen is not None
     assert f"one: the best is step {chosen['step']}, {chosen['all']['frechet']:.4g}." in page
     assert "odd was measured by another rule while it trained, and is left out." in page
+    lines = [json.loads(line) for line in (runs[1] / "selection.jsonl").read_text().splitlines()]
+    for line in lines:
+        del line["rule"]["batch_size"]  # of an older version
+    (runs[1] / "selection.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    for order in (runs, [runs[1], runs[0]]):
+        left_out = f"{order[1].name} was measured by another rule while it trained, and is left out."
+        assert left_out in reported(*order, out=tmp_path / "page")
 
 
 def test_runs_on_different_data_are_not_compared(
@@ -187,6 +207,37 @@ def test_runs_on_different_data_are_not_compared(
     assert main(["report", str(pair[0]), str(tmp_path / "other"), "--out", str(tmp_path / "page")]) == 2
     assert "other: was trained on Digits_LT_rho10, plain on Digits_LT_rho50: compare like" in capsys.readouterr().err
     assert not (tmp_path / "page").exists()
+
+
+def test_runs_with_other_class_counts_of_one_name_are_not_compared(
+    pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = shutil.copytree(pair[1], tmp_path / "other")
+    record = json.loads((other / "run.json").read_text())
+    record["data"]["class_counts"][3] += 1
+    (other / "run.json").write_text(json.dumps(record))
+    argv = ["report", str(pair[0]), str(other), "--out", str(tmp_path / "page")]
+    assert main(argv) == 2
+    message = "other: class 3 had 37 training images, in plain 36 (both on Digits_LT_rho50): compare like runs"
+    assert message in capsys.readouterr().err
+    (other / "run.json").unlink()
+    assert main(argv) == 2
+    message = "other: its class counts are not recorded, those of plain are: compare like runs"
+    assert message in capsys.readouterr().err
+
+
+def test_a_checkpoint_without_a_configuration_is_refused_without_an_option_that_a_report_lacks(
+    pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = shutil.copytree(pair[0] / "checkpoints" / "step=4", tmp_path / "alone")
+    assert main(["report", str(alone), "--out", str(tmp_path / "page")]) == 2
+    message = (
+        f"{alone}: found a checkpoint without a config.yaml; copy the run's into this folder, or, for `evaluate` and "
+        "`spectrum`, name it with --config"
+    )
+    assert message in capsys.readouterr().err
+    shutil.copy(pair[0] / "config.yaml", alone)
+    assert "step 4 of 4; no regularizer" in reported(alone, out=tmp_path / "page")
 
 
 def test_other_images_than_the_run_was_trained_on_are_not_shown_as_its_own(digits: Path, tmp_path: Path) -> None:

@@ -78,10 +78,11 @@ def demo(out: Path, steps: int | None = None, seed: int = 0) -> None:
     """
     marker = out / "demo.json"
     if out.exists() and any(out.iterdir()):
-        if not marker.is_file():
-            raise RequestError(f"--out {out}: found other files there; name an empty or new folder")
-        if json.loads(marker.read_text())["state"] == "done":
+        state = _state(marker)
+        if state == "done":
             raise RequestError(f"--out {out}: found a demo that is done; name an empty or new folder, or remove it")
+        if state != "training":
+            raise RequestError(f"--out {out}: found other files there; name an empty or new folder")
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(marker, json.dumps({"state": "training"}))
@@ -110,6 +111,15 @@ def demo(out: Path, steps: int | None = None, seed: int = 0) -> None:
     write_atomically(marker, json.dumps(record))
     show.print(f"Norms over time and samples side by side: {out / 'index.html'}")
     show.print(f"Next: `studiogan-gsr report {out}/plain {out}/gsr`, `studiogan-gsr spectrum {out}/gsr`")
+
+
+def _state(marker: Path) -> object:
+    """Return the state of a demo from its demo.json; None if there is no such file, or if it is not a demo's."""
+    try:
+        record = json.loads(marker.read_text())
+    except (OSError, ValueError):
+        return None
+    return record.get("state") if isinstance(record, dict) else None
 
 
 def _protocol(steps: int, seed: int) -> str:

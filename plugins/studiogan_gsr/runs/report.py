@@ -48,14 +48,9 @@ def report(paths: Sequence[Path], out: Path) -> Path:
     Raises RequestError if the runs have different data sets or class counts, or if one has no checkpoint.
     """
     runs = [open_run(path) for path in paths]
-    first = runs[0].trained.configuration.DATA
     for run in runs[1:]:
-        if (run.trained.configuration.DATA.name, run.counts) != (first.name, runs[0].counts):
-            other = run.trained.configuration.DATA.name
-            raise RequestError(
-                f"{run.name}: was trained on {other}, {runs[0].name} on {first.name}: compare like runs"
-            )
-    order = sorted(range(first.num_classes), key=lambda y: -runs[0].counts[y])
+        _check_same_data(run, runs[0])
+    order = sorted(range(len(runs[0].counts)), key=lambda y: -runs[0].counts[y])
     sections = [
         ("", _at_different_steps(runs) + _summary(runs)),
         ("Configurations", _configurations(runs)),
@@ -72,18 +67,42 @@ def report(paths: Sequence[Path], out: Path) -> Path:
     return target
 
 
+def _check_same_data(run: ReportedRun, first: ReportedRun) -> None:
+    """Raise RequestError if two runs have different data sets or class counts."""
+    data, counts = run.trained.configuration.DATA, run.counts
+    name, expected = first.trained.configuration.DATA.name, first.counts
+    if data.name == name and counts == expected:
+        return
+    if data.name != name:
+        why = f"was trained on {data.name}, {first.name} on {name}"
+    elif len(counts) != len(expected):
+        why = f"was trained on {len(counts)} classes of {name}, {first.name} on {len(expected)}"
+    elif not (any(counts) and any(expected)):
+        states = "are not recorded", "are"
+        mine, theirs = states if any(expected) else states[::-1]
+        why = f"its class counts {mine}, those of {first.name} {theirs}"
+    else:
+        label = next(y for y, count in enumerate(counts) if count != expected[y])
+        title = class_title(label, run.trained.classes)
+        why = (
+            f"class {title} had {counts[label]:,} training images, in {first.name} {expected[label]:,} "
+            f"(both on {name})"
+        )
+    raise RequestError(f"{run.name}: {why}: compare like runs")
+
+
 def _summary(runs: Sequence[ReportedRun]) -> Markup:
     pairs = []
     for run in runs:
         record, configuration = run.trained.record, run.trained.configuration
         data, regularizer = configuration.DATA, configuration.regularizer
-        acts = "no regularizer"
+        regularization = "no regularizer"
         if regularizer is not None:
             options = ", ".join(f"{key} {value}" for key, value in regularizer.options.items())
-            acts = f"regularizer {regularizer.name}" + f" ({options})" * bool(options)
+            regularization = f"regularizer {regularizer.name}" + (f" ({options})" if options else "")
         summary = [
             f"step {run.trained.step} of {configuration.OPTIMIZATION.total_steps}",
-            acts,
+            regularization,
             f"{data.name}, {data.img_size} pixels, {data.num_classes} classes",
             f"{max(run.counts)} to {min(run.counts)} images per class",
             f"host {record.get('host', 'unknown')}",
@@ -169,7 +188,8 @@ def _while_training(runs: Sequence[ReportedRun]) -> list[tuple[str, Markup]]:
     rule = measured[0][1][0]["rule"]
     panels, texts = [], []
     for name, lines in measured:
-        if any(lines[0]["rule"][key] != rule[key] for key in rule if key != "seed"):
+        other = lines[0]["rule"]
+        if any(other.get(key) != rule.get(key) for key in {*rule, *other} - {"seed"}):
             texts.append(f"{name} was measured by another rule while it trained, and is left out.")
             continue
         curves = {"all": [line["all"]["frechet"] for line in lines]}

@@ -137,8 +137,8 @@ def _comparable(runs: Sequence[ReportedRun]) -> list[tuple[str, dict[str, Any]]]
 
     def newest(run: ReportedRun) -> dict[str, Any]:
         common = [result for result in run.evaluations if terms_of(result["protocol"]) in (shared or ())]
-        order = [terms_of(result["protocol"]) for result in runs[0].evaluations]
-        common.sort(key=lambda result: order.index(terms_of(result["protocol"])))
+        last = {terms_of(result["protocol"]): place for place, result in enumerate(runs[0].evaluations)}
+        common.sort(key=lambda result: last[terms_of(result["protocol"])])
         return (common or run.evaluations)[-1]
 
     return [(run.name, newest(run)) for run in runs]
