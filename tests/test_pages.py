@@ -19,6 +19,7 @@ from studiogan_gsr.pages import (
     page,
     paragraph,
     picture,
+    shortened,
     side_by_side,
     table,
     warning,
@@ -83,6 +84,18 @@ def test_a_text_among_parts_is_escaped_and_a_part_is_not() -> None:
     assert wide(part) == '<div class="wide"><p>one</p></div>'
     assert notes(["<i>", "b"]) == '<p class="note">&lt;i&gt;</p><p class="note">b</p>'
     assert warning("<i>") == '<p class="note warning">&lt;i&gt;</p>'
+
+
+def test_a_shortened_text_has_the_length_and_both_ends() -> None:
+    assert [shortened("abcdef", length) for length in range(1, 8)] == [
+        "…",
+        "a…",
+        "a…f",
+        "ab…f",
+        "ab…ef",
+        "abcdef",
+        "abcdef",
+    ]
 
 
 def test_names_in_other_scripts_are_drawn_without_a_warning() -> None:

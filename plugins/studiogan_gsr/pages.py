@@ -120,4 +120,4 @@ def latex(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def shortened(text: str, length: int) -> str:
     """Return the text, shortened to `length` characters by cutting its middle; names often differ at both ends."""
     head, tail = (length - 1) - (length - 1) // 2, (length - 1) // 2
-    return text if len(text) <= length else f"{text[:head]}…{text[-tail:]}"
+    return text if len(text) <= length else f"{text[:head]}…{text[len(text) - tail :]}"
