@@ -374,7 +374,7 @@ def test_doctor_tells_another_commit_and_changed_files(repository: Path, git: Gi
 
 
 def test_a_checkout_that_is_no_clone_has_no_commit_even_inside_a_repository(
-    repository: Path, git: Git, tmp_path: Path
+    repository: Path, git: Git, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An unpacked archive: git would tell the commit of the repository around it."""
     root = repository / "unpacked archive"
@@ -384,6 +384,8 @@ def test_a_checkout_that_is_no_clone_has_no_commit_even_inside_a_repository(
     (root / "src" / "main.py").write_text("print('changed')\n")
     found = checkout.find_checkout(root)
     assert (found.commit(), found.changed_files()) == (None, [])
+    assert main(["studiogan", "fetch", "--root", str(root)]) == 0
+    assert capsys.readouterr().out == f"PyTorch-StudioGAN of an unknown commit at {root}\n"
     finding = next(finding for finding in doctor.diagnose(str(root)) if finding.what == "its commit")
     assert finding.found == "unknown: the folder is not a git clone"
     assert finding.remedy == f"mv '{root}' '{root}.old' && studiogan-gsr studiogan fetch --root '{root}'"

@@ -106,4 +106,4 @@ def run_fetch(parsed: argparse.Namespace) -> None:
 
     options = read_options(FetchOptions, parsed)
     checkout = fetch(options.root, options.source or SOURCE)
-    print(f"PyTorch-StudioGAN {checkout.commit()} at {checkout.root}")
+    print(f"PyTorch-StudioGAN {checkout.commit() or 'of an unknown commit'} at {checkout.root}")
