@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Sequence
 from typing import Any
 
-_SAVES = 80  # seconds to save; Slurm signals 90 seconds before the time limit, and kills the job at the limit
+_SECONDS_TO_SAVE = 80  # Slurm signals 90 seconds before the time limit, and kills the job at the limit
 
 
 class Job:
@@ -36,7 +36,7 @@ class Job:
         if self.process is not None:
             self.process.terminate()
             try:
-                self.process.wait(timeout=_SAVES)
+                self.process.wait(timeout=_SECONDS_TO_SAVE)
             except subprocess.TimeoutExpired:
                 self.process.kill()
         return submitit.helpers.DelayedSubmission(Job(self.command))

@@ -18,7 +18,7 @@ from studiogan_gsr.shipped import shipped_configuration
 Speeds = dict[tuple[str, str], dict[str, list[float]]]  # {(host, shape): {device: [hours per step]}}
 
 
-EXAFLOP_HOUR = 1e18 / 1e13 / 3600  # hours that 10^18 operations take at 10 TFLOP/s
+HOURS_PER_EXAFLOP = 1e18 / 1e13 / 3600  # hours that 10^18 operations take at 10 TFLOP/s
 
 
 def estimate(runs: Sequence[PlannedRun], folder: Path) -> list[str]:
@@ -44,7 +44,9 @@ def estimate(runs: Sequence[PlannedRun], folder: Path) -> list[str]:
     counted = [operations.get(_shape(run.sections), 0.0) * run.steps / 1e6 for run in runs]
     if exaflop := sum(counted):
         of = f" ({counted.count(0)} runs not counted)" if 0 in counted else ""
-        lines.append(f"operations of training: {exaflop:.3g} EFLOP{of}, {exaflop * EXAFLOP_HOUR:.1f} h at 10 TFLOP/s")
+        lines.append(
+            f"operations of training: {exaflop:.3g} EFLOP{of}, {exaflop * HOURS_PER_EXAFLOP:.1f} h at 10 TFLOP/s"
+        )
     shapes = {_shape(run.sections): run for run in runs}
     sizes = {shape: _parameters_of(run) for shape, run in shapes.items()}
     disk = sum(_gigabytes(run, *sizes[_shape(run.sections)]) for run in runs)
@@ -87,8 +89,8 @@ def _shape(sections: dict[str, Any]) -> str:
     data = {key: value for key, value in sections["DATA"].items() if key != "name"}
     steps = {key: value for key, value in sections["OPTIMIZATION"].items() if key != "total_steps"}
     losses = {key: value for key, value in sections.get("LOSS", {}).items() if key != "lecam_released"}
-    apart = ("DATA", "OPTIMIZATION", "LOSS", "REGULARIZER")
-    rest = {key: value for key, value in sections.items() if key not in apart}
+    excluded = ("DATA", "OPTIMIZATION", "LOSS", "REGULARIZER")
+    rest = {key: value for key, value in sections.items() if key not in excluded}
     return json.dumps([data, steps, losses, rest], sort_keys=True)
 
 

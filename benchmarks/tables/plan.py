@@ -15,7 +15,7 @@ from benchmarks.tables.rows import Protocol, Row
 from studiogan_gsr.hosts.native.configuration import GENERATOR_BLOCKS, Loss
 
 HOSTS = ("native", "studiogan")
-STUDIOGANS_RESIZERS = ("wo_resize", "nearest", "bilinear", "bicubic", "lanczos")
+RESIZERS_OF_STUDIOGAN = ("wo_resize", "nearest", "bilinear", "bicubic", "lanczos")
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def reason_against(host: str, row: Row) -> str:
         return "LOSS.lecam_released is the native host's own"
     if row.sections["DATA"]["img_size"] == min(GENERATOR_BLOCKS):
         return "StudioGAN has no networks of 16 pixels"
-    if row.protocol.resizer not in STUDIOGANS_RESIZERS:
+    if row.protocol.resizer not in RESIZERS_OF_STUDIOGAN:
         return f"StudioGAN has no resizer {row.protocol.resizer}"
     if row.sections["OPTIMIZATION"]["total_steps"] % row.protocol.every:
         return f"total_steps is not a multiple of {row.protocol.every}, and StudioGAN would not save the last steps"
