@@ -38,8 +38,8 @@ HOSTS = ("CIFAR10_LT/SNGAN-DiffAug-LeCam-gSR", "CIFAR10_LT/BigGAN-DiffAug-LeCam-
 
 def main() -> int:
     options = _parser().parse_args()
-    if options.command in _CONTESTANTS:
-        print(json.dumps(_CONTESTANTS[options.command](options)))
+    if options.command in _INTERNAL:
+        print(json.dumps(_INTERNAL[options.command](options)))
         return 0
     names = [name for name in _PARTS if name != "step"] if options.command == "all" else [options.command]
     made: dict[str, Part] = {}
@@ -57,7 +57,7 @@ def _penalty(options: Namespace) -> Part:
 
 
 def _steps(options: Namespace) -> Part:
-    return native_steps(options.configurations or _shapes(), options.device, options.native_steps)
+    return native_steps(options.configurations or _default_configurations(), options.device, options.native_steps)
 
 
 def _hosts(options: Namespace) -> Part:
@@ -104,10 +104,10 @@ def _one_contestant(options: Namespace) -> object:
 
 
 # Commands that hosts.in_a_process runs: each times one alternative in its own process.
-_CONTESTANTS = {"prdc": _one_prdc, "packer": _one_packer, "contestant": _one_contestant}
+_INTERNAL = {"prdc": _one_prdc, "packer": _one_packer, "contestant": _one_contestant}
 
 
-def _shapes() -> list[str]:
+def _default_configurations() -> list[str]:
     """Return the shipped configurations with gSR; the others differ from them only by the penalty."""
     return [name for name in shipped_configurations() if name.endswith("-gSR")]
 
@@ -118,24 +118,24 @@ def _parser() -> argparse.ArgumentParser:
     data, kept, device = (argparse.ArgumentParser(add_help=False) for _ in range(3))
     data.add_argument("--data", required=True)
     kept.add_argument("--keep", action="store_true", help=f"write to {RESULTS}")
-    device.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    several, penalty, steps, both, packed, evaluated = (argparse.ArgumentParser(add_help=False) for _ in range(6))
+    device.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
+    several, penalty, steps, repeated, packed, evaluated = (argparse.ArgumentParser(add_help=False) for _ in range(6))
     several.add_argument("configurations", nargs="*", metavar="CONFIG")
     penalty.add_argument("--rounds", type=int, default=50)
     steps.add_argument("--native-steps", type=int, default=2)
-    both.add_argument("--steps", type=int, default=4)
-    both.add_argument("--turns", type=int, default=2)
+    repeated.add_argument("--steps", type=int, default=4)
+    repeated.add_argument("--turns", type=int, default=2)
     packed.add_argument("--size", type=int, default=32)
     packed.add_argument("--resizer", default="wo_resize")
     packed.add_argument("--workers", type=int, default=os.cpu_count())
     for flag, default in (("--images", 50_000), ("--measured", 512), ("--real", 10_000), ("--classes", 10)):
         evaluated.add_argument(flag, type=int, default=default)
     parts = {
-        "all": [data, several, penalty, steps, both, packed, evaluated],
+        "all": [data, several, penalty, steps, repeated, packed, evaluated],
         "penalty": [penalty],
         "steps": [several, steps],
-        "hosts": [data, several, both],
-        "packing": [data, both, packed],
+        "hosts": [data, several, repeated],
+        "packing": [data, repeated, packed],
         "loading": [data, packed],
         "evaluation": [evaluated],
     }
@@ -144,12 +144,12 @@ def _parser() -> argparse.ArgumentParser:
     step = commands.add_parser("step", parents=[kept, device])
     step.add_argument("configuration")
     step.add_argument("arguments", nargs=argparse.REMAINDER)
-    own = {
+    internal = {
         "prdc": {"name": str, "number": int},
         "packer": {"name": str, "folder": str, "size": int, "resizer": str, "workers": int},
         "contestant": {"name": str, "configuration": str, "data": str, "steps": int},
     }
-    for name, arguments in own.items():
+    for name, arguments in internal.items():
         command = commands.add_parser(name, help="time one alternative in this process")
         for argument, kind in arguments.items():
             command.add_argument(argument, type=kind)

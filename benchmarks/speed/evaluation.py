@@ -57,12 +57,10 @@ def evaluation(images: int, measured: int, real: int, classes: int, device: str)
 
     where = torch.device(device)
     reference, fake = Reference(features(real, 0).to(where)), features(images, 1).to(where)
-    total = 0.0
     for metric in METRICS:
         if metric not in ("recall", "density", "coverage"):  # computed together with precision
             start = time.perf_counter()
             metrics(reference, fake, None, [metric])
-            total += time.perf_counter() - start
             called = "precision, recall, density, coverage" if metric == "precision" else metric.replace("_", " ")
             part.row(f"{called}, all images", f"{time.perf_counter() - start:.1f}")
     start = time.perf_counter()
@@ -73,14 +71,17 @@ def evaluation(images: int, measured: int, real: int, classes: int, device: str)
     share, both = (seconds * scale / (whole * scale + everything) for seconds in (inside, whole))
     part.note(f"{measured:,} generated images timed; {real:,} real images; {classes} classes.")
     part.note(f"Share of the network: {share:.1%}; of network and generation: {both:.1%}.")
-    side = min(images, real, 10_000)
-    found = {name: in_a_process("prdc", name, str(side)) for name in ("ours", "prdc")}
-    for name, of in found.items():
-        part.note(f"PRDC of {side:,} x {side:,}, {name}: {of['seconds']:.1f} s, {of['mb']:.0f} MB more.")
-    part.ratios[f"PRDC of {side:,} x {side:,}: the package prdc"] = (
-        found["prdc"]["seconds"] / found["ours"]["seconds"]
-    )
+    _compare_prdc(part, min(images, real, 10_000))
     return part
+
+
+def _compare_prdc(part: Part, images: int) -> None:
+    """Add notes and the ratio of ours and the package prdc, each timed on the CPU in its own process."""
+    title = f"PRDC of {images:,} x {images:,} on the CPU"
+    found = {name: in_a_process("prdc", name, str(images), device="cpu") for name in ("ours", "prdc")}
+    for name, of in found.items():
+        part.note(f"{title}, {name}: {of['seconds']:.1f} s, {of['mb']:.0f} MB more.")
+    part.ratios[f"{title}: the package prdc"] = found["prdc"]["seconds"] / found["ours"]["seconds"]
 
 
 def prdc_of(name: str, number: int) -> dict[str, float]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from benchmarks.tables.rows import must_be, read_tables
 from studiogan_gsr import long_tailed_counts
+from studiogan_gsr.datasets.by_name import find_dataset
 from studiogan_gsr.errors import GSRError, RequestError, in_one_line
 from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.native.losses import generator_loss
@@ -51,6 +52,15 @@ def shares(trainer: Trainer, batches: int) -> list[tuple[float, float]]:
     return list(zip(adversarial.sqrt().tolist(), penalty.sqrt().tolist(), strict=True))
 
 
+def _class_counts(name: str, classes: int) -> list[int]:
+    """Return the training images per class of a data set's variant, computed from HEAD without opening images."""
+    found = find_dataset(name)
+    base, options = (name, {}) if found is None else (found[0].plugin.name, found[1])
+    must_be("DATA.name without its ratio", base, HEAD)
+    counts = long_tailed_counts(HEAD[base], classes, options.get("ratio", 1), options.get("profile", "exp"))
+    return counts[::-1] if options.get("reversed") else counts
+
+
 def _class_parameters(generator: nn.Module, classes: int) -> Sequence[Tensor]:
     found = [p for name, p in generator.named_parameters() if ".bn" in name and p.ndim == 2 and p.shape[1] == classes]
     if not found:
@@ -79,9 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if sections is None or "REGULARIZER" not in sections:
             raise RequestError(f"ROW: found {options.row}; it has no regularizer: choose a row with gSR")
         configuration = read_configuration(sections)
-        base, _, ratio = configuration.DATA.name.partition("_rho")
-        must_be("DATA.name without its ratio", base, HEAD)
-        counts = long_tailed_counts(HEAD[base], configuration.DATA.num_classes, float(ratio))
+        counts = _class_counts(configuration.DATA.name, configuration.DATA.num_classes)
         trainer = Trainer(configuration, counts, iter(()), torch.device("cpu"), 0, Speed())
         if options.checkpoint is not None:
             load_checkpoint(trainer, options.checkpoint)

@@ -11,29 +11,66 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from studiogan_gsr.charts import norms_chart
+from studiogan_gsr.errors import GSRError, RequestError, in_one_line, reason
 
 
 def plot(picture: Path, records: Sequence[tuple[str, Path]]) -> None:
-    """Draw the records as a PNG chart with one panel each; see `norms_chart`."""
-    panels, counts = [], []
+    """Draw the records as a PNG chart with one panel each; see `norms_chart`.
+
+    Raises RequestError if a record cannot be read, or if the records' class counts differ.
+    """
+    panels, first, counts = [], records[0][1], None
     for title, path in records:
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-        counts = lines[0]["class_counts"]
+        for line in (lines := _lines(path)):
+            counts = line["class_counts"] if counts is None else counts
+            if line["class_counts"] != counts:
+                raise RequestError(
+                    f"RECORD: found class_counts {line['class_counts']} at step {line['step']} in {path}, "
+                    f"and {counts} in {first}; the panels share one legend: draw records of other class counts apart"
+                )
         panels.append((title, [line["step"] for line in lines], [line["norms"] for line in lines]))
+    assert counts is not None
     picture.write_bytes(norms_chart(panels, counts, "png"))
 
 
-def main() -> None:
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """Return a record's lines, at least one, each with its three keys."""
+    expected = "expected: JSON lines with step, class_counts and norms"
+    try:
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        complete = all({"step", "class_counts", "norms"} <= line.keys() for line in lines)
+    except (OSError, ValueError, AttributeError) as error:
+        raise RequestError(f"RECORD: {path} cannot be read: {reason(error)}; {expected}") from error
+    if not lines or not complete:
+        raise RequestError(f"RECORD: {path} has {'a line without these keys' if lines else 'no line'}; {expected}")
+    return lines
+
+
+def _titled(argument: str) -> tuple[str, Path]:
+    title, separator, path = argument.rpartition("=")
+    if not separator:
+        raise RequestError(f"TITLE=RECORD: found {argument}; allowed: a panel's title, =, and the path of its record")
+    return title, Path(path)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("picture", type=Path)
     parser.add_argument("records", nargs="+", metavar="TITLE=RECORD")
-    options = parser.parse_args()
-    plot(options.picture, [(title, Path(path)) for title, path in (r.rsplit("=", 1) for r in options.records)])
+    options = parser.parse_args(argv)
+    try:
+        plot(options.picture, [_titled(argument) for argument in options.records])
+    except GSRError as error:
+        print(f"norms_over_time.py: {in_one_line(error).text}", file=sys.stderr)
+        return error.exit_status
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -11,9 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.paths import RESULTS
 from benchmarks.speed import command as speed
+from benchmarks.speed import evaluation as speed_evaluation
 from benchmarks.speed import hosts as speed_hosts
 from benchmarks.speed.findings import Part, as_markdown, keep
-from benchmarks.studies import gradient_shares
+from benchmarks.studies import gradient_shares, norms_over_time
 from benchmarks.tables import cost, run_command
 from studiogan_gsr.hosts.native.training import Speed
 from studiogan_gsr.machine import device_name
@@ -96,7 +97,7 @@ def test_steps_of_the_native_host_are_timed_without_data(
 
 def test_all_shapes_are_timed_by_default() -> None:
     families = {name.split("-")[0] for name in shipped_configurations()}
-    assert {name.split("-")[0] for name in speed._shapes()} == families
+    assert {name.split("-")[0] for name in speed._default_configurations()} == families
 
 
 def test_gradient_shares_follow_weight_and_class(capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,4 +119,74 @@ def test_gradient_shares_follow_weight_and_class(capsys: pytest.CaptureFixture[s
         ("inaturalist-2019", "BigGAN + gSR", "DATA.name without its ratio: found iNaturalist2019"),
     ):
         assert gradient_shares.main([table, row]) == 2
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("CIFAR10_LT_rho100_step", [5000, 5000, 50, 50]),
+        ("CIFAR10_LT_rho25_reversed", [200, 584, 1709, 5000]),
+        ("CIFAR10_LT_rho100_step_reversed_seed3", [50, 50, 5000, 5000]),
+        ("Folder_LT", [5000, 5000, 5000, 5000]),
+    ],
+)
+def test_gradient_shares_are_of_the_classes_of_the_named_variant(name: str, counts: list[int]) -> None:
+    assert gradient_shares._class_counts(name, 4) == counts
+
+
+def test_only_devices_that_are_waited_for_are_timed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(speed, "_PARTS", {"penalty": lambda options: Part("")})
+    monkeypatch.setattr(sys, "argv", ["speed.py", "penalty", "--device", "cuda:0"])
+    with pytest.raises(SystemExit):
+        speed.main()
+    assert "argument --device: invalid choice: 'cuda:0'" in capsys.readouterr().err
+
+
+def test_the_comparison_of_prdc_says_that_it_runs_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = []
+
+    def timed(command: str, name: str, images: str, device: str) -> dict[str, float]:
+        devices.append(device)
+        return {"seconds": {"ours": 2.0, "prdc": 5.0}[name], "mb": 30.0}
+
+    monkeypatch.setattr(speed_evaluation, "in_a_process", timed)
+    part = Part("An evaluation, a GPU")
+    speed_evaluation._compare_prdc(part, 1000)
+    assert devices == ["cpu", "cpu"]
+    assert part.notes == [
+        "PRDC of 1,000 x 1,000 on the CPU, ours: 2.0 s, 30 MB more.",
+        "PRDC of 1,000 x 1,000 on the CPU, prdc: 5.0 s, 30 MB more.",
+    ]
+    assert part.ratios == {"PRDC of 1,000 x 1,000 on the CPU: the package prdc": 2.5}
+
+
+def test_records_of_norms_are_drawn_with_their_class_counts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def record(name: str, *lines: object) -> str:
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        return f"{name}={path}"
+
+    line = {"step": 0, "class_counts": [9, 3], "norms": [1.0, 2.0]}
+    picture = tmp_path / "norms.png"
+    plain, other = record("plain", line, {**line, "step": 50}), record("other", {**line, "class_counts": [9, 4]})
+    assert norms_over_time.main([str(picture), plain, plain.replace("plain=", "a = b=")]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    for records, message in (
+        ([plain, other], f"found class_counts [9, 4] at step 0 in {tmp_path}/other.jsonl, and [9, 3] in "),
+        (
+            [record("grown", line, {**line, "step": 50, "class_counts": [9, 5]})],
+            "found class_counts [9, 5] at step 50",
+        ),
+        ([f"{tmp_path}/plain.jsonl"], f"TITLE=RECORD: found {tmp_path}/plain.jsonl; allowed: "),
+        ([record("empty")], "empty.jsonl has no line; expected: JSON lines with step, class_counts and norms"),
+        ([record("short", {"step": 0})], "short.jsonl has a line without these keys"),
+        ([record("list", [0])], "list.jsonl cannot be read: AttributeError: "),
+        ([f"gone={tmp_path}/gone.jsonl"], "gone.jsonl cannot be read: FileNotFoundError: "),
+    ):
+        assert norms_over_time.main([str(picture), *records]) == 2
         assert message in capsys.readouterr().err
