@@ -86,6 +86,16 @@ def test_a_ratio_that_leaves_the_rarest_class_empty_is_told_from_one_below_1() -
         long_tailed_counts(5000, 10, 0.5)
 
 
+@pytest.mark.parametrize("profile", ["exp", "step"])
+def test_the_largest_ratio_leaves_the_rarest_class_one_image(profile: str) -> None:
+    """As 1 / 49 is rounded, int(49 * (1 / 49)) is 0."""
+    for n_max in range(1, 2000):
+        counts = long_tailed_counts(n_max, 3, n_max, profile)
+        assert (counts[0], counts[-1]) == (n_max, 1)
+        with pytest.raises(OptionError, match=f"allowed: at most {n_max}: the rarest class would have no image"):
+            long_tailed_counts(n_max, 3, n_max + 1, profile)
+
+
 sizes_and_ratios = st.integers(2, 100_000).flatmap(lambda n: st.tuples(st.just(n), st.floats(1, n / 2)))
 
 

@@ -17,7 +17,8 @@ def long_tailed_counts(n_max: int, num_classes: int, ratio: float, profile: str 
     """Return the images per class of a long-tailed split, the most frequent class first.
 
     "exp": n_y = int(n_max * ratio^(-y / (C - 1))), the usual long-tailed CIFAR.  "step": the first
-    C // 2 classes keep n_max, the others get int(n_max / ratio).
+    C // 2 classes keep n_max, the others get int(n_max / ratio).  As in the usual program, 1 / ratio is computed
+    first; its rounding may make a count smaller by 1, but never 0.
     y: the class, from 0; C: num_classes.  ratio: the imbalance ratio rho >= 1, largest count over smallest.
     Raises OptionError for impossible values, and if a class would have no image.
     """
@@ -35,9 +36,9 @@ def long_tailed_counts(n_max: int, num_classes: int, ratio: float, profile: str 
         counts = [n_max] * head + [int(n_max * (1 / ratio))] * (num_classes - head)
     else:
         raise OptionError("profile", profile, " or ".join(PROFILES))
-    if counts[-1] < 1:
+    if ratio > n_max:
         raise OptionError("ratio", ratio, f"at most {n_max}: the rarest class would have no image")
-    return counts
+    return [max(1, count) for count in counts]  # int(49 * (1 / 49)) is 0
 
 
 def long_tailed_indices(
