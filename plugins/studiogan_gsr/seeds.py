@@ -7,7 +7,8 @@ import numpy as np
 
 def mixed(*seeds: int) -> int:
     """Return one seed derived from several; the streams of nearby seeds are independent."""
-    return int(np.random.SeedSequence([abs(seed) for seed in seeds]).generate_state(1, np.uint64)[0] >> 1)
+    whole = [seed if seed >= 0 else seed + 2**64 for seed in seeds]  # numpy takes no negative ones
+    return int(np.random.SeedSequence(whole).generate_state(1, np.uint64)[0] >> 1)
 
 
 # Numbers to mix with a run's seed, for the order of images, sample grids and evaluations; networks and training noise

@@ -203,6 +203,8 @@ def test_another_seed_is_another_order(pixels: Pixels) -> None:
     orders = [taken(ImageStream(images, NUMBER, NUMBER, False, seed), 1)[0][1] for seed in (0, 1)]
     assert not torch.equal(*orders)
     assert len({mixed(seed, stream) for seed in range(30) for stream in range(30)}) == 900
+    assert len({mixed(seed, 1) for seed in range(-30, 30)}) == 60
+    assert mixed(0, 1) == 2918264622725855778  # as in earlier versions: runs are resumed
 
 
 def test_a_long_stream_remembers_few_passes(pixels: Pixels) -> None:
