@@ -43,4 +43,4 @@ def listed(counts: list[int]) -> str:
     """Return class counts as one line: all of them, or largest and smallest if there are more than 20 classes."""
     if len(counts) <= _LISTED_CLASSES:
         return " ".join(map(str, counts))
-    return f"{max(counts)} to {min(counts)} of {len(counts)} classes"
+    return f"{max(counts)} to {min(counts)} in {len(counts)} classes"

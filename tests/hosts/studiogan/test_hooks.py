@@ -64,4 +64,4 @@ def test_every_rank_names_the_checkpoint_to_resume_from(rank_has_folder: bool, t
 
 def test_many_classes_are_summed_up() -> None:
     assert listed([5, 3, 1]) == "5 3 1"
-    assert listed(list(range(1, 1011))) == "1010 to 1 of 1010 classes"
+    assert listed(list(range(1, 1011))) == "1010 to 1 in 1010 classes"
