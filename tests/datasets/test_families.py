@@ -181,6 +181,15 @@ def test_labels_that_skip_a_class_are_refused() -> None:
         Whole(photos, ["cat", "dog", "eel"])
 
 
+def test_a_label_without_a_class_name_is_not_one_without_images() -> None:
+    with pytest.raises(OptionError, match="classes: found '25 names'; allowed: one for each of the labels 0 to 25"):
+        Whole(Photos(*[1] * 26), [str(label) for label in range(25)])
+    with pytest.raises(
+        OptionError, match="class_counts: found 'none for label 3'; allowed: images in each of 26 cla"
+    ):
+        Whole(Photos(1, 1, 1, 0, *[1] * 22), [str(label) for label in range(26)])
+
+
 def test_whole_labels_that_are_stored_as_floats_are_labels() -> None:
     floats = SimpleNamespace(targets=[float(label) for label in Photos(4, 2).targets])
     assert LongTailed(floats, ratio=2).indices == LongTailed(Photos(4, 2), ratio=2).indices

@@ -133,14 +133,11 @@ class Whole(View):
         notes: Sequence[str] = (),
     ) -> None:
         super().__init__(dataset, range(len(labels_of(dataset))), classes, preprocessing, notes)
-        if 0 in self.class_counts or len(self.class_counts) != len(self.classes):
-            found = self.class_counts if len(self.class_counts) <= 20 else f"none for label {_absent(self)}"
+        counts, hint = self.class_counts, start_hint(np.unique(self.targets))
+        if 0 in counts:
+            found = counts if len(counts) <= 20 else f"none for label {counts.index(0)}"
+            raise OptionError("class_counts", found, f"images in each of {len(self.classes)} classes{hint}")
+        if len(counts) != len(self.classes):
             raise OptionError(
-                "class_counts",
-                found,
-                f"images in each of {len(self.classes)} classes{start_hint(np.unique(self.targets))}",
+                "classes", f"{len(self.classes)} names", f"one for each of the labels 0 to {len(counts) - 1}"
             )
-
-
-def _absent(view: View) -> int | str:
-    return view.class_counts.index(0) if 0 in view.class_counts else len(view.classes)
