@@ -22,7 +22,7 @@ from torchvision.datasets import CIFAR10, CIFAR100, ImageFolder
 from studiogan_gsr import LongTailed, long_tailed_indices
 from studiogan_gsr.class_groups import shot_groups
 from studiogan_gsr.datasets.cifar import cifar10_lt, cifar100_lt
-from studiogan_gsr.datasets.folder import folder_lt
+from studiogan_gsr.datasets.folder import _leads_up, folder_lt
 from studiogan_gsr.datasets.identity import digest, file_of, where
 from studiogan_gsr.datasets.labels import class_counts_of
 from studiogan_gsr.datasets.lists import read_list
@@ -400,6 +400,31 @@ def test_a_link_to_a_folder_above_it_is_not_counted_again_and_again(photos_root:
     found = folder_lt(str(photos_root), "train")
     assert found.class_counts == [9, 9 + 5, 5]
     assert found.notes == (f"train/: left out links to a parent folder, the first is {photos_root}/train/cat/again",)
+
+
+def test_links_to_one_another_are_followed_once(photos_root: Path) -> None:
+    train, apart = photos_root / "train", photos_root / "apart"
+    for one, other in (("left", "right"), ("right", "left")):
+        (train / "cat" / one).mkdir()
+        shutil.copy(train / "cat" / "0.png", train / "cat" / one / "0.png")
+        (train / "cat" / one / "link").symlink_to(f"../{other}", target_is_directory=True)
+    (apart / "more").mkdir(parents=True)
+    shutil.copy(train / "dog" / "0.png", apart / "more" / "0.png")
+    (train / "dog" / "more").symlink_to(apart / "more", target_is_directory=True)
+    (apart / "more" / "up").symlink_to(train, target_is_directory=True)
+    (train / "eel").rename(apart / "eel")
+    (train / "eel").symlink_to(apart / "eel", target_is_directory=True)
+    (apart / "eel" / "up").symlink_to(train, target_is_directory=True)
+    found = folder_lt(str(photos_root), "train")
+    assert found.class_counts == [9 + 2 + 2, 9 + 1, 5]
+    first = f"{train}/cat/left/link/link"
+    assert found.notes == (f"train/: left out links to a parent folder, the first is {first}",)
+
+
+def test_a_link_to_the_root_of_the_file_system_leads_up() -> None:
+    assert _leads_up("/", ["/data/train/cat"])
+    assert _leads_up("/data/train", ["/data/train/cat"])
+    assert not _leads_up("/data/tra", ["/data/train/cat"])
 
 
 def test_a_folder_that_cannot_be_read_is_not_left_out_in_silence(

@@ -56,7 +56,7 @@ def class_folders(root: Path, folder: str, layout: str) -> ImageFiles:
     Raises DataError if there is no class, or if a class has no image.
     """
     top = root / folder
-    if not top.is_dir():
+    if not os.path.isdir(top):
         raise DataError(f"{layout}; found: {listing(root)}")
     try:
         entries = sorted(os.scandir(top), key=lambda entry: entry.name)
@@ -151,19 +151,28 @@ class _LeftOut:
         if self.hidden:
             lines.append(f"{folder}/: left out {self.hidden:,} hidden files or folders")
         if self.loops:
-            lines.append(f"{folder}/: left out links to a parent folder, the first is {self.loops[0]}")
+            lines.append(f"{folder}/: left out links to a parent folder, the first is {min(self.loops)}")
         return lines
 
 
 def _walk(top: str, left_out: _LeftOut) -> list[tuple[str, list[str]]]:
     """Return a list of (folder, names of its files) below `top`, following links, in torchvision's order."""
     found = []
+    # The real paths of each folder to come and of all folders above it, through links too.
+    above: dict[str, tuple[str, ...]] = {top: (os.path.realpath(os.path.dirname(top)), os.path.realpath(top))}
     for place, folders, files in os.walk(top, onerror=_raise, followlinks=True):
+        real = above.pop(place)
         shown = [name for name in folders if not is_hidden(name)]
         hidden = len(folders) - len(shown)
-        loops = [name for name in shown if _leads_up(place, name)]
-        left_out.loops += [os.path.join(place, name) for name in loops]
-        folders[:] = [name for name in shown if name not in loops]
+        folders.clear()
+        for name in shown:
+            path = os.path.join(place, name)
+            target = os.path.realpath(path) if os.path.islink(path) else os.path.join(real[-1], name)
+            if os.path.islink(path) and _leads_up(target, real):
+                left_out.loops.append(path)
+            else:
+                folders.append(name)
+                above[path] = (*real, target)
         visible = sorted(name for name in files if not is_hidden(name))
         left_out.hidden += len(files) - len(visible) + hidden
         found.append((place, visible))
@@ -174,10 +183,12 @@ def _raise(error: OSError) -> NoReturn:
     raise DataError(f"a folder of images cannot be read: {reason(error)}") from error
 
 
-def _leads_up(place: str, name: str) -> bool:
-    """Return whether a name is a link to its own folder or to one above, so that following it would never end."""
-    path = os.path.join(place, name)
-    return os.path.islink(path) and f"{os.path.realpath(place)}/".startswith(f"{os.path.realpath(path)}/")
+def _leads_up(target: str, above: Iterable[str]) -> bool:
+    """Return whether a link's target is one of these folders or contains one: following the link would never end.
+
+    above: the real paths of the link's folder and of all folders on the way to it.
+    """
+    return any(os.path.join(folder, "").startswith(os.path.join(target, "")) for folder in above)
 
 
 def _extension(name: str) -> str:
