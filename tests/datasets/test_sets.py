@@ -26,6 +26,8 @@ from torchvision.transforms import CenterCrop, Compose, Resize, ToTensor
 
 from studiogan_gsr.datasets import identity, inaturalist, lists, lsun, uneven
 from studiogan_gsr.datasets.cifar import cifar10_lt
+from studiogan_gsr.datasets.folder import folder_lt
+from studiogan_gsr.datasets.hdf5 import hdf5_lt
 from studiogan_gsr.datasets.identity import identities, where
 from studiogan_gsr.datasets.images import ImageFiles
 from studiogan_gsr.datasets.inaturalist import inaturalist2017, inaturalist2018, inaturalist2019, read_coco
@@ -397,6 +399,41 @@ def test_listed_sets_that_are_missing_or_mixed_are_told(list_set: tuple[Any, Pat
         factory(str(root), "train")
     with pytest.raises(DataError, match="no such folder"):
         factory(str(root / "nowhere"), "train")
+
+
+def test_a_folder_that_cannot_be_read_is_told_as_what_was_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "closed" / "images" / "0.png")
+    files = ImageFiles(tmp_path, ["closed/images/0.png"], [0], ["cat"])
+    files.check_present()
+
+    def refusing(own: Callable[..., Any], inside: bool) -> Callable[..., Any]:
+        """Refuse to list the folder `closed`, and to look at what is inside, as the system does for most users."""
+
+        def call(path: Any = ".", *args: Any, **kwargs: Any) -> Any:
+            if str(path).startswith(f"{tmp_path}/closed/" if inside else f"{tmp_path}/closed"):
+                raise PermissionError(13, "Permission denied", str(path))
+            return own(path, *args, **kwargs)
+
+        return call
+
+    for name, inside in (("stat", True), ("scandir", False), ("listdir", False)):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name), inside))
+    found = r"a folder that cannot be read \(PermissionError: .*Permission denied"
+    with pytest.raises(DataError, match=rf"which is not there; in {tmp_path}/closed: {found}"):
+        files.check_present()
+    for factory in (
+        imagenet_lt,
+        lambda *given: lsun_lt(*given, ratio=2),
+        lambda *given: tiny_imagenet_lt(*given, ratio=2),
+        animal_faces_lt,
+        folder_lt,
+        hdf5_lt,
+        inaturalist2019,
+    ):
+        with pytest.raises(DataError, match=f"found: {found}"):
+            factory(str(tmp_path / "closed"), "train")
 
 
 # iNaturalist

@@ -13,7 +13,8 @@ from studiogan_gsr.cli import main
 from studiogan_gsr.datasets import overlap
 from studiogan_gsr.datasets.by_name import open_images
 from studiogan_gsr.datasets.folder import class_folders, folder_lt
-from studiogan_gsr.datasets.images import check_reference
+from studiogan_gsr.datasets.images import check_reference, checked_reference
+from studiogan_gsr.datasets.long_tailed import View
 from studiogan_gsr.datasets.overlap import shared_files, shared_images
 from studiogan_gsr.datasets.packed import Packed
 from studiogan_gsr.datasets.preprocessing import Prepared
@@ -151,6 +152,23 @@ def test_a_checked_reference_is_not_read_again(photos: Path, monkeypatch: pytest
     reference = folder_lt(str(photos), "reference")
     monkeypatch.setattr(overlap, "_equal", None)
     assert check_reference(folder_lt(str(photos), "train"), reference, "Folder_LT", plugin=True) == []
+
+
+@pytest.mark.parametrize(
+    ("theirs", "difference"),
+    [
+        (["cat", "dog", "fox"], "only one of them has eel, fox"),
+        (["cat", "eel", "dog"], "label 1 is dog in training, and eel in the reference"),
+        (["cat", "dog", "eel", "eel"], "label 3 is no class in training, and eel in the reference"),
+    ],
+)
+def test_other_classes_of_a_reference_are_named(theirs: list[str], difference: str) -> None:
+    def view(classes: list[str]) -> View:
+        return View(Shades(*range(12)), range(12), classes)
+
+    with pytest.raises(DataError) as caught:
+        checked_reference(view(["cat", "dog", "eel"]), view(theirs), "Mine")
+    assert str(caught.value) == f"Mine: training has 3 classes, the reference {len(theirs)}; {difference}"
 
 
 @pytest.mark.host

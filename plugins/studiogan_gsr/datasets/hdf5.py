@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from studiogan_gsr.datasets.images import check_balanced, listing
@@ -42,7 +43,7 @@ def hdf5_lt(
 
 
 def _open(root: Path, split: str) -> Packed:
-    if not (root / _FILES[split]).is_file():
+    if not os.path.isfile(root / _FILES[split]):
         raise DataError(
             f"HDF5_LT: {root.resolve()} needs {_FILES[split]}, a StudioGAN HDF5 file or a link to one; found: "
             f"{listing(root)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -62,16 +63,23 @@ class ImageFiles:
         """Raise DataError if the first, middle or last image is missing."""
         for index in {0, len(self) // 2, len(self) - 1} if len(self) else ():
             file = self.file(index)
-            if not file.is_file():
-                there = next(parent for parent in file.parents if parent.is_dir())
+            if not os.path.isfile(file):
+                there = next(parent for parent in file.parents if os.path.isdir(parent))
                 raise DataError(f"a list names {file}, which is not there; in {there}: {listing(there)}")
 
 
 def listing(folder: Path) -> str:
-    """Return a folder's contents for an error message: 'a/, b.txt', 'nothing', 'no such folder'."""
-    if not folder.is_dir():
-        return "a file" if folder.exists() else "no such folder"
-    names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir() if not entry.name.startswith("."))
+    """Return a folder's contents for an error message: 'a/, b.txt', 'nothing', 'no such folder'.
+
+    For a folder that cannot be read, return why.
+    """
+    try:
+        shown = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+        names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in shown)
+    except (FileNotFoundError, NotADirectoryError):
+        return "a file" if os.path.exists(folder) else "no such folder"
+    except OSError as error:
+        return f"a folder that cannot be read ({reason(error)})"
     return f"{', '.join(names[:6]) or 'nothing'}{', ...' if len(names) > 6 else ''}"
 
 
@@ -82,10 +90,12 @@ def first_existing(root: Path, candidates: Sequence[str], what: str, get: str) -
     Raises DataError if none of the paths exists.
     """
     for candidate in candidates:
-        if (root / candidate).exists():
+        if os.path.exists(root / candidate):
             return root / candidate
-    there = [entry.name for entry in root.iterdir()] if root.is_dir() else []
-    hint = near_miss(Path(candidates[0]).name, there)
+    try:
+        hint = near_miss(Path(candidates[0]).name, os.listdir(root))
+    except OSError:  # `listing` says why
+        hint = ""
     expected = " or ".join(candidates)
     raise DataError(f"{what} is missing: {root.resolve()} needs {expected}; found: {listing(root)}{hint}; {get}")
 
@@ -102,10 +112,9 @@ def checked_reference(train: View, reference: View, name: str, published: bool =
     Raises DataError for an unbalanced reference, different classes, or shared images.
     """
     if train.classes != reference.classes:
-        differing = sorted(set(train.classes) ^ set(reference.classes))[:5]
         raise DataError(
             f"{name}: training has {len(train.classes)} classes, the reference {len(reference.classes)}; "
-            f"only one of them has {', '.join(differing)}"
+            f"{_class_difference(train.classes, reference.classes)}"
         )
     check_balanced(reference, name)
     try:
@@ -120,6 +129,14 @@ def checked_reference(train: View, reference: View, name: str, published: bool =
         reference.notes = (*reference.notes, f"{_shared_message(train, reference, copied)}, as published")
     reference.checked = True
     return reference
+
+
+def _class_difference(train: Sequence[str], reference: Sequence[str]) -> str:
+    if differing := sorted(set(train) ^ set(reference))[:5]:
+        return f"only one of them has {', '.join(differing)}"
+    pairs = enumerate(zip_longest(train, reference, fillvalue="no class"))
+    label, (one, other) = next((label, pair) for label, pair in pairs if pair[0] != pair[1])
+    return f"label {label} is {one} in training, and {other} in the reference"
 
 
 def check_reference(train: Labelled | None, reference: Labelled, name: str, plugin: bool) -> list[str]:

@@ -65,7 +65,7 @@ class Scenes:
         self.starts: list[int] = []
         self._folders = [root.resolve() / f"{scene}_train_lmdb" for scene in scenes]
         self._keys: list[bytes] = []
-        missing = [folder.name for folder in self._folders if not (folder / "data.mdb").is_file()]
+        missing = [folder.name for folder in self._folders if not os.path.isfile(folder / "data.mdb")]
         if missing:
             raise DataError(
                 f"LSUN_LT: {root.resolve()} needs {', '.join(missing)} (with data.mdb); found: {listing(root)}; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from studiogan_gsr.datasets.folder import class_folders
@@ -22,7 +23,7 @@ def tiny_imagenet_lt(
     Raises DataError if it is missing or has another layout.
     """
     check_split(split)
-    base = Path(root) / _FOLDER if (Path(root) / _FOLDER).is_dir() else Path(root)
+    base = Path(root) / _FOLDER if os.path.isdir(Path(root) / _FOLDER) else Path(root)
     layout = (
         f"TinyImageNet_LT: {Path(root).resolve()} needs {_FOLDER}/ with train/<class>/images/ and "
         f"val/val_annotations.txt; get {_FOLDER}.zip (248 MB) from http://cs231n.stanford.edu/{_FOLDER}.zip"
@@ -41,8 +42,8 @@ def _validation(base: Path, classes: list[str], layout: str) -> ImageFiles:
     If val/images/ is missing, the images are those of val/<class>/.
     """
     annotations = base / "val" / "val_annotations.txt"
-    if not (base / "val" / "images").is_dir():
-        if not (base / "val" / classes[0]).is_dir():
+    if not os.path.isdir(base / "val" / "images"):
+        if not os.path.isdir(base / "val" / classes[0]):
             raise DataError(f"{layout}; found: {listing(base / 'val')}")
         return class_folders(base, "val", layout)
     try:
