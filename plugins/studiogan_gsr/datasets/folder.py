@@ -21,7 +21,7 @@ EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif",
     *(".gif", ".apng", ".avif", ".heic", ".heif", ".pbm", ".pnm", ".tga", ".dib"),
 }
 # Names of system files and folders that Windows, macOS' archiver and storage servers add, without a leading dot.
-_OF_SYSTEMS = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found"}
+_SYSTEM_NAMES = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found"}
 
 
 def folder_lt(
@@ -65,7 +65,7 @@ def class_folders(root: Path, folder: str, layout: str) -> ImageFiles:
     classes = [entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name)]
     if not classes:
         raise DataError(f"{layout}; in {folder}/: no class folder, found: {listing(top)}")
-    taken = _opened()
+    taken = _readable_extensions()
     names: list[str] = []
     targets: list[int] = []
     left_out = _LeftOut()
@@ -73,7 +73,7 @@ def class_folders(root: Path, folder: str, layout: str) -> ImageFiles:
         if is_hidden(entry.name):
             left_out.hidden += 1
         elif not entry.is_dir():
-            left_out.beside[_extension(entry.name)] += 1
+            left_out.outside[_extension(entry.name)] += 1
     for label, name in enumerate(classes):
         before = len(names)
         for place, files in _walk(str(top / name), left_out):
@@ -91,7 +91,7 @@ def class_folders(root: Path, folder: str, layout: str) -> ImageFiles:
     return ImageFiles(root, names, targets, classes, notes)
 
 
-def _opened() -> frozenset[str]:
+def _readable_extensions() -> frozenset[str]:
     """Return those EXTENSIONS that the installed Pillow can open."""
     # Browsers also save JPEG files as .pjpeg and .pjp, which Pillow opens but does not register.
     return EXTENSIONS & {*Image.registered_extensions(), ".pjpeg", ".pjp"}
@@ -99,7 +99,7 @@ def _opened() -> frozenset[str]:
 
 def is_hidden(name: str) -> bool:
     """Return whether a name is that of a hidden or system file or folder, which is neither an image nor a class."""
-    return name.startswith(".") or name.lower() in _OF_SYSTEMS
+    return name.startswith(".") or name.lower() in _SYSTEM_NAMES
 
 
 def differences(root: Path, folder: str, theirs: Iterable[str]) -> list[str]:
@@ -133,21 +133,21 @@ class _LeftOut:
 
     def __init__(self) -> None:
         self.hidden = 0
-        self.beside: Counter[str] = Counter()
+        self.outside: Counter[str] = Counter()
         self.unknown: Counter[str] = Counter()
         self.loops: list[str] = []
         self.empty: list[str] = []
 
     def notes(self, folder: str) -> list[str]:
         lines = []
-        closed = Counter({key: number for key, number in self.unknown.items() if key in EXTENSIONS})
-        if closed:
+        unreadable = Counter({key: number for key, number in self.unknown.items() if key in EXTENSIONS})
+        if unreadable:
             why = "images that this Pillow does not open; convert them to PNG or JPEG"
-            lines.append(f"{folder}/: left out {_counted(closed)}: {why}")
-        if others := self.unknown - closed:
+            lines.append(f"{folder}/: left out {_counted(unreadable)}: {why}")
+        if others := self.unknown - unreadable:
             lines.append(f"{folder}/: left out {_counted(others)}: no images by their extensions")
-        if self.beside:
-            lines.append(f"{folder}/: left out {_counted(self.beside)} beside the class folders")
+        if self.outside:
+            lines.append(f"{folder}/: left out {_counted(self.outside)} beside the class folders")
         if self.hidden:
             lines.append(f"{folder}/: left out {self.hidden:,} hidden files or folders")
         if self.loops:
