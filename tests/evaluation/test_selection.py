@@ -372,7 +372,10 @@ def test_one_run_has_one_rule(tmp_path: Path, pixels: str, capsys: pytest.Captur
     trained(tmp_path, *MEASURED)
     more = ("--resume", "--steps", "6", "--backbone", "pixels", "--evaluate")
     message = error_of(capsys, tmp_path, *more, "41")
-    assert message.endswith("was measured with images 40, now it is 41; one run's checkpoints are chosen by one rule")
+    assert message.endswith(
+        "was measured with images 40, now it is 41; one run's checkpoints are chosen by one rule: evaluate as "
+        "before, or start a run in another folder"
+    )
     message = error_of(capsys, tmp_path, *more, "40", "--select-on", "reference")
     assert "was measured with select_on validation, now it is reference" in message
     trained(tmp_path, *more, "40")

@@ -80,7 +80,8 @@ class Selection:
                 if (then := line["rule"].get(key)) != now:
                     raise RequestError(
                         f"--evaluate: the run in {folder} was measured with {key} {_short(then)}, now it is "
-                        f"{_short(now)}; one run's checkpoints are chosen by one rule"
+                        f"{_short(now)}; one run's checkpoints are chosen by one rule: evaluate as before, "
+                        "or start a run in another folder"
                     )
 
     def measure(
