@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from prdc import compute_prdc
 from torch import Tensor, nn
 
+from studiogan_gsr.errors import EvaluationError
 from studiogan_gsr.evaluation import manifold
 from studiogan_gsr.evaluation.features import Sample
 from studiogan_gsr.evaluation.frechet import Gaussian, Moments, frechet_distance
@@ -24,7 +25,7 @@ from studiogan_gsr.evaluation.manifold import (
     neighbour_radii,
     precision_recall_density_coverage,
 )
-from studiogan_gsr.evaluation.measure import Reference, inception_score, metrics
+from studiogan_gsr.evaluation.measure import METRICS, Reference, inception_score, metrics
 from studiogan_gsr.regularizers.norms import group_correlation, spectrum
 
 
@@ -59,6 +60,16 @@ def test_the_frechet_distance_of_known_gaussians() -> None:
         Gaussian(mean, torch.diag(one.double()), 9), Gaussian(0 * mean, torch.diag(other.double()), 9)
     )
     assert found == pytest.approx(25 + 1 + 16)
+
+
+@pytest.mark.parametrize("count", [5, 40])
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e200])
+def test_a_frechet_distance_that_is_not_finite_is_an_evaluation_error(count: int, value: float) -> None:
+    one, other = features(count, 8).double(), features(40, 8, seed=1).double()
+    one[3] = value
+    for pair in ((one, other), (other, one), (one, one)):
+        with pytest.raises(EvaluationError, match="a Frechet distance is not finite"):
+            frechet_distance(*map(Gaussian.of, pair))
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=6).filter(lambda sizes: sum(sizes) > 5))
@@ -147,6 +158,20 @@ def test_the_package_and_our_blocks_give_the_same_numbers_also_of_copies(monkeyp
 
 
 # ------------------------------------------------------------------ what rounding leaves is nothing
+
+
+def test_only_the_named_metrics_are_returned() -> None:
+    stream = torch.Generator().manual_seed(0)
+    real, fake = (
+        Sample(torch.randn(30, 4, generator=stream), torch.randn(30, 3, generator=stream), torch.arange(30) % 2)
+        for _ in range(2)
+    )
+    reference = Reference(real)
+    found = metrics(reference, fake, None)
+    assert tuple(found) == METRICS
+    assert None not in found.values()
+    for name in METRICS:
+        assert metrics(reference, fake, None, [name]) == {name: found[name]}
 
 
 def test_equal_images_have_no_diversity_to_divide_by() -> None:

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from studiogan_gsr.errors import EvaluationError
 
+_NOT_FINITE = "a Frechet distance is not finite: the features are not finite, or too large"
+
 
 class Gaussian:
     """Mean (d,) and a root (r, d) of the covariance, r <= min(images, d), float64; count: number of images."""
@@ -23,7 +25,10 @@ class Gaussian:
 
     @classmethod
     def of(cls, features: Tensor) -> Gaussian:
-        """Fit features (N, d), N at least 2, with the unbiased covariance."""
+        """Fit features (N, d), N at least 2, with the unbiased covariance.
+
+        With more images than features, raises EvaluationError if the covariance is not finite.
+        """
         if len(features) <= features.shape[1]:
             mean = features.double().mean(0)
             return cls(mean, (features.double() - mean) / (len(features) - 1) ** 0.5, len(features))
@@ -60,11 +65,16 @@ class Moments:
         self.count = total
 
     def gaussian(self) -> Gaussian:
-        """Return the Gaussian with the unbiased covariance; needs a count of at least 2."""
+        """Return the Gaussian with the unbiased covariance; needs a count of at least 2.
+
+        Raises EvaluationError if the covariance is not finite.
+        """
         covariance = self.scatter / (self.count - 1)
         root, failed = torch.linalg.cholesky_ex(covariance)
         if not failed:  # ten times as fast as eigh
             return Gaussian(self.mean, root.T, self.count)
+        if not bool(covariance.isfinite().all()):
+            raise EvaluationError(_NOT_FINITE)
         values, vectors = torch.linalg.eigh(covariance)
         return Gaussian(self.mean, values.clamp(min=0).sqrt()[:, None] * vectors.T, self.count)
 
@@ -74,9 +84,12 @@ def frechet_distance(one: Gaussian, other: Gaussian) -> float:
 
     Raises EvaluationError if it is not finite.
     """
-    shared = torch.linalg.svdvals((one.root @ other.root.T).cpu()).sum()  # one large SVD is faster on a CPU
+    product = (one.root @ other.root.T).cpu()  # one large SVD is faster on a CPU
+    if not bool(product.isfinite().all()):
+        raise EvaluationError(_NOT_FINITE)
+    shared = torch.linalg.svdvals(product).sum()
     squared = (one.mean - other.mean).square().sum() + one.variance + other.variance
     distance = float(squared) - 2 * float(shared)
     if not math.isfinite(distance):
-        raise EvaluationError("a Frechet distance is not finite: the features are too large")
+        raise EvaluationError(_NOT_FINITE)
     return max(0.0, distance)

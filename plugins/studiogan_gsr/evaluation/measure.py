@@ -26,6 +26,7 @@ from studiogan_gsr.evaluation.manifold import (
 )
 
 METRICS = ("frechet", "kernel", "inception_score", "precision", "recall", "density", "coverage", "diversity")
+_OF_NEIGHBOURS = ("precision", "recall", "density", "coverage")  # computed together
 # Metrics are multiplied by these factors in the terminal and on pages, but not in records.
 SHOWN_TIMES = {"kernel": 1000}
 _SPLITS = 10  # the inception score over all images is the mean over this many parts
@@ -119,8 +120,9 @@ def metrics(
         found["kernel"] = kernel_distance(real.chosen, chosen)
     if "diversity" in found and enough > 1 and real.spread:
         found["diversity"] = mean_pairwise_distance(chosen) / real.spread
-    if "precision" in found and enough > reference.neighbours:
-        found |= precision_recall_density_coverage(real.chosen, chosen, reference.neighbours, lambda: real.radii)
+    if enough > reference.neighbours and not found.keys().isdisjoint(_OF_NEIGHBOURS):
+        four = precision_recall_density_coverage(real.chosen, chosen, reference.neighbours, lambda: real.radii)
+        found |= {name: value for name, value in four.items() if name in found}
     return found
 
 
