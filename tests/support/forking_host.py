@@ -45,6 +45,8 @@ def in_a_fork(request: dict[str, Any]) -> None:
         status = run(request)
     except SystemExit as error:
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
+        if error.code is not None and not isinstance(error.code, int):
+            print(error.code, file=sys.stderr)  # as Python does
     except BaseException as error:
         sys.excepthook(type(error), error, error.__traceback__)
     multiprocessing.util._exit_function()  # end data workers

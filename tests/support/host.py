@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -68,16 +69,13 @@ def refused(outcome: Outcome, message: str) -> None:
 def write_configuration(path: Path, base: Path | None = None, **changes: Any) -> Path:
     """Write a configuration: `base`, narrow networks and small batches, then `changes`; None removes a section."""
     sections = yaml.safe_load(base.read_text()) if base else {}
-    for name, values in {**NARROW, **changes}.items():
+    for name, values in (*NARROW.items(), *changes.items()):
         if values is None:
             sections.pop(name, None)
         elif isinstance(values, dict) and isinstance(sections.get(name), dict):
             sections[name] |= values
         else:
             sections[name] = dict(values) if isinstance(values, dict) else values
-        if name in changes and name in NARROW:
-            for key, value in NARROW[name].items():
-                sections[name].setdefault(key, value)
     path.write_text(yaml.safe_dump(sections))
     return path
 
@@ -183,11 +181,13 @@ class ForkingHost:
 
     def __init__(self, source: Path) -> None:
         self.lock = threading.Lock()
+        self.errors, name = tempfile.mkstemp()
+        os.unlink(name)
         self.process = subprocess.Popen(
             [sys.executable, "-B", str(FORKING), str(source)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self.errors,
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
         )
@@ -208,8 +208,13 @@ class ForkingHost:
             return status
 
     def _answer(self) -> str:
+        """Return the process's next line; raise RuntimeError with the end of its stderr if it has ended."""
         assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
+        if answer := self.process.stdout.readline():
+            return answer.strip()
+        status = self.process.wait()
+        errors = os.pread(self.errors, os.fstat(self.errors).st_size, 0).decode(errors="replace")
+        raise RuntimeError(f"{FORKING.name} ended with status {status}:\n{errors[-2000:]}")
 
 
 @functools.cache

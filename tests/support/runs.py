@@ -132,8 +132,10 @@ def one_thread() -> Iterator[None]:
     """Use one thread: tiny networks need no more, and the processes below have one."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 # Processes.
@@ -399,14 +401,15 @@ def files(folder: Path) -> dict[str, Any]:
 def difference(a: Any, b: Any, place: str = "") -> str:
     """Return the place of the first difference of two nested contents; "" if they are equal, with equal dtypes."""
     if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
-        return "" if type(a) is type(b) and a.dtype == b.dtype and torch.equal(a, b) else place
+        equal = type(a) is type(b) and a.dtype == b.dtype and torch.equal(a, b)
+        return "" if equal else f"{place}: tensors differ"
     if isinstance(a, dict) and isinstance(b, dict):
         if set(a) != set(b):
             return f"{place}: {sorted(map(str, set(a) ^ set(b)))}"
         return next(filter(None, (difference(a[k], b[k], f"{place}/{k}") for k in a)), "")
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
         if len(a) != len(b):
-            return place
+            return f"{place}: {len(a)} and {len(b)} items"
         return next(
             filter(None, (difference(x, y, f"{place}/{i}") for i, (x, y) in enumerate(zip(a, b, strict=True)))), ""
         )
