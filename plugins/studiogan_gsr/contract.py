@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:  # data sets do not need torch
@@ -10,15 +11,47 @@ if TYPE_CHECKING:  # data sets do not need torch
     from torch import Tensor
 
 
-class Regularizer(Protocol):
-    """What a factory of the entry-point group `studiogan.regularizers` returns."""
+@dataclass(frozen=True)
+class Batch:
+    """One batch of a training step, given to `generator_loss` and `discriminator_loss`, which must not write to it.
 
-    def penalty(self) -> Tensor:
-        """Return a scalar tensor that is differentiable in the generator's parameters."""
-        ...
+    step: training steps completed before this one.
+    z: (N, z_dim), and labels: (N,) int64, as the generator got them.  In StudioGAN z excludes InfoGAN's codes, and
+    with LOSS.apply_lo it is the z before latent optimization.
+    images: (N, 3, H, W), generated, before augmentation; with gradient to the generator in its own updates only.
+    w: StyleGAN's intermediate latents (N, layers, w_dim); None for other generators.
+    logits: (N,), the discriminator's adversarial output for `images`, after augmentation.
+    real_images, real_labels, real_logits: the same for the real batch; None in a generator's update.
+    """
+
+    step: int
+    z: Tensor
+    labels: Tensor
+    images: Tensor
+    w: Tensor | None
+    logits: Tensor
+    real_images: Tensor | None = None
+    real_labels: Tensor | None = None
+    real_logits: Tensor | None = None
+
+
+class Regularizer(Protocol):
+    """What every factory of the entry-point group `studiogan.regularizers` returns; it also has one role or more.
+
+    The roles are the methods of `Penalty`, `GeneratorLoss`, `DiscriminatorLoss` and `Draw`.
+    A factory takes (generator, class_counts, **options); one with a parameter `discriminator` gets that network, too.
+
+    A regularizer may also have
+        needs             names of the fields of `Batch` that it cannot do without, such as ("w",)
+        class_norms()     {layer: {side: (classes,)}}: its own norm of each class, for the log
+    Its factory may also have
+        check_options     called with the options before there are networks; raises OptionError
+        also_called       {name of an option in papers and other programs: name here}
+        roles             of a factory that is no class: the roles that its regularizers can have
+    """
 
     def scalars(self) -> dict[str, float]:
-        """Return numbers to log about the last penalty; may synchronize with the device."""
+        """Return numbers to log, of the last step; may wait for the device."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -28,6 +61,49 @@ class Regularizer(Protocol):
     def load_state_dict(self, state_dict: dict[str, Any]) -> object:
         """Restore what `state_dict` returned."""
         ...
+
+
+class Penalty(Regularizer, Protocol):
+    """Has the role `penalty`: it regularizes the generator's weights."""
+
+    def penalty(self) -> Tensor:
+        """Return a scalar with gradient to the generator's parameters; equal on all ranks.
+
+        Called once per step of the generator's optimizer; its gradient is added to that of the loss.
+        """
+        ...
+
+
+class GeneratorLoss(Regularizer, Protocol):
+    """Has the role `generator_loss`."""
+
+    def generator_loss(self, batch: Batch) -> Tensor:
+        """Return a scalar with gradient to the generator's parameters; it is added to the generator's loss."""
+        ...
+
+
+class DiscriminatorLoss(Regularizer, Protocol):
+    """Has the role `discriminator_loss`."""
+
+    def discriminator_loss(self, batch: Batch) -> Tensor:
+        """Return a scalar with gradient to the discriminator's parameters; it is added to its loss."""
+        ...
+
+
+class Draw(Regularizer, Protocol):
+    """Has the role `draw`; one regularizer of a run may have it."""
+
+    def draw(self, z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the generator gets in place of z (N, z_dim) and labels (N,), of the same shapes and types.
+
+        Called for every generated batch of training, never in evaluation.  If it has a parameter `update`, it gets
+        the name of the network that the batch updates, "generator" or "discriminator"; or "path_length" for the half
+        batch of StyleGAN's path-length regularization, which has an optimizer step of its own.
+        """
+        ...
+
+
+ROLES = ("penalty", "generator_loss", "discriminator_loss", "draw")
 
 
 class MapStyle(Protocol):
@@ -82,7 +158,23 @@ class Backbone(Protocol):
         ...
 
 
-def missing_methods(regularizer: object) -> list[str]:
-    """Return the methods of `Regularizer` that an object lacks, such as "penalty()"."""
-    expected = ("penalty", "scalars", "state_dict", "load_state_dict")
-    return [f"{name}()" for name in expected if not callable(getattr(regularizer, name, None))]
+def roles_of(regularizer: object) -> tuple[str, ...]:
+    """Return the roles that an object has."""
+    return tuple(role for role in ROLES if callable(getattr(regularizer, role, None)))
+
+
+def roles_of_factory(factory: object) -> tuple[str, ...] | None:
+    """Return the roles that a factory's regularizers can have; None if they are unknown before one is made.
+
+    A class has the roles of its methods; any other factory has those in its attribute `roles`.
+    """
+    declared = roles_of(factory) if isinstance(factory, type) else getattr(factory, "roles", ())
+    return ((declared,) if isinstance(declared, str) else tuple(declared)) or None
+
+
+def missing_methods(regularizer: object, roles: Sequence[str] = ROLES) -> list[str]:
+    """Return what an object is missing to be a regularizer that has at least one of these roles."""
+    has = {role for role in roles if callable(getattr(regularizer, role, None))}
+    missing = [] if has else [" or ".join(f"{role}()" for role in roles)]
+    others = ("scalars", "state_dict", "load_state_dict")
+    return missing + [f"{name}()" for name in others if not callable(getattr(regularizer, name, None))]

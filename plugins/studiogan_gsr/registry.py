@@ -62,16 +62,17 @@ def find_plugins(group: str) -> list[Plugin]:
     return sorted(found, key=lambda p: (p.name, p.package))
 
 
-def load_plugin(group: str, name: str) -> LoadedPlugin:
+def load_plugin(group: str, name: str, path: str | None = None) -> LoadedPlugin:
     """Import the plug-in of that name.
 
+    path: where a user has written the name, for messages; default: the group's key.
     Raises ConfigurationError if no package has the name; PluginError if two packages have it, if the import fails,
     or if the object cannot be called.
     """
     found = find_plugins(group)
     plugins = [p for p in found if p.name == name]
     if not plugins:
-        key = _NAMED_BY[group]
+        key = path or _NAMED_BY[group]
         names = [p.name for p in found]
         raise ConfigurationError(
             key, repr(name), f"installed are {', '.join(names) or 'none'}{near_miss(name, names)}"

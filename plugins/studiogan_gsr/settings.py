@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,19 +14,23 @@ from studiogan_gsr.errors import ConfigurationError, near_miss
 
 SECTION = "REGULARIZER"
 _DATA_NAME = re.compile(r"\w[\w.+ -]{0,99}")
-_FORM = "a plug-in's name (REGULARIZER: gsr), or a mapping with the key 'name'"
+_FORM = "a plug-in's name (REGULARIZER: gsr), a mapping with the key name, or a list of these"
 
 
 @dataclass(frozen=True)
 class RegularizerSettings:
-    """The section REGULARIZER: a plug-in's name and the options for its factory."""
+    """A regularizer under REGULARIZER: a plug-in's name and the options for its factory.
+
+    path: where a configuration has them, for messages: "REGULARIZER", or "REGULARIZER[1]" for the second of a list.
+    """
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    path: str = field(default=SECTION, compare=False)
 
 
 class Configured(Protocol):
-    """What evaluation reads of either host's configuration: sections, whose attributes are StudioGAN's keys."""
+    """The part of either host's configuration that evaluation reads; a section's attributes are StudioGAN's keys."""
 
     @property
     def DATA(self) -> Any: ...
@@ -38,7 +42,7 @@ class Configured(Protocol):
     def OPTIMIZATION(self) -> Any: ...
 
     @property
-    def regularizer(self) -> RegularizerSettings | None: ...
+    def regularizers(self) -> Sequence[RegularizerSettings]: ...
 
     def sections(self) -> dict[str, Any]:
         """Return the sections as in a YAML file."""
@@ -65,28 +69,56 @@ def load_configuration(path: str | Path) -> dict[str, dict[str, Any] | Any]:
     return sections
 
 
-def regularizer_settings(sections: Mapping[str, Any]) -> RegularizerSettings | None:
-    """Return the settings under REGULARIZER; None if the section is missing.
+def regularizer_settings(sections: Mapping[str, Any]) -> tuple[RegularizerSettings, ...]:
+    """Return the settings of every regularizer under REGULARIZER; none if the section is missing.
 
-    Raises ConfigurationError for anything but a name or a mapping with a name.
+    Raises ConfigurationError for anything but a name, a mapping with a name, or a list of these without repetition.
     """
     if SECTION not in sections:
-        return None
+        return ()
     section = sections[SECTION]
-    if isinstance(section, str):
-        section = {"name": section}
-    if not isinstance(section, dict):
-        raise ConfigurationError(SECTION, repr(section), f"allowed: {_FORM}; without one, leave the section out")
-    if "name" not in section:
-        keys = [str(key) for key in section]
-        raise ConfigurationError(SECTION, f"the keys {', '.join(keys) or 'none'}", f"allowed: {_FORM}")
-    name = section["name"]
+    if not isinstance(section, list):
+        return (_one_regularizer(section, SECTION),)
+    if not section:
+        raise ConfigurationError(SECTION, "an empty list", f"allowed: {_FORM}; without one, leave the section out")
+    found = tuple(_one_regularizer(entry, f"{SECTION}[{i}]") for i, entry in enumerate(section))
+    check_names(found)
+    return found
+
+
+def check_names(regularizers: Sequence[RegularizerSettings]) -> None:
+    """Raise ConfigurationError if two regularizers of a run have the same name."""
+    first: dict[str, RegularizerSettings] = {}
+    for settings in regularizers:
+        other = first.setdefault(settings.name, settings)
+        if other is not settings:
+            raise ConfigurationError(
+                settings.path, settings.name, f"allowed: each regularizer once; {other.path} is {settings.name}, too"
+            )
+
+
+def _one_regularizer(entry: object, path: str) -> RegularizerSettings:
+    """Return the settings in a name or a mapping."""
+    if isinstance(entry, str):
+        entry = {"name": entry}
+    if not isinstance(entry, dict):
+        raise ConfigurationError(path, repr(entry), f"allowed: {_FORM}; without one, leave the section out")
+    if "name" not in entry:
+        keys = [str(key) for key in entry]
+        raise ConfigurationError(path, f"the keys {', '.join(keys) or 'none'}", f"allowed: {_FORM}")
+    name = entry["name"]
     if not isinstance(name, str) or not name:
-        raise ConfigurationError(f"{SECTION}.name", repr(name), "allowed: a plug-in's name")
-    for key in section:
+        raise ConfigurationError(f"{path}.name", repr(name), "allowed: a plug-in's name")
+    for key in entry:
         if not isinstance(key, str):
-            raise ConfigurationError(f"{SECTION}.{key}", type(key).__name__, "allowed: keys that are text")
-    return RegularizerSettings(name, {key: value for key, value in section.items() if key != "name"})
+            raise ConfigurationError(f"{path}.{key}", type(key).__name__, "allowed: keys that are text")
+    return RegularizerSettings(name, {key: value for key, value in entry.items() if key != "name"}, path)
+
+
+def regularizer_section(regularizers: Sequence[RegularizerSettings]) -> dict[str, Any] | list[dict[str, Any]]:
+    """Return the content of the section REGULARIZER for these settings: a mapping, or a list if there are several."""
+    section = [{"name": settings.name, **settings.options} for settings in regularizers]
+    return section[0] if len(section) == 1 else section
 
 
 def check_keys(sections: Mapping[str, Any], known: Mapping[str, object]) -> None:

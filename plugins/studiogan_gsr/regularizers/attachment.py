@@ -19,6 +19,7 @@ error: call `attach` for the copy.
 from __future__ import annotations
 
 import copy
+import gc
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -28,10 +29,28 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from studiogan_gsr.contract import Regularizer, missing_methods
+from studiogan_gsr.contract import Penalty, missing_methods
 from studiogan_gsr.errors import FOREIGN, GSRError, RegularizerError, reason
 
 _CHANGES = "changes the generator: it may read the parameters, but must not write to them"
+_KEPT = 8  # number of earlier results from which a regularizer is refused; each result keeps its graph in memory
+
+
+class Kept:
+    """Counts results of earlier calls that a regularizer still keeps alive."""
+
+    def __init__(self) -> None:
+        self._alive: list[weakref.ref[Any]] = []
+
+    def add(self, result: Any) -> str:
+        """Add the result of a call; return an error text if too many earlier results are still alive, else ""."""
+        self._alive = [known for known in self._alive if known() is not None]
+        if len(self._alive) >= _KEPT:
+            gc.collect()  # results that only a reference cycle keeps alive do not count
+            self._alive = [known for known in self._alive if known() is not None]
+        earlier = len(self._alive)
+        self._alive.append(weakref.ref(result))
+        return f"keeps the graphs of {earlier} earlier calls: detach what it keeps" if earlier >= _KEPT else ""
 
 
 class Attachment:
@@ -44,7 +63,7 @@ class Attachment:
 
     def __init__(
         self,
-        regularizer: Regularizer,
+        regularizer: Penalty,
         optimizer: torch.optim.Optimizer,
         name: str | None,
         watched: Iterable[Tensor] | None,
@@ -56,6 +75,7 @@ class Attachment:
         self.last: Tensor
         self._skipped: Tensor | None = None
         self._skip_next = False
+        self._kept = Kept()
         self._watched = list(_parameters(optimizer) if watched is None else watched)
         if any(claim.name == self.name and claim.optimizer() is optimizer for claim in _CLAIMS):
             raise RegularizerError(
@@ -111,6 +131,8 @@ class Attachment:
         with torch.enable_grad():
             penalty = self._penalty()
             reached = self._gradients(penalty, optimizer)
+        if wrong := self._kept.add(penalty):
+            raise RegularizerError(f"{self.name}: penalty() {wrong}")
         if self._versions() != versions:
             raise RegularizerError(f"{self.name}: penalty() {_CHANGES}")
         # A fused optimizer under GradScaler divides gradients by this scale inside its own step.
@@ -138,8 +160,8 @@ class Attachment:
     def _penalty(self) -> Tensor:
         try:
             return self.regularizer.penalty()
-        except GSRError:
-            raise
+        except GSRError as error:
+            raise RegularizerError(f"{self.name}: penalty(): {error}") from error
         except FOREIGN as error:
             raise RegularizerError(f"{self.name}: penalty() failed: {reason(error)}") from error
 
@@ -177,7 +199,7 @@ class Attachment:
         Raises RegularizerError if it cannot be used with this optimizer.
         """
         regularizer, name = self.regularizer, self.name
-        if missing := missing_methods(regularizer):
+        if missing := missing_methods(regularizer, ("penalty",)):
             raise RegularizerError(f"{name}: is not a regularizer: {', '.join(missing)} missing")
         state = copy.deepcopy(regularizer.state_dict())
         before = [tensor.detach().clone() for tensor in self._watched]
@@ -191,7 +213,12 @@ class Attachment:
         # Compare values: a write through `.data` does not change a tensor's version.
         if any(not torch.equal(old, new) for old, new in zip(before, self._watched, strict=True)):
             raise RegularizerError(f"{name}: penalty() {_CHANGES}")
-        regularizer.load_state_dict(state)
+        try:
+            regularizer.load_state_dict(state)
+        except FOREIGN as error:
+            raise RegularizerError(
+                f"{name}: load_state_dict() failed on its own state_dict(): {reason(error)}"
+            ) from error
         self.last = penalty.detach()
         return [p for p, _ in gradients]
 
@@ -249,7 +276,7 @@ def _innermost(optimizer: Any) -> torch.optim.Optimizer:
 
 
 def attach(
-    regularizer: Regularizer,
+    regularizer: Penalty,
     optimizer: torch.optim.Optimizer,
     name: str | None = None,
     watched: Iterable[Tensor] | None = None,
