@@ -14,11 +14,11 @@ from torch.nn.utils.spectral_norm import SpectralNorm, spectral_norm
 
 from studiogan_gsr import class_conditional_affines
 from studiogan_gsr.errors import GeneratorError
+from studiogan_gsr.hosts.native import spectral_norm as native_spectral_norm
 from studiogan_gsr.hosts.native.augmentation import ADA
 from studiogan_gsr.hosts.native.configuration import Aug, Configuration, Loss, Model, read_configuration
 from studiogan_gsr.hosts.native.layers import ConditionalBatchNorm2d, DoublingConv2d, HalvingConv2d, Style
 from studiogan_gsr.hosts.native.losses import (
-    LeCam,
     conditional_loss,
     contrastive_loss,
     data_to_data_loss,
@@ -119,13 +119,13 @@ def test_bfloat16_stays_close_and_leaves_heads_and_spectral_norms_in_float32(
     conditioning: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # On the CPU autocast would leave the products of a power iteration alone, on other devices it would not.
-    compute_weight, reduced_norms = SpectralNorm.compute_weight, []
+    set_weights, reduced_norms = native_spectral_norm._set_weights, []
 
-    def seen(self: SpectralNorm, module: nn.Module, do_power_iteration: bool) -> Any:
-        reduced_norms.append(torch.is_autocast_enabled("cpu"))
-        return compute_weight(self, module, do_power_iteration)
+    def seen(layers: list[nn.Module], update: bool) -> None:
+        reduced_norms.extend([torch.is_autocast_enabled("cpu")] * len(layers))
+        set_weights(layers, update)
 
-    monkeypatch.setattr(SpectralNorm, "compute_weight", seen)
+    monkeypatch.setattr(native_spectral_norm, "_set_weights", seen)
     model = Model(
         g_cond_mtd="cBN", d_cond_mtd=conditioning, d_embed_dim=6, apply_g_sn=True, apply_d_sn=True, z_dim=8,
         g_conv_dim=4, d_conv_dim=8, apply_attn=True, attn_g_loc=(2,), attn_d_loc=(1,),
@@ -272,26 +272,6 @@ def test_cross_entropy_is_its_definition_and_other_conditionings_have_no_loss() 
     assert loss(Judgement(torch.zeros(2), class_logits=logits), labels).item() == pytest.approx(expected)
     assert conditional_loss(Model(d_cond_mtd="PD"), Loss()) is None
     assert conditional_loss(Model(), Loss()) is None
-
-
-def test_lecam_is_what_one_computes_by_hand() -> None:
-    lecam = LeCam(decay=0.5, start=1, device=CPU)
-    steps = [
-        # real, fake, averages after it, penalty
-        ([1.0, 3.0], [-1.0, 1.0], (2.0, 0.0), 0.0),  # before the start: no memory
-        ([2.0, 4.0], [0.0, -2.0], (2.5, -0.5), 0.0),  # at the start: memory, no penalty yet
-        ([0.0, 2.0], [1.0, 1.0], (1.75, 0.25), (2 - 0.25) ** 2 / 2 + (1.75 - 1) ** 2),
-        ([-1.0, -3.0], [4.0, 2.0], (-0.125, 1.625), 0.0),  # real below the fake average, fake above the real one
-    ]
-    for step, (real, fake, averages, penalty) in enumerate(steps):
-        r, f = torch.tensor(real, requires_grad=True), torch.tensor(fake, requires_grad=True)
-        found = lecam.penalty(r, f, step)
-        assert lecam.averages.tolist() == pytest.approx(averages)
-        assert found.item() == pytest.approx(penalty)
-        if step == 2:  # the averages are constants
-            gradients = torch.autograd.grad(found, (r, f))
-            assert gradients[0].tolist() == pytest.approx([0, 2 - 0.25])
-            assert gradients[1].tolist() == pytest.approx([-(1.75 - 1), -(1.75 - 1)])
 
 
 # ------------------------------------------------------------------ ADA's p

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.spectral_norm import SpectralNorm, spectral_norm
 
 from studiogan_gsr.errors import ConfigurationError
+from studiogan_gsr.hosts.native.spectral_norm import spectrally_normalised
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Style:
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """Return the module, with spectral normalisation if `spectral` is set."""
-        return _spectrally_normalised(module) if self.spectral else module
+        return spectrally_normalised(module) if self.spectral else module
 
     def act(self) -> nn.Module:
         """Return the activation module; it works in place where StudioGAN's does."""
@@ -64,24 +64,6 @@ class Style:
 
     def embedding(self, entries: int, dimensions: int) -> nn.Module:
         return self.wrap(nn.Embedding(entries, dimensions))
-
-
-class _FullPrecisionSpectralNorm(SpectralNorm):
-    """Spectral norm with power iteration outside autocast, as bfloat16 is too coarse for it."""
-
-    def compute_weight(self, module: nn.Module, do_power_iteration: bool) -> Tensor:
-        with torch.autocast(module.get_parameter("weight_orig").device.type, enabled=False):
-            return super().compute_weight(module, do_power_iteration)
-
-
-def _spectrally_normalised(module: nn.Module) -> nn.Module:
-    """Add spectral normalisation to a module's weight, with StudioGAN's eps, and return the module."""
-    spectral_norm(module, eps=1e-6)
-    hooks = module._forward_pre_hooks
-    for number, hook in hooks.items():
-        if type(hook) is SpectralNorm:  # spectral_norm() has no parameter for the class
-            hooks[number] = _FullPrecisionSpectralNorm(hook.name, hook.n_power_iterations, hook.dim, hook.eps)
-    return module
 
 
 def _spread(weight: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Adversarial and class-conditional losses, and LeCam; numerically equal to StudioGAN's.
+"""Adversarial and class-conditional losses; numerically equal to StudioGAN's.
 
-Contrastive losses compare the images of all ranks, and LeCam averages over all ranks.  So both are equal to those of
-one process on the whole batch.
+Contrastive losses see the images of all ranks, so the ranks together make the same step as one process on the whole
+batch.
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ def data_to_data_loss(embed: Tensor, proxy: Tensor, label: Tensor, temperature: 
 
 
 def _cosines(embed: Tensor) -> Tensor:
-    return F.cosine_similarity(embed[:, None], embed[None], dim=-1)
+    """Return the cosine similarity of every pair, (N, N)."""
+    unit = F.normalize(embed, eps=1e-8)
+    return unit @ unit.T
 
 
 def _off_diagonal(label: Tensor) -> Tensor:
@@ -108,55 +110,3 @@ def _of_all_ranks(tensor: Tensor) -> Tensor:
         # `ranks`, these gradients average to the gradient of a single process.
         parts[dist.get_rank()] = tensor.detach() + ranks * (tensor - tensor.detach())
     return torch.cat(parts)
-
-
-class LeCam:
-    """LeCam's penalty (Tseng et al. 2021), with moving averages of the mean logits, kept on the device.
-
-    penalty: mean(relu(D(real) - average of fake)^2) + mean(relu(average of real - D(fake))^2) after step `start`, and
-    0 until then.  Before step `start` each average is the latest mean.
-    """
-
-    UNSEEN = 7777  # StudioGAN's value before the first logits
-
-    def __init__(self, decay: float, start: int, device: torch.device) -> None:
-        self.decay, self.start = decay, start
-        # Set when a run resumes from a checkpoint without averages: the next mean logits then replace UNSEEN.
-        self.begins = False
-        # (real, fake), in float64 as StudioGAN's Python numbers are.
-        self.averages = torch.full((2,), float(self.UNSEEN), dtype=torch.float64, device=device)
-
-    def penalty(self, real: Tensor, fake: Tensor, step: int) -> Tensor:
-        means = torch.stack([real.detach().mean(), fake.detach().mean()])
-        if dist.is_initialized():
-            dist.all_reduce(means)
-            means /= dist.get_world_size()
-        decay = self.decay if step >= self.start and not self.begins else 0.0
-        self.begins = False
-        self.averages.mul_(decay).add_(means.double(), alpha=1 - decay)
-        if step <= self.start:
-            return torch.zeros((), device=real.device)
-        real_average, fake_average = self.averages.to(real.dtype).unbind()
-        return F.relu(real - fake_average).square().mean() + F.relu(real_average - fake).square().mean()
-
-
-class ReleasedLeCam:
-    """LeCam as in the code of gSR's authors (val-iisc/gSRGAN), to compare with their numbers.
-
-    penalty: mean(relu(D(real) - average of fake)^2) + mean(relu(D(fake) - average of real)^2).
-    Differences from `LeCam`, which follows the LeCam paper:
-    * The second difference has the opposite sign.
-    * Each position in this rank's batch has its own moving average, (2, slots), instead of one of the batch's mean.
-    * The averages stay 0 in the first step, and there is no `start`.
-    A resumed run restores the averages; the authors' program starts from the logits of its current batch.
-    """
-
-    def __init__(self, decay: float, slots: int, device: torch.device) -> None:
-        self.decay = decay
-        self.averages = torch.zeros(2, slots, device=device)  # (real, fake)
-
-    def penalty(self, real: Tensor, fake: Tensor, step: int) -> Tensor:
-        if step > 0:
-            self.averages.lerp_(torch.stack([real.detach(), fake.detach()]), 1 - self.decay)
-        real_average, fake_average = self.averages.unbind()
-        return F.relu(real - fake_average).square().mean() + F.relu(fake - real_average).square().mean()

@@ -18,6 +18,7 @@ from studiogan_gsr.hosts.native.layers import (
     double,
     initialise,
 )
+from studiogan_gsr.hosts.native.spectral_norm import SpectralNorms
 
 # The width of each block in units of the base width, by image size.
 _GENERATOR_IN = {16: (4, 4), 32: (4, 4, 4), 64: (16, 8, 4, 2), 128: (16, 16, 8, 4, 2)}
@@ -96,8 +97,13 @@ class Generator(nn.Module):
         self.activation = style.act()
         self.conv2d5 = style.conv(outs[-1], 3, 3)
         initialise(self, model.g_init)
+        self.spectral_norms = SpectralNorms(self)
 
     def forward(self, z: Tensor, label: Tensor) -> Tensor:
+        with self.spectral_norms.computed(update=self.training):
+            return self._generate(z, label)
+
+    def _generate(self, z: Tensor, label: Tensor) -> Tensor:
         parts = torch.split(z, self.part, 1)
         conditions: list[Tensor | None]
         if self.shares:
@@ -210,8 +216,13 @@ class Discriminator(nn.Module):
             self.linear2 = style.linear(outs[-1], model.d_embed_dim)
             self.embedding = style.embedding(classes, model.d_embed_dim)
         initialise(self, model.d_init)
+        self.spectral_norms = SpectralNorms(self)
 
     def forward(self, images: Tensor, label: Tensor) -> Judgement:
+        with self.spectral_norms.computed(update=self.training):
+            return self._judge(images, label)
+
+    def _judge(self, images: Tensor, label: Tensor) -> Judgement:
         h = images.contiguous(memory_format=self.memory_format)
         for block in _inner(self.blocks):
             h = block(h)

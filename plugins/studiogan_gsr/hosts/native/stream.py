@@ -79,7 +79,11 @@ class ImageStream:
                 del self._passes[old]
             parts = [self._pass(p) for p in range(first, last + 1)]
         offsets = places - first * self.number
-        return torch.cat([order for order, _ in parts])[offsets], torch.cat([m for _, m in parts])[offsets]
+        if len(parts) == 1:  # most batches; the whole pass is not copied for them
+            order, mirrored = parts[0]
+        else:
+            order, mirrored = (torch.cat(whole) for whole in zip(*parts, strict=True))
+        return order[offsets], mirrored[offsets]
 
     def _pass(self, number: int) -> tuple[Tensor, Tensor]:
         """Return the order of all images in one pass, and which of them are mirrored."""
