@@ -92,7 +92,13 @@ setup(
         ],
         "console_scripts": ["studiogan-gsr = studiogan_gsr.cli:main"],
         "studiogan.startup": ["studiogan_gsr = studiogan_gsr.hosts.studiogan.process:startup"],
-        "studiogan.regularizers": ["gsr = studiogan_gsr.regularizers.gsr:GroupSpectralRegularizer"],
+        "studiogan.regularizers": [
+            "class_balance = studiogan_gsr.regularizers.class_balance:ClassBalance",
+            "gsr = studiogan_gsr.regularizers.gsr:GroupSpectralRegularizer",
+            "lecam = studiogan_gsr.regularizers.lecam:LeCam",
+            "mode_seeking = studiogan_gsr.regularizers.mode_seeking:ModeSeeking",
+            "noisytwins = studiogan_gsr.regularizers.noisytwins:noisytwins",
+        ],
         "studiogan.datasets": [
             "AnimalFaces_LT = studiogan_gsr.datasets.uneven:animal_faces_lt",
             "CIFAR10_LT = studiogan_gsr.datasets.cifar:cifar10_lt",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-import textwrap
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -12,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from studiogan_gsr import GroupSpectralRegularizer, effective_number_weights
-from studiogan_gsr.hosts.native.losses import ReleasedLeCam
 from studiogan_gsr.hosts.studiogan.checkout import default_root
 
 COUNTS = [5000, 1077, 232, 50]
@@ -99,32 +97,3 @@ def test_penalty_and_gradients_equal_the_authors(
         mine = torch.autograd.grad(penalty, parameters)
         for a, b in zip(mine, torch.autograd.grad(theirs, parameters), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
-
-
-def test_the_released_lecam_is_their_programs() -> None:
-    """Their lines, cut out of their training loop and run."""
-    path = default_root().parent / "gSRGAN" / "src" / "worker.py"
-    if not path.is_file():
-        pytest.skip(f"the authors' program is not at {path.parents[1]}")
-    text = path.read_text()
-    begin = text.rindex("\n", 0, text.index("if self.lc_regularizer:")) + 1
-    end = text.index("\n", text.index("dis_acml_loss += self.lc_lambda * lc_reg"))
-    lines = compile(textwrap.dedent(text[begin:end]), str(path), "exec")
-    decay, weight, slots = 0.9, 0.3, 5
-    settings = SimpleNamespace(
-        lc_regularizer=True, lc_gamma=decay, lc_lambda=weight, best_fid_checkpoint_path=None
-    )  # fmt: skip
-    theirs = {"self": settings, "torch": torch, "F": nn.functional}
-    ours = ReleasedLeCam(decay, slots, torch.device("cpu"))
-    stream = torch.Generator().manual_seed(0)
-    for update in range(6):
-        step = update // 2  # two updates of the discriminator a step
-        logits = [torch.randn(slots, generator=stream).requires_grad_() for _ in range(2)]
-        theirs |= {"step_count": step, "dis_out_real": logits[0], "dis_out_fake": logits[1]}
-        theirs["dis_acml_loss"] = torch.zeros(())
-        exec(lines, theirs)
-        mine = weight * ours.penalty(logits[0], logits[1], step)
-        torch.testing.assert_close(mine, theirs["dis_acml_loss"])
-        wanted = torch.autograd.grad(theirs["dis_acml_loss"], logits)
-        torch.testing.assert_close(torch.autograd.grad(mine, logits), wanted)
-        assert mine > 0

@@ -18,10 +18,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from studiogan_gsr import GroupSpectralRegularizer, class_conditional_affines, effective_number_weights
 from studiogan_gsr.errors import ConfigurationError, GeneratorError, OptionError
-from studiogan_gsr.hosts.regularization import find_regularizer
+from studiogan_gsr.hosts.regularization.plugins import find_regularizer
 from studiogan_gsr.regularizers.gsr import GSROptions
 from studiogan_gsr.regularizers.spectral import group_shape, group_spectral_norms
 from studiogan_gsr.regularizers.weights import images_of_equal_weight
+from studiogan_gsr.settings import RegularizerSettings
 from support.generators import FAMILIES, WRAPS, Generator, OneHot, Pairs, Shared
 
 CIFAR = [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
@@ -487,5 +488,5 @@ def test_a_subclass_with_options_of_its_own_checks_those_that_it_passes_on() -> 
 def test_the_papers_name_of_an_option_is_answered_with_ours(written: str, meant: str) -> None:
     message = rf"^REGULARIZER.{written}: found 1; gsr has the keys .*did you mean {meant}"
     with pytest.raises(ConfigurationError, match=message):
-        find_regularizer("gsr", {written: 1})
+        find_regularizer(RegularizerSettings("gsr", {written: 1}))
     assert set(GroupSpectralRegularizer.also_called.values()) <= {field.name for field in fields(GSROptions)}

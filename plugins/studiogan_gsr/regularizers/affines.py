@@ -14,7 +14,7 @@ Recognised layers (the first row that fits):
     linear layers fed by a one-hot label (StudioGAN resnet), or by [shared class embedding, noise]
     with the noise at zero (StudioGAN big_resnet and big_resnet_deep, BigGAN-PyTorch), or
     embeddings indexed by the label (BigGAN-PyTorch without sharing, the authors' SNGAN);
-  a child `embed` of twice the normalised channels, [gamma_y, bias_y] (mimicry and many others).
+  a child `embed` with twice as many columns as normalised channels, [gamma_y, bias_y] (mimicry and many others).
     Such layers multiply by gamma_y itself; gain_y = gamma_y - 1 makes the penalty mean the same.
 `register_affine_reader(layer_class, gain=...)` changes this convention for a class of layers: "factor" if it
 multiplies by its stored gain itself, "deviation" if it multiplies by 1 + gain.  conventions.py checks that a layer

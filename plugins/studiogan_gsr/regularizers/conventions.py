@@ -25,8 +25,8 @@ _TOLERANCE = 1e-3
 def check_conventions(layers: Sequence[ConditionalLayer]) -> None:
     """Raise GeneratorError for layers that are read by the wrong convention.
 
-    A layer that cannot be run is refused if all its gains are the same number, not zero: a new layer that is read by
-    the wrong convention looks like this.  Layers with a registered reader or convention are not checked.
+    A layer that cannot be run is refused if all its gains are the same nonzero number, as in a new layer that is read
+    by the wrong convention.  Layers with a registered reader or convention are not checked.
     The message names the remedy.
     """
     for layer in layers:

@@ -26,6 +26,8 @@ from studiogan_gsr.errors import GeneratorError, OptionError
 from studiogan_gsr.regularizers.affines import find_conditional_layers
 from studiogan_gsr.regularizers.conventions import check_conventions
 from studiogan_gsr.regularizers.mapping import MAPPING, find_mapping_networks
+from studiogan_gsr.regularizers.options import check_amount, check_flag, is_int, is_number
+from studiogan_gsr.regularizers.precision import at_least_float32
 from studiogan_gsr.regularizers.spectral import (
     MAX_ITERATIONS,
     group_shape,
@@ -54,14 +56,13 @@ class GSROptions:
     released_bias_update: bool = False
 
     def __post_init__(self) -> None:
-        if not _is_number(self.weight) or not 0 <= self.weight < float("inf"):
-            raise OptionError("weight", self.weight, "a finite number >= 0")
-        if self.beta is not None and not (_is_number(self.beta) and 0 <= self.beta < 1):
+        check_amount("weight", self.weight)
+        if self.beta is not None and not (is_number(self.beta) and 0 <= self.beta < 1):
             raise OptionError("beta", self.beta, "a number in [0, 1), or null for equal class weights")
-        if not _is_int(self.power_iterations) or not 0 <= self.power_iterations <= MAX_ITERATIONS:
+        if not is_int(self.power_iterations) or not 0 <= self.power_iterations <= MAX_ITERATIONS:
             allowed = f"an integer from 0 (exact) to {MAX_ITERATIONS}"
             raise OptionError("power_iterations", self.power_iterations, allowed)
-        if self.groups != "square" and not (_is_int(self.groups) and int(self.groups) >= 1):
+        if self.groups != "square" and not (is_int(self.groups) and int(self.groups) >= 1):
             raise OptionError("groups", self.groups, "'square' or a positive integer")
         sides = [self.apply_to] if isinstance(self.apply_to, str) else self.apply_to
         if (
@@ -72,8 +73,7 @@ class GSROptions:
         ):
             raise OptionError("apply_to", self.apply_to, "a list of gain, bias or both; or [mapping], for StyleGAN")
         object.__setattr__(self, "apply_to", tuple(side for side in (*SIDES, MAPPING) if side in sides))
-        if not isinstance(self.released_bias_update, bool):
-            raise OptionError("released_bias_update", self.released_bias_update, "true or false")
+        check_flag("released_bias_update", self.released_bias_update)
         if self.released_bias_update and (self.apply_to != SIDES or self.power_iterations == 0):
             raise OptionError(
                 "released_bias_update",
@@ -262,7 +262,7 @@ class GroupSpectralRegularizer(nn.Module):
         """
         read = [stack for _, stack in self._reader.read()]
         for matrices in self._matrices:
-            stacks = [_single_or_double(read[part]) for part in matrices.parts]
+            stacks = [at_least_float32(read[part]) for part in matrices.parts]
             stack = stacks[0] if len(stacks) == 1 else torch.cat(stacks)
             yield matrices, stack.reshape(*stack.shape[:2], *matrices.shape)
 
@@ -322,19 +322,7 @@ class GroupSpectralRegularizer(nn.Module):
         self._warm = bool(self.warm)
 
 
-def _single_or_double(stack: Tensor) -> Tensor:
-    return stack if stack.dtype == torch.float64 else stack.float()
-
-
 def _no_autocast() -> torch.amp.autocast_mode.autocast:
     """Return a context that turns autocast off: the penalty is not computed in the host's lower precision."""
     device = "cuda" if torch.is_autocast_enabled("cuda") else "cpu"
     return torch.autocast(device, enabled=False)
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

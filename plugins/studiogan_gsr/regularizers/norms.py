@@ -14,9 +14,9 @@ from studiogan_gsr.regularizers.mapping import find_mapping_networks, is_class_m
 from studiogan_gsr.regularizers.spectral import group_shape
 
 # A class explodes when its norm is more than this many times the largest norm of any class at the start of training,
-# and also more than this many times the current median of all classes.  The start's largest norm is used, not its
-# median, because their ratio depends on width and number of classes: 1.05 in an SNGAN with 64 channels and 10
-# classes, 1.28 in a BigGAN with 96 channels and 1,010 classes.
+# and also more than this many times the current median of all classes.  At the start, the largest norm is used and
+# not the median, because the ratio of the two depends on width and number of classes: 1.05 in an SNGAN with 64
+# channels and 10 classes, 1.28 in a BigGAN with 96 channels and 1,010 classes.
 THRESHOLD = 1.25
 
 

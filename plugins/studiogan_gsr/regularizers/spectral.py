@@ -14,7 +14,7 @@ from torch import Tensor
 
 from studiogan_gsr.errors import OptionError
 
-# After so many squarings of M M^T, 2^12 power iterations, its leading vector is taken as converged.
+# Number of squarings of M M^T, after which its leading vector counts as converged; as 2^12 power iterations.
 _SQUARINGS = 12
 # Most power iterations per call: up to here, float32 neither overflows nor underflows (see `power_iteration`).
 MAX_ITERATIONS = 16
