@@ -13,8 +13,9 @@ from torch import nn
 
 from studiogan_gsr.datasets.by_name import find_dataset, make_dataset
 from studiogan_gsr.errors import ConfigurationError, DataError, GSRError, PluginError
-from studiogan_gsr.hosts.regularization import find_regularizer, make_regularizer
-from studiogan_gsr.registry import DATASETS, REGULARIZERS, find_plugins, load_plugin
+from studiogan_gsr.hosts.regularization.plugins import find_regularizer, make_regularizer
+from studiogan_gsr.registry import DATASETS, REGULARIZERS, LoadedPlugin, find_plugins, load_plugin
+from studiogan_gsr.settings import RegularizerSettings
 from support.plugins import MakePackage
 
 Stranger = Callable[[str], None]
@@ -75,6 +76,10 @@ def photos(make_package: MakePackage) -> Stranger:
     return install
 
 
+def find(option: str = "", value: object = None) -> LoadedPlugin:
+    return find_regularizer(RegularizerSettings("ridge", {option: value} if option else {}))
+
+
 def message_of(error: GSRError) -> str:
     """The message, which is one line and survives the pickles that ranks report through."""
     text = str(error)
@@ -88,7 +93,11 @@ def message_of(error: GSRError) -> str:
 def test_our_own_plugins_are_installed() -> None:
     found = {p.name: f"{p.package}:{p.value}" for group in (REGULARIZERS, DATASETS) for p in find_plugins(group)}
     assert found == found | {
+        "class_balance": "studiogan-gsr:studiogan_gsr.regularizers.class_balance:ClassBalance",
         "gsr": "studiogan-gsr:studiogan_gsr.regularizers.gsr:GroupSpectralRegularizer",
+        "lecam": "studiogan-gsr:studiogan_gsr.regularizers.lecam:LeCam",
+        "mode_seeking": "studiogan-gsr:studiogan_gsr.regularizers.mode_seeking:ModeSeeking",
+        "noisytwins": "studiogan-gsr:studiogan_gsr.regularizers.noisytwins:noisytwins",
         "CIFAR10_LT": "studiogan-gsr:studiogan_gsr.datasets.cifar:cifar10_lt",
         "CIFAR100_LT": "studiogan-gsr:studiogan_gsr.datasets.cifar:cifar100_lt",
         "Digits_LT": "studiogan-gsr:studiogan_gsr.datasets.digits:digits_lt",
@@ -99,9 +108,9 @@ def test_our_own_plugins_are_installed() -> None:
 def test_a_strangers_regularizer_is_found_loaded_and_made(ridge: Stranger) -> None:
     ridge(RIDGE)
     assert RIDGE_PLUGIN in map(str, find_plugins(REGULARIZERS))
-    loaded = find_regularizer("ridge", {"strength": 2.0})
+    loaded = find("strength", 2.0)
     generator = nn.Linear(2, 1, bias=False)
-    regularizer = make_regularizer(loaded, generator, [3, 1], {"strength": 2.0})
+    regularizer = make_regularizer(loaded, generator, nn.Linear(1, 1), [3, 1], {"strength": 2.0})
     assert (regularizer.class_counts, regularizer.strength) == ([3, 1], 2.0)  # type: ignore[attr-defined]
     regularizer.penalty().backward()
     assert generator.weight.grad is not None
@@ -171,7 +180,7 @@ def test_a_regularizer_that_does_not_load_is_blamed_by_package_version_and_entry
 ) -> None:
     ridge(source)
     with pytest.raises(PluginError) as caught:
-        find_regularizer("ridge", {})
+        find()
     text = message_of(caught.value)
     assert text.startswith(f"{RIDGE_PLUGIN}: ")
     assert cause in text
@@ -193,7 +202,7 @@ def test_an_option_that_a_factory_does_not_take_is_refused_with_its_path(
 ) -> None:
     ridge(RIDGE)
     with pytest.raises(ConfigurationError) as caught:
-        find_regularizer("ridge", options)
+        find_regularizer(RegularizerSettings("ridge", options))
     text = message_of(caught.value)
     assert caught.value.path == path
     assert all(part in text for part in parts)
@@ -202,11 +211,11 @@ def test_an_option_that_a_factory_does_not_take_is_refused_with_its_path(
 def test_a_missing_required_option_is_named(ridge: Stranger) -> None:
     ridge("def Ridge(generator, class_counts, *, strength): ...")
     with pytest.raises(ConfigurationError) as caught:
-        find_regularizer("ridge", {})
+        find()
     text = message_of(caught.value)
     assert "'strength'" in text
     assert "ridge needs this key" in text
-    find_regularizer("ridge", {"strength": 1})
+    find("strength", 1)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +230,7 @@ def test_a_missing_required_option_is_named(ridge: Stranger) -> None:
 )
 def test_every_signature_that_takes_the_call_is_accepted(parameters: str, ridge: Stranger) -> None:
     ridge(f"def Ridge({parameters}): ...")
-    assert find_regularizer("ridge", {"strength": 1}).plugin.name == "ridge"
+    assert find("strength", 1).plugin.name == "ridge"
 
 
 CHECKED = """
@@ -239,14 +248,14 @@ Ridge.check_options = check_options
 def test_an_option_that_check_options_refuses_is_told_by_its_path(ridge: Stranger) -> None:
     ridge(CHECKED.format(body="raise OptionError('strength', options['strength'], 'a number > 0')"))
     with pytest.raises(ConfigurationError) as caught:
-        find_regularizer("ridge", {"strength": -1})
+        find("strength", -1)
     assert message_of(caught.value) == "REGULARIZER.strength: found -1; allowed: a number > 0"
 
 
 def test_a_check_options_that_itself_fails_is_the_plugins_fault(ridge: Stranger) -> None:
     ridge(CHECKED.format(body="return options['missing']"))
     with pytest.raises(PluginError) as caught:
-        find_regularizer("ridge", {})
+        find()
     assert message_of(caught.value) == f"{RIDGE_PLUGIN}: check_options failed: KeyError: 'missing'"
 
 
@@ -255,19 +264,24 @@ def test_a_check_options_that_itself_fails_is_the_plugins_fault(ridge: Stranger)
     [
         ("raise ValueError('one\\nand two')", "refused: ValueError: one and two"),
         ("return class_counts['head']", "refused: TypeError: list indices must be integers"),
-        ("return object()", "returned object, no regularizer: penalty(), scalars(), state_dict(), load_state"),
+        (
+            "return object()",
+            "returned object, no regularizer: penalty() or generator_loss() or discriminator_loss() or draw(), "
+            "scalars(), state_dict(), load_state_dict() missing",
+        ),
         ("return None", "returned NoneType, no regularizer"),
         (
             "import torch; return torch.nn.Linear(1, 1)",
-            "returned Linear, no regularizer: penalty(), scalars() missing",
+            "returned Linear, no regularizer: penalty() or generator_loss() or discriminator_loss() or draw(), "
+            "scalars() missing",
         ),
     ],
 )
 def test_a_factory_that_fails_or_gives_no_regularizer_is_blamed(body: str, cause: str, ridge: Stranger) -> None:
     ridge(f"def Ridge(generator, class_counts):\n    {body}\n")
-    loaded = find_regularizer("ridge", {})
+    loaded = find()
     with pytest.raises(PluginError) as caught:
-        make_regularizer(loaded, nn.Linear(1, 1), [1, 1], {})
+        make_regularizer(loaded, nn.Linear(1, 1), nn.Linear(1, 1), [1, 1], {})
     assert f"{RIDGE_PLUGIN}: {cause}" in message_of(caught.value)
 
 
@@ -430,4 +444,4 @@ def test_a_plugin_that_exits_on_import_does_not_take_the_run_with_it(ridge: Stra
 def test_an_option_cannot_replace_what_the_host_passes(ridge: Stranger) -> None:
     ridge(RIDGE.replace("strength=1.0", "strength=1.0, **rest"))
     with pytest.raises(ConfigurationError, match=r"REGULARIZER.generator: found 1; ridge has the keys strength"):
-        find_regularizer("ridge", {"generator": 1})
+        find("generator", 1)

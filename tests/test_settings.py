@@ -13,8 +13,14 @@ import pytest
 import yaml
 
 from studiogan_gsr.errors import ConfigurationError
-from studiogan_gsr.hosts.regularization import find_regularizer
-from studiogan_gsr.settings import RegularizerSettings, check_keys, load_configuration, regularizer_settings
+from studiogan_gsr.hosts.regularization.plugins import find_regularizer
+from studiogan_gsr.settings import (
+    RegularizerSettings,
+    check_keys,
+    load_configuration,
+    regularizer_section,
+    regularizer_settings,
+)
 
 Write = Callable[[str], Path]
 
@@ -42,20 +48,31 @@ def message_of(error: ConfigurationError) -> str:
 @pytest.mark.parametrize(
     ("text", "settings"),
     [
-        ("DATA: {name: CIFAR10}", None),
-        ("REGULARIZER: gsr", RegularizerSettings("gsr")),
-        ("REGULARIZER: {name: gsr}", RegularizerSettings("gsr")),
+        ("DATA: {name: CIFAR10}", ()),
+        ("REGULARIZER: gsr", (RegularizerSettings("gsr"),)),
+        ("REGULARIZER: {name: gsr}", (RegularizerSettings("gsr"),)),
         (
             "REGULARIZER:\n  weight: 0.5\n  name: gsr\n  beta: null\n  apply_to: [gain]",
-            RegularizerSettings("gsr", {"weight": 0.5, "beta": None, "apply_to": ["gain"]}),
+            (RegularizerSettings("gsr", {"weight": 0.5, "beta": None, "apply_to": ["gain"]}),),
+        ),
+        ("REGULARIZER: [gsr]", (RegularizerSettings("gsr"),)),
+        (
+            "REGULARIZER: [gsr, {name: lecam, weight: 0.1}]",
+            (RegularizerSettings("gsr"), RegularizerSettings("lecam", {"weight": 0.1})),
         ),
     ],
-    ids=["absent", "name", "mapping", "options"],
+    ids=["absent", "name", "mapping", "options", "list of one", "list"],
 )
-def test_a_regularizer_is_absent_a_name_or_a_mapping(
-    text: str, settings: RegularizerSettings | None, write: Write
+def test_regularizers_are_absent_a_name_a_mapping_or_a_list(
+    text: str, settings: tuple[RegularizerSettings, ...], write: Write
 ) -> None:
-    assert regularizer_settings(load_configuration(write(text))) == settings
+    sections = load_configuration(write(text))
+    found = regularizer_settings(sections)
+    assert found == settings
+    paths = [f"REGULARIZER[{i}]" for i in range(len(found))]
+    assert [entry.path for entry in found] == (paths if "[gsr" in text else ["REGULARIZER"] * len(found))
+    if found:
+        assert regularizer_settings({"REGULARIZER": regularizer_section(found)}) == found
 
 
 @pytest.mark.parametrize(
@@ -63,7 +80,16 @@ def test_a_regularizer_is_absent_a_name_or_a_mapping(
     [
         ("null", "REGULARIZER", "found None"),
         ("", "REGULARIZER", "found None"),
-        ("[gsr]", "REGULARIZER", "found ['gsr']"),
+        ("[]", "REGULARIZER", "found an empty list"),
+        ("[gsr, 3]", "REGULARIZER[1]", "found 3"),
+        ("[null]", "REGULARIZER[0]", "found None"),
+        ("[gsr, [lecam]]", "REGULARIZER[1]", "found ['lecam']"),
+        ("[gsr, {}]", "REGULARIZER[1]", "found the keys none"),
+        ("[gsr, {weight: 1}]", "REGULARIZER[1]", "found the keys weight"),
+        ("[gsr, {name: 3}]", "REGULARIZER[1].name", "found 3"),
+        ("[gsr, '']", "REGULARIZER[1].name", "found ''"),
+        ("[gsr, {name: lecam, 1: 2}]", "REGULARIZER[1].1", "found int"),
+        ("[gsr, lecam, {name: gsr, weight: 0}]", "REGULARIZER[2]", "found gsr"),
         ("3", "REGULARIZER", "found 3"),
         ("false", "REGULARIZER", "found False"),
         ("{weight: 1, beta: 0}", "REGULARIZER", "found the keys weight, beta"),
@@ -185,7 +211,7 @@ def test_sections_and_keys_that_the_host_does_not_have_are_refused_with_the_near
     ],
 )
 def test_options_that_gsr_allows_pass(options: dict[str, Any]) -> None:
-    assert find_regularizer("gsr", options).plugin.name == "gsr"
+    assert find_regularizer(RegularizerSettings("gsr", options)).plugin.name == "gsr"
 
 
 WRONG_OPTIONS: dict[str, list[Any]] = {
@@ -203,7 +229,7 @@ WRONG_OPTIONS: dict[str, list[Any]] = {
 )
 def test_a_wrong_value_of_a_gsr_option_is_told_by_its_path(option: str, value: object) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        find_regularizer("gsr", {option: value})
+        find_regularizer(RegularizerSettings("gsr", {option: value}))
     assert caught.value.path == f"REGULARIZER.{option}"
     assert message_of(caught.value).startswith(f"REGULARIZER.{option}: found {value!r}; allowed: ")
 
@@ -211,13 +237,13 @@ def test_a_wrong_value_of_a_gsr_option_is_told_by_its_path(option: str, value: o
 @pytest.mark.parametrize("other", [{"apply_to": ["gain"]}, {"apply_to": "bias"}, {"power_iterations": 0}])
 def test_gsr_options_that_exclude_each_other_are_refused(other: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        find_regularizer("gsr", {"released_bias_update": True, **other})
+        find_regularizer(RegularizerSettings("gsr", {"released_bias_update": True, **other}))
     assert caught.value.path == "REGULARIZER.released_bias_update"
 
 
 def test_an_option_that_gsr_does_not_have_is_refused_with_the_nearest() -> None:
     with pytest.raises(ConfigurationError, match=r"REGULARIZER\.wieght: found 1; .*did you mean weight\?"):
-        find_regularizer("gsr", {"wieght": 1})
+        find_regularizer(RegularizerSettings("gsr", {"wieght": 1}))
 
 
 @pytest.mark.parametrize(
@@ -231,21 +257,45 @@ def test_an_option_that_gsr_does_not_have_is_refused_with_the_nearest() -> None:
     ],
 )
 def test_a_number_that_yaml_reads_as_text_comes_with_a_way_to_write_it(option: str, text: str, write: Write) -> None:
-    settings = regularizer_settings(load_configuration(write(f"REGULARIZER: {{name: gsr, {option}: {text}}}")))
-    assert settings is not None
+    (settings,) = regularizer_settings(load_configuration(write(f"REGULARIZER: {{name: gsr, {option}: {text}}}")))
     with pytest.raises(ConfigurationError) as caught:
-        find_regularizer("gsr", settings.options)
+        find_regularizer(settings)
     hint = re.search(r"YAML reads this as text, write (\S+)$", message_of(caught.value))
     assert hint is not None
     better = yaml.safe_load(hint[1])
     assert better == float(text.strip("'"))
-    find_regularizer("gsr", {option: better})
+    find_regularizer(RegularizerSettings("gsr", {option: better}))
 
 
 @pytest.mark.parametrize("text", ["heavy", "nan", "inf", "''"])
 def test_text_that_is_no_finite_number_gets_no_such_hint(text: str, write: Write) -> None:
-    settings = regularizer_settings(load_configuration(write(f"REGULARIZER: {{name: gsr, weight: {text}}}")))
-    assert settings is not None
+    (settings,) = regularizer_settings(load_configuration(write(f"REGULARIZER: {{name: gsr, weight: {text}}}")))
     with pytest.raises(ConfigurationError) as caught:
-        find_regularizer("gsr", settings.options)
+        find_regularizer(settings)
     assert "YAML" not in message_of(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ([{"name": "gsr"}, {"name": "lecam", "weight": -1}], "REGULARIZER[1].weight: found -1; allowed: a finite"),
+        (["lecam", {"name": "gsr", "decay": 0.9}], "REGULARIZER[1].decay: found 0.9; gsr has the keys weight, beta"),
+        ([{"name": "lecam", "beta": 0.9}], "did you mean decay?"),
+        (["gsr", "mode_seekin"], "REGULARIZER[1]: found 'mode_seekin'; installed are "),
+        (["gsr", "mode_seekin"], "did you mean mode_seeking?"),
+        ([{"name": "mode_seeking", "weight": "1e-2"}], "REGULARIZER[0].weight: found '1e-2'; "),
+        ([{"name": "class_balance", "power": 11}], "REGULARIZER[0].power: found 11; allowed: a number from 0"),
+    ],
+)
+def test_an_entry_of_a_list_is_blamed_by_its_place(section: list[Any], message: str) -> None:
+    found = regularizer_settings({"REGULARIZER": section})
+    with pytest.raises(ConfigurationError) as caught:
+        list(map(find_regularizer, found))
+    assert message in message_of(caught.value)
+
+
+def test_one_name_twice_is_refused_with_both_places() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        regularizer_settings({"REGULARIZER": ["gsr", "lecam", {"name": "gsr", "weight": 0}]})
+    found = "REGULARIZER[2]: found gsr; allowed: each regularizer once; REGULARIZER[0] is gsr, too"
+    assert message_of(caught.value) == found

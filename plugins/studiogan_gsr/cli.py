@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status: 0, 1 if the run failed, 2 if the request was wrong."""
     parser = _parser()
     parsed, unknown = parser.parse_known_args(arguments)
-    if "--traceback" in unknown:  # after a subcommand, too
+    if "--traceback" in unknown:  # it may also follow a subcommand
         unknown.remove("--traceback")
         parsed.traceback = True
     if unknown:

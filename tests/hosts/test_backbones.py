@@ -87,7 +87,7 @@ def test_path_length_regularization_does_not_make_the_penalty_act_twice(
     state = torch.load(next(outcome.checkpoint_folder.glob("model=G-*")), weights_only=True)
     moments = state["optimizer"]["state"].values()
     assert max(int(moment["step"]) for moment in moments) == 2 * steps
-    assert state["regularizer"]["acted"] == steps
+    assert state["regularizer"][0]["acted"] == steps
 
 
 @pytest.mark.filterwarnings("ignore")  # those of StudioGAN's imports

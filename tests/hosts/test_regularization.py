@@ -1,4 +1,4 @@
-"""What both hosts see to while a regularizer is at work: that all ranks are alike, and what restarts go on with."""
+"""What the ranks of both hosts check together: that all are regularized in the same way."""
 
 from __future__ import annotations
 
@@ -9,12 +9,24 @@ import pytest
 import torch
 
 from studiogan_gsr.errors import RegularizerError
-from studiogan_gsr.hosts import regularization
-from studiogan_gsr.hosts.regularization import check_ranks, synchronise_ranks
+from studiogan_gsr.hosts.regularization import ranks
+from studiogan_gsr.hosts.regularization.ranks import check_ranks, synchronise_ranks
 
 
-def mine(penalty: float = 0.5, steps: int = 3, terms: str = "gsr") -> Any:
-    return SimpleNamespace(_terms=terms, penalty=penalty, attachment=SimpleNamespace(steps=steps))
+def mine(penalty: float = 0.5, active: int = 3, calls: int = 6, terms: str = "gsr") -> Any:
+    """This rank's regularizers: one."""
+    method = SimpleNamespace(
+        terms_of_use=terms,
+        penalty=penalty,
+        active=active,
+        calls=lambda network: {"generator_loss": calls} if network == "generator" else {},
+    )
+    return SimpleNamespace(methods=[method])
+
+
+def told(penalty: float = 0.5, active: int = 3, calls: int = 6, terms: str = "gsr") -> Any:
+    """The same, as another rank tells it."""
+    return (terms, active, (calls,), penalty)
 
 
 @pytest.fixture
@@ -30,31 +42,39 @@ def others(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         ("get_world_size", lambda: 1 + len(message)),
         ("all_gather_object", gather),
     ):
-        monkeypatch.setattr(regularization.dist, name, value)
+        monkeypatch.setattr(ranks.dist, name, value)
     return message
 
 
 def test_equal_ranks_are_counted_and_rounding_is_no_difference(others: list[Any]) -> None:
-    others += [("gsr", 3, 0.5), ("gsr", 3, 0.5000001)]
+    others += [[told()], [told(0.5000001)]]
     assert check_ranks(mine(), 4) == 3
-    others[:] = [None]
+    others[:] = [[]]
     assert check_ranks(None, 4) == 2
 
 
 def test_a_penalty_that_is_nowhere_finite_is_no_difference(others: list[Any]) -> None:
     """The next line says that it is not finite."""
-    others.append(("gsr", 3, float("nan")))
+    others.append([told(float("nan"))])
     assert check_ranks(mine(float("nan")), 4) == 2
+
+
+def test_penalties_are_not_compared_before_the_first_active_update(others: list[Any]) -> None:
+    """A scaler may skip the first step: until then weights may differ."""
+    others.append([told(0.0, active=0)])
+    assert check_ranks(mine(0.7, active=0), 0) == 2
 
 
 @pytest.mark.parametrize(
     ("step", "other", "message"),
     [
-        (4, None, "step 4: rank 1 has no regularizer, rank 0 has"),
-        (0, None, "before the first step: rank 1 has no regularizer"),
-        (4, ("gsr", 2, 0.5), "step 4: rank 0 and rank 1 .* active steps 3 and 2"),
-        (4, ("gsr", 3, 0.5001), "penalty 0.5 and 0.5001"),
-        (4, ("other", 3, 0.5), "differently: gsr and other"),
+        (4, [], "step 4: rank 0 has one regularizer, rank 1 has no regularizer; the run is stopped"),
+        (0, [], "before the first step: rank 0 has one regularizer, rank 1 has no regularizer"),
+        (4, [told(), told(terms="lecam")], "rank 0 has one regularizer, rank 1 has 2 regularizers"),
+        (4, [told(active=2)], "step 4: rank 0 and rank 1 .* active updates 3 and 2"),
+        (4, [told(calls=5)], r"rank 0 and rank 1 .* calls \(6,\) and \(5,\)"),
+        (4, [told(0.5001)], "penalty 0.5 and 0.5001"),
+        (4, [told(terms="other")], "differently: gsr and other"),
     ],
 )
 def test_unlike_ranks_end_the_run(step: int, other: Any, message: str, others: list[Any]) -> None:
@@ -63,16 +83,27 @@ def test_unlike_ranks_end_the_run(step: int, other: Any, message: str, others: l
         check_ranks(mine(), step)
 
 
+def test_a_difference_in_the_second_of_a_list_is_seen(others: list[Any]) -> None:
+    both = SimpleNamespace(methods=[*mine().methods, *mine(terms="lecam").methods])
+    others.append([told(), told(terms="lecam")])
+    assert check_ranks(both, 4) == 2
+    others[:] = [[told(), told(terms="lecam", calls=7)]]
+    with pytest.raises(RegularizerError, match=r"calls \(6,\) and \(7,\)"):
+        check_ranks(both, 4)
+
+
 def test_buffers_become_rank_0s_only_where_a_regularizer_reads_them(
     others: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     norm = torch.nn.BatchNorm1d(3)
-    monkeypatch.setattr(regularization.dist, "broadcast", lambda tensor, source: tensor.fill_(7 + source))
-    others.append(None)
+    monkeypatch.setattr(ranks.dist, "broadcast", lambda tensor, source: tensor.fill_(7 + source))
+    others.append([])
     synchronise_ranks(None, norm)
     assert not norm.running_mean.any()
-    others[:] = [("gsr", 0, 0.0)]
-    synchronise_ranks(mine(steps=0), norm)
+    synchronise_ranks(SimpleNamespace(methods=[]), norm)
+    assert not norm.running_mean.any()
+    others[:] = [[told(0.0, active=0)]]
+    synchronise_ranks(mine(active=0), norm)
     assert norm.running_mean.eq(7).all()
     assert norm.num_batches_tracked == 7
     assert not norm.weight.eq(7).any()

@@ -225,7 +225,7 @@ def test_fine_tuning_with_frozen_layers_starts_the_state_anew_and_says_so(
     assert outcome.status == 0, outcome.output
     assert outcome.lines("gsr: fine-tuning starts with a new state; the one in the checkpoint is ignored")
     assert outcome.lines("gsr: active in step 1")
-    assert outcome.checkpoint()["regularizer"]["state"]["warm"]
+    assert outcome.checkpoint()["regularizer"][0]["state"]["warm"]
     before, after = trained.checkpoint("D")["state_dict"], outcome.checkpoint("D")["state_dict"]
     frozen = [name for name in before if torch.equal(before[name], after[name]) and "weight_orig" in name]
     assert any(name.startswith("blocks.0.") for name in frozen)

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,7 @@ CPU = Path(__file__).with_name("cpu")  # its sitecustomize.py makes CUDA devices
 FORKING = Path(__file__).with_name("forking_host.py")
 NARROW = {"MODEL": {"g_conv_dim": 8, "d_conv_dim": 8}, "OPTIMIZATION": {"batch_size": 8, "d_updates_per_step": 2}}
 DIGITS = {"name": "Folder_LT_rho4", "img_size": 32, "num_classes": 10}  # the fixture `digits`
+DDP = ("-DDP", "--backend", "gloo")
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,13 @@ class Outcome:
     def checkpoint_folder(self) -> Path:
         (path,) = self.save.glob("checkpoints/*")
         return path
+
+
+def meeting() -> dict[str, str]:
+    """Where the ranks of a run meet: a port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
 
 
 def refused(outcome: Outcome, message: str) -> None:
@@ -140,13 +149,14 @@ class Host:
             request |= {"folder": str(save.parent), "output": str(output)}
             status = _forking_host(self.usual_source).run(request, on_start, limit)
         else:
+            paths = [environment.get("PYTHONPATH"), os.environ.get("PYTHONPATH")]
             if self.way == "launched":
                 command = [sys.executable, "-m", "studiogan_gsr", *command]
             else:
                 command = [sys.executable, "-B", *command]
-                paths = [str(CPU), *environment.get("PYTHONPATH", "").split(os.pathsep)]
-                environment |= {"PYTHONPATH": os.pathsep.join(paths), "CPU_RANKS": str(ranks)}
-                environment["PYTHONDONTWRITEBYTECODE"] = "1"
+                paths.insert(0, str(CPU))
+                environment |= {"CPU_RANKS": str(ranks), "PYTHONDONTWRITEBYTECODE": "1"}
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
             with output.open("w") as file:
                 process = subprocess.Popen(
                     command, cwd=save.parent, env={**os.environ, **environment}, stdout=file, stderr=file

@@ -32,15 +32,17 @@ from PIL import Image
 from torch.utils.data._utils import worker
 
 from studiogan_gsr.cli import main
+from studiogan_gsr.contract import Batch
 from studiogan_gsr.evaluation import cache as cache_of_features
 from studiogan_gsr.hosts.checkpoint_files import read_file
 from studiogan_gsr.hosts.native import checkpoint, reader
 from studiogan_gsr.hosts.native.configuration import read_configuration
-from studiogan_gsr.hosts.native.losses import LeCam, conditional_loss, discriminator_loss
+from studiogan_gsr.hosts.native.losses import conditional_loss, discriminator_loss
 from studiogan_gsr.hosts.native.networks import make_networks
 from studiogan_gsr.hosts.native.options import TrainOptions
 from studiogan_gsr.hosts.native.run import train
 from studiogan_gsr.hosts.native.training import Trainer
+from studiogan_gsr.regularizers.lecam import LeCam
 
 Sections = dict[str, Any]
 
@@ -285,6 +287,12 @@ def one_rank(sections: Sections, options: TrainOptions, kept: Path) -> None:
     torch.save(state_of(trainer), kept)
 
 
+def one_rank_with(path: Path, sections: Sections, options: TrainOptions, kept: Path) -> None:
+    """`one_rank` with packages of a folder."""
+    sys.path.insert(0, str(path))
+    one_rank(sections, options, kept)
+
+
 def state_of(trainer: Trainer) -> dict[str, Any]:
     """Return parameters, noise, ADA, LeCam and step of a trainer.
 
@@ -295,9 +303,14 @@ def state_of(trainer: Trainer) -> dict[str, Any]:
         **{name: dict(net.named_parameters()) for name, net in networks.items() if net is not None},
         "noise": trainer.noise.get_state(),
         "ada": None if trainer.ada is None else {"p": trainer.ada.p, "signs": trainer.ada.signs},
-        "lecam": None if trainer.lecam is None else trainer.lecam.averages,
+        "regularizers": {name: entry["state"] for name, entry in regularizers_of(trainer).items()},
         "steps": trainer.steps,
     }
+
+
+def regularizers_of(trainer: Trainer) -> dict[str, dict[str, Any]]:
+    """What a checkpoint holds of each regularizer, by name."""
+    return {entry["name"]: entry for entry in trainer.regularization.state()}
 
 
 def discriminator_gradients(
@@ -318,14 +331,14 @@ def discriminator_gradients(
         real, fake, labels = (tensor.chunk(ranks, 1)[rank] for tensor in (real, fake, labels))
     trainer = SimpleNamespace(ranks=1 if kept is None else ranks)
     loss, conditional = configuration.LOSS, conditional_loss(configuration.MODEL, configuration.LOSS)
-    lecam = LeCam(loss.lecam_ema_decay, loss.lecam_ema_start_iter, torch.device("cpu"))
+    lecam = LeCam(discriminator, [], loss.lecam_lambda, loss.lecam_ema_decay, loss.lecam_ema_start_iter)
     found = {}
     for step, (x, y, label) in enumerate(zip(real, fake, labels, strict=True), start=3):
         discriminator.zero_grad()
         of_real, of_fake = discriminator(x, label), discriminator(y, label)
         value = discriminator_loss(loss.adv_loss, of_real.logits, of_fake.logits)
         value = value + loss.cond_lambda * conditional(of_real, label)
-        value = value + loss.lecam_lambda * lecam.penalty(of_real.logits, of_fake.logits, step)
+        value = value + lecam.discriminator_loss(judged(of_real.logits, of_fake.logits, step))
         value.backward()
         Trainer._average_gradients(trainer, discriminator)
         found |= {f"{name} {step}": p.grad.clone() for name, p in discriminator.named_parameters()}
@@ -334,6 +347,13 @@ def discriminator_gradients(
         torch.save(found, kept)
         dist.destroy_process_group()
     return found
+
+
+def judged(real: torch.Tensor, fake: torch.Tensor, step: int) -> Batch:
+    """A batch of a discriminator's update of which the logits alone matter."""
+    z, labels = torch.zeros(len(fake), 1), torch.zeros(len(fake), dtype=torch.int64)
+    images = torch.zeros(len(fake), 3, 1, 1)
+    return Batch(step, z, labels, images, None, fake, images[: len(real)], labels[: len(real)], real)
 
 
 def discriminator_work(*given: Any) -> None:

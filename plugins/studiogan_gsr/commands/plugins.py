@@ -1,11 +1,13 @@
-"""`studiogan-gsr plugins`: list the installed plug-ins, the package of each, and those that fail to load."""
+"""`studiogan-gsr plugins`: list the installed plug-ins, the regularizers' roles, and what does not load."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from studiogan_gsr.errors import DONE, FAILED
+from studiogan_gsr.contract import roles_of_factory
+from studiogan_gsr.errors import DONE, FAILED, GSRError
+from studiogan_gsr.registry import REGULARIZERS, Plugin, load_plugin, try_all_plugins
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -18,14 +20,20 @@ def run(parsed: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from studiogan_gsr.registry import try_all_plugins
-
-    table = Table("group", "name", "package", "object", "state")
+    table = Table("group", "name", "package", "object", "roles", "state")
     tried = try_all_plugins()
     for plugin, error in tried:
         package = f"{plugin.package} {plugin.version}"
-        table.add_row(plugin.group, plugin.name, package, plugin.value, str(error or "loads"))
+        table.add_row(plugin.group, plugin.name, package, plugin.value, _roles(plugin, error), str(error or "loads"))
     # Without a terminal, do not wrap lines.
     width = None if sys.stdout.isatty() else 10_000
     Console(markup=False, emoji=False, highlight=False, width=width).print(table)
     return FAILED if any(error for _, error in tried) else DONE
+
+
+def _roles(plugin: Plugin, error: GSRError | None) -> str:
+    """Return what a regularizer can do; empty for other plug-ins, and for those that do not load."""
+    if plugin.group != REGULARIZERS or error is not None:
+        return ""
+    roles = roles_of_factory(load_plugin(plugin.group, plugin.name).factory)
+    return ", ".join(roles) if roles else "known when it is made"

@@ -57,7 +57,7 @@ def prepare(
 def _own_size(dataset: Dataset, name: str, resizer: str) -> int:
     preprocessing = preprocessing_of(dataset, resizer)
     if preprocessing.resizer != "wo_resize":
-        raise DataError(f"{name} has images of many sizes: --size N is needed, with the value of DATA.img_size")
+        raise DataError(f"{name} is resized ({preprocessing.resizer}): --size N is needed, as in DATA.img_size")
     try:
         image, _ = dataset[0]
         return int(min(image.size))

@@ -35,7 +35,7 @@ _READ = 64  # images per batch
 class Real:
     """Features of real images, and where they come from.
 
-    places: the images' indices in the data set.  key: of the features in the cache.
+    places: the images' indices in the data set.  key: the key of the features in the cache.
     record: identifies the images; copies of a data set have equal records.
     """
 
@@ -77,9 +77,9 @@ class MissingReference(DataError):
 def open_reference(trained_on: Prepared, root: str, resizer: str) -> Prepared:
     """Open the reference images of a data set, prepared like its training images.
 
-    Its `notes` say what readers of results measured against it must know.
-    Raises DataError if the images are missing, share one with the training images, have other classes, or, for a
-    plug-in's set, are not balanced.  For a published split, shared images and imbalance are only noted.
+    The `notes` of the returned set list its faults, such as duplicates; show them with the results.
+    Raises DataError if the reference is missing, contains a training image or has other classes, or if it is a
+    plug-in's and not balanced.  For a published split, shared images and imbalance are only noted.
     """
     try:
         reference = open_images(trained_on.name, root, "reference")
@@ -140,7 +140,7 @@ def measure_real(dataset: Prepared, split: str, backbone: Backbone, device: torc
 def _content(dataset: Prepared, names: str) -> tuple[str, str]:
     """Return two digests of the images: one that copies share, and one that also changes with modification times.
 
-    Both cover file sizes, and the second also modification times.  For sets without files, both cover the pixels.
+    Both cover names, labels and file sizes.  For sets without files, both cover only the pixels.
     """
     source, _ = source_of(dataset.dataset, 0)
     if file_of(dataset.dataset, 0) is not None or callable(getattr(source, "stamp", None)):

@@ -18,7 +18,7 @@ _ROWS, _COLUMNS = 16, 10
 
 
 def shown_classes(class_counts: list[int]) -> list[int]:
-    """Return the labels to show: all in label order; of more than 16, 16 from the most to the least frequent."""
+    """Return the labels to show: all, in label order, or 16 from the most to the least frequent if there are more."""
     if len(class_counts) <= _ROWS:
         return list(range(len(class_counts)))
     order = [label for third in frequency_thirds(class_counts).values() for label in third]

@@ -20,6 +20,7 @@ from studiogan_gsr.errors import CheckpointError, reason
 
 # The key of the regularizer's state in the generator's file.
 STATE_KEY = "regularizer"
+RANKS_KEY = "regularizers_of_ranks"  # each rank's own states, in a run of several
 # An environment variable for training in StudioGAN: a folder to keep the generators of all saved steps in.
 KEEP_VARIABLE = "STUDIOGAN_KEEP"
 _FILE = re.compile(r"model=(G|D|G_ema)-(current|best)-weights-step=(\d+)\.pth")

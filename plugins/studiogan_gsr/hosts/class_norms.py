@@ -65,7 +65,8 @@ class ClassNorms:
 
         A state with another number of classes is ignored.
         """
-        saved = file.get(STATE_KEY) or (file.get("regularizer") or {}).get("watched") or {}
+        older = file.get("regularizer")
+        saved = file.get(STATE_KEY) or (older.get("watched") if isinstance(older, dict) else None) or {}
         start = saved.get("start")
         if start is None or len(start) == len(self._classes):
             self._start, self._exploding = start, set(saved.get("exploding", ()))

@@ -36,6 +36,7 @@ from studiogan_gsr.runs.evaluate import real_images
 from studiogan_gsr.runs.options import EvaluateOptions
 from studiogan_gsr.runs.report_metrics import metrics_section
 from studiogan_gsr.runs.reported import ReportedRun, open_run
+from studiogan_gsr.settings import SECTION, Configured
 
 _CLASSES, _SAMPLES = 5, 10  # rows and columns of a gallery
 _NEIGHBOURS = 6  # samples of a tail class beside their nearest training images
@@ -95,14 +96,10 @@ def _summary(runs: Sequence[ReportedRun]) -> Markup:
     pairs = []
     for run in runs:
         record, configuration = run.trained.record, run.trained.configuration
-        data, regularizer = configuration.DATA, configuration.regularizer
-        regularization = "no regularizer"
-        if regularizer is not None:
-            options = ", ".join(f"{key} {value}" for key, value in regularizer.options.items())
-            regularization = f"regularizer {regularizer.name}" + (f" ({options})" if options else "")
+        data = configuration.DATA
         summary = [
             f"step {run.trained.step} of {configuration.OPTIMIZATION.total_steps}",
-            regularization,
+            _regularizers(configuration),
             f"{data.name}, {data.img_size} pixels, {data.num_classes} classes",
             f"{max(run.counts)} to {min(run.counts)} images per class",
             f"host {record.get('host', 'unknown')}",
@@ -112,6 +109,14 @@ def _summary(runs: Sequence[ReportedRun]) -> Markup:
         ]
         pairs.append((run.name, "; ".join(summary)))
     return facts(pairs)
+
+
+def _regularizers(configuration: Configured) -> str:
+    described = []
+    for settings in configuration.regularizers:
+        options = ", ".join(f"{key} {value}" for key, value in settings.options.items())
+        described.append(f"regularizer {settings.name} ({options})" if options else f"regularizer {settings.name}")
+    return " + ".join(described) or "no regularizer"
 
 
 def _device(record: dict[str, Any]) -> str:
@@ -133,8 +138,7 @@ def _configurations(runs: Sequence[ReportedRun]) -> Markup:
     """Return a table of the keys that differ between the runs; for a single run, of all keys."""
     flat: list[dict[str, Any]] = []
     for run in runs:
-        sections = run.trained.configuration.sections()
-        flat.append({f"{name}.{key}": value for name, keys in sections.items() for key, value in keys.items()})
+        flat.append(_keys(run.trained.configuration))
     keys = list(dict.fromkeys(key for values in flat for key in values))
     differ = [key for key in keys if len(runs) == 1 or len({str(values.get(key)) for values in flat}) > 1]
     if not differ:
@@ -144,6 +148,17 @@ def _configurations(runs: Sequence[ReportedRun]) -> Markup:
     return (
         shown if len(runs) == 1 else shown + paragraph("Keys that are not shown are the same in all runs.", note=True)
     )
+
+
+def _keys(configuration: Configured) -> dict[str, Any]:
+    """Return all keys of a configuration by their path, such as OPTIMIZATION.g_lr or REGULARIZER.gsr.weight."""
+    sections = {name: keys for name, keys in configuration.sections().items() if name != SECTION}
+    keys = {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
+    if configuration.regularizers:
+        keys[SECTION] = ", ".join(settings.name for settings in configuration.regularizers)
+    for settings in configuration.regularizers:
+        keys |= {f"{SECTION}.{settings.name}.{key}": value for key, value in settings.options.items()}
+    return keys
 
 
 def _curves(runs: Sequence[ReportedRun]) -> list[tuple[str, Markup]]:

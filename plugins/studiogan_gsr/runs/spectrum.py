@@ -140,8 +140,7 @@ def verdict(
 
 
 def _groups(configuration: Configured) -> int | str:
-    settings = configuration.regularizer
-    groups = settings.options.get("groups", "square") if settings is not None and settings.name == "gsr" else "square"
+    groups = next((s.options.get("groups") for s in configuration.regularizers if s.name == "gsr"), "square")
     return groups if isinstance(groups, int) else "square"
 
 

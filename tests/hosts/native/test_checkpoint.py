@@ -16,7 +16,6 @@ from studiogan_gsr.cli import main
 from studiogan_gsr.errors import CheckpointError
 from studiogan_gsr.hosts.checkpoint_files import checkpoints, network_file, read_file
 from studiogan_gsr.hosts.native.configuration import read_configuration
-from studiogan_gsr.hosts.native.losses import ReleasedLeCam
 from studiogan_gsr.hosts.native.options import TrainOptions
 from studiogan_gsr.hosts.native.restore import load_checkpoint
 from studiogan_gsr.hosts.native.run import train
@@ -33,8 +32,10 @@ from support.runs import (
     changed,
     command,
     difference,
+    judged,
     losses,
     one_thread,
+    regularizers_of,
     run,
     write,
 )
@@ -55,17 +56,15 @@ def fresh(sections: Sections) -> Trainer:
 
 def everything(trainer: Trainer) -> dict[str, Any]:
     """All that a checkpoint restores."""
-    regularization = trainer.regularization
     return copy.deepcopy(
         {
             "G": dict(trainer.generator.state_dict()),
             "D": dict(trainer.discriminator.state_dict()),
             "G_ema": trainer.averaged and dict(trainer.averaged.state_dict()),
             "optimizers": [moments(o.state_dict()) for o in (trainer.g_optimizer, trainer.d_optimizer)],
-            "lecam": trainer.lecam and trainer.lecam.averages,
             "ada": trainer.ada and [trainer.ada.p, trainer.ada.signs],
             "noise": trainer.noise.get_state(),
-            "regularizer": regularization and regularization.regularizer.state_dict(),
+            "regularizers": regularizers_of(trainer),
             "steps": trainer.steps,
         }
     )
@@ -80,6 +79,7 @@ def options(out: Path, **more: Any) -> TrainOptions:
     return TrainOptions(data="unused", out=out, **{"device": "cpu", "print_freq": 1, "save_freq": 2, **more})
 
 
+RELEASED = {"name": "lecam", "weight": 0.1, "decay": 0.9, "released": True}
 BOTH = {"SNGAN": SNGAN, "BigGAN": changed(BIGGAN, REGULARIZER={"name": "gsr", "weight": 0.5, "beta": 0.9})}
 
 
@@ -112,7 +112,8 @@ def test_everything_comes_back(saved: tuple[Sections, Trainer, Path]) -> None:
     assert not difference(everything(other), everything(trainer))
     assert (restored.step, restored.drawn) == (3, 6)
     assert restored.elapsed > 0
-    assert restored.messages == ("gsr: state restored from the checkpoint",)
+    names = ["gsr", "lecam"] if sections["LOSS"].get("apply_lecam") else ["gsr"]
+    assert list(restored.messages) == [f"{name}: state restored from the checkpoint" for name in names]
 
 
 def test_rates_and_switches_come_from_the_configuration(saved: tuple[Sections, Trainer, Path]) -> None:
@@ -308,16 +309,20 @@ def test_this_host_goes_on_from_studiogans_checkpoint_and_studiogan_from_ours(
     found = everything(trainer)
     assert (restored.step, trainer.steps) == (4, 4) == (d_file["step"], d_file["step"])
     assert restored.messages[0] == "gsr: state restored from the checkpoint"
-    assert restored.messages[1].startswith("a checkpoint of StudioGAN: noise and the order of images start over")
+    assert restored.messages[-1].startswith("a checkpoint of StudioGAN: noise and the order of images start over")
     assert not difference(found["G"], dict(g_file["state_dict"]))
     assert not difference(found["D"], dict(d_file["state_dict"]))
     assert not difference(found["optimizers"], [moments(file["optimizer"]) for file in (g_file, d_file)])
     assert found["optimizers"][0][0]["step"] == 4
     assert found["optimizers"][1][0]["step"] == 8
-    assert not difference(found["regularizer"], g_file["regularizer"]["state"])
-    if trainer.lecam is not None:
+    (of_gsr,) = g_file["regularizer"]
+    assert not difference(found["regularizers"]["gsr"], of_gsr)
+    has_lecam = exchange.sections["LOSS"].get("apply_lecam", False)
+    assert ("lecam" in found["regularizers"]) == has_lecam
+    if has_lecam:
         averages = d_file["lecam_emas"]
-        assert trainer.lecam.averages.tolist() == [averages["D_real"], averages["D_fake"]] != [7777, 7777]
+        read = found["regularizers"]["lecam"]["state"]["averages"].tolist()
+        assert read == [averages["D_real"], averages["D_fake"]] != [7777, 7777]
     if trainer.ada is not None:
         assert trainer.ada.p.item() == pytest.approx(float(d_file["aa_p"]))
         assert trainer.ada.p.item() != exchange.sections["AUG"]["ada_initial_augment_p"]
@@ -343,7 +348,7 @@ def test_this_host_goes_on_from_studiogans_checkpoint_and_studiogan_from_ours(
     assert last["step"] == 10
     assert moments(last["optimizer"])[0]["step"] == 20
     assert moments(read_file(network_file(exchange.copy, "G"))["optimizer"])[0]["step"] == 10
-    if trainer.lecam is not None:
+    if has_lecam:
         # LeCam's averages (decay 0.9, four discriminator updates since) remember ours.
         before, after = ours["lecam_emas"]["D_real"], last["lecam_emas"]["D_real"]
         assert after != before
@@ -356,25 +361,26 @@ def test_lecam_begins_anew_from_a_checkpoint_that_knows_no_averages(tmp_path: Pa
     lecam = {"apply_lecam": True, "lecam_lambda": 0.3, "lecam_ema_start_iter": 0, "lecam_ema_decay": 0.99}
     trainer = fresh(changed(PLAIN, LOSS=lecam))
     restored = load_checkpoint(trainer, tmp_path / "run" / "checkpoints" / "step=2")
-    assert "the checkpoint holds no LeCam averages: they start from the next logits" in restored.messages
-    assert trainer.lecam is not None
-    penalty = trainer.lecam.penalty(torch.full((4,), 2.0), torch.full((4,), -1.0), trainer.steps)
-    assert trainer.lecam.averages.tolist() == [2.0, -1.0]
-    assert penalty.item() == 18.0
+    assert restored.messages == ("lecam: the checkpoint holds no state of it (found: none); it starts over",)
+    (method,) = trainer.regularization.methods
+    batch = judged(torch.full((4,), 2.0), torch.full((4,), -1.0), trainer.steps)
+    term = method.regularizer.discriminator_loss(batch)
+    assert method.regularizer.averages.tolist() == [2.0, -1.0]
+    assert term.item() == pytest.approx(0.3 * 18)
 
 
 def test_the_released_lecam_goes_on_with_its_averages(tmp_path: Path) -> None:
-    sections = changed(SNGAN, LOSS={"lecam_released": True})
+    sections = {**changed(SNGAN, LOSS={"apply_lecam": False}), "REGULARIZER": ["gsr", RELEASED]}
     whole = train(sections, options(tmp_path / "whole", steps=4))
     train(sections, options(tmp_path / "parts", steps=2))
     parts = train(sections, options(tmp_path / "parts", steps=4, resume=True))
     assert not difference(everything(parts), everything(whole))
-    assert isinstance(parts.lecam, ReleasedLeCam)
-    assert parts.lecam.averages.unique().numel() > 8  # of single logits, not of means
+    averages = regularizers_of(parts)["lecam"]["state"]["averages"]
+    assert averages.shape == (2, 8)
+    assert averages.unique().numel() > 8  # of single logits, not of means
     other = fresh(sections)
     train(PLAIN, options(tmp_path / "plain", steps=2))
     message = load_checkpoint(other, tmp_path / "plain" / "checkpoints" / "step=2").messages
-    missing = "no averages of the released LeCam for this batch size and number of ranks: they start at 0"
-    assert f"the checkpoint holds {missing}" in message
-    assert load_configuration(tmp_path / "parts" / "config.yaml")["LOSS"]["lecam_released"] is True
-    assert "lecam_released" not in load_configuration(tmp_path / "plain" / "config.yaml")["LOSS"]
+    assert "lecam: the checkpoint holds no state of it (found: none); it starts over" in message
+    written = load_configuration(tmp_path / "parts" / "config.yaml")["REGULARIZER"]
+    assert written[1] == {**RELEASED, "start": 1000}

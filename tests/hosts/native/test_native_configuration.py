@@ -59,7 +59,7 @@ def test_nothing_is_studiogans_default_and_is_written_back_whole() -> None:
     configuration = read_configuration({})
     for name, section in SECTIONS.items():
         assert getattr(configuration, name) == section()
-    assert configuration.regularizer is None
+    assert configuration.regularizers == ()
     again = configuration.sections()
     assert [*again] == [*SECTIONS]
     assert read_configuration(again) == configuration
@@ -72,7 +72,7 @@ def test_lists_and_a_regularizer_survive_being_written_back() -> None:
     }
     configuration = read_configuration(sections)
     assert (configuration.MODEL.attn_g_loc, configuration.MODEL.attn_d_loc) == ((2, 1), (4,))
-    assert configuration.regularizer == RegularizerSettings("gsr", {"weight": 0.5})
+    assert configuration.regularizers == (RegularizerSettings("gsr", {"weight": 0.5}),)
     again = configuration.sections()
     assert again["MODEL"]["attn_g_loc"] == [2, 1]
     assert read_configuration(again) == configuration
@@ -198,8 +198,8 @@ def test_a_key_with_a_default_cannot_be_unset_and_kinds_do_not_mix(
         ("OPTIMIZATION", "beta1", 1, "a number from 0 to below 1"),
         ("OPTIMIZATION", "type_", "adam", "one of Adam, SGD, RMSprop"),
         ("LOSS", "temperature", 0, "a number above 0"),
-        ("LOSS", "lecam_released", 1, "true or false"),
-        ("LOSS", "lecam_released", True, "LOSS.apply_lecam is off"),
+        ("LOSS", "lecam_released", True, "REGULARIZER: {name: lecam, released: true, "),
+        ("LOSS", "lecam_released", False, "in place of the LOSS.lecam keys"),
         ("LOSS", "lecam_ema_start_iter", -1, "an integer, 0 or more"),
         ("LOSS", "adv_loss", "MH", "one of vanilla, logistic"),
         ("MODEL", "g_ema_decay", 1.0, "a number from 0 to below 1"),

@@ -25,7 +25,7 @@ from studiogan_gsr.hosts.native.restore import load_checkpoint, read_checkpoint
 from studiogan_gsr.hosts.native.run import train
 from studiogan_gsr.hosts.native.starts import changes, choose_start
 from studiogan_gsr.hosts.native.training import Speed, Trainer
-from studiogan_gsr.hosts.regularization import Regularization
+from studiogan_gsr.hosts.regularization.method import Method
 from support.runs import (
     BIGGAN,
     PLAIN,
@@ -230,10 +230,10 @@ def test_a_regularizer_that_refuses_its_state_leaves_networks_and_moments_alone(
     trainer = Trainer(read_configuration(SNGAN), COUNTS, iter(()), torch.device("cpu"), 9, Speed())
     before = {name: tensor.clone() for name, tensor in trainer.generator.state_dict().items()}
 
-    def refuse(self: Regularization, saved: Any, source: str) -> str:
+    def refuse(self: Method, saved: Any, source: str) -> str:
         raise PluginError(str(self.plugin), "load_state_dict() failed")
 
-    monkeypatch.setattr(Regularization, "restore", refuse)
+    monkeypatch.setattr(Method, "restore", refuse)
     with pytest.raises(PluginError, match="load_state_dict"):
         load_checkpoint(trainer, tmp_path / "run" / "checkpoints" / "step=2")
     assert not difference(before, dict(trainer.generator.state_dict()))

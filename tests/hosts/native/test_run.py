@@ -148,8 +148,13 @@ def test_the_folder_holds_versions_seed_data_and_plugins(trained: tuple[Trainer,
     assert (beginning["print_freq"], beginning["save_freq"], beginning["steps"]) == (3, 2, 7)
     assert re.fullmatch(r"CPU, \d+ threads? \(.+\)", beginning["device"])
     assert beginning["speed"]["precision"] == "float32"
-    assert "gsr = studiogan_gsr.regularizers" in record["regularizer"]["plugin"]
-    assert record["regularizer"]["options"] == {
+    assert [entry["name"] for entry in record["regularizers"]] == ["gsr", "lecam"]
+    gsr, lecam = record["regularizers"]
+    assert "gsr = studiogan_gsr.regularizers" in gsr["plugin"]
+    assert (gsr["roles"], lecam["roles"]) == (["penalty"], ["discriminator_loss"])
+    assert lecam["options"] == {"weight": 0.1, "decay": 0.9, "start": 2, "released": False}
+    assert lecam["summary"].startswith("lecam of studiogan-gsr ")
+    assert gsr["options"] == {
         "weight": 0.5,
         "beta": 0.9,
         "power_iterations": 4,
@@ -170,8 +175,9 @@ def test_the_log_has_a_line_a_print_interval(trained: tuple[Trainer, Path]) -> N
     lines = log_lines(out)
     assert [line["step"] for line in lines] == [1, 3, 6, 7]
     gsr = {"gsr/penalty", "gsr/norm_head", "gsr/norm_middle", "gsr/norm_tail"}
+    lecam = {"lecam/penalty", "lecam/real_average", "lecam/fake_average"}
     assert all(
-        set(line) == {"step", "seconds", "steps_per_second", "d_loss", "g_loss", "class_norms", *gsr}
+        set(line) == {"step", "seconds", "steps_per_second", "d_loss", "g_loss", "class_norms", *gsr, *lecam}
         for line in lines
     )
     assert all(len(line["class_norms"]) == 10 for line in lines)
@@ -252,13 +258,13 @@ def test_the_newest_two_checkpoints_stay_with_the_regularizers_state(trained: tu
         "native.pth",
     }
     g_file, d_file = saved["model=G-current-weights-step=7.pth"], saved["model=D-current-weights-step=7.pth"]
-    assert g_file["regularizer"]["name"] == "gsr"
-    assert trainer.regularization is not None
-    assert not difference(g_file["regularizer"]["state"], trainer.regularization.regularizer.state_dict())
+    gsr, lecam = g_file["regularizer"]
+    assert (gsr["name"], gsr["acted"], lecam["name"], lecam["acted"]) == ("gsr", 7, "lecam", 14)
+    assert not difference(g_file["regularizer"], trainer.regularization.state())
     assert "regularizer" not in d_file
     assert not difference(g_file["state_dict"], dict(trainer.generator.state_dict()))
     assert (d_file["step"], d_file["seed"]) == (7, 5)
-    assert d_file["lecam_emas"]["D_real"] == trainer.lecam.averages[0].item()
+    assert d_file["lecam_emas"]["D_real"] == lecam["state"]["averages"][0].item()
     assert saved["native.pth"]["drawn"] == 14
 
 

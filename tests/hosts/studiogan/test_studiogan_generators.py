@@ -113,5 +113,5 @@ def test_keys_that_are_not_given_have_studiogans_defaults() -> None:
     assert (configuration.MODEL.z_dim, configuration.MODEL.z_prior) == (512, "gaussian")
     assert configuration.MODEL.info_type is None
     assert configuration.OPTIMIZATION.batch_size == 64
-    assert configuration.regularizer is not None
+    assert [entry.name for entry in configuration.regularizers] == ["gsr"]
     assert configuration.sections() == sections

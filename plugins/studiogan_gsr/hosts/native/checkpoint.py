@@ -1,9 +1,9 @@
 """Checkpoints in StudioGAN's file format: one folder per step, written completely or not at all.
 
-    checkpoints/step=2000/model=G-current-weights-step=2000.pth    generator, its optimizer, the regularizer
+    checkpoints/step=2000/model=G-current-weights-step=2000.pth    generator, its optimizer, the regularizers
                           model=D-...                              discriminator, its optimizer, step, LeCam, ADA
                           model=G_ema-...                          averaged generator, where there is one
-                          native.pth                               all else that this host needs to resume exactly
+                          native.pth                               whatever else this host needs to resume exactly
 
 StudioGAN can resume from such a folder (`-ckpt`), and this host can resume from StudioGAN's.
 """
@@ -19,10 +19,12 @@ import torch.distributed as dist
 
 from studiogan_gsr.errors import TrainingError, reason
 from studiogan_gsr.files import flush, publish
-from studiogan_gsr.hosts.checkpoint_files import STATE_KEY, checkpoints, file_name
+from studiogan_gsr.hosts.checkpoint_files import RANKS_KEY, STATE_KEY, checkpoints, file_name
 from studiogan_gsr.hosts.class_norms import STATE_KEY as NORMS_KEY
-from studiogan_gsr.hosts.native.losses import LeCam, ReleasedLeCam
 from studiogan_gsr.hosts.native.training import Trainer
+from studiogan_gsr.hosts.regularization import lecam_averages
+from studiogan_gsr.hosts.regularization.ranks import states_of_ranks
+from studiogan_gsr.regularizers.lecam import UNSEEN
 
 NATIVE = "native.pth"
 _NUMBER_KEPT = 2
@@ -34,14 +36,15 @@ def save_checkpoint(
 ) -> Path:
     """Write a checkpoint, remove old ones, and return its folder.
 
-    The folder gets its final name once all files are in it.  The newest two checkpoints and that of
+    The folder gets its final name once all files are in it.  The newest two checkpoints and the one of
     step `best` are kept.
     Every rank calls this, and rank 0 writes.
-    Raises TrainingError if the checkpoint cannot be written; in that case older ones are unchanged.
+    Raises TrainingError if the checkpoint cannot be written; older ones are then unchanged.
 
     elapsed: seconds trained.  drawn: batches drawn.
     """
     native = _native_state(trainer, elapsed, drawn)
+    of_ranks = states_of_ranks(trainer.regularization)
     target = folder / f"step={trainer.steps}"
     if dist.is_initialized() and dist.get_rank() != 0:
         return target
@@ -49,7 +52,7 @@ def save_checkpoint(
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        for name, state in _states(trainer, run_name, seed).items():
+        for name, state in _states(trainer, run_name, seed, of_ranks).items():
             _write(state, partial / file_name(name, "current", trainer.steps))
         _write(native, partial / NATIVE)
         if target.exists():  # the run was resumed from an earlier step
@@ -76,29 +79,30 @@ def remove_old(folder: Path, best: int | None) -> None:
 
 
 def _native_state(trainer: Trainer, elapsed: float, drawn: int) -> dict[str, Any]:
-    """Return what native.pth holds; every rank has to call this."""
-    released = trainer.lecam.averages.cpu() if isinstance(trainer.lecam, ReleasedLeCam) else None
+    """Return the content of native.pth; every rank must call this, because it gathers from all ranks."""
     return {
         "step": trainer.steps,
         "drawn": drawn,
         "noise": _of_all_ranks(trainer.noise.get_state(), trainer.ranks),
         "ada_signs": None if trainer.ada is None else _of_all_ranks(trainer.ada.signs.cpu(), trainer.ranks),
         "elapsed": elapsed,
-        "lecam_slots": None if released is None else _of_all_ranks(released, trainer.ranks),
         "device": trainer.device.type,
     }
 
 
-def _states(trainer: Trainer, run_name: str, seed: int) -> dict[str, dict[str, Any]]:
+def _states(
+    trainer: Trainer, run_name: str, seed: int, of_ranks: list[list[dict[str, Any]]]
+) -> dict[str, dict[str, Any]]:
+    """Return the content of the networks' files.  of_ranks: the regularizers' states, of each of several ranks."""
     generator: dict[str, Any] = {
         "state_dict": trainer.generator.state_dict(),
         "optimizer": _plain(trainer.g_optimizer),
     }
-    if trainer.regularization is not None:
+    if trainer.regularization.methods:
         generator[STATE_KEY] = trainer.regularization.state()
+    if of_ranks:
+        generator[RANKS_KEY] = of_ranks
     generator[NORMS_KEY] = trainer.norms.state()
-    unseen = [LeCam.UNSEEN, LeCam.UNSEEN]
-    real, fake = trainer.lecam.averages.tolist() if isinstance(trainer.lecam, LeCam) else unseen
     loss = trainer.configuration.LOSS
     discriminator = {
         "state_dict": trainer.discriminator.state_dict(),
@@ -112,10 +116,9 @@ def _states(trainer: Trainer, run_name: str, seed: int) -> dict[str, dict[str, A
         "best_step": 0,
         "best_fid": None,
         "best_fid_ckpt": None,
-        "lecam_emas": {
-            **dict.fromkeys(("G_loss", "D_loss_real", "D_loss_fake"), LeCam.UNSEEN),
-            "D_real": real,
-            "D_fake": fake,
+        lecam_averages.FILE_KEY: {
+            **dict.fromkeys(("G_loss", "D_loss_real", "D_loss_fake", "D_real", "D_fake"), UNSEEN),
+            **lecam_averages.averages_of(trainer.regularization),
             "decay": loss.lecam_ema_decay,
             "start_itr": loss.lecam_ema_start_iter,
         },
@@ -134,12 +137,12 @@ def _plain(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     return state
 
 
-def _of_all_ranks(state: torch.Tensor, ranks: int) -> list[torch.Tensor]:
+def _of_all_ranks(state: Any, ranks: int) -> list[Any]:
     if ranks == 1:
         return [state]
-    gathered: list[torch.Tensor | None] = [None] * ranks
+    gathered: list[Any] = [None] * ranks
     dist.all_gather_object(gathered, state)
-    return [tensor for tensor in gathered if tensor is not None]
+    return gathered
 
 
 def _write(state: dict[str, Any], path: Path) -> None:

@@ -13,11 +13,22 @@ from functools import partial
 from typing import Any
 
 from studiogan_gsr.errors import ConfigurationError, near_miss
-from studiogan_gsr.hosts.keys import FLAG, KEYS, POSITIVE, Key, Kind, check_needs, check_together, given, one_of
-from studiogan_gsr.settings import SECTION, RegularizerSettings, check_data_name, regularizer_settings
+from studiogan_gsr.hosts.keys import KEYS, POSITIVE, Key, Kind, check_needs, check_together, given, one_of
+from studiogan_gsr.settings import (
+    SECTION,
+    RegularizerSettings,
+    check_data_name,
+    check_names,
+    regularizer_section,
+    regularizer_settings,
+)
 
 ELSEWHERE = "the native host does not have this; `studiogan-gsr studiogan run` does"
 ELSEWHERE_TOO = "; StudioGAN has more: `studiogan-gsr studiogan run`"
+_RETIRED = {
+    "LOSS.lecam_released": "it is now an option of the regularizer: REGULARIZER: {name: lecam, released: true, "
+    "weight: LOSS.lecam_lambda, decay: LOSS.lecam_ema_decay}, in place of the LOSS.lecam keys"
+}
 # Number of generator blocks by image size in pixels.  StudioGAN has 32 to 512; we add 16 for small studies.
 GENERATOR_BLOCKS = {16: 2, 32: 3, 64: 4, 128: 5}
 
@@ -27,11 +38,6 @@ def _key(path: str, kind: Kind | None = None) -> Any:
     section, name = path.split(".")
     key = KEYS[section][name]
     return field(default=key.default, metadata={"key": key if kind is None else key._replace(kind=kind)})
-
-
-def _own_key(default: Any, kind: Kind) -> Any:
-    """Return a field that StudioGAN does not have; `Configuration.sections` leaves it out if it has its default."""
-    return field(default=default, metadata={"key": Key(default, kind), "own": True})
 
 
 _ACTIVATION = one_of("ReLU", "Leaky_ReLU", "ELU", "GELU")
@@ -76,10 +82,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Loss:
-    """LOSS: adversarial and conditional losses, LeCam, weight clipping.
-
-    lecam_released: LeCam as gSR's authors released it (`ReleasedLeCam`), which does not use lecam_ema_start_iter.
-    """
+    """LOSS: adversarial and conditional losses, LeCam, weight clipping."""
 
     adv_loss: str = _key("LOSS.adv_loss", one_of("vanilla", "logistic", "least_square", "hinge", "wasserstein"))
     cond_lambda: float | None = _key("LOSS.cond_lambda")
@@ -91,7 +94,6 @@ class Loss:
     lecam_lambda: float | None = _key("LOSS.lecam_lambda")
     lecam_ema_start_iter: int | None = _key("LOSS.lecam_ema_start_iter")
     lecam_ema_decay: float | None = _key("LOSS.lecam_ema_decay")
-    lecam_released: bool = _own_key(False, FLAG)
 
 
 @dataclass(frozen=True)
@@ -147,19 +149,25 @@ class Configuration:
     OPTIMIZATION: Optimization
     PRE: Pre
     AUG: Aug
-    regularizer: RegularizerSettings | None = None
+    regularizers: tuple[RegularizerSettings, ...] = ()
 
     def sections(self) -> dict[str, Any]:
         """Return the sections as a YAML file has them, with every supported key."""
         sections: dict[str, Any] = {}
-        for name, kind in SECTIONS.items():
+        for name in SECTIONS:
             values = dataclasses.asdict(getattr(self, name))
-            own = {f.name: f.default for f in dataclasses.fields(kind) if "own" in f.metadata}
-            values = {k: v for k, v in values.items() if v is not None and (k not in own or v != own[k])}
-            sections[name] = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-        if self.regularizer is not None:
-            sections[SECTION] = {"name": self.regularizer.name, **self.regularizer.options}
+            sections[name] = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items() if v is not None}
+        if self.regularizers:
+            sections[SECTION] = regularizer_section(self.regularizers)
         return sections
+
+    def all_regularizers(self) -> tuple[RegularizerSettings, ...]:
+        """Return those under REGULARIZER, and LeCam if LOSS.apply_lecam is on."""
+        loss = self.LOSS
+        if not loss.apply_lecam:
+            return self.regularizers
+        options = {"weight": loss.lecam_lambda, "decay": loss.lecam_ema_decay, "start": loss.lecam_ema_start_iter}
+        return (*self.regularizers, RegularizerSettings("lecam", options, "LOSS.apply_lecam"))
 
 
 SECTIONS: dict[str, type] = {
@@ -187,11 +195,12 @@ def read_configuration(sections: Mapping[str, Any]) -> Configuration:
             raise ConfigurationError(str(name), "an unknown section", allowed)
     values = {name: _read_section(name, sections.get(name, {})) for name in KEYS}
     made = {name: kind(**values[name]) for name, kind in SECTIONS.items()}
-    configuration = Configuration(**made, regularizer=regularizer_settings(sections))
+    configuration = Configuration(**made, regularizers=regularizer_settings(sections))
     check_data_name(configuration.DATA.name)
     check_needs(partial(_value, configuration))
     check_together(partial(_value, configuration))
     _check_contradictions(configuration)
+    check_names(configuration.all_regularizers())
     return configuration
 
 
@@ -209,6 +218,8 @@ def _read_section(name: str, values: object) -> dict[str, Any]:
             allowed_elsewhere = key in known and known[key].takes(value)
             supported[key].check(path, value, ELSEWHERE_TOO if allowed_elsewhere else "")
             found[key] = tuple(value) if isinstance(given(value), list) else given(value)
+        elif path in _RETIRED:
+            raise ConfigurationError(path, repr(value), _RETIRED[path])
         elif key not in known:
             allowed = f"{name} has no such key{near_miss(str(key), known)}"
             raise ConfigurationError(path, "an unknown key", allowed)
@@ -247,10 +258,6 @@ def _check_contradictions(configuration: Configuration) -> None:
                 raise ConfigurationError(path, str(list(places)), f"at {data.img_size} pixels blocks are 1 to {last}")
     if model.d_cond_mtd in ("2C", "D2DCE") and optimization.batch_size < 2:
         raise ConfigurationError("OPTIMIZATION.batch_size", "1", f"{model.d_cond_mtd} contrasts at least 2 images")
-    if configuration.LOSS.lecam_released and not configuration.LOSS.apply_lecam:
-        raise ConfigurationError(
-            "LOSS.lecam_released", "True", "unused, because LOSS.apply_lecam is off; enable that or remove this key"
-        )
     if aug.apply_diffaug and aug.apply_ada:
         raise ConfigurationError(
             "AUG", "apply_diffaug and apply_ada", "StudioGAN would use ADA alone; switch one off"

@@ -15,8 +15,8 @@ from filelock import FileLock
 from studiogan_gsr.errors import RequestError, reason
 from studiogan_gsr.files import LOCK, claim, write_atomically
 from studiogan_gsr.hosts.checkpoint_files import checkpoints
-from studiogan_gsr.hosts.regularization import with_all_options
-from studiogan_gsr.settings import load_configuration, regularizer_settings
+from studiogan_gsr.hosts.regularization.plugins import with_all_options
+from studiogan_gsr.settings import SECTION, load_configuration, regularizer_settings
 
 RECORD, CONFIGURATION = "run.json", "config.yaml"
 
@@ -153,22 +153,40 @@ class RunFolder:
         """Raise RequestError if a key other than OPTIMIZATION.total_steps differs from the run's configuration."""
         before: Mapping[str, Any] = load_configuration(old)
         remedy = "another configuration needs another --out"
-        named = regularizer_settings(before), regularizer_settings(self.sections)
-        if named[0] is not None and named[1] is not None and named[0].name == named[1].name:
-            before = with_all_options(before)  # older versions wrote only the given options
-        for section in {**before, **self.sections}:
-            if section not in before or section not in self.sections:
-                with_it, without = ("this", "the run's") if section in self.sections else ("the run's", "this")
+        now: Mapping[str, Any] = self.sections
+        if SECTION in before and SECTION in now:
+            before, now = _with_comparable_regularizers(before, now)
+        for section in {**before, **now}:
+            if section not in before or section not in now:
+                with_it, without = ("this", "the run's") if section in now else ("the run's", "this")
                 raise RequestError(
                     f"--resume: {with_it} configuration has a section {section}, {without} has none ({old}); {remedy}"
                 )
-            theirs, ours = before[section], self.sections[section]
+            theirs, ours = before[section], now[section]
             for key in {**theirs, **ours}:
                 if theirs.get(key) != ours.get(key) and (section, key) != ("OPTIMIZATION", "total_steps"):
                     raise RequestError(
                         f"--resume: {section}.{key} is {_shown(ours, key)}, the run in {self.path} has "
                         f"{_shown(theirs, key)}; {remedy}"
                     )
+
+
+def _with_comparable_regularizers(
+    before: Mapping[str, Any], now: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Return two configurations with one mapping of keys under REGULARIZER each, whatever the order of a list."""
+    names = [sorted(settings.name for settings in regularizer_settings(sections)) for sections in (before, now)]
+    if names[0] == names[1]:
+        before = with_all_options(before)  # older versions wrote only the given options
+    if len(names[0]) == len(names[1]) == 1:
+        return before, now
+    return _with_flat_regularizers(before), _with_flat_regularizers(now)
+
+
+def _with_flat_regularizers(sections: Mapping[str, Any]) -> dict[str, Any]:
+    found = regularizer_settings(sections)
+    options = {f"{settings.name}.{key}": value for settings in found for key, value in settings.options.items()}
+    return {**sections, SECTION: {"names": sorted(settings.name for settings in found), **options}}
 
 
 def read_starts(run: Path) -> list[dict[str, Any]]:

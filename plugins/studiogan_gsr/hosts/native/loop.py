@@ -25,7 +25,7 @@ from studiogan_gsr.hosts.native.progress_line import TrainingProgress
 from studiogan_gsr.hosts.native.starts import Start
 from studiogan_gsr.hosts.native.stream import ImageStream
 from studiogan_gsr.hosts.native.training import Trainer
-from studiogan_gsr.hosts.regularization import check_ranks
+from studiogan_gsr.hosts.regularization.ranks import check_ranks
 from studiogan_gsr.seeds import SAMPLES, mixed
 
 OnInterval = Callable[[Trainer], dict[str, Any]]
@@ -87,7 +87,7 @@ class Loop:
             while self.trainer.steps < self.total:
                 self.trainer.step()
                 self.progress.advance()
-                self._check_regularizer()
+                self._check_regularizers()
                 if self._log_is_due():
                     self._log()
                 stop = self._asked_to_stop()
@@ -122,16 +122,15 @@ class Loop:
                 f"stopped after step {step} of {self.total}, saved in {saved}; --resume resumes the run"
             )
 
-    def _check_regularizer(self) -> None:
-        """Check after every step that the regularizer was active, and at intervals that all ranks agree."""
+    def _check_regularizers(self) -> None:
+        """Check after every step that the regularizers were active, and at intervals that all ranks agree."""
         step, regularization = self.trainer.steps, self.trainer.regularization
-        if regularization is not None:
-            regularization.check_active(step)
+        regularization.check_active(step)
         first = step == self.first_step
         if first or step % self.start.print_freq == 0:
             ranks = check_ranks(regularization, step)
-            if first and regularization is not None:
-                self.ranks.say(regularization.first_step_message(step, ranks))
+            for message in regularization.first_step_messages(step, ranks) if first else ():
+                self.ranks.say(message)
 
     def _log(self) -> None:
         """Log and show the numbers of a print interval; waits for the device."""

@@ -13,21 +13,20 @@ class NotFinite(TrainingError):
 
 
 def read_numbers(trainer: Trainer) -> dict[str, float]:
-    """Return the losses, ADA's p and the regularizer's scalars of the last step; waits for the device.
+    """Return the losses and the regularizers' scalars of the last step; waits for the device.
 
-    Raises NotFinite if a loss of any step so far was not finite, RegularizerError if the penalty or a scalar is not.
+    Raises RegularizerError if a regularizer's term, penalty or scalar is not finite, and NotFinite if a loss of any
+    step so far was not for another reason.
     """
     step = trainer.steps
+    trainer.regularization.check_terms(step)
     if not bool(trainer.finite):
         found = ", ".join(f"{name} {value.item():.4g}" for name, value in trainer.losses.items())
         raise NotFinite(f"a loss was NaN or Inf by step {step} ({found})")
     numbers = {name: value.item() for name, value in trainer.losses.items()}
     if trainer.ada is not None:
         numbers["ada_p"] = trainer.ada.p.item()
-    if trainer.regularization is not None:
-        regularizer = trainer.regularization
-        numbers |= {f"{regularizer.name}/{key}": value for key, value in regularizer.report(step).items()}
-    return numbers
+    return numbers | trainer.regularization.report(step)
 
 
 def check_weights(trainer: Trainer) -> None:

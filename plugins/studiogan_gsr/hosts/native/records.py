@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
 
 from studiogan_gsr.hosts.native.folder import RunFolder, read_starts
 from studiogan_gsr.hosts.native.options import TrainOptions
@@ -13,7 +12,6 @@ from studiogan_gsr.hosts.native.starts import Start, changes, kept_options
 from studiogan_gsr.hosts.native.training import Trainer
 from studiogan_gsr.hosts.native.training_set import TrainingSet
 from studiogan_gsr.machine import device_name, versions
-from studiogan_gsr.settings import SECTION
 
 
 def write_records(
@@ -49,17 +47,7 @@ def write_records(
     run = {
         "host": "native",
         "seed": start.seed,
-        "regularizer": _regularizer(folder, trainer),
+        "regularizers": trainer.regularization.records(),
         "data": data.record,
     }
     folder.write(run, this_start, options.resumes)
-
-
-def _regularizer(folder: RunFolder, trainer: Trainer) -> dict[str, Any] | None:
-    regularization = trainer.regularization
-    if regularization is None:
-        return None
-    options = dict(folder.sections[SECTION])
-    name = options.pop("name")
-    plugin, summary = str(regularization.plugin), regularization.summary
-    return {"plugin": plugin, "name": name, "options": options, "summary": summary}

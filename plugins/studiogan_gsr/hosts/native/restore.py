@@ -13,15 +13,15 @@ from torch import nn
 
 from studiogan_gsr.errors import CheckpointError
 from studiogan_gsr.hosts.checkpoint_files import (
-    STATE_KEY,
     check_architecture,
     checkpoint_files,
     networks_of,
     read_file,
 )
 from studiogan_gsr.hosts.native.checkpoint import NATIVE
-from studiogan_gsr.hosts.native.losses import LeCam, ReleasedLeCam
 from studiogan_gsr.hosts.native.training import Trainer
+from studiogan_gsr.hosts.regularization import lecam_averages
+from studiogan_gsr.hosts.regularization.combined import saved_states
 
 _FOREIGN = "not a checkpoint of this host or of StudioGAN"
 
@@ -70,14 +70,13 @@ class Restored:
 
 @dataclass(frozen=True)
 class _Checked:
-    """What is left to load after all checks.
+    """What remains to be loaded after all checks.
 
-    optimizers: state dicts, by network.  lecam: LeCam's averages.  ada_p: ADA's p.  noise: the state of its RNG.
+    optimizers: state dicts, by network.  ada_p: ADA's p.  noise: the state of its RNG.
     None: not in the checkpoint, or not needed.
     """
 
     optimizers: dict[str, dict[str, Any]]
-    lecam: torch.Tensor | None
     ada_p: float | None
     noise: torch.Tensor | None
     messages: list[str]
@@ -112,7 +111,7 @@ def restore(trainer: Trainer, saved: Saved, new_noise: bool = False) -> Restored
 
     new_noise: whether the seed of the run differs from the checkpoint's.
     Raises CheckpointError for networks of another architecture, another optimizer or malformed values, and
-    PluginError if the regularizer refuses its state.  In these cases networks, optimizers and the trainer's other
+    PluginError if a regularizer refuses its state.  In these cases networks, optimizers and the trainer's other
     state are unchanged.
     """
     rank = dist.get_rank() if dist.is_initialized() else 0
@@ -140,7 +139,7 @@ def _optimizers(trainer: Trainer) -> dict[str, torch.optim.Optimizer]:
 
 
 def _check(trainer: Trainer, saved: Saved, rank: int, new_noise: bool) -> _Checked:
-    """Check everything before anything is loaded; last the regularizer, which can check its state only by loading."""
+    """Check everything before anything is loaded; regularizers come last, as only loading checks their states."""
     classes = trainer.configuration.DATA.num_classes
     for name, network in _networks(trainer).items():
         check_architecture(network, saved.files[name]["state_dict"], saved.paths[name], classes)
@@ -148,23 +147,20 @@ def _check(trainer: Trainer, saved: Saved, rank: int, new_noise: bool) -> _Check
         name: _optimizer_state(optimizer, saved.files[name].get("optimizer"), saved.paths[name])
         for name, optimizer in _optimizers(trainer).items()
     }
-    lecam, messages = _lecam_averages(trainer, saved, rank)
     noise, noise_message = _noise(trainer, saved.native, rank, new_noise)
     ada_p = None
     if trainer.ada is not None and saved.files["D"].get("aa_p", "N/A") != "N/A":
         ada_p = _number(saved.files["D"]["aa_p"], "aa_p", saved.paths["D"])
-    messages += [*_restore_regularizer(trainer, saved), *noise_message]
-    return _Checked(optimizers=optimizers, lecam=lecam, ada_p=ada_p, noise=noise, messages=messages)
+    messages = [*_restore_regularizers(trainer, saved, rank), *noise_message]
+    return _Checked(optimizers=optimizers, ada_p=ada_p, noise=noise, messages=messages)
 
 
-def _restore_regularizer(trainer: Trainer, saved: Saved) -> list[str]:
-    """Restore the regularizer's state; return messages about it."""
-    state = saved.files["G"].get(STATE_KEY)
-    if trainer.regularization is not None:
-        return [trainer.regularization.restore(state, str(saved.folder))]
-    if state is not None:
-        return [f"the checkpoint holds the state of {state['name']}, and this run has no regularizer"]
-    return []
+def _restore_regularizers(trainer: Trainer, saved: Saved, rank: int) -> list[str]:
+    """Restore the regularizers' states, this rank's own if there are any; return messages about them."""
+    states = saved_states(saved.files["G"], rank, trainer.ranks)
+    if "lecam" not in [state["name"] for state in states]:
+        states += lecam_averages.states_of(saved.files["D"], saved.paths["D"])
+    return trainer.regularization.restore(states, str(saved.folder))
 
 
 def _load(trainer: Trainer, saved: Saved, checked: _Checked, rank: int) -> None:
@@ -175,10 +171,6 @@ def _load(trainer: Trainer, saved: Saved, checked: _Checked, rank: int) -> None:
         optimizer.load_state_dict(checked.optimizers[name])
     trainer.norms.restore(saved.files["G"])
     trainer.steps = saved.step
-    if trainer.lecam is not None and checked.lecam is not None:
-        trainer.lecam.averages.copy_(checked.lecam)
-        if isinstance(trainer.lecam, LeCam):
-            trainer.lecam.begins = LeCam.UNSEEN in checked.lecam.tolist()
     if checked.noise is None:
         trainer.noise.manual_seed(trainer.noise.initial_seed() + trainer.steps)
     else:
@@ -210,31 +202,6 @@ def _noise(
         there = there if there != here else "another device"
         return None, [f"saved on {there}, resumed on {here}: noise starts over, as RNGs differ by device"]
     return state, []
-
-
-def _lecam_averages(trainer: Trainer, saved: Saved, rank: int) -> tuple[torch.Tensor | None, list[str]]:
-    """Return LeCam's averages and messages about missing ones.
-
-    None if the run has no LeCam, or no usable averages of the released one; LeCam.UNSEEN for other missing averages.
-    """
-    if trainer.lecam is None:
-        return None, []
-    if isinstance(trainer.lecam, ReleasedLeCam):
-        slots = (saved.native or {}).get("lecam_slots") or []
-        if len(slots) == trainer.ranks and slots[rank].shape == trainer.lecam.averages.shape:
-            return slots[rank], []
-        return None, [
-            "the checkpoint holds no averages of the released LeCam for this batch size and number of ranks: "
-            "they start at 0"
-        ]
-    averages = saved.files["D"].get("lecam_emas") or {}
-    values = [
-        _number(averages.get(key, LeCam.UNSEEN), f"LeCam's average {key}", saved.paths["D"])
-        for key in ("D_real", "D_fake")
-    ]
-    unseen = LeCam.UNSEEN in values
-    messages = ["the checkpoint holds no LeCam averages: they start from the next logits"] if unseen else []
-    return torch.tensor(values, dtype=torch.float64), messages
 
 
 def _number(value: Any, what: str, path: Path) -> float:

@@ -39,7 +39,7 @@ from studiogan_gsr.hosts.native.starts import Start, choose_start
 from studiogan_gsr.hosts.native.stream import ImageStream
 from studiogan_gsr.hosts.native.training import Trainer
 from studiogan_gsr.hosts.native.training_set import TrainingSet, open_training_set
-from studiogan_gsr.hosts.regularization import with_all_options
+from studiogan_gsr.hosts.regularization.plugins import with_all_options
 from studiogan_gsr.machine import shortcomings
 from studiogan_gsr.seeds import ORDER, mixed
 from studiogan_gsr.settings import load_configuration
@@ -264,8 +264,8 @@ def _build(configuration: Configuration, start: Start, data: TrainingSet, ranks:
         ranks=ranks.number,
         classes=data.record["classes"],
     )
-    if trainer.regularization is not None:
-        ranks.say(trainer.regularization.summary)
+    for method in trainer.regularization.methods:
+        ranks.say(method.summary)
     # A batch of images that does not fit into memory fails here at once, not minutes later in the first step.
     size, batch = configuration.DATA.img_size, configuration.OPTIMIZATION.batch_size // ranks.number
     torch.empty(batch, 3, size, size, device=ranks.device)

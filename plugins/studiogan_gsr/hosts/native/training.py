@@ -1,5 +1,20 @@
 """One training step of a GAN: the same numbers as StudioGAN's step, but faster.
 
+A step, with the places where regularizers act:
+
+    for each update of the discriminator, for each accumulated batch:
+        x, y    <- real images and labels
+        z, c    <- noise and labels                                  draw(z, c)
+        loss     = L_D(D(aug x, y), D(aug G(z, c), c)) + conditional  + discriminator_loss(batch)
+        accumulate its gradient
+    step of the discriminator's optimizer; ADA adjusts p
+    for each update of the generator, for each accumulated batch:
+        z, c    <- noise and labels                                  draw(z, c)
+        loss     = L_G(D(aug G(z, c), c)) + conditional              + generator_loss(batch)
+        accumulate its gradient
+    step of the generator's optimizer                                + penalty(), once per step
+    move the averaged generator
+
 Nothing in a step waits for the device: losses, LeCam's averages and ADA's p stay there as tensors.
 """
 
@@ -8,24 +23,21 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from studiogan_gsr.contract import Batch
 from studiogan_gsr.evaluation.latents import sample_latents
 from studiogan_gsr.hosts.class_norms import ClassNorms
 from studiogan_gsr.hosts.native.augmentation import ADA, augmentation
-from studiogan_gsr.hosts.native.configuration import Configuration, Loss, Optimization
-from studiogan_gsr.hosts.native.losses import (
-    LeCam,
-    ReleasedLeCam,
-    conditional_loss,
-    discriminator_loss,
-    generator_loss,
-)
+from studiogan_gsr.hosts.native.configuration import Configuration, Optimization
+from studiogan_gsr.hosts.native.losses import conditional_loss, discriminator_loss, generator_loss
 from studiogan_gsr.hosts.native.networks import Judgement, make_networks
-from studiogan_gsr.hosts.regularization import Regularization
+from studiogan_gsr.hosts.regularization.combined import Regularization
+from studiogan_gsr.hosts.regularization.method import TrainingFacts
 
 
 @dataclass(frozen=True)
@@ -77,28 +89,39 @@ class Trainer:
         self.averaged = copy.deepcopy(self.generator) if model.apply_g_ema else None
         self.g_optimizer = _optimizer(optimization, self.generator, "g", speed.fused)
         self.d_optimizer = _optimizer(optimization, self.discriminator, "d", speed.fused)
-        settings = configuration.regularizer
-        self.regularization = (
-            Regularization(settings, self.generator, self.g_optimizer, class_counts) if settings else None
-        )
-        own = None if self.regularization is None else self.regularization.read_norms
+        self.batch_size = optimization.batch_size // ranks
+        self.regularization = Regularization(configuration.all_regularizers(), self._training())
         names = classes or [str(label) for label in range(len(class_counts))]
-        self.norms = ClassNorms(self.generator, names, own)
+        self.norms = ClassNorms(self.generator, names, self.regularization.read_norms)
         self.noise = torch.Generator(device).manual_seed(seed + rank)
         self.augment = augmentation(configuration.AUG, self.noise)
-        self.lecam = _lecam(loss, optimization.batch_size // ranks, device)
         self.steps = 0
-        # The losses of the last step, and whether all losses of all steps so far were finite.
+        # The last losses of the last step, and whether the last losses of every step so far were finite.
         self.losses: dict[str, Tensor] = {}
         self.finite = torch.ones((), dtype=torch.bool, device=device)
-        # A weight that is None is never used, since the configuration has been checked; 0.0 is a placeholder.
+        # 0.0 is a placeholder: the configuration has been checked, so a conditional loss always has a weight.
         self._conditional_loss, self._class_weight = conditional_loss(model, loss), loss.cond_lambda or 0.0
-        self._lecam_weight = loss.lecam_lambda or 0.0
         self._norms = [m for m in self.generator.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
     @property
     def ada(self) -> ADA | None:
         return self.augment if isinstance(self.augment, ADA) else None
+
+    def _training(self) -> TrainingFacts:
+        optimization = self.configuration.OPTIMIZATION
+        return TrainingFacts(
+            generator=self.generator,
+            discriminator=self.discriminator,
+            optimizer=self.g_optimizer,
+            class_counts=self.class_counts,
+            updates={
+                "generator": optimization.g_updates_per_step,
+                "discriminator": optimization.d_updates_per_step,
+            },
+            accumulation=optimization.acml_steps,
+            sizes=dict.fromkeys(("generator", "discriminator"), self.batch_size),
+            z_dim=self.configuration.MODEL.z_dim,
+        )
 
     def step(self) -> None:
         """Update the discriminator and the generator as often as the configuration says."""
@@ -136,7 +159,7 @@ class Trainer:
         loss = self.configuration.LOSS
         images, labels = next(self.batches)
         with torch.no_grad():
-            generated, generated_labels = self._generate(len(images))
+            z, generated_labels, generated = self._generate(len(images), "discriminator")
         real = self._judge(self.augment(images), labels)
         fake = self._judge(self.augment(generated), generated_labels)
         if self.ada is not None:
@@ -146,34 +169,54 @@ class Trainer:
             conditional = self._conditional_loss(real, labels)
             value = value + self._class_weight * conditional
             self.losses["class_loss"] = conditional.detach()
-        if self.lecam is not None:
-            value = value + self._lecam_weight * self.lecam.penalty(real.logits, fake.logits, self.steps)
+        batch = Batch(
+            step=self.steps,
+            z=z,
+            labels=generated_labels,
+            images=generated,
+            w=None,
+            logits=fake.logits,
+            real_images=images,
+            real_labels=labels,
+            real_logits=real.logits,
+        )
+        for term in self.regularization.terms("discriminator", batch):
+            value = value + term
         return value
 
     def _update_generator(self) -> None:
-        loss, optimization = self.configuration.LOSS, self.configuration.OPTIMIZATION
+        optimization = self.configuration.OPTIMIZATION
         self.discriminator.requires_grad_(False)
         self._track_statistics(True)
         self.g_optimizer.zero_grad()
         for _ in range(optimization.acml_steps):
-            generated, labels = self._generate(optimization.batch_size // self.ranks)
-            fake = self._judge(self.augment(generated), labels)
-            value = generator_loss(loss.adv_loss, fake.logits)
-            if self._conditional_loss is not None:
-                value = value + self._class_weight * self._conditional_loss(fake, labels)
-            value = value / optimization.acml_steps
+            value = self._generator_loss() / optimization.acml_steps
             value.backward()  # type: ignore[no-untyped-call]
         self._average_gradients(self.generator)
-        self.g_optimizer.step()  # an attached regularizer adds its gradient here
+        self.g_optimizer.step()  # attached penalties add their gradient here
         if self.averaged is not None:
             self._move_average(self.averaged)
         self.losses["g_loss"] = value.detach()
 
-    def _generate(self, number: int) -> tuple[Tensor, Tensor]:
+    def _generator_loss(self) -> Tensor:
+        """Return the loss on a batch of generated images."""
+        z, labels, generated = self._generate(self.batch_size, "generator")
+        fake = self._judge(self.augment(generated), labels)
+        value = generator_loss(self.configuration.LOSS.adv_loss, fake.logits)
+        if self._conditional_loss is not None:
+            value = value + self._class_weight * self._conditional_loss(fake, labels)
+        batch = Batch(step=self.steps, z=z, labels=labels, images=generated, w=None, logits=fake.logits)
+        for term in self.regularization.terms("generator", batch):
+            value = value + term
+        return value
+
+    def _generate(self, number: int, update: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Return noise, labels and the images generated from them, for a batch that updates one network."""
         model, data = self.configuration.MODEL, self.configuration.DATA
         z, labels = sample_latents(model.z_prior, number, model.z_dim, data.num_classes, self.noise)
+        z, labels = self.regularization.draw(z, labels, update)
         with self._autocast():
-            return self.generator(z, labels), labels
+            return z, labels, self.generator(z, labels)
 
     def _judge(self, images: Tensor, labels: Tensor) -> Judgement:
         with self._autocast():
@@ -208,27 +251,17 @@ class Trainer:
         assert model.g_ema_start is not None
         decay = model.g_ema_decay if self.steps >= model.g_ema_start else 0.0
         current, average = _tensors(self.generator), _tensors(averaged)
-        counters = [i for i, t in enumerate(current) if not t.is_floating_point()]
-        floats = [i for i, t in enumerate(current) if t.is_floating_point()]
-        moved = torch._foreach_lerp([current[i] for i in floats], [average[i] for i in floats], decay)
-        torch._foreach_copy_([average[i] for i in floats], moved)
-        for i in counters:
-            average[i].copy_(current[i])
+        floats = [t.is_floating_point() for t in current]
+        # One minus the number in the tensors' precision, as lerp(current, average, decay) computes it.
+        step = 1 - float(torch.tensor(decay, dtype=average[0].dtype))
+        torch._foreach_lerp_(list(compress(average, floats)), list(compress(current, floats)), step)
+        for old, new, is_float in zip(average, current, floats, strict=True):
+            if not is_float:
+                old.copy_(new)
 
 
 def _tensors(network: nn.Module) -> list[Tensor]:
     return [*network.parameters(), *network.buffers()]
-
-
-def _lecam(loss: Loss, batch_size: int, device: torch.device) -> LeCam | ReleasedLeCam | None:
-    """Return LeCam as LOSS configures it; None if it is off.  batch_size: per rank."""
-    if not loss.apply_lecam:
-        return None
-    assert loss.lecam_ema_decay is not None
-    assert loss.lecam_ema_start_iter is not None
-    if loss.lecam_released:
-        return ReleasedLeCam(loss.lecam_ema_decay, batch_size, device)
-    return LeCam(loss.lecam_ema_decay, loss.lecam_ema_start_iter, device)
 
 
 def _optimizer(optimization: Optimization, network: nn.Module, side: str, fused: bool) -> torch.optim.Optimizer:

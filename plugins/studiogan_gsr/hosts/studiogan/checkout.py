@@ -54,7 +54,7 @@ class Checkout:
 
     @property
     def is_clone(self) -> bool:
-        """Whether the folder itself is a git clone; it may also be an archive inside another repository."""
+        """Whether the folder itself is a git clone; False for an unpacked archive, even inside another repository."""
         return (self.root / ".git").exists()
 
     def commit(self) -> str | None:
@@ -121,7 +121,7 @@ def find_function(module: str, path: str, parameters: list[str]) -> tuple[Any, s
         if error.name is not None and f"{module}.".startswith(f"{error.name}."):
             raise HostError(f"StudioGAN's {module} is missing: {UNSUPPORTED}") from error
         raise missing_module(f"StudioGAN's {module}", error) from error
-    except Exception as error:  # importing old commits compiles for CUDA
+    except Exception as error:  # old commits compile CUDA code when they are imported
         raise HostError(f"StudioGAN's {module} cannot be imported: {reason(error)}") from error
     *parents, name = path.split(".")
     for parent in parents:

@@ -37,7 +37,7 @@ class StudioGANConfiguration:
     DATA: SimpleNamespace
     MODEL: SimpleNamespace
     OPTIMIZATION: SimpleNamespace
-    regularizer: RegularizerSettings | None
+    regularizers: tuple[RegularizerSettings, ...]
     given: Mapping[str, Any]
 
     def sections(self) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def read_studiogan_configuration(sections: Mapping[str, Any]) -> StudioGANConfig
         DATA=made["DATA"],
         MODEL=made["MODEL"],
         OPTIMIZATION=made["OPTIMIZATION"],
-        regularizer=regularizer_settings(sections),
+        regularizers=regularizer_settings(sections),
         given=sections,
     )
 

@@ -1,8 +1,8 @@
 """The hooks on StudioGAN: they wrap functions of StudioGAN, once per process.
 
-Each hook wraps one function, and returns what StudioGAN expects of that function.  Only the files of `hooked/`,
-`rules.py` and `generators.py` use StudioGAN's attribute names.  The launcher uses its entry point, and a shim may use
-the function that it repairs.
+Each hook wraps one function, and returns what StudioGAN expects of it; those on batches add what regularizers do.
+Only the files of `hooked/`, `rules.py` and `generators.py` use StudioGAN's attribute names.  The launcher uses its
+entry point, and a shim may use the function that it repairs.
 
 Without a plug-in in the configuration, nothing is attached and a run computes the same numbers as StudioGAN.  But in
 every run, the checks of configuration, data sets and checkpoints are stricter.  If a function is missing or has
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from studiogan_gsr.hosts.studiogan.hooked.batches import BatchHooks
 from studiogan_gsr.hosts.studiogan.hooked.checkpoints import CheckpointHooks
 from studiogan_gsr.hosts.studiogan.hooked.configuration import ConfigurationHooks
 from studiogan_gsr.hosts.studiogan.hooked.data import DataHooks
@@ -42,9 +43,12 @@ def install() -> None:
         return
     run = HookedRun()
     training = TrainingHooks(run)
-    parts = (ConfigurationHooks(Traveller()), DataHooks(run), training, CheckpointHooks(run))
-    found = [surface.find() for part in parts for surface in part.surfaces()]
-    for owner, name, hooked in found:
+    parts = (ConfigurationHooks(Traveller()), DataHooks(run), BatchHooks(run), training, CheckpointHooks(run))
+    surfaces = [surface for part in parts for surface in part.surfaces()]
+    for surface in surfaces:
+        surface.find()
+    for surface in surfaces:  # found again: two hooks may wrap one function, the second around the first
+        owner, name, hooked = surface.find()
         setattr(owner, name, hooked)
     training.install_log_line()
     _installed = True

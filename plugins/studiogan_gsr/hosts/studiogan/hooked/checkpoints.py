@@ -1,4 +1,4 @@
-"""Hooks on StudioGAN's checkpoints: add the regularizer's state, and write each file completely or not at all."""
+"""Hooks on StudioGAN's checkpoints: they hold the regularizers' states, and are written as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -17,16 +17,20 @@ from studiogan_gsr.errors import CheckpointError, GSRError, reason
 from studiogan_gsr.files import publish, written_atomically
 from studiogan_gsr.hosts.checkpoint_files import (
     KEEP_VARIABLE,
+    RANKS_KEY,
     STATE_KEY,
     file_name,
     network_files,
     networks_of,
+    read_file,
     saved_steps,
     whole_steps,
 )
 from studiogan_gsr.hosts.class_norms import STATE_KEY as NORMS_KEY
+from studiogan_gsr.hosts.regularization import lecam_averages
+from studiogan_gsr.hosts.regularization.combined import saved_states
 from studiogan_gsr.hosts.studiogan.hooked.records import watch_norms, write_records
-from studiogan_gsr.hosts.studiogan.hooked.state import HookedRun, own_rank, say
+from studiogan_gsr.hosts.studiogan.hooked.state import HookedRun, number_of_ranks, own_rank, say
 from studiogan_gsr.hosts.studiogan.hooked.surface import Surface
 from studiogan_gsr.hosts.studiogan.types import Original, Worker
 
@@ -65,15 +69,20 @@ class CheckpointHooks:
     def save_network(
         self, original: Original, model: str, when: str, step: int, ckpt_dir: str, states: dict[str, Any]
     ) -> None:
-        """Add the regularizer's state to the generator's file, and write each file completely or not at all.
+        """Add the regularizers' states to the generator's file, and write each file completely or not at all.
 
+        LeCam's averages are also written to the discriminator's file, where StudioGAN keeps its own.
         StudioGAN itself removes the old file before it writes the new one.
         """
         _keep(model, step, states)
         if model == "G" and self.run.regularization is not None:
-            states = {**states, STATE_KEY: self.run.regularization.state()}
+            of_ranks = {RANKS_KEY: self.run.states_of_ranks} if self.run.states_of_ranks else {}
+            states = {**states, STATE_KEY: self.run.regularization.state(), **of_ranks}
         if model == "G" and self.run.norms is not None:
             states = {**states, NORMS_KEY: self.run.norms.state()}
+        if model == "D" and (averages := lecam_averages.averages_of(self.run.regularization)):
+            key = lecam_averages.FILE_KEY
+            states = {**states, key: {**states.get(key, {}), **averages}}
         with tempfile.TemporaryDirectory(dir=ckpt_dir, prefix=_SAVING) as folder:
             original(model, when, step, folder, states)
             for path in Path(folder).iterdir():
@@ -132,7 +141,7 @@ class CheckpointHooks:
         load_opt: bool,
         **others: Any,
     ) -> Any:
-        """Restore the regularizer's state when the generator's optimizer is restored."""
+        """Restore the regularizers' states when the generator's optimizer is restored."""
         run = self.run
         if run.step_to_load is not None:
             ckpt_path = re.sub(r"step=\d+\.pth$", f"step={run.step_to_load}.pth", ckpt_path)
@@ -141,18 +150,24 @@ class CheckpointHooks:
         if optimizer is not run.optimizer:
             return result
         if not load_opt:
-            if run.regularization is not None:
-                name = run.regularization.name
+            for name in [] if run.regularization is None else run.regularization.names:
                 say(f"{name}: fine-tuning starts with a new state; the one in the checkpoint is ignored")
             return result
         content = torch.load(ckpt_path, map_location="cpu", weights_only=True)
-        saved = content.get(STATE_KEY)
+        saved = saved_states(content, own_rank(), number_of_ranks())
+        states = [state for state in saved if state["name"] not in run.own_methods]
         if run.generator is not None and own_rank() == 0:
             watch_norms(run, run.generator).restore(content)
         if run.regularization is not None:
-            say(run.regularization.restore(saved, ckpt_path))
-        elif saved is not None:
-            say(f"the checkpoint holds the state of {saved['name']}, and this run has no regularizer")
+            if "lecam" in run.regularization.names and "lecam" not in [state["name"] for state in states]:
+                path = Path(ckpt_path)  # StudioGAN's own LeCam keeps its averages in the discriminator's file
+                path = path.with_name(path.name.replace("model=G-", "model=D-"))
+                states += lecam_averages.states_of(read_file(path), path)
+            for message in run.regularization.restore(states, ckpt_path):
+                say(message)
+        elif states:
+            names = ", ".join(state["name"] for state in states)
+            say(f"the checkpoint holds the state of {names}, and this run has no regularizer")
         return result
 
 

@@ -9,11 +9,20 @@ import yaml
 
 from studiogan_gsr.datasets.by_name import find_dataset
 from studiogan_gsr.errors import HostError
-from studiogan_gsr.hosts.regularization import find_regularizer
+from studiogan_gsr.hosts.regularization.plugins import find_regularizer
+from studiogan_gsr.hosts.studiogan.hooked.state import write_settings
 from studiogan_gsr.hosts.studiogan.hooked.surface import Surface
 from studiogan_gsr.hosts.studiogan.rules import check_values, check_whole, contradiction
 from studiogan_gsr.hosts.studiogan.types import Configurations, Original
-from studiogan_gsr.settings import SECTION, check_data_name, check_keys, load_configuration, regularizer_settings
+from studiogan_gsr.settings import (
+    SECTION,
+    RegularizerSettings,
+    check_data_name,
+    check_keys,
+    check_names,
+    load_configuration,
+    regularizer_settings,
+)
 
 
 class ConfigurationHooks:
@@ -42,18 +51,18 @@ class ConfigurationHooks:
         check_keys(studiogans, cfgs.super_cfgs)
         check_values(studiogans)
         check_data_name(studiogans.get("DATA", {}).get("name", cfgs.DATA.name))
-        if settings is None:
+        if not settings:
             original(cfgs, cfg_file)
         else:
-            find_regularizer(settings.name, settings.options)
+            for entry in settings:
+                find_regularizer(entry)
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "configuration.yaml"
                 path.write_text(yaml.safe_dump(studiogans), encoding="utf-8")
                 original(cfgs, str(path))
-            # As a section of super_cfgs, REGULARIZER is printed with the others and reaches spawned ranks.
-            section = type(cfgs.DATA)()
-            vars(section).update({"name": settings.name, **settings.options})
-            cfgs.super_cfgs[SECTION] = section
+            if cfgs.LOSS.apply_lecam:
+                check_names([*settings, RegularizerSettings("lecam", path="LOSS.apply_lecam")])
+            write_settings(cfgs, settings)
         find_dataset(str(cfgs.DATA.name))
         cfgs.plugins = self.traveller
 

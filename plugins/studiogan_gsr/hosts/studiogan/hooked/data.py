@@ -43,7 +43,7 @@ class DataHooks:
         ]
 
     def prepare(self, original: Original, images: StudioGANDataset, **arguments: Any) -> None:
-        """Store the size and resizer of a `Dataset_` for `load`, which `original` calls."""
+        """Store the size and resizer of a `Dataset_`: `load`, which `original` calls, needs them."""
         images.gsr_preparation = arguments["resize_size"], arguments["resizer"] or "wo_resize"
         original(images, **arguments)
 

@@ -22,13 +22,13 @@ from studiogan_gsr.files import write_atomically
 from studiogan_gsr.hosts.checkpoint_files import KEEP_VARIABLE
 from studiogan_gsr.hosts.class_norms import ClassNorms
 from studiogan_gsr.hosts.keys import KEYS
-from studiogan_gsr.hosts.regularization import with_all_options
+from studiogan_gsr.hosts.regularization.plugins import with_all_options
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
 from studiogan_gsr.hosts.studiogan.hooked.data import class_counts
 from studiogan_gsr.hosts.studiogan.hooked.state import HookedRun, number_of_ranks, settings_of
 from studiogan_gsr.hosts.studiogan.types import StudioGANDataset, Worker
 from studiogan_gsr.machine import device_name, versions
-from studiogan_gsr.settings import SECTION
+from studiogan_gsr.settings import SECTION, regularizer_section
 
 
 def write_records(run: HookedRun, worker: Worker, folder: Path) -> None:
@@ -42,7 +42,10 @@ def write_records(run: HookedRun, worker: Worker, folder: Path) -> None:
 
 
 def watch_norms(run: HookedRun, generator: nn.Module) -> ClassNorms:
-    """Start to track the spectral norms of the classes: at the first step, or when a checkpoint is loaded."""
+    """Start to track each class's spectral norms, and return the tracker.
+
+    Called after the first step, or when a checkpoint is loaded.
+    """
     own = None if run.regularization is None else run.regularization.read_norms
     run.norms = ClassNorms(generator, _describe_images(run.training_set)["classes"], own)
     return run.norms
@@ -56,8 +59,8 @@ def _sections(worker: Worker) -> dict[str, Any]:
         for name, keys in KEYS.items()
         if name in theirs
     }
-    if (settings := settings_of(worker.cfgs)) is not None:
-        sections = with_all_options({**sections, SECTION: {"name": settings.name, **settings.options}})
+    if settings := settings_of(worker.cfgs):
+        sections = with_all_options({**sections, SECTION: regularizer_section(settings)})
     if worker.RUN.distributed_data_parallel:  # StudioGAN has divided it by the number of ranks
         sections["OPTIMIZATION"]["batch_size"] *= worker.OPTIMIZATION.world_size
     return sections
@@ -77,17 +80,19 @@ def _record(run: HookedRun, worker: Worker, folder: Path) -> dict[str, Any]:
         "seed": worker.RUN.seed,
         "starts": [*_earlier_starts(run, folder), _this_start(run)],
         "ranks": number_of_ranks(),
-        "regularizer": _regularizer(run),
+        "regularizers": _regularizers(run),
         "data": data,
     }
 
 
-def _regularizer(run: HookedRun) -> dict[str, Any] | None:
+def _regularizers(run: HookedRun) -> list[dict[str, Any]]:
     regularization = run.regularization
     if regularization is None:
-        return None
-    plugin, summary = str(regularization.plugin), regularization.summary
-    return {"plugin": plugin, "summary": summary, "acted": regularization.acted}
+        return []
+    return [
+        {**record, "acted": method.active}
+        for record, method in zip(regularization.records(), regularization.methods, strict=True)
+    ]
 
 
 def _this_start(run: HookedRun) -> dict[str, Any]:
@@ -114,9 +119,9 @@ def _earlier_starts(run: HookedRun, folder: Path) -> list[dict[str, Any]]:
 
 @functools.cache
 def _describe_images(images: StudioGANDataset) -> dict[str, Any]:
-    """Return what run.json holds about a `Dataset_`: class counts and class names.
+    """Return what run.json holds about a `Dataset_`: class counts, class names, and sometimes more.
 
-    For a plug-in's images that are not packed: the same facts as in the native host's run.json.
+    A plug-in's images that are not packed get the same entries as in the native host's run.json.
     """
     if images.hdf5_path is None and isinstance(images.data, Prepared):
         return describe(images.data.dataset, images.gsr_preparation[1])

@@ -2,24 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
-from torch import nn
+from torch import Tensor, nn
 
 from studiogan_gsr.hosts.class_norms import ClassNorms
-from studiogan_gsr.hosts.regularization import Regularization
+from studiogan_gsr.hosts.regularization.combined import Regularization
 from studiogan_gsr.hosts.studiogan.types import Configurations, StudioGANDataset
-from studiogan_gsr.settings import SECTION, RegularizerSettings, regularizer_settings
+from studiogan_gsr.settings import SECTION, RegularizerSettings, regularizer_section, regularizer_settings
+
+
+@dataclass
+class Update:
+    """The updates of one network in one training step, while StudioGAN makes them.
+
+    step: training steps completed before this one.
+    real: (images, labels) of the real batches whose loss has not been computed yet.
+    generating: while a batch is generated, what it will update: a network, or "path_length"; None otherwise.
+    z, labels, images, w: of the last generated batch.
+    """
+
+    network: str
+    step: int
+    real: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    generating: str | None = None
+    z: Tensor | None = None
+    labels: Tensor | None = None
+    images: Tensor | None = None
+    w: Tensor | None = None
 
 
 class HookedRun:
     """StudioGAN's run in this process; attributes are None or False until a hook sets them.
 
-    training_set: the images to train on.  generator: the one that is trained.  optimizer: the generator's optimizer.
-    regularization: attached to the optimizer; None without REGULARIZER.
-    norms: the spectral norms of the classes, on rank 0 only.
+    training_set: the images to train on.  generator: the one that is trained.  optimizer: the generator's.
+    regularization: the regularizers; None without REGULARIZER.  update: None outside of updates.
+    own_methods: names of the regularizers that StudioGAN itself applies in this run: "lecam" or none.
+    states_of_ranks: the regularizers' states on each of several ranks, at the last step that is saved.
+    norms: the classes' norms, on rank 0 only.
     adaptive: whether the run trains with ADA or APA.  step_to_load: the step of the checkpoint that is being loaded.
     ranks_checked: whether all ranks have been compared.
     began: the first step of this process, and when it began (seconds since 1970).
@@ -31,6 +57,9 @@ class HookedRun:
         self.generator: nn.Module | None = None
         self.norms: ClassNorms | None = None
         self.regularization: Regularization | None = None
+        self.update: Update | None = None
+        self.own_methods: set[str] = set()
+        self.states_of_ranks: list[list[dict[str, Any]]] = []
         self.optimizer: torch.optim.Optimizer | None = None
         self.step_to_load: int | None = None
         self.adaptive = False
@@ -39,11 +68,35 @@ class HookedRun:
         self.lock: FileLock | None = None
         self.origin: tuple[Path, int] | None = None
 
+    @contextmanager
+    def updating(self, network: str, step: int) -> Iterator[None]:
+        """Set `update` to the updates of a network in a step inside the `with` block."""
+        self.update = Update(network, step)
+        try:
+            yield
+        finally:
+            self.update = None
 
-def settings_of(cfgs: Configurations) -> RegularizerSettings | None:
-    """Return the settings under REGULARIZER; None if there is no such section."""
+
+# The key under which StudioGAN's section REGULARIZER holds a list.
+_LIST = "list"
+
+
+def write_settings(cfgs: Configurations, settings: Sequence[RegularizerSettings]) -> None:
+    """Make REGULARIZER a section of StudioGAN: it is printed with the others and reaches spawned ranks."""
+    content = regularizer_section(settings)
+    section = type(cfgs.DATA)()
+    vars(section).update({_LIST: content} if isinstance(content, list) else content)
+    cfgs.super_cfgs[SECTION] = section
+
+
+def settings_of(cfgs: Configurations) -> tuple[RegularizerSettings, ...]:
+    """Return the settings under REGULARIZER; () if there is no such section."""
     section = cfgs.super_cfgs.get(SECTION)
-    return None if section is None else regularizer_settings({SECTION: dict(vars(section))})
+    if section is None:
+        return ()
+    content = dict(vars(section))
+    return regularizer_settings({SECTION: content if "name" in content else content[_LIST]})
 
 
 def number_of_ranks() -> int:

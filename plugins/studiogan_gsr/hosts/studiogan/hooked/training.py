@@ -1,10 +1,11 @@
-"""Hooks on StudioGAN's training: they attach the regularizer, check it after every step, and log it."""
+"""Hooks on StudioGAN's training: they attach the regularizers, check them after every step, and log them."""
 
 from __future__ import annotations
 
 import functools
 import json
 import time
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,18 @@ from studiogan_gsr.datasets.by_name import find_dataset
 from studiogan_gsr.errors import ConfigurationError, HostError, RegularizerError, place, reason
 from studiogan_gsr.files import claim
 from studiogan_gsr.hosts.class_norms import record
-from studiogan_gsr.hosts.regularization import Regularization, check_ranks, synchronise_ranks
+from studiogan_gsr.hosts.regularization.combined import Regularization
+from studiogan_gsr.hosts.regularization.method import TrainingFacts
+from studiogan_gsr.hosts.regularization.ranks import check_ranks, states_of_ranks, synchronise_ranks
 from studiogan_gsr.hosts.studiogan.checkout import UNSUPPORTED
+from studiogan_gsr.hosts.studiogan.hooked.batches import check_losses
 from studiogan_gsr.hosts.studiogan.hooked.data import check_data
 from studiogan_gsr.hosts.studiogan.hooked.records import watch_norms
 from studiogan_gsr.hosts.studiogan.hooked.state import HookedRun, number_of_ranks, own_rank, say, settings_of
 from studiogan_gsr.hosts.studiogan.hooked.surface import Surface
 from studiogan_gsr.hosts.studiogan.rules import check_size
 from studiogan_gsr.hosts.studiogan.types import Configurations, Original, Worker
-from studiogan_gsr.regularizers.attachment import Attachment
+from studiogan_gsr.settings import RegularizerSettings
 
 # After this many training steps in a row without a regularized optimizer step the run is stopped.  With mixed
 # precision, GradScaler skips the first steps until it has found its scale.
@@ -34,7 +38,7 @@ _LOG = ("self", "current_step", "real_cond_loss", "gen_acml_loss", "dis_acml_los
 
 
 class LogLine(str):
-    """StudioGAN's format string for log lines, which appends the regularizer's scalars.
+    """StudioGAN's format of a log line, which adds the regularizers' scalars at the end.
 
     scalars: numbers by name; set them before each line.
     """
@@ -47,7 +51,7 @@ class LogLine(str):
 
 
 class TrainingHooks:
-    """Hooks on the networks, the optimizer, the generator's update and the log."""
+    """Hooks on the networks, the optimizer, the updates of both networks and the log."""
 
     def __init__(self, run: HookedRun) -> None:
         self.run = run
@@ -65,17 +69,18 @@ class TrainingHooks:
             Surface(
                 "models.model", "prepare_parallel_training", ("Gen", "distributed_data_parallel"), self.prepare_ranks
             ),
+            Surface("worker", "WORKER.train_discriminator", ("self", "current_step"), self.train_discriminator),
             Surface("worker", "WORKER.train_generator", ("self", "current_step"), self.train_generator),
             Surface("worker", "WORKER.log_train_statistics", _LOG, self.log),
         ]
 
     def install_log_line(self) -> None:
-        """Replace StudioGAN's format string for log lines with one that appends the regularizer's scalars."""
+        """Replace StudioGAN's format of log lines by one that adds the regularizers' scalars."""
         worker: Any = import_module("worker")
         worker.LOG_FORMAT = self.log_line
 
     def build_networks(self, original: Original, **arguments: Any) -> Any:
-        """Turn StudioGAN's errors about networks that it cannot build into a ConfigurationError."""
+        """Build the networks; raise ConfigurationError if StudioGAN cannot."""
         try:
             return original(**arguments)
         except (torch.cuda.OutOfMemoryError, MemoryError, OSError, ImportError):
@@ -86,27 +91,30 @@ class TrainingHooks:
             ) from error
 
     def attach(self, original: Original, cfgs: Configurations, Gen: nn.Module, Dis: nn.Module) -> None:
-        """Check the training set, and attach the regularizer, if there is one, to the generator's optimizer."""
+        """Make the regularizers; attach penalties to the generator's optimizer."""
         run = self.run
         original(cfgs, Gen, Dis)
         run.optimizer = cfgs.OPTIMIZATION.g_optimizer
         settings, name = settings_of(cfgs), str(cfgs.DATA.name)
         run.adaptive = bool(cfgs.RUN.train and (cfgs.AUG.apply_ada or cfgs.AUG.apply_apa))
         if not cfgs.RUN.train:
-            if settings is not None:
-                say(f"no training in this run: {settings.name} is not attached")
+            if settings:
+                say(f"no training in this run; not attached: {_names(settings)}")
             return
         run.generator = Gen
-        if settings is None and find_dataset(name) is None:
+        run.own_methods = {"lecam"} if cfgs.LOSS.apply_lecam else set()
+        if not settings and find_dataset(name) is None:
             return
         counts = check_data(run.training_set, name, cfgs.DATA)
         divided = bool(cfgs.RUN.distributed_data_parallel)
         check_size(sum(counts), cfgs.OPTIMIZATION, number_of_ranks(), divided=divided)
-        if settings is None:
+        if not settings:
             say(f"no regularizer; {name}: class counts {listed(counts)}")
             return
-        run.regularization = Regularization(settings, Gen, run.optimizer, counts)
-        say(run.regularization.summary)
+        run.regularization = Regularization(settings, _facts(cfgs, Gen, Dis, counts))
+        check_losses(cfgs, run.regularization)
+        for method in run.regularization.methods:
+            say(method.summary)
 
     def prepare_ranks(
         self, original: Original, Gen: nn.Module, distributed_data_parallel: bool, **others: Any
@@ -116,22 +124,40 @@ class TrainingHooks:
             synchronise_ranks(self.run.regularization, Gen)
         return original(Gen=Gen, distributed_data_parallel=distributed_data_parallel, **others)
 
+    def train_discriminator(self, original: Original, worker: Worker, current_step: int) -> Any:
+        """Check after every step, on every rank, that the regularizers of the discriminator were active."""
+        with self.run.updating("discriminator", current_step):
+            result = original(worker, current_step)
+        if self.run.regularization is not None:
+            self.run.regularization.check_active(current_step + 1, ("discriminator",))
+            self._gather_states(worker, current_step + 1)
+        return result
+
     def train_generator(self, original: Original, worker: Worker, current_step: int) -> Any:
-        """Check after every step, on every rank, that the regularizer was active."""
+        """Check after every step, on every rank, that the regularizers of the generator were active."""
         run = self.run
-        if run.regularization is None and (settings := settings_of(worker.cfgs)) is not None:
+        if run.regularization is None and (settings := settings_of(worker.cfgs)):
             raise RegularizerError(
-                f"{settings.name} is not attached: StudioGAN made its optimizers without the hooks"
+                f"not attached: {_names(settings)}; StudioGAN made its optimizers without the hooks"
             )
         if run.began is None:
             self._begin(worker, current_step)
         if run.regularization is not None:
-            run.regularization.attachment.cancel_skip()
-        result = original(worker, current_step)
+            run.regularization.cancel_skip()
+        with run.updating("generator", current_step):
+            result = original(worker, current_step)
         if run.norms is None and run.generator is not None and own_rank() == 0:
+            if run.regularization is not None:
+                run.regularization.check_terms(current_step + 1)  # its norms cannot be computed after such a term
             watch_norms(run, run.generator).check()  # later norms are compared with these
-        self._check_regularizer(worker, current_step + 1)
+        self._check_regularizers(worker, current_step + 1)
+        self._gather_states(worker, current_step + 1)
         return result
+
+    def _gather_states(self, worker: Worker, step: int) -> None:
+        """Keep all ranks' states after the updates of a step that is saved: StudioGAN saves on rank 0 alone."""
+        if self.run.regularization is not None and step % worker.RUN.save_freq == 0:
+            self.run.states_of_ranks = states_of_ranks(self.run.regularization)
 
     def _begin(self, worker: Worker, step: int) -> None:
         """Prepare the first step of this process."""
@@ -139,7 +165,7 @@ class TrainingHooks:
         run.began = step, time.time()
         path_lengths = getattr(worker, "pl_reg", None)
         if run.regularization is not None and path_lengths is not None:
-            _skip_path_length_steps(path_lengths, run.regularization.attachment)
+            _skip_path_length_steps(path_lengths, run.regularization)
         if own_rank() == 0:  # rank 0 alone writes checkpoints
             self._claim(Path(worker.RUN.ckpt_dir))
 
@@ -150,18 +176,20 @@ class TrainingHooks:
         if self.run.lock is None:
             raise HostError(f"{folder}: another process trains there; wait until it ends, or give -ckpt a copy of it")
 
-    def _check_regularizer(self, worker: Worker, step: int) -> None:
-        """Check that the regularizer was active in this step; compare ranks at first and every `print_freq` steps."""
+    def _check_regularizers(self, worker: Worker, step: int) -> None:
+        """Check that the regularizers were active in a step, and at intervals that all ranks agree."""
         run, regularization, first = self.run, self.run.regularization, not self.run.ranks_checked
         if regularization is not None:
             scaled = worker.RUN.mixed_precision and not worker.is_stylegan  # when StudioGAN uses GradScaler
-            regularization.check_active(step, _SKIPPED_MIXED_PRECISION if scaled else _SKIPPED)
+            regularization.check_active(step, ("generator",), _SKIPPED_MIXED_PRECISION if scaled else _SKIPPED)
         if first or step % worker.RUN.print_freq == 0:
             ranks = check_ranks(regularization, step)
             # Mixed precision may skip the first steps, on all ranks; the message waits for the first active step.
-            if first and regularization is not None and regularization.attachment.steps:
-                say(regularization.first_step_message(step, ranks))
-            run.ranks_checked = regularization is None or regularization.attachment.steps > 0
+            begun = regularization is None or regularization.begun
+            if first and begun and regularization is not None:
+                for message in regularization.first_step_messages(step, ranks):
+                    say(message)
+            run.ranks_checked = begun
 
     def log(
         self,
@@ -172,14 +200,13 @@ class TrainingHooks:
         gen_acml_loss: torch.Tensor | float,
         dis_acml_loss: torch.Tensor | float,
     ) -> None:
-        """Add the regularizer's scalars to StudioGAN's log line and to wandb; write all numbers to log.jsonl."""
+        """Add the regularizers' scalars to StudioGAN's log line and to wandb; write all numbers to log.jsonl."""
         step, regularization = current_step + 1, self.run.regularization
         logged: dict[str, float] = {}
         self.log_line.scalars = {}
         if regularization is not None:
-            scalars, name = regularization.report(step), regularization.name
-            logged = {f"{name}/{key}": value for key, value in scalars.items()}
-            self.log_line.scalars = {f"{name}_{key}": value for key, value in scalars.items()}
+            logged = regularization.report(step)
+            self.log_line.scalars = {key.replace("/", "_", 1): value for key, value in logged.items()}
         original(worker, current_step, real_cond_loss, gen_acml_loss, dis_acml_loss)
         norms, warning = (None, "") if self.run.norms is None else self.run.norms.check()
         if warning:
@@ -196,16 +223,42 @@ class TrainingHooks:
             wandb.log(logged, step=step)
 
 
-def _skip_path_length_steps(path_lengths: Any, attachment: Attachment) -> None:
-    """Leave the penalty out of the separate optimizer step of path-length regularization.
+def _names(settings: Sequence[RegularizerSettings]) -> str:
+    return " and ".join(entry.name for entry in settings)
 
-    The penalty is then added once per generator update.  path_lengths: StudioGAN's `PathLengthRegularizer`.
+
+def _facts(cfgs: Configurations, generator: nn.Module, discriminator: nn.Module, counts: list[int]) -> TrainingFacts:
+    optimization = cfgs.OPTIMIZATION
+    batch_size = int(optimization.batch_size)  # of this rank
+    sizes = dict.fromkeys(("generator", "discriminator"), batch_size)
+    if cfgs.STYLEGAN.apply_pl_reg:
+        sizes["path_length"] = batch_size // 2
+    return TrainingFacts(
+        generator=generator,
+        discriminator=discriminator,
+        optimizer=optimization.g_optimizer,
+        class_counts=counts,
+        updates={
+            "generator": optimization.g_updates_per_step,
+            "discriminator": optimization.d_updates_per_step,
+        },
+        accumulation=optimization.acml_steps,
+        sizes=sizes,
+        z_dim=cfgs.MODEL.z_dim,
+        has_w=cfgs.MODEL.backbone in ("stylegan2", "stylegan3"),
+    )
+
+
+def _skip_path_length_steps(path_lengths: Any, regularization: Regularization) -> None:
+    """Leave the penalties out of the optimizer step that path-length regularization makes for itself.
+
+    So they are added once per update of the generator.  path_lengths: StudioGAN's `PathLengthRegularizer`.
     """
     original = path_lengths.cal_pl_reg
 
     @functools.wraps(original)
     def cal_pl_reg(*args: Any, **kwargs: Any) -> Any:
-        attachment.skip_next()
+        regularization.skip_next()
         return original(*args, **kwargs)
 
     path_lengths.cal_pl_reg = cal_pl_reg

@@ -1,0 +1,48 @@
+"""The package that the README tells to write: its files, installed by pip as a stranger would."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+SECTION = README[README.index("## Write your own plug-in") : README.index("## What gSR is")]
+# What its methods do, by name; the README shows one of each kind.
+ROLES = {
+    "weight_decay": "penalty",
+    "total_variation": "generator_loss",
+    "drift": "discriminator_loss",
+    "half_tail": "draw",
+}
+# What they log at every print interval.
+SCALARS = {"weight_decay/penalty", "total_variation/variation", "drift/real_logits"}
+
+
+def blocks(language: str) -> list[str]:
+    """The section's snippets in one language."""
+    return re.findall(rf"```{language}\n(.*?)```", SECTION, flags=re.DOTALL)
+
+
+def section_of_the_readme() -> list[Any]:
+    """The REGULARIZER that the README shows: ours and the package's, stacked."""
+    (text,) = blocks("yaml")
+    return yaml.safe_load(text)["REGULARIZER"]
+
+
+def install(folder: Path) -> Path:
+    """Write the package in a folder, install it, and return the folder of installed packages."""
+    source, site = folder / "my-methods", folder / "site"
+    source.mkdir(parents=True)
+    (source / "my_methods.py").write_text("\n\n".join(blocks("python")))
+    (metadata,) = blocks("toml")
+    (source / "pyproject.toml").write_text(metadata)
+    options = ["--no-deps", "--no-index", "--no-build-isolation", "--no-compile", "--disable-pip-version-check"]
+    command = [sys.executable, "-m", "pip", "install", *options, "--target", str(site), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return site
