@@ -12,7 +12,7 @@ from benchmarks.paths import RESULTS
 from benchmarks.tables.rows import read_tables
 from studiogan_gsr.datasets.by_name import find_dataset
 from studiogan_gsr.hosts.native.configuration import read_configuration
-from studiogan_gsr.hosts.regularization import find_regularizer
+from studiogan_gsr.hosts.regularization.plugins import find_regularizer
 from studiogan_gsr.settings import load_configuration, regularizer_settings
 from studiogan_gsr.shipped import shipped_configuration, shipped_configurations
 
@@ -84,9 +84,8 @@ def test_settings_are_the_papers(name: str) -> None:
         assert (loss["lecam_lambda"], loss["lecam_ema_decay"]) == (wanted["lecam"], 0.99)
         assert sections["AUG"] == {"apply_diffaug": True, "diffaug_type": "diffaug"}
     if name.endswith("-gSR"):
-        settings = regularizer_settings(sections)
-        assert settings is not None
-        find_regularizer(settings.name, settings.options)
+        (settings,) = regularizer_settings(sections)
+        find_regularizer(settings)
         assert settings.options == {"weight": wanted["weight"], "beta": wanted["beta"]}
     assert find_dataset(data["name"]) is not None
     read_configuration(sections)  # by the native host, too

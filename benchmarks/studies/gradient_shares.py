@@ -25,29 +25,30 @@ from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.native.losses import generator_loss
 from studiogan_gsr.hosts.native.restore import load_checkpoint
 from studiogan_gsr.hosts.native.training import Speed, Trainer
+from studiogan_gsr.hosts.regularization.method import Method
 
 # Images in the most frequent class.  Folder_LT is CIFAR-10 as an image folder here.
 HEAD = {"CIFAR10_LT": 5000, "Folder_LT": 5000, "LSUN_LT": 50_000}
 
 
 def shares(trainer: Trainer, batches: int) -> list[tuple[float, float]]:
-    """Return the sizes of the adversarial and the penalty's gradient, a pair per class.
+    """Return the sizes of the adversarial and the penalties' gradient, a pair per class.
 
     A size is the root mean square over the class's gains and biases; for the adversarial gradient, over batches too.
     A class that no batch contains has an adversarial gradient of 0.
     The generator's condition must be a one-hot label, as in SNGAN.
     """
-    regularization, loss = trainer.regularization, trainer.configuration.LOSS.adv_loss
-    assert regularization is not None
+    loss = trainer.configuration.LOSS.adv_loss
     parameters = _class_parameters(trainer.generator, trainer.configuration.DATA.num_classes)
     trainer.generator.train()
     trainer.discriminator.train().requires_grad_(False)
     squares = []
     for _ in range(batches):
-        images, labels = trainer._generate(trainer.configuration.OPTIMIZATION.batch_size)
+        _, labels, images = trainer._generate(trainer.configuration.OPTIMIZATION.batch_size, "generator")
         value = generator_loss(loss, trainer._judge(images, labels).logits)
         squares.append(_by_class(torch.autograd.grad(value, parameters)).square().mean(1))
-    penalty = _by_class(torch.autograd.grad(regularization.regularizer.penalty(), parameters)).square().mean(1)
+    penalties = torch.stack([method.regularizer.penalty() for method in _penalized(trainer)])
+    penalty = _by_class(torch.autograd.grad(penalties.sum(), parameters)).square().mean(1)
     adversarial = torch.stack(squares).mean(0)
     return list(zip(adversarial.sqrt().tolist(), penalty.sqrt().tolist(), strict=True))
 
@@ -59,6 +60,11 @@ def _class_counts(name: str, classes: int) -> list[int]:
     must_be("DATA.name without its ratio", base, HEAD)
     counts = long_tailed_counts(HEAD[base], classes, options.get("ratio", 1), options.get("profile", "exp"))
     return counts[::-1] if options.get("reversed") else counts
+
+
+def _penalized(trainer: Trainer) -> list[Method]:
+    """Return the regularizers that penalize the generator's weights."""
+    return [method for method in trainer.regularization.methods if "penalty" in method.roles]
 
 
 def _class_parameters(generator: nn.Module, classes: int) -> Sequence[Tensor]:
@@ -91,6 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         configuration = read_configuration(sections)
         counts = _class_counts(configuration.DATA.name, configuration.DATA.num_classes)
         trainer = Trainer(configuration, counts, iter(()), torch.device("cpu"), 0, Speed())
+        if not _penalized(trainer):
+            raise RequestError("ROW: it has no regularizer that penalizes the generator's weights")
         if options.checkpoint is not None:
             load_checkpoint(trainer, options.checkpoint)
         print("| images | adversarial | penalty | penalty / adversarial |\n|---|---|---|---|")

@@ -32,7 +32,7 @@ def plot(picture: Path, records: Sequence[tuple[str, Path]]) -> None:
             if line["class_counts"] != counts:
                 raise RequestError(
                     f"RECORD: found class_counts {line['class_counts']} at step {line['step']} in {path}, "
-                    f"and {counts} in {first}; the panels share one legend: draw records of other class counts apart"
+                    f"and {counts} in {first}; the panels share one legend, so draw these records separately"
                 )
         panels.append((title, [line["step"] for line in lines], [line["norms"] for line in lines]))
     assert counts is not None

@@ -68,9 +68,11 @@ def complete(run: PlannedRun) -> Path:
             {
                 "device": training.device,
                 "packages": {name: training.host["starts"][-1]["versions"][name] for name in PACKAGES},
-                "plugins": [plugin for plugin in (found and str(found[0].plugin), training.plugin) if plugin],
-                "regularizer": training.regularizer,
-                "acted": training.acted,
+                "plugins": [
+                    *([] if found is None else [str(found[0].plugin)]),
+                    *(regularizer["plugin"] for regularizer in training.regularizers),
+                ],
+                "regularizers": training.regularizers,
             }
         ],
         penalties=training.penalties,

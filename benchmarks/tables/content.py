@@ -17,7 +17,7 @@ from benchmarks.tables.plan import HOSTS
 from benchmarks.tables.records import Record, RecordError
 from benchmarks.tables.rows import Protocol, Row, Table, Tables
 from studiogan_gsr.errors import RequestError
-from studiogan_gsr.settings import load_configuration
+from studiogan_gsr.settings import load_configuration, regularizer_settings
 from studiogan_gsr.shipped import shipped_configuration
 
 CONFIDENCE = 0.95
@@ -241,8 +241,15 @@ def _overrides(row: Row) -> str:
     if row.sections is None or row.configuration is None:
         return ""
     shipped = load_configuration(shipped_configuration(row.configuration))
+    lecam = next((settings for settings in regularizer_settings(row.sections) if settings.name == "lecam"), None)
+
+    def described(path: str, value: object, before: object) -> str:
+        if path == "LOSS.apply_lecam" and lecam is not None:
+            return "LeCam as released" if lecam.options.get("released") else "LeCam under REGULARIZER"
+        return f"{path} {value}, not {before}"
+
     return ", ".join(
-        f"{section}.{key} {value}, not {shipped.get(section, {}).get(key, 'the default')}"
+        described(f"{section}.{key}", value, shipped.get(section, {}).get(key, "the default"))
         for section, values in row.sections.items()
         for key, value in (values.items() if section != "REGULARIZER" else ())
         if shipped.get(section, {}).get(key) != value

@@ -85,10 +85,10 @@ def _shape_of(name: str) -> str:
 
 
 def _shape(sections: dict[str, Any]) -> str:
-    """Return the settings that a step's time depends on, as JSON; the regularizer's small part is ignored."""
+    """Return the settings that a step's time depends on, as JSON; regularizers, LeCam included, are left out."""
     data = {key: value for key, value in sections["DATA"].items() if key != "name"}
     steps = {key: value for key, value in sections["OPTIMIZATION"].items() if key != "total_steps"}
-    losses = {key: value for key, value in sections.get("LOSS", {}).items() if key != "lecam_released"}
+    losses = {key: value for key, value in sections.get("LOSS", {}).items() if "lecam" not in key}
     excluded = ("DATA", "OPTIMIZATION", "LOSS", "REGULARIZER")
     rest = {key: value for key, value in sections.items() if key not in excluded}
     return json.dumps([data, steps, losses, rest], sort_keys=True)

@@ -35,15 +35,17 @@ def train_native(run: PlannedRun) -> Training:
     )
     starts, log = json.loads((out / "run.json").read_text())["starts"], lines_by_step(out / "log.jsonl")
     regularization = trainer.regularization
+    regularizers = [
+        {**record, "acted": method.active}
+        for record, method in zip(regularization.records(), regularization.methods, strict=True)
+    ]
     device = starts[-1]["device"]
     starts = without_paths(starts)
     return Training(
         host={"starts": starts},
         steps=trainer.steps,
         device=device,
-        plugin=None if regularization is None else str(regularization.plugin),
-        regularizer=None if regularization is None else regularization.summary,
-        acted=0 if regularization is None else regularization.acted,
-        penalties=penalties_of(run, log),
+        regularizers=regularizers,
+        penalties=penalties_of(regularizers, log),
         hours=log[-1]["seconds"] / 3600,
     )

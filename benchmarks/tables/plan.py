@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.tables import records
 from benchmarks.tables.records import Record, RecordError
 from benchmarks.tables.rows import Protocol, Row
-from studiogan_gsr.hosts.native.configuration import GENERATOR_BLOCKS, Loss
+from studiogan_gsr.hosts.native.configuration import GENERATOR_BLOCKS
 
 HOSTS = ("native", "studiogan")
 RESIZERS_OF_STUDIOGAN = ("wo_resize", "nearest", "bilinear", "bicubic", "lanczos")
@@ -99,8 +99,6 @@ def reason_against(host: str, row: Row) -> str:
     """Return why a host cannot run a row; "" if it can, or if the row has published values only."""
     if host == "native" or row.sections is None or row.protocol is None:
         return ""
-    if row.sections.get("LOSS", {}).get("lecam_released", Loss.lecam_released):
-        return "LOSS.lecam_released is the native host's own"
     if row.sections["DATA"]["img_size"] == min(GENERATOR_BLOCKS):
         return "StudioGAN has no networks of 16 pixels"
     if row.protocol.resizer not in RESIZERS_OF_STUDIOGAN:

@@ -19,11 +19,13 @@ from typing import Any, NoReturn
 
 from studiogan_gsr.errors import GSRError, reason
 from studiogan_gsr.files import write_atomically
-from studiogan_gsr.hosts.native.configuration import read_configuration
+from studiogan_gsr.hosts.native.configuration import Optimization, read_configuration
+from studiogan_gsr.hosts.regularization.method import LOSS_ROLES
+from studiogan_gsr.registry import REGULARIZERS
 from studiogan_gsr.regularizers.gsr import GSROptions
-from studiogan_gsr.settings import regularizer_settings
+from studiogan_gsr.settings import SECTION, RegularizerSettings, regularizer_settings
 
-VERSION = 1
+VERSION = 2
 WHICH = ("last", "best")
 HOURS = ("training", "evaluation while training", "evaluation")
 PENALTIES_EVERY = 100  # the largest gap between recorded penalties, in steps
@@ -37,16 +39,17 @@ class RecordError(GSRError):
 class Record:
     """A completed run.
 
-    version: of this format.  key: see `key_of`.  title: for messages.
+    version: version of this format.  key: see `key_of`.  title: the run's name in messages.
     host: its name, with the commit and changed files of a checkout.
     sections, seed, protocol: these and the host's name determine the key.
     data: digests and class counts.  steps: generator steps trained.
-    ranks: for each rank, its device, packages and plug-ins, and the number of generator updates in which its
-    regularizer was active, summed over restarts.
-    penalties: (step, penalty) at print intervals, of a regularizer that reports them.
+    ranks: for each rank, its device, packages, plug-ins and regularizers.  A regularizer has its name, plug-in,
+    summary, options and roles, and the number of updates in which it was active, summed over restarts (`acted`).
+    penalties: (step, penalty) at print intervals, by the name of each regularizer that reports one.
     course: evaluations while training, each {step, frechet, tail, class_norms}.
     norms: the largest exact spectral norm per class, before the first step and of the last and the best checkpoint.
-    hours: of training and evaluation.  results: of `studiogan-gsr evaluate`, of the last and the best checkpoint.
+    hours: duration of each part in HOURS.  results: output of `studiogan-gsr evaluate` for the last and the best
+    checkpoint.
     git: the commit of this repository, and whether tracked files had changed.
     """
 
@@ -60,7 +63,7 @@ class Record:
     data: dict[str, Any]
     steps: int
     ranks: list[dict[str, Any]]
-    penalties: list[tuple[int, float]]
+    penalties: dict[str, list[tuple[int, float]]]
     course: list[dict[str, Any]]
     norms: dict[str, list[float]]
     hours: dict[str, float]
@@ -71,7 +74,7 @@ class Record:
     def check(self) -> None:
         """Raise RecordError if the record is inconsistent, or lacks evidence that a table needs."""
         if self.version != VERSION:
-            raise RecordError(f"{self.key}: found format {self.version}; this program reads {VERSION}")
+            raise RecordError(f"{self.key}: found format {self.version}; this program reads 1 and {VERSION}")
         made = key_of(str(self.host.get("name")), self.sections, self.seed, self.protocol)
         if made != self.key:
             raise RecordError(f"{self.key}: its configuration, seed and protocol are of another run, {made}")
@@ -82,7 +85,7 @@ class Record:
         if len(self.data["class_counts"]) != classes or not self.data["images_sha256"]:
             raise RecordError(f"{self.key}: no class counts, or no digest of its images")
         self._check_starts()
-        self._check_regularizer()
+        self._check_regularizers()
         for which in WHICH:
             self._check_result(which)
         self._check_course(classes)
@@ -109,27 +112,53 @@ class Record:
         if any(len(norms) != classes or min(norms) < 0 for norms in self.norms.values()):
             raise RecordError(f"{self.key}: its norms are not those of {classes} classes")
 
-    def _check_regularizer(self) -> None:
-        settings = regularizer_settings(self.sections)
+    def _check_regularizers(self) -> None:
+        """Raise RecordError if a regularizer is missing, unknown, or was not active in every update."""
+        configuration = read_configuration(self.sections)
+        allowed = {settings.name: settings for settings in configuration.all_regularizers()}
         if not self.ranks:
             raise RecordError(f"{self.key}: no rank has reported")
-        if settings is None:
-            if self.penalties or any(rank.get("regularizer") for rank in self.ranks):
-                raise RecordError(f"{self.key}: the run had a regularizer, but its configuration has none")
-            return
-        updates = self.steps * int(self.sections["OPTIMIZATION"].get("g_updates_per_step", 1))
         for number, rank in enumerate(self.ranks):
-            if not str(rank.get("regularizer", "")).startswith(f"{settings.name} of "):
-                raise RecordError(f"{self.key}: rank {number} reports no {settings.name}")
-            if settings.name == "gsr" and (summary := str(GSROptions(**settings.options))) not in rank["regularizer"]:
-                raise RecordError(f"{self.key}: rank {number} reports gsr with other options than {summary}")
-            if (acted := rank.get("acted")) != updates:
-                found = f"{settings.name} was active in {acted} of {updates} updates of rank {number}"
-                raise RecordError(f"{self.key}: {found}")
-        steps, penalties = [step for step, _ in self.penalties], [penalty for _, penalty in self.penalties]
-        ours = settings.name == "gsr"
-        if not ours and not steps:
+            found = {regularizer["name"]: regularizer for regularizer in rank["regularizers"]}
+            if others := [name for name in found if name not in allowed]:
+                raise RecordError(
+                    f"{self.key}: rank {number} reports {others[0]}, which its configuration does not have"
+                )
+            for settings in configuration.regularizers:
+                if settings.name not in found:
+                    raise RecordError(f"{self.key}: rank {number} reports no {settings.name}")
+            for name, regularizer in found.items():
+                self._check_options(allowed[name], regularizer, number)
+                self._check_active(regularizer, configuration.OPTIMIZATION, number)
+        if others := [name for name in self.penalties if name not in allowed]:
+            raise RecordError(f"{self.key}: it has penalties of {others[0]}, which its configuration does not have")
+        for settings in allowed.values():
+            self._check_penalties(settings)
+
+    def _check_options(self, settings: RegularizerSettings, found: Mapping[str, Any], number: int) -> None:
+        if settings.name == "gsr" and (summary := str(GSROptions(**settings.options))) not in found["summary"]:
+            raise RecordError(f"{self.key}: rank {number} reports gsr with other options than {summary}")
+        options = found["options"] or {}  # version 1 had none
+        for option, value in settings.options.items():
+            if option in options and options[option] != value:
+                other = f"{settings.name} with {option} {options[option]}, not {value}"
+                raise RecordError(f"{self.key}: rank {number} reports {other}")
+
+    def _check_active(self, found: Mapping[str, Any], optimization: Optimization, number: int) -> None:
+        roles, acted = set(found["roles"]), found["acted"]
+        generator_too = any(LOSS_ROLES.get(role) != "discriminator" for role in roles)
+        updates = self.steps * (optimization.g_updates_per_step if generator_too else optimization.d_updates_per_step)
+        # Each generated batch counts as a draw, and a host may generate more than one for an update.
+        draws = "draw" in roles and not roles & {"penalty", "generator_loss"}
+        if acted < updates or (acted > updates and not draws):
+            active = f"{found['name']} was active in {acted} of {updates} updates of rank {number}"
+            raise RecordError(f"{self.key}: {active}")
+
+    def _check_penalties(self, settings: RegularizerSettings) -> None:
+        series, ours = self.penalties.get(settings.name, []), settings.name == "gsr"
+        if not ours and not series:
             return
+        steps, penalties = [step for step, _ in series], [penalty for _, penalty in series]
         gaps = [after - before for before, after in pairwise([0, *steps])]
         if not steps or steps[-1] != self.steps or min(gaps) < 1 or max(gaps) > PENALTIES_EVERY:
             raise RecordError(f"{self.key}: {settings.name}'s penalties do not cover the whole run")
@@ -171,9 +200,11 @@ class Record:
 def key_of(host: str, sections: Mapping[str, Any], seed: int, protocol: Mapping[str, Any]) -> str:
     """Return 12 hexadecimal digits that identify a run: a digest of host, full configuration, seed and protocol.
 
-    The name of the protocol does not matter, nor whether a number is written 1 or 1.0.
+    The name of the protocol does not matter, nor whether a number is written 1 or 1.0, nor the order of regularizers.
     """
     whole = read_configuration(sections).sections()
+    if isinstance(whole.get(SECTION), list):
+        whole[SECTION].sort(key=lambda settings: settings["name"])
     how = {name: value for name, value in protocol.items() if name != "name"}
     what = json.dumps(_plain([host, whole, seed, how]), sort_keys=True)
     return hashlib.sha256(what.encode()).hexdigest()[:12]
@@ -202,14 +233,21 @@ def write(record: Record, folder: Path) -> Path:
 
 
 def read(path: Path, key: str) -> Record:
-    """Read a record; raise RecordError if it is damaged, has another key, or fails `Record.check`."""
+    """Read a record of this version or of version 1, which is upgraded.
+
+    Raises RecordError if it is damaged, has another key, or fails `Record.check`.
+    """
     try:
         content = json.loads(path.read_text(), parse_constant=_refuse, parse_float=_finite)
         names = [field.name for field in dataclasses.fields(Record)]
         if set(content) != set(names):
             odd = ", ".join(sorted(set(content) ^ set(names)))
             raise RecordError(f"missing or unknown fields: {odd}")
-        record = Record(**{**content, "penalties": [(int(step), float(p)) for step, p in content["penalties"]]})
+        content = _upgraded(content)
+        penalties = {
+            name: [(int(step), float(p)) for step, p in series] for name, series in content["penalties"].items()
+        }
+        record = Record(**{**content, "penalties": penalties})
         record.check()
         if record.key != key:
             raise RecordError(f"belongs to run {record.key}, not {key}")
@@ -218,6 +256,36 @@ def read(path: Path, key: str) -> Record:
     except Exception as error:
         raise RecordError(f"{path}: damaged: {reason(error)}") from error
     return record
+
+
+def _upgraded(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a record's fields in this version's format if it is of version 1; other versions unchanged.
+
+    Version 1 had one regularizer, with a penalty, or none; LeCam from LOSS did not count as one.
+    """
+    if content["version"] != 1:
+        return content
+    ranks = [_upgraded_rank(rank) for rank in content["ranks"]]
+    names = [settings.name for settings in regularizer_settings(content["sections"])]
+    names += [regularizer["name"] for rank in ranks for regularizer in rank["regularizers"]]
+    penalties = {next(iter(names), "a regularizer"): content["penalties"]} if content["penalties"] else {}
+    return {**content, "version": VERSION, "ranks": ranks, "penalties": penalties}
+
+
+def _upgraded_rank(rank: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in rank.items() if key not in ("regularizer", "acted")}
+    if rank["regularizer"] is None:
+        return {**kept, "regularizers": []}
+    plugins = [plugin for plugin in rank["plugins"] if f"[{REGULARIZERS}]" in plugin]
+    regularizer = {
+        "name": rank["regularizer"].partition(" of ")[0],
+        "options": None,
+        "plugin": next(iter(plugins), None),
+        "roles": ["penalty"],
+        "summary": rank["regularizer"],
+        "acted": rank["acted"],
+    }
+    return {**kept, "regularizers": [regularizer]}
 
 
 def _refuse(name: str) -> NoReturn:

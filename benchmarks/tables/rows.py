@@ -15,8 +15,8 @@ from studiogan_gsr.errors import ConfigurationError, OptionError, RequestError, 
 from studiogan_gsr.evaluation.choices import BATCH_NORM, SELECT_ON
 from studiogan_gsr.hosts.keys import COUNT, POSITIVE, Kind, one_of
 from studiogan_gsr.hosts.native.configuration import read_configuration
-from studiogan_gsr.hosts.regularization import find_regularizer
-from studiogan_gsr.settings import load_configuration
+from studiogan_gsr.hosts.regularization.plugins import find_regularizer
+from studiogan_gsr.settings import SECTION, load_configuration
 from studiogan_gsr.shipped import shipped_configuration
 
 METRICS = ("fid", "is", "fid_few")
@@ -142,9 +142,12 @@ def valid_seed(seed: Any) -> bool:
 
 
 def overlaid(sections: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of a configuration's sections with the overrides applied."""
+    """Return a copy of a configuration's sections with the overrides applied; a list replaces a whole section."""
     made = copy.deepcopy(dict(sections))
     for name, values in overrides.items():
+        if isinstance(values, list):
+            made[name] = copy.deepcopy(values)
+            continue
         before = made.get(name, {})
         made[name] = {**(before if isinstance(before, dict) else {"name": before}), **values}
     return made
@@ -223,14 +226,14 @@ def _row(
 
 
 def _sections(configuration: str, overrides: Any) -> dict[str, Any]:
-    """Return a row's complete configuration, after the native host and the regularizer have checked it."""
+    """Return a row's complete configuration, after the native host and the regularizers have checked it."""
     overrides = _mapping(overrides, "overrides")
     for name, values in overrides.items():
-        _mapping(values, f"overrides.{name}")
+        if name != SECTION or not isinstance(values, list):
+            _mapping(values, f"overrides.{name}")
     sections = overlaid(load_configuration(shipped_configuration(configuration)), overrides)
-    settings = read_configuration(sections).regularizer
-    if settings is not None:
-        find_regularizer(settings.name, settings.options)
+    for settings in read_configuration(sections).regularizers:
+        find_regularizer(settings)
     return sections
 
 

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--host", choices=HOSTS, default="native", help="the trainer; both hosts are measured in the same way"
     )
-    parser.add_argument("--data", metavar="DIR", help="the folder of data sets; missing ones are downloaded")
+    parser.add_argument("--data", metavar="DIR", help="the folder of data sets; only CIFAR is downloaded")
     parser.add_argument("--only", metavar="ROW", action="append", help="only this row; may be repeated")
     parser.add_argument("--seeds", type=int, nargs="+", help="seeds to run; default: the table's")
     parser.add_argument("--out", metavar="DIR", type=Path, default=RUNS)
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     rows = _rows(options)
     if options.data is None and not options.dry_run:
-        raise RequestError("--data is needed: the folder of data sets; missing ones are downloaded")
+        raise RequestError("--data is needed: the folder of data sets; only CIFAR is downloaded")
     for seed in options.seeds or []:
         if not valid_seed(seed):
             raise RequestError(f"--seeds: found {seed}; {SEEDS}")

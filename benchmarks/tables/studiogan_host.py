@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -26,7 +28,7 @@ from studiogan_gsr.hosts.checkpoint_files import KEEP_VARIABLE, checkpoints
 from studiogan_gsr.hosts.native.checkpoint import remove_old
 from studiogan_gsr.machine import choose_device
 from studiogan_gsr.runs.trained import load_trained
-from studiogan_gsr.settings import load_configuration
+from studiogan_gsr.settings import SECTION, load_configuration, regularizer_settings
 
 
 def train_studiogan(run: PlannedRun) -> Training:
@@ -43,15 +45,13 @@ def train_studiogan(run: PlannedRun) -> Training:
     record = json.loads((out / "run.json").read_text())
     (saved,) = {path.parent for path in save.glob("checkpoints/*/model=D-current-*")}
     log = lines_by_step(save / "statistics" / saved.name / "log.jsonl")
-    regularizer, starts = record["regularizer"] or {}, without_paths(record["starts"])
+    regularizers, starts = record["regularizers"], without_paths(record["starts"])
     return Training(
         host={**record["checkout"], "starts": starts},
         steps=_kept(run)[-1][0],
         device=starts[-1]["device"],
-        plugin=regularizer.get("plugin"),
-        regularizer=regularizer.get("summary"),
-        acted=regularizer.get("acted", 0),
-        penalties=penalties_of(run, log),
+        regularizers=regularizers,
+        penalties=penalties_of(regularizers, log),
         hours=sum(start["seconds"] for start in starts) / 3600,
     )
 
@@ -70,9 +70,8 @@ def _run_studiogan(run: PlannedRun, save: Path) -> None:
     save.mkdir(parents=True, exist_ok=True)
     # StudioGAN trains for total_steps + 1 steps.
     optimization = {**run.sections["OPTIMIZATION"], "total_steps": run.steps - 1}
-    loss = {key: value for key, value in run.sections.get("LOSS", {}).items() if key != "lecam_released"}
     configuration = save / "configuration.yaml"
-    sections = {**run.sections, "OPTIMIZATION": optimization, "LOSS": loss}
+    sections = {**run.sections, "OPTIMIZATION": optimization}
     configuration.write_text(yaml.safe_dump(sections, sort_keys=False))
     command = [sys.executable, "-m", "studiogan_gsr", "studiogan", "run"]
     for flag, value in (("--root", run.root), ("--device", run.device)):
@@ -103,12 +102,24 @@ def _kept(run: PlannedRun) -> list[tuple[int, Path]]:
 
 def _check_configuration(run: PlannedRun) -> None:
     """Raise RecordError if StudioGAN trained with a value that differs from the planned run's."""
-    loaded = load_configuration(Path(run.out) / "config.yaml")
-    for section, values in run.sections.items():
-        for key, value in values.items() if isinstance(values, dict) else ():
-            found = loaded.get(section, {}).get(key, value)
-            if found != value and key not in ("total_steps", "lecam_released"):
-                raise RecordError(f"{run.key}: StudioGAN trained with {section}.{key} {found}, not {value}")
+    expected, found = _values(run.sections), _values(load_configuration(Path(run.out) / "config.yaml"))
+    for key, value in expected.items():
+        if found.get(key, value) != value and key != "OPTIMIZATION.total_steps":
+            raise RecordError(f"{run.key}: StudioGAN trained with {key} {found[key]}, not {value}")
+
+
+def _values(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration's values by section and key, and those of regularizers by name and option."""
+    regularizers = regularizer_settings(sections)
+    values = {
+        f"{section}.{key}": value
+        for section, keys in sections.items()
+        if section != SECTION
+        for key, value in keys.items()
+    }
+    for settings in regularizers:
+        values |= {f"{SECTION} {settings.name}.{key}": value for key, value in settings.options.items()}
+    return {**values, SECTION: ", ".join(sorted(settings.name for settings in regularizers)) or "none"}
 
 
 def _select(run: PlannedRun) -> None:

@@ -38,6 +38,8 @@ TINY = {
     "MODEL": {"z_dim": 8, "g_conv_dim": 8, "d_conv_dim": 4},
     "OPTIMIZATION": {"batch_size": 8, "d_updates_per_step": 1, "total_steps": 4},
 }
+TWO_UPDATES = {**TINY, "OPTIMIZATION": {**TINY["OPTIMIZATION"], "d_updates_per_step": 2}}
+STACKED = [{"name": "gsr", "weight": 0.4}, {"name": "lecam", "released": True, "weight": 0.3}]
 PROTOCOL = {
     "every": 2, "images_while_training": 40, "select_on": "validation", "images": 48, "repeats": 2,
     "batch_norm": "batch", "neighbours": 3, "backbone": "pixels", "resizer": "bilinear",
@@ -45,7 +47,7 @@ PROTOCOL = {
 
 
 def write_tables(path: Path, **protocol: Any) -> Path:
-    """A table of an SNGAN with and without gSR, and of one whose data are not there."""
+    """A table of an SNGAN with and without gSR, and of one whose data are not there; another of SNGANs with LeCam."""
     rows = {
         "plain": {"configuration": "CIFAR10_LT/SNGAN", "overrides": TINY},
         "gsr": {"configuration": "CIFAR10_LT/SNGAN-gSR", "overrides": TINY, "baseline": "plain"},
@@ -55,13 +57,18 @@ def write_tables(path: Path, **protocol: Any) -> Path:
         },
     }
     table = {"title": "tiny", "protocol": "tiny", "seeds": [5], "rows": rows}
-    content = {"version": 1, "sources": {}, "protocols": {"tiny": PROTOCOL | protocol}, "tables": {"tiny": table}}
+    stacked = {"configuration": "CIFAR10_LT/SNGAN-gSR", "overrides": {**TWO_UPDATES, "REGULARIZER": STACKED}}
+    lecam = {"configuration": "CIFAR10_LT/SNGAN-DiffAug-LeCam", "overrides": TWO_UPDATES}
+    others = {**table, "title": "LeCam", "rows": {"stacked": stacked, "lecam": lecam}}
+    tables = {"tiny": table, "others": others}
+    content = {"version": 1, "sources": {}, "protocols": {"tiny": PROTOCOL | protocol}, "tables": tables}
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
 
 
 def planned(folder: Path, *names: str, **protocol: Any) -> list[plan.PlannedRun]:
-    rows = read_tables(write_tables(folder / "tables.yaml", **protocol)).tables["tiny"].rows
+    tables = read_tables(write_tables(folder / "tables.yaml", **protocol)).tables
+    rows = {**tables["tiny"].rows, **tables["others"].rows}
     where = (str(folder), folder / "runs", folder / "records", "cpu")
     return plan.plan_runs([rows[name] for name in names], None, "native", *where)
 
@@ -69,7 +76,17 @@ def planned(folder: Path, *names: str, **protocol: Any) -> list[plan.PlannedRun]
 @pytest.fixture(scope="module")
 def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The record of a run with gSR, as read from its file."""
-    folder = tmp_path_factory.mktemp("record")
+    return completed(tmp_path_factory.mktemp("record"), "gsr")
+
+
+@pytest.fixture(scope="module")
+def stacked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The record of a run with gSR and LeCam, and two updates of the discriminator per step."""
+    return completed(tmp_path_factory.mktemp("stacked"), "stacked")
+
+
+def completed(folder: Path, name: str) -> dict[str, Any]:
+    """Complete a row's run; return its record as read from the file."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         info = folder / "pixels-1.0.dist-info"
@@ -79,7 +96,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         (folder / "pixels.py").write_text(PIXELS)
         patch.setattr("studiogan_gsr.evaluation.cache.FOLDER", folder / "references")
         patch.setattr("studiogan_gsr.evaluation.perceptual.find_spec", lambda name: None)
-        (run,) = planned(folder, "gsr")
+        (run,) = planned(folder, name)
         with one_thread():
             path = complete.complete(run)
         patch.delitem(sys.modules, "pixels")
@@ -92,10 +109,11 @@ def test_a_record_holds_all_that_made_a_run(record: dict[str, Any]) -> None:
     assert len(record["data"]["images_sha256"]) == 64
     assert not {"root", "packed"} & set(record["data"])
     (rank,) = record["ranks"]
-    assert rank["regularizer"].startswith("gsr of studiogan-gsr ")
-    assert rank["acted"] == 4
+    (regularizer,) = rank["regularizers"]
+    assert regularizer["summary"].startswith("gsr of studiogan-gsr ")
+    assert regularizer["acted"] == 4
     assert "torch" in rank["packages"]
-    assert [step for step, _ in record["penalties"]] == [1, 2, 4]
+    assert [step for step, _ in record["penalties"]["gsr"]] == [1, 2, 4]
     assert set(record["results"]) == {"last", "best"}
     assert record["results"]["last"]["protocol"]["checkpoint_rule"] == "last"
     assert record["results"]["best"]["protocol"]["checkpoint_rule"].startswith("best: lowest FD-Pixels")
@@ -116,6 +134,38 @@ def test_a_record_holds_all_that_made_a_run(record: dict[str, Any]) -> None:
     assert str(Path.home()) not in json.dumps(record)
     for result in record["results"].values():
         assert result["protocol"]["checkpoint"] in ("step=2", "step=4")
+
+
+def test_a_record_holds_every_regularizer_of_a_run(stacked: dict[str, Any]) -> None:
+    gsr, lecam = stacked["ranks"][0]["regularizers"]
+    assert (gsr["name"], gsr["roles"], gsr["acted"]) == ("gsr", ["penalty"], 4)
+    assert gsr["options"]["weight"] == 0.4
+    assert gsr["options"]["power_iterations"] == 4  # a default
+    assert (lecam["name"], lecam["roles"], lecam["acted"]) == ("lecam", ["discriminator_loss"], 8)
+    assert lecam["options"] == {"weight": 0.3, "decay": 0.99, "start": 1000, "released": True}
+    assert lecam["summary"].startswith("lecam of studiogan-gsr ")
+    plugins = ["[studiogan.datasets] Digits_LT", "[studiogan.regularizers] gsr", "[studiogan.regularizers] lecam"]
+    for plugin, found in zip(plugins, stacked["ranks"][0]["plugins"], strict=True):
+        assert plugin in found
+    assert [regularizer["plugin"] for regularizer in (gsr, lecam)] == stacked["ranks"][0]["plugins"][1:]
+    steps = {name: [step for step, _ in series] for name, series in stacked["penalties"].items()}
+    assert steps == {"gsr": [1, 2, 4], "lecam": [1, 2, 4]}
+    log = [penalty for _, penalty in stacked["penalties"]["lecam"]]
+    assert len(set(log)) == 3
+
+
+def test_a_record_holds_the_lecam_that_the_host_makes_from_loss(tmp_path: Path) -> None:
+    record = completed(tmp_path, "lecam")
+    (lecam,) = record["ranks"][0]["regularizers"]
+    assert "REGULARIZER" not in record["sections"]
+    assert (lecam["name"], lecam["acted"]) == ("lecam", 8)
+    assert lecam["options"] == {"weight": 0.3, "decay": 0.99, "start": 1000, "released": False}
+    assert record["penalties"] == {"lecam": [[1, 0.0], [2, 0.0], [4, 0.0]]}  # before step 1000
+    lecam["acted"] = 7
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(record))
+    with pytest.raises(RecordError, match="lecam was active in 7 of 8 updates of rank 0"):
+        records.read(path, record["key"])
 
 
 _STARTS = {
@@ -141,13 +191,14 @@ def _set(*places: Any) -> Callable[[dict[str, Any]], None]:
         (_set("seed", 6), "are of another run"),
         (_set("sections", "REGULARIZER", "weight", 0.4), "are of another run"),
         (_set("steps", 3), "trained 3 of 4 steps"),
-        (_set("penalties", []), "penalties do not cover the whole run"),
-        (_set("penalties", [[1, 0.2]]), "penalties do not cover the whole run"),
-        (_set("penalties", [[4, 0.2], [2, 0.2]]), "penalties do not cover the whole run"),
-        (_set("penalties", [[1, 0.2], [1, 0.2], [4, 0.2]]), "penalties do not cover the whole run"),
-        (_set("penalties", [[1, 0.2], [4, 0.0]]), "contradict its weight"),
-        (_set("penalties", [[1, float("nan")], [4, 0.1]]), "holds NaN, which is not a finite number"),
-        (_set("penalties", [[float("inf"), 0.1], [4, 0.1]]), "holds Infinity, which is not a finite number"),
+        (_set("penalties", {}), "gsr's penalties do not cover the whole run"),
+        (_set("penalties", "gsr", [[1, 0.2]]), "penalties do not cover the whole run"),
+        (_set("penalties", "gsr", [[4, 0.2], [2, 0.2]]), "penalties do not cover the whole run"),
+        (_set("penalties", "gsr", [[1, 0.2], [1, 0.2], [4, 0.2]]), "penalties do not cover the whole run"),
+        (_set("penalties", "gsr", [[1, 0.2], [4, 0.0]]), "contradict its weight"),
+        (_set("penalties", "gsr", [[1, float("nan")], [4, 0.1]]), "holds NaN, which is not a finite number"),
+        (_set("penalties", "gsr", [[float("inf"), 0.1], [4, 0.1]]), "holds Infinity, which is not a finite number"),
+        (_set("penalties", "lecam", []), "it has penalties of lecam, which its configuration does not have"),
         (_set("ranks", []), "no rank has reported"),
         (_set("host", "starts", _STARTS["speed"]), "began with speed {'precision': 'float32'} and was resumed with"),
         (_set("host", "starts", _STARTS["images_sha256"]), "began with images_sha256 a and was resumed with b"),
@@ -159,13 +210,16 @@ def _set(*places: Any) -> Callable[[dict[str, Any]], None]:
         (_set("data", "class_counts", []), "no class counts, or no digest of its images"),
         (_set("data", "images_sha256", None), "no class counts, or no digest of its images"),
         (_set("hours", {}), "hours are {}; expected hours of training, "),
-        (_set("ranks", 0, "regularizer", None), "rank 0 reports no gsr"),
+        (_set("ranks", 0, "regularizers", []), "rank 0 reports no gsr"),
+        (_set("ranks", 0, "regularizers", 0, "name", "lecam"), "rank 0 reports lecam, which its configuration does"),
         (
-            _set("ranks", 0, "regularizer", "gsr of x: weight 0.0001, beta 0.999"),
+            _set("ranks", 0, "regularizers", 0, "summary", "gsr of x: weight 0.0001, beta 0.999"),
             "reports gsr with other options than weight 0",
         ),
-        (_set("ranks", 0, "acted", 3), "was active in 3 of 4 updates of rank 0"),
-        (_set("ranks", 0, "acted", 0), "was active in 0 of 4 updates of rank 0"),
+        (_set("ranks", 0, "regularizers", 0, "options", "beta", 0.9), "rank 0 reports gsr with beta 0.9, not 0.999"),
+        (_set("ranks", 0, "regularizers", 0, "acted", 3), "was active in 3 of 4 updates of rank 0"),
+        (_set("ranks", 0, "regularizers", 0, "acted", 5), "was active in 5 of 4 updates of rank 0"),
+        (_set("ranks", 0, "regularizers", 0, "acted", 0), "was active in 0 of 4 updates of rank 0"),
         (_set("results", "best", None), "the best checkpoint has not been measured"),
         (
             _set("results", "last", "all", "frechet", "mean", None),
@@ -179,7 +233,7 @@ def _set(*places: Any) -> Callable[[dict[str, Any]], None]:
         (_set("data", "preprocessing", "resizer", "nearest"), "were resized by "),
         (_set("data", "name", "Digits_LT_rho10"), "was measured on Digits_LT_rho50"),
         (_set("results", "last", "protocol", "checkpoint_rule", "step 2, by name"), "chosen as step 2"),
-        (_set("version", 0), "found format 0"),
+        (_set("version", 0), "found format 0; this program reads 1 and 2"),
         (_set("more", 1), "missing or unknown fields: more"),
     ],
 )
@@ -203,6 +257,108 @@ def test_a_record_that_proves_too_little_is_refused_by_its_path(
         records.read(path, key)
 
 
+_LECAM = ("ranks", 0, "regularizers", 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content["ranks"][0]["regularizers"].pop(0), "rank 0 reports no gsr"),
+        (lambda content: content["ranks"][0]["regularizers"].pop(1), "rank 0 reports no lecam"),
+        (_set("ranks", 0, "regularizers", 0, "acted", 8), "gsr was active in 8 of 4 updates of rank 0"),
+        (_set(*_LECAM, "acted", 4), "lecam was active in 4 of 8 updates of rank 0"),
+        (_set(*_LECAM, "acted", 9), "lecam was active in 9 of 8 updates of rank 0"),
+        (_set(*_LECAM, "roles", ["discriminator_loss", "generator_loss"]), "lecam was active in 8 of 4 updates"),
+        (_set(*_LECAM, "options", "released", False), "rank 0 reports lecam with released False, not True"),
+        (_set("penalties", "lecam", [[1, 0.2], [2, 0.2]]), "lecam's penalties do not cover the whole run"),
+        (_set("penalties", "gsr", []), "gsr's penalties do not cover the whole run"),
+    ],
+)
+def test_evidence_is_required_of_every_regularizer(
+    stacked: dict[str, Any], change: Callable[[dict[str, Any]], None], message: str, tmp_path: Path
+) -> None:
+    path, content = tmp_path / "a.json", copy.deepcopy(stacked)
+    change(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(RecordError, match=message):
+        records.read(path, stacked["key"])
+
+
+@pytest.mark.parametrize("roles", [["draw"], ["discriminator_loss", "draw"]])
+def test_a_regularizer_may_draw_more_often_than_it_must(
+    stacked: dict[str, Any], roles: list[str], tmp_path: Path
+) -> None:
+    path, content = tmp_path / "a.json", copy.deepcopy(stacked)
+    content["ranks"][0]["regularizers"][1] |= {"roles": roles, "acted": 9}
+    path.write_text(json.dumps(content))
+    assert records.read(path, stacked["key"]).ranks[0]["regularizers"][1]["acted"] == 9
+    content["ranks"][0]["regularizers"][1]["acted"] = 3
+    path.write_text(json.dumps(content))
+    with pytest.raises(RecordError, match="lecam was active in 3 of 4 updates"):
+        records.read(path, stacked["key"])
+
+
+COMMITTED = BENCHMARKS / "results" / "records"
+
+
+def test_committed_records_of_version_1_are_read_under_their_keys() -> None:
+    found = {path.stem: json.loads(path.read_text()) for path in COMMITTED.glob("*.json")}
+    old = {key: content for key, content in found.items() if content["version"] == 1}
+    assert len(old) >= 39
+    with_gsr = 0
+    for key, content in old.items():
+        record = records.read(records.path_of(key, COMMITTED), key)
+        (before,), (rank,) = content["ranks"], record.ranks
+        assert (record.version, rank["device"], rank["plugins"]) == (2, before["device"], before["plugins"])
+        if before["regularizer"] is None:
+            assert (rank["regularizers"], record.penalties) == ([], {})
+            continue
+        with_gsr += 1
+        assert rank["regularizers"] == [
+            {
+                "name": "gsr",
+                "options": None,
+                "plugin": before["plugins"][1],
+                "roles": ["penalty"],
+                "summary": before["regularizer"],
+                "acted": before["acted"],
+            }
+        ]
+        assert record.penalties == {"gsr": [tuple(pair) for pair in content["penalties"]]}
+    assert with_gsr >= 20
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_set("ranks", 0, "acted", 4999), "gsr was active in 4999 of 5000 updates of rank 0"),
+        (_set("ranks", 0, "regularizer", None), "rank 0 reports no gsr"),
+        (_set("ranks", 0, "regularizer", "gsr of x: weight 5"), "reports gsr with other options than weight 0.05"),
+        (_set("ranks", 0, "regularizer", "other of x: y"), "rank 0 reports other, which its configuration does not"),
+        (_set("penalties", [[1, 0.2]]), "gsr's penalties do not cover the whole run"),
+        (_set("penalties", []), "gsr's penalties do not cover the whole run"),
+    ],
+)
+def test_a_record_of_version_1_needs_the_same_evidence(
+    change: Callable[[dict[str, Any]], None], message: str, tmp_path: Path
+) -> None:
+    key = "0ef7fbe4cc7c"
+    path, content = tmp_path / "a.json", json.loads(records.path_of(key, COMMITTED).read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(RecordError, match=message):
+        records.read(path, key)
+
+
+def test_a_record_of_version_1_without_a_regularizer_has_no_penalties(tmp_path: Path) -> None:
+    key = "0933f7d8aa7a"
+    path, content = tmp_path / "a.json", json.loads(records.path_of(key, COMMITTED).read_text())
+    content["penalties"] = [[5000, 0.2]]
+    path.write_text(json.dumps(content))
+    with pytest.raises(RecordError, match="it has penalties of a regularizer, which its configuration does not have"):
+        records.read(path, key)
+
+
 def test_penalties_are_told_often(record: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = records.path_of(record["key"], tmp_path)
     path.write_text(json.dumps(record))
@@ -217,9 +373,9 @@ def test_a_record_without_a_regularizer_must_have_none(record: dict[str, Any], t
     content["key"] = records.key_of("native", content["sections"], content["seed"], content["protocol"])
     path = tmp_path / "a.json"
     path.write_text(json.dumps(content))
-    with pytest.raises(RecordError, match="the run had a regularizer, but its configuration has none"):
+    with pytest.raises(RecordError, match="rank 0 reports gsr, which its configuration does not have"):
         records.read(path, content["key"])
-    content["penalties"], content["ranks"][0]["regularizer"] = [], None
+    content["penalties"], content["ranks"][0]["regularizers"] = {}, []
     content["results"]["last"]["groups"] = {}  # as of two classes
     path.write_text(json.dumps(content))
     records.read(path, content["key"])
@@ -244,8 +400,8 @@ def test_a_run_that_was_interrupted_goes_on_and_one_that_is_done_is_not_run_agai
             complete.complete(run)
     record, _ = run.done()
     assert record is not None
-    assert record.ranks[0]["acted"] == 4  # over the restart
-    assert [step for step, _ in record.penalties] == [1, 2, 4]
+    assert record.ranks[0]["regularizers"][0]["acted"] == 4  # over the restart
+    assert [step for step, _ in record.penalties["gsr"]] == [1, 2, 4]
     assert "reference" in record.results["best"]["protocol"]["checkpoint_rule"]
     tables = ["--tables", str(tmp_path / "tables.yaml"), "--records", str(tmp_path / "records")]
     argv = ["tiny", "--only", "gsr", *tables, "--data", str(tmp_path), "--out", str(tmp_path / "runs")]
@@ -278,7 +434,7 @@ def test_one_run_that_fails_does_not_stop_the_others(
     assert last.startswith("failed: tiny: lost, seed 5: status 2: run.py: tiny: lost, seed 5: ")
     assert "needs train/ and valid/" in last
     (path,) = (tmp_path / "records").glob("*.json")
-    assert records.read(path, path.stem).ranks[0]["regularizer"] is None
+    assert records.read(path, path.stem).ranks[0]["regularizers"] == []
     (tmp_path / "file").touch()
     argv += ["--records", str(tmp_path / "other")]
     assert run_command.main([*argv, "--out", str(tmp_path / "file" / "runs")]) == 1  # no folder can be there
@@ -396,10 +552,10 @@ def test_a_signal_ends_what_runs_and_begins_no_more(tmp_path: Path, make_package
 def test_studiogans_runs_are_chosen_and_measured_as_ours(
     checkout: Checkout, tmp_path: Path, pixels: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    rows = read_tables(write_tables(tmp_path / "tables.yaml")).tables["tiny"].rows
+    rows = read_tables(write_tables(tmp_path / "tables.yaml")).tables["others"].rows
     where = (str(tmp_path), tmp_path / "runs", tmp_path / "records", "cpu", str(checkout.root))
-    (run,) = plan.plan_runs([rows["gsr"]], None, "studiogan", *where)
-    (ours,) = planned(tmp_path, "gsr")
+    (run,) = plan.plan_runs([rows["stacked"]], None, "studiogan", *where)
+    (ours,) = planned(tmp_path, "stacked")
     assert run.key != ours.key
     # The first half, as of a process that was ended.
     half = copy.deepcopy(run.sections)
@@ -413,9 +569,11 @@ def test_studiogans_runs_are_chosen_and_measured_as_ours(
     assert record.host["commit"] == checkout.commit()
     assert record.host["changed_files"] == []
     assert [start["step"] for start in record.host["starts"]] == [0, 2]
-    assert record.ranks[0]["acted"] == 4
-    assert record.ranks[0]["regularizer"].startswith("gsr of studiogan-gsr ")
-    assert [step for step, _ in record.penalties] == [2, 4]
+    gsr, lecam = record.ranks[0]["regularizers"]
+    assert (gsr["name"], gsr["acted"], lecam["name"], lecam["acted"]) == ("gsr", 4, "lecam", 8)  # over the restart
+    assert gsr["summary"].startswith("gsr of studiogan-gsr ")
+    assert lecam["options"]["released"] is True
+    assert [[step for step, _ in record.penalties[name]] for name in ("gsr", "lecam")] == [[2, 4], [2, 4]]
     assert [line["step"] for line in record.course] == [2, 4]
     assert record.course[-1]["class_norms"] == record.norms["last"]
     assert record.data["class_counts"] == [134, 86, 56, 36, 23, 15, 9, 6, 4, 2]
@@ -427,7 +585,8 @@ def test_studiogans_runs_are_chosen_and_measured_as_ours(
     kept = Path(run.out) / "checkpoints" / "step=4" / "model=G-current-weights-step=4.pth"
     assert set(torch.load(kept, weights_only=True)) == {"state_dict"}
     printed = capfd.readouterr().out
-    assert "gsr: state restored from the checkpoint" in printed
+    for name in ("gsr", "lecam"):
+        assert f"{name}: state restored from the checkpoint" in printed
     records.path_of(run.key, tmp_path / "records").unlink()
     with one_thread():
         complete.complete(run)  # trains nothing
@@ -437,12 +596,40 @@ def test_studiogans_runs_are_chosen_and_measured_as_ours(
     assert again.course == record.course
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_set("MODEL", "z_dim", 9), "MODEL.z_dim 9, not 8"),
+        (_set("REGULARIZER", 1, "weight", 0.5), "REGULARIZER lecam.weight 0.5, not 0.3"),
+        (_set("REGULARIZER", 1, "released", False), "REGULARIZER lecam.released False, not True"),
+        (lambda content: content["REGULARIZER"].pop(), "REGULARIZER gsr, not gsr, lecam"),
+        (lambda content: content.pop("REGULARIZER"), "REGULARIZER none, not gsr, lecam"),
+    ],
+)
+def test_studiogans_configuration_is_compared_with_the_planned_one(
+    change: Callable[[dict[str, Any]], None], message: str, tmp_path: Path
+) -> None:
+    (run,) = planned(tmp_path, "stacked")
+    written = Path(run.out) / "config.yaml"
+    written.parent.mkdir(parents=True)
+    loaded = copy.deepcopy(run.sections)
+    loaded["OPTIMIZATION"]["total_steps"] -= 1  # StudioGAN trains for one step more
+    loaded["REGULARIZER"] = [{**settings, "start": 5} for settings in reversed(loaded["REGULARIZER"])]
+    written.write_text(yaml.safe_dump(loaded))
+    studiogan_host._check_configuration(run)
+    loaded["REGULARIZER"].reverse()
+    change(loaded)
+    written.write_text(yaml.safe_dump(loaded))
+    with pytest.raises(RecordError, match=f"StudioGAN trained with {re.escape(message)}$"):
+        studiogan_host._check_configuration(run)
+
+
 def test_what_studiogan_has_not_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = ["--host", "studiogan", "--dry-run", "--records", str(tmp_path)]
     assert run_command.main(["ablation", *where]) == 0
     printed = capsys.readouterr().out
-    assert "left out: ablation: LeCam as released, gSR: LOSS.lecam_released is the native host's own" in printed
-    assert "36 of 36 runs are to be made" in printed
+    assert "left out" not in printed
+    assert "42 of 42 runs are to be made" in printed
     assert run_command.main(["cpu-study", *where]) == 2
     assert "StudioGAN has no networks of 16 pixels" in capsys.readouterr().out
 
@@ -490,7 +677,7 @@ def kept(folder: Path, record: dict[str, Any], distances: dict[str, dict[int, fl
             made |= {"seed": seed, "sections": dict(rows[name].sections or {})}
             made["key"] = records.key_of("native", made["sections"], seed, made["protocol"])
             if name == "plain":
-                made["penalties"], made["ranks"][0]["regularizer"] = [], None
+                made["penalties"], made["ranks"][0]["regularizers"] = {}, []
             made["results"]["best"]["all"]["frechet"]["mean"] = distance
             file = records.path_of(made["key"], folder / "records")
             file.parent.mkdir(exist_ok=True)
@@ -664,5 +851,13 @@ def test_keys_do_not_follow_how_a_configuration_is_written() -> None:
     how, more = {"images": 5}, {"images": 6}
     key = records.key_of("native", one, 0, {"name": "a", **how})
     assert records.key_of("native", {**same, "MODEL": {"backbone": "resnet"}}, 0, {"name": "b", **how}) == key
+    lists = [
+        [{"name": "gsr", "weight": 1}],
+        ["lecam", {"name": "gsr", "weight": 1}],
+        [{"name": "gsr", "weight": 1.0}, "lecam"],
+    ]
+    of_lists = [records.key_of("native", {**plain, "REGULARIZER": section}, 0, how) for section in lists]
+    assert of_lists[0] == key
+    assert of_lists[1] == of_lists[2] != key
     for changed in (("native", other, 0, how), ("native", one, 1, how), ("native", one, 0, more)):
         assert records.key_of(*changed) != key

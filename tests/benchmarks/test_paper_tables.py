@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,12 @@ import pytest
 import yaml
 
 from benchmarks.paths import BENCHMARKS, TABLES_FILE
+from benchmarks.tables.content import _overrides
+from benchmarks.tables.plan import reason_against
 from benchmarks.tables.rows import METRICS, overlaid, read_tables
 from studiogan_gsr.errors import ConfigurationError
+from studiogan_gsr.settings import load_configuration
+from studiogan_gsr.shipped import shipped_configuration
 
 TABLES = read_tables()
 
@@ -31,6 +36,39 @@ def test_every_table_that_the_paper_has_and_those_that_go_beyond_it_are_there() 
 def test_overrides_of_a_regularizer_that_is_a_name_alone() -> None:
     made = overlaid({"REGULARIZER": "gsr"}, {"REGULARIZER": {"weight": 2}})
     assert made == {"REGULARIZER": {"name": "gsr", "weight": 2}}
+
+
+def test_an_override_that_is_a_list_replaces_the_regularizers() -> None:
+    listed = ["lecam", {"name": "gsr", "beta": 0.9}]
+    made = overlaid({"REGULARIZER": {"name": "gsr", "weight": 2}}, {"REGULARIZER": listed})
+    assert made == {"REGULARIZER": listed}
+    assert made["REGULARIZER"][1] is not listed[1]
+
+
+def test_rows_of_the_released_lecam_are_as_shipped_but_for_lecam() -> None:
+    for name in ("LeCam as released, without gSR", "LeCam as released, gSR"):
+        row = TABLES.tables["ablation"].rows[name]
+        assert row.sections is not None
+        assert row.configuration is not None
+        shipped = load_configuration(shipped_configuration(row.configuration))
+        loss, section = shipped["LOSS"], shipped.get("REGULARIZER")
+        settings = {"released": True, "weight": loss["lecam_lambda"], "decay": loss["lecam_ema_decay"]}
+        lecam = {"name": "lecam", **settings}
+        assert row.sections["REGULARIZER"] == (lecam if section is None else [section, lecam])
+        assert row.sections["LOSS"] == {**loss, "apply_lecam": False}
+        apart = ("LOSS", "REGULARIZER")
+        assert all(row.sections[key] == values for key, values in shipped.items() if key not in apart)
+        assert _overrides(row) == "LeCam as released"
+        assert reason_against("studiogan", row) == ""
+
+
+def test_lecam_under_regularizer_is_not_described_as_off() -> None:
+    row = TABLES.tables["ablation"].rows["without gSR"]
+    assert row.sections is not None
+    sections = overlaid(row.sections, {"LOSS": {"apply_lecam": False}})
+    assert _overrides(dataclasses.replace(row, sections=sections)) == "LOSS.apply_lecam False, not True"
+    sections["REGULARIZER"] = ["lecam"]
+    assert _overrides(dataclasses.replace(row, sections=sections)) == "LeCam under REGULARIZER"
 
 
 def test_published_values_are_those_that_were_read() -> None:
@@ -108,6 +146,18 @@ def test_an_override_replaces_keys_and_leaves_the_shipped_one_alone() -> None:
             "MODEL has no such key; did you mean z_dim",
         ),
         ("tables.ada.rows.SNGAN + ADA.overrides", {"MODEL": 3}, "a mapping with text keys"),
+        ("tables.ada.rows.SNGAN + ADA.overrides", {"LOSS": ["hinge"]}, "a mapping with text keys"),
+        (
+            "tables.ada.rows.SNGAN + ADA.overrides",
+            {"REGULARIZER": ["gsr", {"name": "lecam", "decay": 2}]},
+            "REGULARIZER[1].decay: found 2",
+        ),
+        ("tables.ada.rows.SNGAN + ADA.overrides", {"REGULARIZER": []}, "an empty list"),
+        (
+            "tables.ada.rows.SNGAN + ADA.overrides",
+            {"LOSS": {"lecam_released": True}},
+            "REGULARIZER: {name: lecam, released: true, ",
+        ),
         ("tables.ada.rows.SNGAN + ADA + gSR.overrides", {"REGULARIZER": {"weight": -1}}, "weight"),
         ("tables.ada.rows.SNGAN + ADA.seed", [1], "did you mean seeds"),
         ("tables.ada.rows.SNGAN + ADA.seeds", [1, 1], "integers from 0 to 2147483647, each once"),

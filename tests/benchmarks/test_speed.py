@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.paths import RESULTS
@@ -16,7 +17,8 @@ from benchmarks.speed import hosts as speed_hosts
 from benchmarks.speed.findings import Part, as_markdown, keep
 from benchmarks.studies import gradient_shares, norms_over_time
 from benchmarks.tables import cost, run_command
-from studiogan_gsr.hosts.native.training import Speed
+from studiogan_gsr.hosts.native.configuration import read_configuration
+from studiogan_gsr.hosts.native.training import Speed, Trainer
 from studiogan_gsr.machine import device_name
 from studiogan_gsr.shipped import shipped_configurations
 
@@ -71,6 +73,9 @@ def test_a_dry_run_reckons_with_measured_steps(
     assert f"SNGAN + LeCam + DiffAug, seed 0: 120,000 steps, 1.0 h on {device}" in printed
     assert f"2 of these 4 runs, the others not timed there: 2.0 h on {device}, one run at a time" in printed
     assert "operations of training: 0.36 EFLOP (2 runs not counted), 10.0 h at 10 TFLOP/s" in printed
+    released = ["ablation", "--only", "LeCam as released, gSR"]  # LeCam under REGULARIZER, not under LOSS
+    assert run_command.main([*released, "--dry-run", "--records", str(tmp_path / "none"), "--seeds", "0"]) == 0
+    assert f"LeCam as released, gSR, seed 0: 120,000 steps, 1.0 h on {device}" in capsys.readouterr().out
 
 
 def test_steps_of_the_native_host_are_timed_without_data(
@@ -100,6 +105,23 @@ def test_all_shapes_are_timed_by_default() -> None:
     assert {name.split("-")[0] for name in speed._default_configurations()} == families
 
 
+def test_gradient_shares_are_of_penalties_alone() -> None:
+    tiny = {
+        "DATA": {"num_classes": 4},
+        "MODEL": {"g_conv_dim": 4, "d_conv_dim": 4, "g_cond_mtd": "cBN", "d_cond_mtd": "PD"},
+        "OPTIMIZATION": {"batch_size": 8, "d_updates_per_step": 1},
+    }
+
+    def shares(regularizers: object) -> list[tuple[float, float]]:
+        configuration = read_configuration({**tiny, "REGULARIZER": regularizers})
+        trainer = Trainer(configuration, [9, 6, 3, 1], iter(()), torch.device("cpu"), 0, Speed())
+        return gradient_shares.shares(trainer, 2)
+
+    alone = shares("gsr")
+    assert all(penalty > 0 for _, penalty in alone)
+    assert shares(["lecam", "gsr"]) == alone
+
+
 def test_gradient_shares_follow_weight_and_class(capsys: pytest.CaptureFixture[str]) -> None:
     def penalties(row: str) -> list[float]:
         assert gradient_shares.main(["cpu-study-weights", row, "--batches", "4"]) == 0
@@ -114,6 +136,11 @@ def test_gradient_shares_follow_weight_and_class(capsys: pytest.CaptureFixture[s
     assert max(alike) < 2 * min(alike)
     for table, row, message in (
         ("cpu-study-weights", "without gSR", "it has no regularizer"),
+        (
+            "ablation",
+            "LeCam as released, without gSR",
+            "it has no regularizer that penalizes the generator's weights",
+        ),
         ("cpu-study", "SNGAN, ratio 1000", "did you mean SNGAN, ratio 100?"),
         ("cpu-studi", "SNGAN", "did you mean cpu-study?"),
         ("inaturalist-2019", "BigGAN + gSR", "DATA.name without its ratio: found iNaturalist2019"),
