@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
-from studiogan_gsr.hosts.regularization import find_regularizer
-from studiogan_gsr.registry import DATASETS, find_plugins
+from studiogan_gsr.contract import ROLES, Batch, roles_of
+from studiogan_gsr.hosts.regularization.plugins import find_regularizer
+from studiogan_gsr.registry import DATASETS, REGULARIZERS, find_plugins
 from studiogan_gsr.settings import regularizer_settings
+from support import strangers_package
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -45,16 +49,41 @@ def test_the_four_lines_regularize_a_script_of_twenty() -> None:
 
 
 def test_the_configurations_shown_are_valid_and_show_the_defaults() -> None:
-    for text in blocks("yaml"):
-        settings = regularizer_settings(yaml.safe_load(text))
-        assert settings is not None
-        loaded = find_regularizer(settings.name, settings.options)
-        import inspect
-
-        parameters = inspect.signature(loaded.factory).parameters
+    shown = [settings for text in blocks("yaml") for settings in regularizer_settings(yaml.safe_load(text))]
+    ours = [settings for settings in shown if settings.name not in strangers_package.ROLES]
+    assert {settings.name for settings in ours} == {"gsr", "lecam"}
+    for settings in ours:
+        parameters = inspect.signature(find_regularizer(settings).factory).parameters
         for name, value in settings.options.items():
             default = parameters[name].default
             assert value == (list(default) if isinstance(default, tuple) else default)
+
+
+def test_the_methods_shown_are_short_one_of_each_role_and_all_in_the_package() -> None:
+    """That they work is tested in both hosts: test_strangers_package.py."""
+    methods = [block for block in strangers_package.blocks("python") if "class " in block]
+    assert all(len(block.splitlines()) < 15 for block in methods)
+    namespace = run("\n".join(strangers_package.blocks("python")))
+    (metadata,) = strangers_package.blocks("toml")
+    entries = dict(re.findall(r'^(\w+) = "my_methods:(\w+)"$', metadata, flags=re.MULTILINE))
+    assert {name: roles_of(namespace[value]) for name, value in entries.items()} == {
+        name: (role,) for name, role in strangers_package.ROLES.items()
+    }
+    assert sorted(strangers_package.ROLES.values()) == sorted(ROLES)
+
+
+def test_the_table_of_the_contract_names_every_role_and_field() -> None:
+    table = "\n".join(line for line in strangers_package.SECTION.splitlines() if line.startswith("| `"))
+    methods = re.findall(r"^\| `(\w+)\(", table, flags=re.MULTILINE)
+    assert methods == [*ROLES, "scalars", "state_dict"]
+    for field in fields(Batch):
+        assert f"`{field.name}`" in table, field.name
+
+
+def test_every_regularizer_is_in_the_readmes_table_with_its_page() -> None:
+    for plugin in find_plugins(REGULARIZERS):
+        if plugin.package == "studiogan-gsr":
+            assert f"| [`{plugin.name}`](docs/methods/{plugin.name}.md) | " in README, plugin.name
 
 
 def test_files_that_the_readme_links_to_exist() -> None:

@@ -38,6 +38,53 @@ def test_plugins_lists_what_is_installed(capsys: pytest.CaptureFixture[str]) -> 
         assert f" {name} " in out
 
 
+def roles_shown(out: str) -> dict[str, str]:
+    """The column of roles, by the name of the plug-in."""
+    rows = [[cell.strip() for cell in line.split("│")] for line in out.splitlines() if "│" in line]
+    (header,) = [line for line in out.splitlines() if " roles " in line]
+    place = [cell.strip() for cell in header.split("┃")].index("roles")
+    return {row[2]: row[place] for row in rows}
+
+
+def test_plugins_shows_what_each_regularizer_can_do(
+    make_package: MakePackage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = {name: f"stranger_methods:{name}" for name in ("Smooth", "late", "said", "one", "Missing")}
+    make_package("stranger", REGULARIZERS, entries, {"stranger_methods": METHODS})
+    assert main(["plugins"]) == 1  # Missing
+    shown = roles_shown(capsys.readouterr().out)
+    assert shown == shown | {
+        "class_balance": "draw",
+        "gsr": "penalty",
+        "lecam": "discriminator_loss",
+        "mode_seeking": "generator_loss, draw",
+        "noisytwins": "generator_loss, draw",
+        "Smooth": "penalty, generator_loss",
+        "late": "known when it is made",
+        "said": "discriminator_loss, draw",
+        "one": "draw",
+        "Missing": "",
+        "CIFAR10_LT": "",
+    }
+
+
+METHODS = """
+class Smooth:
+    threshold = 3
+    def __init__(self, generator, class_counts): ...
+    def penalty(self): ...
+    def generator_loss(self, batch): ...
+
+def late(generator, class_counts): ...
+
+def said(generator, class_counts): ...
+said.roles = ("discriminator_loss", "draw")
+
+def one(generator, class_counts): ...
+one.roles = "draw"
+"""
+
+
 def test_plugins_names_a_broken_one_and_fails(make_package: MakePackage, capsys: pytest.CaptureFixture[str]) -> None:
     make_package("stranger", REGULARIZERS, {"ridge": "stranger_ridge:Ridge"}, {"stranger_ridge": "raise OSError"})
     assert main(["plugins"]) == 1

@@ -73,7 +73,7 @@ def test_sets_of_many_sizes_need_a_size(tmp_path: Path, capsys: pytest.CaptureFi
             Image.new("RGB", (20 + i, 30), (i, 0, 0)).save(tmp_path / "Image" / part / f"{i:02}.png")
     command = ["data", "prepare", "AnimalFaces_LT", "--data", str(tmp_path)]
     assert main(command) == 2
-    assert "AnimalFaces_LT has images of many sizes: --size N is needed" in capsys.readouterr().err
+    assert "AnimalFaces_LT is resized" in capsys.readouterr().err
     assert main([*command, "--size", "16", "--workers", "2"]) == 0
     found = Packed(tmp_path / "AnimalFaces_LT_16_wo_resize_train.hdf5")
     assert found.class_counts == [10, 4]

@@ -47,7 +47,8 @@ def test_a_pair_of_runs_is_shown_side_by_side(pair: tuple[Path, Path], tmp_path:
     page = reported(*runs, out=tmp_path / "page")
     wanted = ["Configurations", "Losses", "Spectral norms by class", "Metrics", "Samples", "Nearest training images"]
     assert headings(page) == wanted
-    assert "<td>REGULARIZER.weight</td><td>-</td><td>0.5</td>" in page
+    assert "<td>REGULARIZER</td><td>-</td><td>gsr</td>" in page
+    assert "<td>REGULARIZER.gsr.weight</td><td>-</td><td>0.5</td>" in page
     assert "<td>DATA.name</td>" not in page  # the same in both
     text = html.unescape(re.search("<summary>CSV</summary><pre>(.*?)</pre>", page, re.DOTALL)[1])
     header, *rows = csv.reader(io.StringIO(text))
