@@ -2,7 +2,7 @@
 
     python benchmarks/speed.py all --data DIR     everything below but `step`, in one run
     python benchmarks/speed.py penalty            time of the penalty: ours, a loop over layers, exact SVD
-    python benchmarks/speed.py steps [CONFIG ...] steps of the native host; default: all shipped ones with gSR
+    python benchmarks/speed.py steps [CONFIG ...] steps of the native host; default: all shipped CONFIGs with gSR
     python benchmarks/speed.py hosts --data DIR [CONFIG ...]
                                                   steps of StudioGAN and of the native host
     python benchmarks/speed.py packing --data DIR packing the image folder DIR/train into an HDF5 file

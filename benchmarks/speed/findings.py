@@ -71,7 +71,7 @@ def keep(parts: dict[str, Part], device: str, command: str, folder: Path) -> lis
 
 
 def as_markdown(kept: dict[str, Any], kind: str) -> str:
-    """Return all parts as Markdown, each with its machine, versions, date and command; kind: "cpu" or "gpu"."""
+    """Return all parts as Markdown, each with its machine, torch version, date and command; kind: "cpu" or "gpu"."""
     lines = [f"# Speed, {kind.upper()}", ""]
     for content in kept.values():
         of, part = content["made"], Part(**{k: v for k, v in content.items() if k != "made"})

@@ -131,7 +131,7 @@ def in_a_process(*arguments: str, device: str = "cpu") -> Any:
 
 
 def native_steps(configurations: Sequence[str], device: str, steps: int) -> Part:
-    """Time steps of the native host on random images, so that no data set is needed, without the first step."""
+    """Time steps of the native host after the first, on random images: no data set is needed."""
     part = Part(f"Steps of the native host, {device_name(device)}")
     memory = ["GPU memory, GB"] if device == "cuda" else []
     part.columns("configuration", "steps", "TFLOP a step", "s a step", "TFLOP/s", "hours for all steps", *memory)
@@ -198,7 +198,7 @@ def _native_step(sections: dict[str, Any], device: str, steps: int) -> tuple[flo
 
 
 def contestant(name: str, configuration: str, data: str, steps: int) -> list[float]:
-    """Train as CONTESTANTS[name] says; return the seconds of each step but the first."""
+    """Train one of CONTESTANTS or _CUDA_ONLY; return the seconds of each step but the first."""
     path = configuration if Path(configuration).is_file() else str(shipped_configuration(configuration))
     sections = load_configuration(path)
     if (Path(data) / "train").is_dir():  # DIR holds CIFAR as an image folder, not as the archive

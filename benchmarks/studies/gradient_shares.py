@@ -54,7 +54,7 @@ def shares(trainer: Trainer, batches: int) -> list[tuple[float, float]]:
 
 
 def _class_counts(name: str, classes: int) -> list[int]:
-    """Return the training images per class of a data set's variant, computed from HEAD without opening images."""
+    """Return the number of training images per class, computed from HEAD and the variant's name."""
     found = find_dataset(name)
     base, options = (name, {}) if found is None else (found[0].plugin.name, found[1])
     must_be("DATA.name without its ratio", base, HEAD)

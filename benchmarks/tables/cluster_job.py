@@ -30,7 +30,7 @@ class Job:
             raise RuntimeError(f"status {self.process.returncode}: {last}")
 
     def checkpoint(self) -> Any:
-        """Let the command save and end, and return the job to queue; submitit calls this near the time limit."""
+        """Let the command save and end, and return the job to resubmit; submitit calls this near the time limit."""
         import submitit
 
         if self.process is not None:

@@ -119,7 +119,7 @@ TRAIN: dict[str, Callable[[PlannedRun], Training]] = {"native": train_native, "s
 def _measured(run: PlannedRun, which: str) -> dict[str, Any]:
     """Measure the best or the last checkpoint.
 
-    On the half of the reference that the best was not selected on, or, with select_on "reference", on all of it.
+    The reference is the half that the best was not selected on; with select_on "reference", it is the whole.
     """
     protocol = run.protocol
     how = EvaluateOptions(

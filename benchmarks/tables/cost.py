@@ -54,7 +54,7 @@ def estimate(runs: Sequence[PlannedRun], folder: Path) -> list[str]:
 
 
 def _speeds(folder: Path) -> Speeds:
-    """Return hours per step: from records with evaluation, from speed.py without."""
+    """Return hours per step; those from records include evaluation, those from speed.py do not."""
     speeds: Speeds = {}
     for path in folder.glob("*.json"):
         try:

@@ -33,8 +33,8 @@ _SCRIPT = BENCHMARKS / "run.py"
 def run_here(runs: Sequence[PlannedRun], places: Sequence[dict[str, str]]) -> list[str]:
     """Execute each run in its own process; return a line for each that failed.
 
-    places: environment variables, such as the GPU, of each run at a time; their number is that of parallel runs.
-    On SIGINT and SIGTERM the runs save and end, and no other begins.
+    places: environment variables, such as the GPU to use; one run at a time executes in each place.
+    On SIGINT and SIGTERM no other run begins.  Native runs save and end; StudioGAN's end without saving.
     """
     crew = _Crew(runs)
     workers = [threading.Thread(target=crew.work, args=(place,)) for place in places]
@@ -57,8 +57,8 @@ class _Crew:
         self._number = len(runs)
         self._processes: dict[subprocess.Popen[bytes], PlannedRun] = {}
         self._stopped = False
-        # Held while a process starts: `stop` then signals each once, as a second signal would end it before it saves.
-        # A second Ctrl-C can interrupt `stop` itself, in the same thread.
+        # Held while a process starts, so that `stop` misses none.
+        # Reentrant: a second Ctrl-C can interrupt `stop` itself, in the same thread.
         self._starting = threading.RLock()
 
     def work(self, environment: dict[str, str]) -> None:

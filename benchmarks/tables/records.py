@@ -40,7 +40,7 @@ class Record:
     """A completed run.
 
     version: version of this format.  key: see `key_of`.  title: the run's name in messages.
-    host: its name, with the commit and changed files of a checkout.
+    host: its name and the run's starts; for StudioGAN, also the commit and changed files of its checkout.
     sections, seed, protocol: these and the host's name determine the key.
     data: digests and class counts.  steps: generator steps trained.
     ranks: for each rank, its device, packages, plug-ins and regularizers.  A regularizer has its name, plug-in,

@@ -119,7 +119,7 @@ def curves_chart(panels: Sequence[tuple[str, Sequence[int], Mapping[str, Sequenc
         axis.set_title(_wrapped(title, 40))
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-    # Without the lowest and highest 2% of values: the first are often far from the rest.
+    # The axis covers the middle 96% of the values: a run's first ones are often far from the rest.
     drawn = [v for _, _, curves in panels for values in curves.values() for v in values if math.isfinite(v)]
     low, high = np.quantile(drawn, [0.02, 0.98]) if drawn else (0, 1)
     room = 0.15 * (high - low) or 1

@@ -47,7 +47,7 @@ class Regularizer(Protocol):
     Its factory may also have
         check_options     called with the options before there are networks; raises OptionError
         also_called       {name of an option in papers and other programs: name here}
-        roles             of a factory that is no class: the roles that its regularizers can have
+        roles             the roles that its regularizers can have; only read if the factory is not a class
     """
 
     def scalars(self) -> dict[str, float]:

@@ -79,11 +79,11 @@ class PluginError(GSRError):
 
 
 class GeneratorError(GSRError):
-    """A generator's class-conditional parameters cannot be read."""
+    """A generator's class-conditional parameters cannot be read, or do not fit the data set's classes."""
 
 
 class RegularizerError(GSRError):
-    """A regularizer's penalty does not reach the parameters of the optimizer that it is attached to."""
+    """A regularizer cannot be attached, or its penalty fails, is invalid or reaches no parameter of the optimizer."""
 
 
 class DataError(GSRError):
@@ -117,7 +117,7 @@ class WeightsError(GSRError):
 
 
 class EvaluationError(GSRError):
-    """Generated images cannot be measured: they are not finite, or there are too few."""
+    """Images cannot be measured: images, features or distances are not finite, or there are too few images."""
 
 
 class HostError(GSRError):

@@ -1,6 +1,6 @@
 """HTML pages that need no network, and the parts that they are made of.
 
-Each part is a template of the same name in `templates/`.  Jinja2 escapes every text; only a Markup is taken as HTML.
+Each part is rendered from a template in `templates/`.  Jinja2 escapes every text; only a Markup is taken as HTML.
 """
 
 from __future__ import annotations

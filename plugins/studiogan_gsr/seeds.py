@@ -11,6 +11,6 @@ def mixed(*seeds: int) -> int:
     return int(np.random.SeedSequence(whole).generate_state(1, np.uint64)[0] >> 1)
 
 
-# Numbers to mix with a run's seed, for the order of images, sample grids and evaluations; networks and training noise
-# use the seed itself.
+# Numbers to mix with a run's seed, for the order of images, sample grids and evaluations.  Networks use the seed
+# itself; training noise uses the seed plus the rank.
 ORDER, SAMPLES, EVALUATION = 1, 2, 3

@@ -29,7 +29,7 @@ def fits_in_memory(images: Any) -> bool:
 
 
 def read_whole(path: Path, images: Any) -> npt.NDArray[np.uint8]:
-    """Return all images of a file, each chunk decompressed once; while the array is in use, return it again."""
+    """Return all images of a file, decompressed once; later calls return the same array while it is in use."""
     status = path.stat()
     key = str(path.resolve()), status.st_mtime_ns, status.st_size
     found = _READ.get(key)

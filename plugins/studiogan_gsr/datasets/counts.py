@@ -46,8 +46,8 @@ def long_tailed_indices(
 ) -> list[int]:
     """Return the indices of the images that a long-tailed split keeps, class by class.
 
-    The indices of each class are shuffled, in label order, and the first counts[y] of class y are kept.  All classes
-    share one numpy RandomState.  Seed 0 keeps exactly the images of the common long-tailed CIFAR.
+    Shuffles the indices of one class after the other, in label order, and keeps the first counts[y] of class y.  All
+    classes share one numpy RandomState.  Seed 0 keeps exactly the images of the common long-tailed CIFAR.
     targets: labels 0 to C-1 of all images, with C = len(counts).
     seed: None does not shuffle: it keeps the first counts[y] images, as the common long-tailed LSUN does.
     Raises OptionError for a missing or unexpected label, for a class with too few images, and for an invalid seed.

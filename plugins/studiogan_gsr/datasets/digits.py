@@ -13,7 +13,7 @@ from studiogan_gsr.datasets.variant import Variant
 from studiogan_gsr.errors import DataError, reason
 
 _REFERENCE = 40  # images per class
-# Training images of the rarest class: with profile "step" or `reversed`, the head may be any class.
+# Training images of the smallest class: with "step" or `reversed`, every class may be in the head and needs as many.
 _N_MAX = 134
 _SIZE = 32
 

@@ -34,7 +34,7 @@ def folder_lt(
 ) -> View:
     """Return an image folder made long-tailed by `ratio`, or unchanged without a ratio.
 
-    "train": images of train/; "reference": all of valid/, which must be balanced and share no file with train/.
+    "train": images of train/; "reference": all of valid/, which must be balanced and share no file with "train".
     Images are prepared as in StudioGAN: cropped to the middle square, and resized only if the user asks for it.
     """
     check_split(split)
@@ -51,7 +51,7 @@ def class_folders(root: Path, folder: str, layout: str) -> ImageFiles:
     """Return the images of root/folder/<class>/, at any depth, in the order of torchvision's ImageFolder.
 
     An image is a file with one of EXTENSIONS that this Pillow opens; an animation counts as its first frame.
-    Hidden files and folders are skipped.  `notes` counts all skipped files by extension.
+    Hidden files and folders are skipped.  `notes` says what was skipped.
     layout: the expected layout, for error messages.
     Raises DataError if there is no class, or if a class has no image.
     """
@@ -158,7 +158,7 @@ class _LeftOut:
 def _walk(top: str, left_out: _LeftOut) -> list[tuple[str, list[str]]]:
     """Return a list of (folder, names of its files) below `top`, following links, in torchvision's order."""
     found = []
-    # The real paths of each folder to come and of all folders above it, through links too.
+    # For each folder still to visit, the real paths of the folders on the way to it, links followed, and its own.
     above: dict[str, tuple[str, ...]] = {top: (os.path.realpath(os.path.dirname(top)), os.path.realpath(top))}
     for place, folders, files in os.walk(top, onerror=_raise, followlinks=True):
         real = above.pop(place)

@@ -99,8 +99,8 @@ def digest(dataset: Labelled) -> str:
 def content_digests(dataset: Labelled, images_sha256: str) -> tuple[str, str]:
     """Return two digests that change if images are replaced under the same names and labels.
 
-    The first covers file sizes, or the pixels if the set has no files but has `read_pixels`; otherwise nothing more.
-    It is the same for all copies of the data.
+    The first covers file sizes, or the pixels if the set has no files but has `read_pixels`.  With neither, it
+    covers only names and labels.  It is the same for all copies of the data.
     The second also covers the files' modification times, so it holds only for one copy of the data.
     images_sha256: the digest of names and labels; both start from it.
     """

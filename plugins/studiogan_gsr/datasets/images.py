@@ -46,7 +46,7 @@ class ImageFiles:
         return len(self.targets)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        # Not a Path: at a hundred microseconds per image, creating one costs noticeable time.
+        # Not a Path: reading an image may take only 100 microseconds, so the time to create one is noticeable.
         with Image.open(f"{self._folder}/{self.where(index)}") as image:
             image.load()
             return image, self.targets[index]

@@ -106,7 +106,7 @@ class Scenes:
         try:
             with _database(self._folders[label]).begin() as transaction:
                 return [bytes(key) for key in islice(transaction.cursor().iternext(values=False), number)]
-        except Exception as error:  # lmdb's errors have no common public base but Exception
+        except Exception as error:  # lmdb.Error, or ImportError if lmdb is missing
             raise DataError(f"LSUN_LT: {self._folders[label]} cannot be read: {reason(error)}") from error
 
 

@@ -87,7 +87,7 @@ def shared_pixels(train: Labelled, reference: Labelled, places: Sequence[int] | 
 def _equal(
     train: Labelled, reference: Labelled, places: Sequence[int], looks: Sequence[Look], threads: bool
 ) -> Pairs:
-    """Return the pairs for which every function in `looks` returns equal values.
+    """Return each reference image with the first training image for which all `looks` return equal values.
 
     Each function reads only the images that matched in all functions before it.
     """

@@ -121,7 +121,10 @@ class Packed:
 
     @property
     def pixels(self) -> Any:
-        """Return all images as an array that reads from the file when indexed."""
+        """Return all images as an array that reads from the file when indexed.
+
+        Compressed images that fit in memory are read at once.
+        """
         process, array = self._opened
         if process != os.getpid() and not isinstance(array, np.ndarray):  # a forked process reopens the file
             array = self._open()

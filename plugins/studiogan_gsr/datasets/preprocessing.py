@@ -1,6 +1,6 @@
 """Turn images of any size and mode into the square RGB images that a host trains on.
 
-Only this module crops and resizes; both hosts and the packer use it, so that their pixels are equal.
+Both hosts and the packer crop and resize only with this module, so that their pixels are equal.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Precision, recall, density and coverage (Kynkäänniemi et al. 2019, Naeem et al. 2020).
 
-The package `prdc` computes them where its matrices of all pairs fit; otherwise the same numbers are computed block by
-block, on the features' device, with the distances of one block of rows in memory at a time.
+The package `prdc` computes them for features on the CPU, if its matrices of all pairs fit.  Otherwise the same
+numbers are computed block by block on the features' device, with one block of distances in memory at a time.
 """
 
 from __future__ import annotations

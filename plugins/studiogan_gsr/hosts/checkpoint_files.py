@@ -20,7 +20,7 @@ from studiogan_gsr.errors import CheckpointError, reason
 
 # The key of the regularizer's state in the generator's file.
 STATE_KEY = "regularizer"
-RANKS_KEY = "regularizers_of_ranks"  # each rank's own states, in a run of several
+RANKS_KEY = "regularizers_of_ranks"  # each rank's own states, in a run of several ranks
 # An environment variable for training in StudioGAN: a folder to keep the generators of all saved steps in.
 KEEP_VARIABLE = "STUDIOGAN_KEEP"
 _FILE = re.compile(r"model=(G|D|G_ema)-(current|best)-weights-step=(\d+)\.pth")
@@ -60,9 +60,11 @@ def checkpoints(folder: Path) -> list[tuple[int, Path]]:
 
 
 def checkpoint_files(path: Path, networks: Sequence[str]) -> dict[str, Path]:
-    """Return the files of these networks, by network, in the newest checkpoint that has all of them.
+    """Return the files of these networks, by network, of the newest step for which all have one.
 
+    Files of a "current" checkpoint come before those of a "best" one.
     path: the folder of a run or a checkpoint, or one of a checkpoint's files, written by this package or StudioGAN.
+        Of a run, only the newest checkpoint's folder is searched.
     Raises CheckpointError, which says what was found, if there is no such checkpoint.
     """
     folder, only = path, None

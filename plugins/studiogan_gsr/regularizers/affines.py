@@ -137,7 +137,7 @@ def _class_weights(name: str, module: nn.Module, generator: nn.Module) -> tuple[
 
 
 def _by_convention(weights: tuple[ClassWeight, ...], layer_class: type[nn.Module]) -> tuple[ClassWeight, ...]:
-    """Return the weights with the shift of the gain that was registered for the class, if any."""
+    """Return the weights; if a convention was registered for the class, their gains have its shift."""
     shift = next((_SHIFTS[c] for c in layer_class.__mro__ if c in _SHIFTS), None)
     if shift is None:
         return weights

@@ -33,7 +33,7 @@ from studiogan_gsr.contract import Penalty, missing_methods
 from studiogan_gsr.errors import FOREIGN, GSRError, RegularizerError, reason
 
 _CHANGES = "changes the generator: it may read the parameters, but must not write to them"
-_KEPT = 8  # number of earlier results from which a regularizer is refused; each result keeps its graph in memory
+_KEPT = 8  # a regularizer that keeps this many earlier results, each with its graph, is refused
 
 
 class Kept:

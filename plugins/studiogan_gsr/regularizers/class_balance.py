@@ -17,7 +17,7 @@ from studiogan_gsr.errors import OptionError
 from studiogan_gsr.regularizers.options import is_number
 
 _LARGEST_POWER = 10
-# Odd numbers: a multiple of an odd number keeps all information modulo 2^64.
+# Odd numbers, because multiplication by an odd number modulo 2^64 loses no information.
 _FIRST, _STEP, _LAST = 0x1E3779B97F4A7C15, 0x3F58476D1CE4E5B9, 0x14D049BB133111EB
 _BITS = 53  # random bits of a uniform number: the precision of float64
 

@@ -5,8 +5,8 @@ In training, the generator's mapping network sees the class y as
     embed(y) + sigma * weight(y) * N(0, I)
 
 with the class weights of gSR (mean 1, by the effective number of samples).  In the generator's updates the two halves
-of a batch are twins: the same z and y, different noise.  C is the cross-correlation of the twins' first w, each half
-normalized over the batch (d x d, divided by the number of twins), and the loss is that of Barlow Twins:
+of a batch are twins: the same z and y, different noise.  Each half's w of the first layer are normalized over its
+n images: a and b (n x d).  With their cross-correlation C = a^T b / n, the loss is that of Barlow Twins:
 
     weight * ( sum_i (C_ii - 1)^2 + gamma * sum_{i != j} C_ij^2 )
 

@@ -66,8 +66,8 @@ class ConditionalLayer:
 class _Group:
     """Weights of one kind, which are read together.
 
-    sides: the columns to read from each weight.  positions: for each side, the positions of its map in every weight
-    (see `StackReader.read`).
+    sides: the columns to read from each weight.  positions: for each side, the position of each weight's map, as in
+    `StackReader.read`.
     """
 
     weights: tuple[ClassWeight, ...]

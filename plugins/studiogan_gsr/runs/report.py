@@ -1,4 +1,4 @@
-"""Write an HTML page about one run, or several runs side by side; the page needs no network."""
+"""Write an HTML page about one run, or several runs side by side; the page can be read offline."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def _curves(runs: Sequence[ReportedRun]) -> list[tuple[str, Markup]]:
 
 
 def _while_training(runs: Sequence[ReportedRun]) -> list[tuple[str, Markup]]:
-    """Return a section with charts of the Fréchet distances that were measured while training; none without any.
+    """Return a section with charts of the Fréchet distances measured while training; an empty list if there are none.
 
     Runs that were measured by another rule than the first are left out.
     """

@@ -123,8 +123,8 @@ def _warnings(results: Results) -> list[str]:
 def _comparable(runs: Sequence[ReportedRun]) -> list[tuple[str, dict[str, Any]]]:
     """Return (name, evaluation) for each run: its newest one by the newest protocol that all runs share.
 
-    If no protocol is shared, it is the run's newest evaluation.  Runs that were measured only by other backbones than
-    the first run do not count for what is shared.
+    If no protocol is shared, it is the run's newest evaluation.  "All runs" are those with an evaluation by the
+    backbone of the first run's newest evaluation.
     """
     if not runs:
         return []

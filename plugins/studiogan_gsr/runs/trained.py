@@ -209,7 +209,7 @@ def _found(path: Path) -> tuple[Path | None, Path]:
     The native host writes the records to the run's folder.  Our hooks in StudioGAN write them beside the checkpoint.
     """
     if list(path.glob("model=G-*.pth")):
-        path = Path(os.path.abspath(path))  # "." has no parent; a link keeps its place
+        path = Path(os.path.abspath(path))  # "." has no parent; unlike resolve(), abspath keeps links
         return next((run for run in (path, path.parent.parent) if (run / "config.yaml").is_file()), None), path
     saved = checkpoints(path / "checkpoints")
     if saved:

@@ -36,8 +36,8 @@ def diffaugment(x: Tensor, stream: torch.Generator) -> Tensor:
     mean = x.mean((1, 2, 3), keepdim=True)
     x = torch.lerp(mean, x, uniform() + 0.5)  # contrast
 
-    # Translation by up to an eighth, with zeros outside, and one square of half the size cut out.  Rows and columns
-    # are independent, so both need only the rows, the columns and one mask.
+    # Translate by up to an eighth, with zeros outside, and cut out one square of half the size.  Both separate into
+    # rows and columns, so row and column indices and one mask are enough.
     most_rows, most_columns = int(height / 8 + 0.5), int(width / 8 + 0.5)
     rows = torch.arange(height, device=x.device) + integers(-most_rows, most_rows + 1)
     columns = torch.arange(width, device=x.device) + integers(-most_columns, most_columns + 1)

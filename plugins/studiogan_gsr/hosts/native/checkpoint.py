@@ -93,7 +93,7 @@ def _native_state(trainer: Trainer, elapsed: float, drawn: int) -> dict[str, Any
 def _states(
     trainer: Trainer, run_name: str, seed: int, of_ranks: list[list[dict[str, Any]]]
 ) -> dict[str, dict[str, Any]]:
-    """Return the content of the networks' files.  of_ranks: the regularizers' states, of each of several ranks."""
+    """Return the content of the networks' files.  of_ranks: every rank's regularizer states; empty for one rank."""
     generator: dict[str, Any] = {
         "state_dict": trainer.generator.state_dict(),
         "optimizer": _plain(trainer.g_optimizer),

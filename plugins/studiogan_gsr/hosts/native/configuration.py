@@ -152,7 +152,7 @@ class Configuration:
     regularizers: tuple[RegularizerSettings, ...] = ()
 
     def sections(self) -> dict[str, Any]:
-        """Return the sections as a YAML file has them, with every supported key."""
+        """Return the sections as a YAML file has them: every supported key that is not "N/A"."""
         sections: dict[str, Any] = {}
         for name in SECTIONS:
             values = dataclasses.asdict(getattr(self, name))

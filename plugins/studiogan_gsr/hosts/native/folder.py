@@ -174,7 +174,7 @@ class RunFolder:
 def _with_comparable_regularizers(
     before: Mapping[str, Any], now: Mapping[str, Any]
 ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Return two configurations with one mapping of keys under REGULARIZER each, whatever the order of a list."""
+    """Return both configurations with a mapping under REGULARIZER, so that the order of a list does not matter."""
     names = [sorted(settings.name for settings in regularizer_settings(sections)) for sections in (before, now)]
     if names[0] == names[1]:
         before = with_all_options(before)  # older versions wrote only the given options

@@ -16,8 +16,8 @@ FILE = "log.jsonl"
 class RunLog:
     """Context manager that appends to a run's log.jsonl and to its TensorBoard events.
 
-    folder: the run's folder.  step: the step that the run starts or resumes from; later lines and events are
-        removed.
+    folder: the run's folder.  step: the step that the run starts or resumes from; later lines are removed, and
+        TensorBoard hides later events.
     active: True on rank 0; on other ranks nothing is written.
     """
 

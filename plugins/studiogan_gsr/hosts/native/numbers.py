@@ -15,8 +15,8 @@ class NotFinite(TrainingError):
 def read_numbers(trainer: Trainer) -> dict[str, float]:
     """Return the losses and the regularizers' scalars of the last step; waits for the device.
 
-    Raises RegularizerError if a regularizer's term, penalty or scalar is not finite, and NotFinite if a loss of any
-    step so far was not for another reason.
+    Raises RegularizerError if a regularizer's term, penalty or scalar is not finite.  Raises NotFinite if a loss of
+    any step so far was not finite, unless a term is the reason.
     """
     step = trainer.steps
     trainer.regularization.check_terms(step)

@@ -31,7 +31,7 @@ class TrainingProgress:
         )
         self._live = lines != 0 and self.console.is_terminal
         self._label, self._total, self._lines = label, total, lines
-        self._printed = done * (lines or 0) // total  # as many lines as are due until then
+        self._printed = done * (lines or 0) // total  # the lines that were due by step `done`
         self._bar = Progress(*columns, console=self.console, disable=not self._live)
         self._task = self._bar.add_task(label, total=total, completed=done, speed="", numbers="")
 

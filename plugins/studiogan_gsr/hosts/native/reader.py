@@ -25,7 +25,7 @@ from studiogan_gsr.progress import console
 
 LIMIT = 600  # seconds without a batch after which the run ends
 _NOTICE = 30  # seconds without a batch after which a message says so
-_GRACE = 5  # seconds that a run which has to stop waits for the batch of its last step
+_GRACE = 5  # seconds to wait for a batch when the run has to stop
 _POLL = 0.2  # seconds between two checks while waiting
 _REMEDY = "fewer --workers need less memory, and --workers 0 reads images without worker processes"
 

@@ -72,7 +72,7 @@ class Restored:
 class _Checked:
     """What remains to be loaded after all checks.
 
-    optimizers: state dicts, by network.  ada_p: ADA's p.  noise: the state of its RNG.
+    optimizers: state dicts, by network.  ada_p: ADA's p.  noise: the state of the noise's RNG.
     None: not in the checkpoint, or not needed.
     """
 
@@ -139,7 +139,10 @@ def _optimizers(trainer: Trainer) -> dict[str, torch.optim.Optimizer]:
 
 
 def _check(trainer: Trainer, saved: Saved, rank: int, new_noise: bool) -> _Checked:
-    """Check everything before anything is loaded; regularizers come last, as only loading checks their states."""
+    """Check everything before networks and optimizers are loaded; return what remains to be loaded.
+
+    Regularizers come last, because only restoring their states checks them.
+    """
     classes = trainer.configuration.DATA.num_classes
     for name, network in _networks(trainer).items():
         check_architecture(network, saved.files[name]["state_dict"], saved.paths[name], classes)

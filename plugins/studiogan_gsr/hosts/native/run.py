@@ -3,7 +3,7 @@
 config.yaml      the configuration with StudioGAN's defaults filled in, and all options of REGULARIZER
 run.json         seed, plug-ins, data and class counts; device, versions and options of every start
 log.jsonl        one line per print interval
-tensorboard/     the scalars of both logs as TensorBoard events
+tensorboard/     the scalars of log.jsonl and selection.jsonl as TensorBoard events
 samples/         grids of images, one row per class
 selection.jsonl  one line per evaluation, if the run evaluates while it trains; see evaluation/selection.py
 checkpoints/     the newest two checkpoints and the best one; see checkpoint.py

@@ -47,7 +47,7 @@ def spectrally_normalised(module: nn.Module) -> nn.Module:
 class SpectralNorms:
     """The normalised weights of a network.
 
-    network: its layers that `spectrally_normalised` has returned; there may be none.
+    network: may contain layers from `spectrally_normalised`; all others are ignored.
     """
 
     def __init__(self, network: nn.Module) -> None:

@@ -96,7 +96,7 @@ class Trainer:
         self.noise = torch.Generator(device).manual_seed(seed + rank)
         self.augment = augmentation(configuration.AUG, self.noise)
         self.steps = 0
-        # The last losses of the last step, and whether the last losses of every step so far were finite.
+        # The losses of each network's last update, and whether they were finite after every step so far.
         self.losses: dict[str, Tensor] = {}
         self.finite = torch.ones((), dtype=torch.bool, device=device)
         # 0.0 is a placeholder: the configuration has been checked, so a conditional loss always has a weight.
@@ -252,7 +252,7 @@ class Trainer:
         decay = model.g_ema_decay if self.steps >= model.g_ema_start else 0.0
         current, average = _tensors(self.generator), _tensors(averaged)
         floats = [t.is_floating_point() for t in current]
-        # One minus the number in the tensors' precision, as lerp(current, average, decay) computes it.
+        # Round decay to the tensors' precision before the subtraction, as lerp(current, average, decay) does.
         step = 1 - float(torch.tensor(decay, dtype=average[0].dtype))
         torch._foreach_lerp_(list(compress(average, floats)), list(compress(current, floats)), step)
         for old, new, is_float in zip(average, current, floats, strict=True):

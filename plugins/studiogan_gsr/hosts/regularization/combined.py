@@ -56,7 +56,8 @@ class Regularization:
         """Raise RegularizerError if a role was not called in an update that should have called it.
 
         Call it on every rank after the updates that these networks have in step `step` (from 1).  It does not wait
-        for the device.  patience: training steps in a row that may pass without an optimizer step with the penalty.
+        for the device.
+        patience: raise the error after this many training steps in a row without a regularized optimizer step.
         """
         for network in networks:
             expected = self.training.updates[network] * self.training.accumulation
@@ -154,7 +155,7 @@ class Regularization:
 def saved_states(file: Mapping[str, Any], rank: int = 0, ranks: int = 1) -> list[dict[str, Any]]:
     """Return the regularizers' states in a generator's file: this rank's own, or rank 0's; empty without any.
 
-    The states of each rank are used if as many ranks have saved the file.  Older versions wrote one mapping.
+    A rank reads its own if `ranks` ranks have saved the file.  Older versions wrote one mapping, not a list.
     """
     of_ranks = file.get(RANKS_KEY) or []
     saved = of_ranks[rank] if len(of_ranks) == ranks > 1 else file.get(STATE_KEY)

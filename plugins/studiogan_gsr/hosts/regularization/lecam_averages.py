@@ -1,4 +1,4 @@
-"""LeCam's averages as StudioGAN keeps them in the discriminator's file, so that one LeCam can resume the other's."""
+"""LeCam's averages in the discriminator's file, where StudioGAN's own LeCam and this package's both find them."""
 
 from __future__ import annotations
 

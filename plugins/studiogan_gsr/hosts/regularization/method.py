@@ -134,7 +134,7 @@ class Method:
         return 0.0 if self.attachment is None else float(self.attachment.last)
 
     def calls(self, network: str) -> dict[str, int]:
-        """Return the calls in this process of each role that is called for a network's batches: {role: calls}."""
+        """Return how often each role was called for a network's batches in this process: {role: calls}."""
         found = {role: term.calls for role, term in self.terms.items() if LOSS_ROLES[role] == network}
         return found | ({} if self.drawing is None else {"draw": self.drawing.calls[network]})
 

@@ -60,7 +60,7 @@ def all_options(loaded: LoadedPlugin, options: Mapping[str, Any]) -> dict[str, A
 def with_all_options(sections: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration's sections with all options of its regularizers, defaults included.
 
-    A record then holds the weight that a run was trained with, even if a later version has another default.
+    A record then holds the options that a run was trained with, even if a later version has other defaults.
     """
     found = regularizer_settings(sections)
     if not found:
@@ -91,9 +91,9 @@ def make_regularizer(
     class_counts: list[int],
     options: Mapping[str, Any],
 ) -> Any:
-    """Call the plug-in's factory; return its `Regularizer`, whose roles are found by looking at it.
+    """Call the plug-in's factory and return its `Regularizer`.
 
-    Raises PluginError if the factory fails, or if it returns no regularizer.
+    Raises PluginError if the factory fails, or if it returns no regularizer or one with undeclared roles.
     """
     signature = signature_of(loaded)
     wants = signature is not None and _DISCRIMINATOR in signature.parameters

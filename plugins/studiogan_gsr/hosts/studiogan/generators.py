@@ -31,7 +31,7 @@ _PARAMETERS = ["DATA", "OPTIMIZATION", "MODEL", "STYLEGAN", "MODULES", "RUN", "d
 class StudioGANConfiguration:
     """The sections of a configuration that are needed to measure a generator, with StudioGAN's defaults filled in.
 
-    regularizer: None without REGULARIZER.  given: the sections as read from the YAML file, without defaults.
+    regularizers: empty without REGULARIZER.  given: the sections as read from the YAML file, without defaults.
     """
 
     DATA: SimpleNamespace

@@ -1,7 +1,7 @@
 """The hooks on StudioGAN: they wrap functions of StudioGAN, once per process.
 
-Each hook wraps one function, and returns what StudioGAN expects of it; those on batches add what regularizers do.
-Only the files of `hooked/`, `rules.py` and `generators.py` use StudioGAN's attribute names.  The launcher uses its
+Each hook wraps one function, and returns what StudioGAN expects of it.  The hooks on batches call the regularizers.
+In this folder, only `hooked/`, `rules.py` and `generators.py` use StudioGAN's attribute names.  The launcher uses its
 entry point, and a shim may use the function that it repairs.
 
 Without a plug-in in the configuration, nothing is attached and a run computes the same numbers as StudioGAN.  But in

@@ -1,4 +1,4 @@
-"""Shims: repairs that let the pinned StudioGAN run with today's libraries.
+"""Shims: repairs for today's libraries, and for errors of the pinned StudioGAN itself.
 
 `SHIMS` lists them.  Each can be switched off with `--no-shim NAME`.
 """

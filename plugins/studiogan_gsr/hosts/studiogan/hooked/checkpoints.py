@@ -1,4 +1,4 @@
-"""Hooks on StudioGAN's checkpoints: they hold the regularizers' states, and are written as a whole or not at all."""
+"""Hooks on StudioGAN's checkpoints: add the regularizers' states, write whole files, load complete checkpoints."""
 
 from __future__ import annotations
 

@@ -39,12 +39,12 @@ class Update:
 
 
 class HookedRun:
-    """StudioGAN's run in this process; attributes are None or False until a hook sets them.
+    """StudioGAN's run in this process; attributes are None, False or empty until a hook sets them.
 
     training_set: the images to train on.  generator: the one that is trained.  optimizer: the generator's.
     regularization: the regularizers; None without REGULARIZER.  update: None outside of updates.
     own_methods: names of the regularizers that StudioGAN itself applies in this run: "lecam" or none.
-    states_of_ranks: the regularizers' states on each of several ranks, at the last step that is saved.
+    states_of_ranks: the regularizers' states on every rank, for the next checkpoint; empty in a run of one rank.
     norms: the classes' norms, on rank 0 only.
     adaptive: whether the run trains with ADA or APA.  step_to_load: the step of the checkpoint that is being loaded.
     ranks_checked: whether all ranks have been compared.

@@ -148,7 +148,7 @@ class TrainingHooks:
             result = original(worker, current_step)
         if run.norms is None and run.generator is not None and own_rank() == 0:
             if run.regularization is not None:
-                run.regularization.check_terms(current_step + 1)  # its norms cannot be computed after such a term
+                run.regularization.check_terms(current_step + 1)  # a term that is not finite breaks the norms
             watch_norms(run, run.generator).check()  # later norms are compared with these
         self._check_regularizers(worker, current_step + 1)
         self._gather_states(worker, current_step + 1)
