@@ -86,18 +86,18 @@ def test_in_two_ranks_studiogans_own_is_divided_by_two(checkout: Checkout, digit
 
 @pytest.mark.slow
 def test_each_of_two_ranks_resumes_with_its_own_averages(checkout: Checkout, digits: Path, tmp_path: Path) -> None:
-    """The released LeCam has an average for each image of a rank's batch."""
+    """The released LeCam has an average for each image of a rank's batch; gSR's penalty is the same on all ranks."""
 
     def trained(name: str, decay: float, *arguments: str) -> Outcome:
         released = {"name": "lecam", "released": True, "decay": decay}
         optimization = {"batch_size": 16, "d_updates_per_step": 2, "total_steps": 4 if arguments else 2}
-        path = configure(tmp_path, OPTIMIZATION=optimization, REGULARIZER=[released])
+        path = configure(tmp_path, OPTIMIZATION=optimization, REGULARIZER=["gsr", released])
         given = {"ranks": 2, "environment": meeting(), "forked": False}
         return done(Host(checkout).run(path, digits, tmp_path / name, *DDP, *arguments, **given))
 
     def averages_of_ranks(folder: Path) -> list[torch.Tensor]:
         found = read_file(network_file(folder, "G"))["regularizers_of_ranks"]
-        return [states[0]["state"]["averages"] for states in found]
+        return [states[1]["state"]["averages"] for states in found]
 
     first = trained("first", 0.5)
     before = averages_of_ranks(first.checkpoint_folder)

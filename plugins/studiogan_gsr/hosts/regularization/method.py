@@ -112,10 +112,11 @@ class Method:
 
         For a regularizer with `discriminator_loss` alone: the number of discriminator updates.
         """
-        return self._active_before + self._active_here
+        return self._active_before + self.active_here
 
     @property
-    def _active_here(self) -> int:
+    def active_here(self) -> int:
+        """The same number of this process alone."""
         if self.attachment is not None:
             return self.attachment.steps
         calls = [next(iter(found.values())) for network in NETWORKS if (found := self.calls(network))]
@@ -213,7 +214,7 @@ class Method:
                 raise PluginError(
                     str(self.plugin), f"load_state_dict() failed on {source}: {reason(error)}"
                 ) from error
-        self._active_before = int(saved.get("acted", 0)) - self._active_here
+        self._active_before = int(saved.get("acted", 0)) - self.active_here
         warned = "; ".join(" ".join(str(warning.message).split()) for warning in caught)
         return f"{self.name}: {warned or 'state restored from the checkpoint'}"
 

@@ -49,7 +49,7 @@ def states_of_ranks(regularization: Regularization) -> list[list[dict[str, Any]]
 def _told(method: Method) -> _Told:
     calls = tuple(number for network in NETWORKS for number in method.calls(network).values())
     # Until the first optimizer step, the penalty may be that of the trial, when ranks may have had different weights.
-    return method.terms_of_use, method.active, calls, method.penalty if method.active else 0.0
+    return method.terms_of_use, method.active, calls, method.penalty if method.active_here else 0.0
 
 
 def _compare(first: list[_Told], other: list[_Told], rank: int, when: str) -> None:
