@@ -116,7 +116,8 @@ def load_images(
 ) -> Images:
     """Read all images into memory, or prepare to stream them.
 
-    in_memory: None means if they need at most _SHARE_OF_MEMORY of the free memory.  stopped: as in `Streamed`.
+    in_memory: None reads them into memory if they need at most _SHARE_OF_MEMORY of what is free.
+    stopped: as in `Streamed`.
     Raises DataError for an image that cannot be read or is not of size DATA.img_size; streaming raises it in `fetch`.
     """
     workers = min(workers, cores())

@@ -53,10 +53,10 @@ class Regularization:
         return [method.terms[role](batch) for method in self.methods if role in method.terms]
 
     def check_active(self, step: int, networks: Sequence[str] = NETWORKS, patience: int = 1) -> None:
-        """Raise RegularizerError if a role was not called in an update that should have called it.
+        """Raise RegularizerError if an update did not call a role, or called the role of a term too often.
 
-        Call it on every rank after the updates that these networks have in step `step` (from 1).  It does not wait
-        for the device.
+        Call it on every rank, after these networks' updates of step `step` (from 1).  It does not wait for the
+        device.
         patience: raise the error after this many training steps in a row without a regularized optimizer step.
         """
         for network in networks:

@@ -72,9 +72,9 @@ class DataHooks:
             self.run.training_set = images
 
     def _check_reference(self, images: StudioGANDataset, found: tuple[LoadedPlugin, dict[str, Any]] | None) -> None:
-        """Raise DataError for reference images that are also training images; print notes about them.
+        """Raise DataError for reference images that are also training images; print notes about the reference.
 
-        A plug-in's reference images also have to be balanced.
+        A plug-in's reference images also have to be balanced.  Both faults of a published split are only notes.
         """
         if is_checked(images.data):
             return
