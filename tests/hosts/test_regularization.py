@@ -13,12 +13,15 @@ from studiogan_gsr.hosts.regularization import ranks
 from studiogan_gsr.hosts.regularization.ranks import check_ranks, synchronise_ranks
 
 
-def mine(penalty: float = 0.5, active: int = 3, calls: int = 6, terms: str = "gsr") -> Any:
-    """This rank's regularizers: one."""
+def mine(
+    penalty: float = 0.5, active: int = 3, calls: int = 6, terms: str = "gsr", active_here: int | None = None
+) -> Any:
+    """This rank's regularizers: one.  active_here: in this process; default: as over all restarts."""
     method = SimpleNamespace(
         terms_of_use=terms,
         penalty=penalty,
         active=active,
+        active_here=active if active_here is None else active_here,
         calls=lambda network: {"generator_loss": calls} if network == "generator" else {},
     )
     return SimpleNamespace(methods=[method])
@@ -63,6 +66,12 @@ def test_penalties_are_not_compared_before_the_first_active_update(others: list[
     """A scaler may skip the first step: until then weights may differ."""
     others.append([told(0.0, active=0)])
     assert check_ranks(mine(0.7, active=0), 0) == 2
+
+
+def test_a_resumed_run_does_not_compare_the_penalties_of_trials(others: list[Any]) -> None:
+    """They are of the weights before the checkpoint was loaded, which differ from rank to rank."""
+    others.append([told(0.0)])
+    assert check_ranks(mine(0.7, active_here=0), 0) == 2
 
 
 @pytest.mark.parametrize(
