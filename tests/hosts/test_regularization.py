@@ -14,11 +14,11 @@ from studiogan_gsr.hosts.regularization.ranks import check_ranks, synchronise_ra
 
 
 def mine(
-    penalty: float = 0.5, active: int = 3, calls: int = 6, terms: str = "gsr", active_here: int | None = None
+    penalty: float = 0.5, active: int = 3, calls: int = 6, identity: str = "gsr", active_here: int | None = None
 ) -> Any:
     """This rank's regularizers: one.  active_here: in this process; default: as over all restarts."""
     method = SimpleNamespace(
-        terms_of_use=terms,
+        identity=identity,
         penalty=penalty,
         active=active,
         active_here=active if active_here is None else active_here,
@@ -27,9 +27,9 @@ def mine(
     return SimpleNamespace(methods=[method])
 
 
-def told(penalty: float = 0.5, active: int = 3, calls: int = 6, terms: str = "gsr") -> Any:
-    """The same, as another rank tells it."""
-    return (terms, active, (calls,), penalty)
+def report(penalty: float = 0.5, active: int = 3, calls: int = 6, identity: str = "gsr") -> Any:
+    """The same, as another rank reports it."""
+    return ranks._Report(identity, active, (calls,), penalty)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def others(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def test_equal_ranks_are_counted_and_rounding_is_no_difference(others: list[Any]) -> None:
-    others += [[told()], [told(0.5000001)]]
+    others += [[report()], [report(0.5000001)]]
     assert check_ranks(mine(), 4) == 3
     others[:] = [[]]
     assert check_ranks(None, 4) == 2
@@ -58,19 +58,19 @@ def test_equal_ranks_are_counted_and_rounding_is_no_difference(others: list[Any]
 
 def test_a_penalty_that_is_nowhere_finite_is_no_difference(others: list[Any]) -> None:
     """The next line says that it is not finite."""
-    others.append([told(float("nan"))])
+    others.append([report(float("nan"))])
     assert check_ranks(mine(float("nan")), 4) == 2
 
 
 def test_penalties_are_not_compared_before_the_first_active_update(others: list[Any]) -> None:
     """A scaler may skip the first step: until then weights may differ."""
-    others.append([told(0.0, active=0)])
+    others.append([report(0.0, active=0)])
     assert check_ranks(mine(0.7, active=0), 0) == 2
 
 
 def test_a_resumed_run_does_not_compare_the_penalties_of_trials(others: list[Any]) -> None:
     """They are of the weights before the checkpoint was loaded, which differ from rank to rank."""
-    others.append([told(0.0)])
+    others.append([report(0.0)])
     assert check_ranks(mine(0.7, active_here=0), 0) == 2
 
 
@@ -79,11 +79,11 @@ def test_a_resumed_run_does_not_compare_the_penalties_of_trials(others: list[Any
     [
         (4, [], "step 4: rank 0 has one regularizer, rank 1 has no regularizer; the run is stopped"),
         (0, [], "before the first step: rank 0 has one regularizer, rank 1 has no regularizer"),
-        (4, [told(), told(terms="lecam")], "rank 0 has one regularizer, rank 1 has 2 regularizers"),
-        (4, [told(active=2)], "step 4: rank 0 and rank 1 .* active updates 3 and 2"),
-        (4, [told(calls=5)], r"rank 0 and rank 1 .* calls \(6,\) and \(5,\)"),
-        (4, [told(0.5001)], "penalty 0.5 and 0.5001"),
-        (4, [told(terms="other")], "differently: gsr and other"),
+        (4, [report(), report(identity="lecam")], "rank 0 has one regularizer, rank 1 has 2 regularizers"),
+        (4, [report(active=2)], "step 4: rank 0 and rank 1 .* active updates 3 and 2"),
+        (4, [report(calls=5)], r"rank 0 and rank 1 .* calls \(6,\) and \(5,\)"),
+        (4, [report(0.5001)], "penalty 0.5 and 0.5001"),
+        (4, [report(identity="other")], "differently: gsr and other"),
     ],
 )
 def test_unlike_ranks_end_the_run(step: int, other: Any, message: str, others: list[Any]) -> None:
@@ -93,10 +93,10 @@ def test_unlike_ranks_end_the_run(step: int, other: Any, message: str, others: l
 
 
 def test_a_difference_in_the_second_of_a_list_is_seen(others: list[Any]) -> None:
-    both = SimpleNamespace(methods=[*mine().methods, *mine(terms="lecam").methods])
-    others.append([told(), told(terms="lecam")])
+    both = SimpleNamespace(methods=[*mine().methods, *mine(identity="lecam").methods])
+    others.append([report(), report(identity="lecam")])
     assert check_ranks(both, 4) == 2
-    others[:] = [[told(), told(terms="lecam", calls=7)]]
+    others[:] = [[report(), report(identity="lecam", calls=7)]]
     with pytest.raises(RegularizerError, match=r"calls \(6,\) and \(7,\)"):
         check_ranks(both, 4)
 
@@ -111,7 +111,7 @@ def test_buffers_become_rank_0s_only_where_a_regularizer_reads_them(
     assert not norm.running_mean.any()
     synchronise_ranks(SimpleNamespace(methods=[]), norm)
     assert not norm.running_mean.any()
-    others[:] = [[told(0.0, active=0)]]
+    others[:] = [[report(0.0, active=0)]]
     synchronise_ranks(mine(active=0), norm)
     assert norm.running_mean.eq(7).all()
     assert norm.num_batches_tracked == 7

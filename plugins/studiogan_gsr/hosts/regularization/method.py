@@ -58,7 +58,7 @@ class Method:
     """A regularizer, with the guards around its roles.
 
     plugin: its entry point.  options: all options, defaults included.  roles: the roles that the object has.
-    summary: one line with name, version, options and class counts.
+    summary: one line with name, version, options and class counts.  identity: what all ranks must agree on.
     attachment: attaches its penalty to the optimizer; None without one.  terms: its loss terms, by role.
     drawing: calls its draw; None without one.
 
@@ -96,7 +96,7 @@ class Method:
         text = re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(str(self.regularizer).split()))
         counts = listed(training.class_counts)
         self.summary = f"{self.name} of {self.plugin.package} {self.plugin.version}: {text}; class counts {counts}"
-        self.terms_of_use = f"{self.plugin} with {dict(settings.options)}, class counts {counts}"
+        self.identity = f"{self.plugin} with {dict(settings.options)}, class counts {counts}"
         # Updates in which it was active before this process, from the checkpoint.
         self._active_before = 0
         # `attachment.attempts` at the last check, and the number of training steps in a row without a new one.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -15,8 +15,20 @@ from studiogan_gsr.hosts.regularization.method import NETWORKS, Method
 
 # Relative tolerance between the penalties of two ranks: with equal weights they differ only by the devices' rounding.
 _SAME_PENALTY = 1e-5
-# What ranks compare for each regularizer: plug-in with options and class counts, active updates, calls, penalty.
-_Told = tuple[str, int, tuple[int, ...], float]
+_T = TypeVar("_T")
+
+
+class _Report(NamedTuple):
+    """What a rank tells the others about one regularizer.
+
+    identity: plug-in, options and class counts.  active: updates in which it was active, over restarts.
+    calls: of its roles in this process.  penalty: the last one; 0 before its first optimizer step.
+    """
+
+    identity: str
+    active: int
+    calls: tuple[int, ...]
+    penalty: float
 
 
 def check_ranks(regularization: Regularization | None, step: int) -> int:
@@ -26,43 +38,50 @@ def check_ranks(regularization: Regularization | None, step: int) -> int:
     Raises RegularizerError, on every rank, if a rank has other regularizers than rank 0, if one was active in another
     number of updates, or if its penalty differs: weights are equal on all ranks, so penalties must be.
     """
-    if not dist.is_available() or not dist.is_initialized():
+    if not _several_ranks():
         return 1
-    mine = [] if regularization is None else [_told(method) for method in regularization.methods]
+    reports = _gathered([] if regularization is None else [_report(method) for method in regularization.methods])
     when = f"step {step}" if step else "before the first step"
-    everyone: list[list[_Told]] = [[] for _ in range(dist.get_world_size())]
-    dist.all_gather_object(everyone, mine)
-    for rank, theirs in enumerate(everyone):
-        _compare(everyone[0], theirs, rank, when)
-    return len(everyone)
+    for rank, theirs in enumerate(reports):
+        _compare(reports[0], theirs, rank, when)
+    return len(reports)
 
 
 def states_of_ranks(regularization: Regularization) -> list[list[dict[str, Any]]]:
     """Return the states of every rank, for a checkpoint; empty in a run of one rank.  Every rank calls this."""
-    if not regularization.methods or not dist.is_available() or not dist.is_initialized():
-        return []
-    states: list[list[dict[str, Any]]] = [[] for _ in range(dist.get_world_size())]
-    dist.all_gather_object(states, regularization.state())
-    return states
+    return _gathered(regularization.state()) if regularization.methods and _several_ranks() else []
 
 
-def _told(method: Method) -> _Told:
-    calls = tuple(number for network in NETWORKS for number in method.calls(network).values())
-    # Until the first optimizer step, the penalty may be that of the trial, when ranks may have had different weights.
-    return method.terms_of_use, method.active, calls, method.penalty if method.active_here else 0.0
+def _several_ranks() -> bool:
+    return dist.is_available() and dist.is_initialized()
 
 
-def _compare(first: list[_Told], other: list[_Told], rank: int, when: str) -> None:
+def _gathered(mine: list[_T]) -> list[list[_T]]:
+    """Return the lists of all ranks; every rank calls this."""
+    everyone: list[list[_T]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(everyone, mine)
+    return everyone
+
+
+def _report(method: Method) -> _Report:
+    return _Report(
+        identity=method.identity,
+        active=method.active,
+        calls=tuple(number for network in NETWORKS for number in method.calls(network).values()),
+        # Before the first optimizer step it is the trial's, when ranks may have had different weights.
+        penalty=method.penalty if method.active_here else 0.0,
+    )
+
+
+def _compare(first: list[_Report], other: list[_Report], rank: int, when: str) -> None:
     """Raise RegularizerError if a rank is regularized differently from rank 0."""
     if len(first) != len(other):
-        counts = f"rank 0 has {_number(first)}, rank {rank} has {_number(other)}"
+        counts = f"rank 0 has {_counted(first)}, rank {rank} has {_counted(other)}"
         raise RegularizerError(
             f"{when}: {counts}; the run is stopped: compare package, patch and configuration of the two"
         )
     for ours, theirs in zip(first, other, strict=True):
-        # `report` raises the error for a penalty that is not finite.
-        same = math.isclose(ours[3], theirs[3], rel_tol=_SAME_PENALTY) or not math.isfinite(ours[3] + theirs[3])
-        if ours[:3] != theirs[:3] or not same:
+        if not _agree(ours, theirs):
             parts = zip(("", "active updates ", "calls ", "penalty "), ours, theirs, strict=True)
             found = "; ".join(f"{what}{a} and {b}" for what, a, b in parts if a != b)
             raise RegularizerError(
@@ -70,8 +89,17 @@ def _compare(first: list[_Told], other: list[_Told], rank: int, when: str) -> No
             )
 
 
-def _number(told: list[_Told]) -> str:
-    return {0: "no regularizer", 1: "one regularizer"}.get(len(told), f"{len(told)} regularizers")
+def _agree(one: _Report, other: _Report) -> bool:
+    """Return whether two ranks report the same, but for the rounding of penalties."""
+    # `Regularization.report` raises the error for a penalty that is not finite.
+    finite = math.isfinite(one.penalty + other.penalty)
+    same = math.isclose(one.penalty, other.penalty, rel_tol=_SAME_PENALTY)
+    return one[:3] == other[:3] and (same or not finite)
+
+
+def _counted(reports: list[_Report]) -> str:
+    """Return the number of regularizers in words."""
+    return {0: "no regularizer", 1: "one regularizer"}.get(len(reports), f"{len(reports)} regularizers")
 
 
 @torch.no_grad()
