@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from studiogan_gsr.errors import OptionError
-from studiogan_gsr.regularizers.options import is_number
+from studiogan_gsr.settings import is_number
 
 _LARGEST_POWER = 10
 # Odd numbers, because multiplication by an odd number modulo 2^64 loses no information.

@@ -26,7 +26,7 @@ from studiogan_gsr.errors import GeneratorError, OptionError
 from studiogan_gsr.regularizers.affines import find_conditional_layers
 from studiogan_gsr.regularizers.conventions import check_conventions
 from studiogan_gsr.regularizers.mapping import MAPPING, find_mapping_networks
-from studiogan_gsr.regularizers.options import check_amount, check_flag, is_int, is_number
+from studiogan_gsr.regularizers.options import check_amount, check_flag
 from studiogan_gsr.regularizers.precision import at_least_float32
 from studiogan_gsr.regularizers.spectral import (
     MAX_ITERATIONS,
@@ -38,6 +38,7 @@ from studiogan_gsr.regularizers.spectral import (
 )
 from studiogan_gsr.regularizers.stacks import StackReader
 from studiogan_gsr.regularizers.weights import effective_number_weights, images_of_equal_weight
+from studiogan_gsr.settings import is_int, is_number
 
 SIDES = ("gain", "bias")
 # At its first call, the authors' program makes ten times as many iterations; the gain side converges in them.

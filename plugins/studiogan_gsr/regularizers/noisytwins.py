@@ -29,9 +29,10 @@ from studiogan_gsr.contract import Batch, Regularizer
 from studiogan_gsr.errors import GeneratorError, OptionError, RegularizerError
 from studiogan_gsr.regularizers.affines import unwrapped
 from studiogan_gsr.regularizers.mapping import is_class_mapping
-from studiogan_gsr.regularizers.options import check_amount, check_flag, check_step, is_number
+from studiogan_gsr.regularizers.options import check_amount, check_flag, check_step
 from studiogan_gsr.regularizers.precision import at_least_float32
 from studiogan_gsr.regularizers.weights import effective_number_weights
+from studiogan_gsr.settings import is_number
 
 
 def twins_loss(w: Tensor, other_w: Tensor, gamma: float) -> Tensor:

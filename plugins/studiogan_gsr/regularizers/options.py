@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 from studiogan_gsr.errors import OptionError
+from studiogan_gsr.settings import is_int, is_number
 
 
 def check_amount(option: str, value: object) -> None:
     """Raise OptionError for anything but a finite number >= 0."""
-    if not is_number(value) or not 0 <= value < math.inf:  # type: ignore[operator]
+    if not is_number(value) or value < 0:  # type: ignore[operator]
         raise OptionError(option, value, "a finite number >= 0")
 
 
@@ -29,11 +28,3 @@ def check_flag(option: str, value: object) -> None:
     """Raise OptionError for anything but true or false."""
     if not isinstance(value, bool):
         raise OptionError(option, value, "true or false")
-
-
-def is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
