@@ -70,7 +70,7 @@ class ClassBalanceOptions:
             )
 
 
-class ClassBalance:
+class ClassBalance(nn.Module):
     """The labels of generated images, a `studiogan.regularizers` plug-in with the role `draw`.
 
     class_counts: training images per class, in label order.
@@ -81,6 +81,7 @@ class ClassBalance:
     also_called: ClassVar[Mapping[str, str]] = dict.fromkeys(("gamma", "exponent", "alpha", "temperature"), "power")
 
     def __init__(self, generator: nn.Module, class_counts: Sequence[int], power: float = 1.0) -> None:
+        super().__init__()
         self.options = ClassBalanceOptions(power)
         self._shares = class_shares(class_counts, power)
         device = next(generator.parameters()).device
@@ -101,12 +102,6 @@ class ClassBalance:
     def scalars(self) -> dict[str, float]:
         """Return nothing: there is nothing to log."""
         return {}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Do nothing: there is no state."""
 
     def __str__(self) -> str:
         low, high = float(self._shares.min()), float(self._shares.max())

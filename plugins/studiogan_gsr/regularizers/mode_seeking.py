@@ -60,7 +60,7 @@ class ModeSeekingOptions:
         check_amount("weight", self.weight)
 
 
-class ModeSeeking:
+class ModeSeeking(nn.Module):
     """Mode seeking, a `studiogan.regularizers` plug-in with the roles `draw` and `generator_loss`.
 
     weight: lambda; 1 in the paper.  generator and class_counts are not used.
@@ -72,6 +72,7 @@ class ModeSeeking:
     )
 
     def __init__(self, generator: nn.Module, class_counts: Sequence[int], weight: float = 1.0) -> None:
+        super().__init__()
         self.options = ModeSeekingOptions(weight)
         self._last: Tensor | None = None
 
@@ -95,12 +96,6 @@ class ModeSeeking:
     def scalars(self) -> dict[str, float]:
         """Return the last loss without its weight; waits for the device."""
         return {} if self._last is None else {"loss": float(self._last)}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Do nothing: there is no state."""
 
     def __str__(self) -> str:
         return f"weight {self.options.weight}, pairs of one class"

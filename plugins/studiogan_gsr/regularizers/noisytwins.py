@@ -101,7 +101,7 @@ class NoisyTwinsOptions:
         check_flag("discriminator_noise", self.discriminator_noise)
 
 
-class NoisyEmbedding:
+class NoisyEmbedding(nn.Module):
     """Adds noise to StyleGAN's class embedding in training, without twins: the ablation of NoisyTwins.
 
     Its role is `draw`.  `draw` changes nothing; its calls show the host that the regularizer is active.
@@ -115,6 +115,7 @@ class NoisyEmbedding:
         options: NoisyTwinsOptions,
         discriminator: nn.Module | None = None,
     ) -> None:
+        super().__init__()
         self.options = options
         weights = effective_number_weights(class_counts, options.beta)
         device = next(generator.parameters()).device
@@ -139,12 +140,6 @@ class NoisyEmbedding:
         """Return nothing: there is nothing to log."""
         return {}
 
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Do nothing: there is no state."""
-
     def __str__(self) -> str:
         assert self.noise.scale is not None
         low, high = float(self.noise.scale.min()), float(self.noise.scale.max())
@@ -165,16 +160,7 @@ class NoisyTwins(NoisyEmbedding):
     """
 
     needs = ("w",)
-
-    def __init__(
-        self,
-        generator: nn.Module,
-        class_counts: Sequence[int],
-        options: NoisyTwinsOptions,
-        discriminator: nn.Module | None = None,
-    ) -> None:
-        super().__init__(generator, class_counts, options, discriminator)
-        self._last: Tensor | None = None
+    _last: Tensor | None = None
 
     def draw(self, z: Tensor, labels: Tensor, update: str = "generator") -> tuple[Tensor, Tensor]:
         """Return twins in the generator's updates: the second half of z and labels repeats the first."""
