@@ -71,7 +71,7 @@ class Method:
         self.plugin: Plugin = loaded.plugin
         self.options = all_options(loaded, settings.options)
         self._training = training
-        before = _weights(training)
+        before = {name: tensor.clone() for name, tensor in _weights(training).items()}
         self.regularizer: Any = make_regularizer(
             loaded, training.generator, training.discriminator, training.class_counts, settings.options
         )
@@ -286,9 +286,9 @@ class Method:
 
 
 def _weights(training: TrainingFacts) -> dict[str, Tensor]:
-    """Return copies of both networks' parameters and buffers, by network and name."""
+    """Return both networks' parameters and buffers, by network and name."""
     return {
-        f"{network}: {name}": tensor.clone()
+        f"{network}: {name}": tensor
         for network, module in training.networks.items()
         for name, tensor in module.state_dict().items()
     }
