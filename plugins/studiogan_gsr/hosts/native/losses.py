@@ -16,7 +16,6 @@ from torch import Tensor
 from studiogan_gsr.hosts.native.configuration import Loss, Model
 from studiogan_gsr.hosts.native.networks import Judgement
 
-AdversarialLoss = Callable[[Tensor, Tensor], Tensor]
 ConditionalLoss = Callable[[Judgement, Tensor], Tensor]
 
 
