@@ -17,39 +17,9 @@ from studiogan_gsr.hosts.regularization.combined import Regularization
 from studiogan_gsr.hosts.regularization.method import TrainingFacts
 from studiogan_gsr.registry import REGULARIZERS
 from studiogan_gsr.settings import RegularizerSettings
-from support.plugins import ROLE_NAMES, MakePackage, make_roles
+from support.plugins import ROLE_NAMES, SIGNATURES, MakePackage, make_roles, one_role
 
 PLUGIN = "stranger 2.3 [studiogan.regularizers] odd = stranger_odd:Odd"
-MODULE = """
-import torch
-
-class Odd:
-    needs = ()
-
-    def __init__(self, generator, class_counts, discriminator):
-        self.generator, self.discriminator = generator, discriminator
-        self.weight, self.judge = generator.map.weight, discriminator.map.weight
-        self.calls, self.kept = 0, []
-
-    def scalars(self):
-        return {{}}
-
-    def state_dict(self):
-        return {{}}
-
-    def load_state_dict(self, state):
-        pass
-
-    def {role}:
-        self.calls += 1
-        {body}
-"""
-SIGNATURES = {
-    "penalty": "penalty(self)",
-    "generator_loss": "generator_loss(self, batch)",
-    "discriminator_loss": "discriminator_loss(self, batch)",
-    "draw": "draw(self, z, labels)",
-}
 NETWORK = {"generator_loss": "generator", "discriminator_loss": "discriminator"}
 # What each role returns when nothing is wrong.
 FINE = {
@@ -113,7 +83,7 @@ def odd(make_package: MakePackage) -> Odd:
     """odd(role, body, fields) makes the package `stranger`, and its regularizer `odd` for `fields` of `training`."""
 
     def make(role: str, body: str, needs: tuple[str, ...] = (), **fields: Any) -> Regularization:
-        source = MODULE.format(role=SIGNATURES[role], body=body).replace("needs = ()", f"needs = {needs!r}")
+        source = one_role("Odd", role, body).replace("needs = ()", f"needs = {needs!r}")
         make_package("stranger", REGULARIZERS, {"odd": "stranger_odd:Odd"}, {"stranger_odd": source}, version="2.3")
         return Regularization([RegularizerSettings("odd")], training(**fields))
 
@@ -164,7 +134,7 @@ def test_a_role_that_keeps_the_contract_runs(role: str, odd: Odd) -> None:
 
 def test_one_object_may_have_all_roles(make_package: MakePackage) -> None:
     bodies = [f"    def {SIGNATURES[role]}:\n        {FINE[role]}\n" for role in ("generator_loss", "draw")]
-    source = MODULE.format(role=SIGNATURES["penalty"], body=FINE["penalty"]) + "\n" + "\n".join(bodies)
+    source = one_role("Odd", "penalty", FINE["penalty"]) + "\n" + "\n".join(bodies)
     make_package("stranger", REGULARIZERS, {"odd": "stranger_odd:Odd"}, {"stranger_odd": source})
     regularization = Regularization([RegularizerSettings("odd")], training())
     assert regularization.methods[0].roles == ("penalty", "generator_loss", "draw")
@@ -357,7 +327,7 @@ def test_a_term_of_logits_that_are_nan_is_not_to_blame(role: str, odd: Odd) -> N
 
 
 def test_scalars_that_are_not_finite_are_named(make_package: MakePackage) -> None:
-    source = MODULE.format(role=SIGNATURES["draw"], body=FINE["draw"]).replace("{}", "{'loss': float('inf')}", 1)
+    source = one_role("Odd", "draw", FINE["draw"]).replace("{}", "{'loss': float('inf')}", 1)
     make_package("stranger", REGULARIZERS, {"odd": "stranger_odd:Odd"}, {"stranger_odd": source}, version="2.3")
     regularization = Regularization([RegularizerSettings("odd")], training())
     with pytest.raises(RegularizerError) as caught:
@@ -477,7 +447,7 @@ def test_a_name_given_twice_is_refused_without_a_configuration_too(odd: Odd) -> 
 
 def test_a_factory_that_changes_a_network_is_named(make_package: MakePackage) -> None:
     for network in ("generator", "discriminator"):
-        source = MODULE.format(role=SIGNATURES["penalty"], body=FINE["penalty"])
+        source = one_role("Odd", "penalty", FINE["penalty"])
         source = source.replace("self.calls, ", f"{network}.map.weight.data.mul_(2); self.calls, ")
         entries, modules = {f"odd_{network}": f"odd_{network}:Odd"}, {f"odd_{network}": source}
         make_package(f"odd-{network}", REGULARIZERS, entries, modules)

@@ -71,3 +71,41 @@ def make_roles(make_package: MakePackage) -> Path:
     """Make the package `roles` with `ROLES`; return its folder."""
     entries = {name: f"many_roles:{name.capitalize()}" for name in ROLE_NAMES}
     return make_package("roles", "studiogan.regularizers", entries, {"many_roles": ROLES})
+
+
+# A regularizer with one method; `weight` and `judge` are the first parameters of the two networks.
+_ONE_ROLE = """
+import torch
+
+class {name}:
+    needs = ()
+
+    def __init__(self, generator, class_counts, discriminator):
+        self.generator, self.discriminator = generator, discriminator
+        self.weight, self.judge = next(generator.parameters()), next(discriminator.parameters())
+        self.calls, self.kept = 0, []
+
+    def scalars(self):
+        return {{}}
+
+    def state_dict(self):
+        return {{}}
+
+    def load_state_dict(self, state):
+        pass
+
+    def {signature}:
+        self.calls += 1
+        {body}
+"""
+SIGNATURES = {
+    "penalty": "penalty(self)",
+    "generator_loss": "generator_loss(self, batch)",
+    "discriminator_loss": "discriminator_loss(self, batch)",
+    "draw": "draw(self, z, labels)",
+}
+
+
+def one_role(name: str, role: str, body: str) -> str:
+    """Return a module with a regularizer of one role that has this body; any other name of a role gives none."""
+    return _ONE_ROLE.format(name=name, signature=SIGNATURES.get(role, "other(self)"), body=body)

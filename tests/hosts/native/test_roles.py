@@ -25,7 +25,7 @@ from studiogan_gsr.hosts.native.losses import discriminator_loss, generator_loss
 from studiogan_gsr.hosts.native.options import TrainOptions
 from studiogan_gsr.hosts.native.training import Speed, Trainer
 from studiogan_gsr.hosts.regularization.combined import Regularization
-from support.plugins import ROLE_NAMES, MakePackage, make_roles
+from support.plugins import ROLE_NAMES, MakePackage, make_roles, one_role
 from support.runs import (
     PLAIN,
     arguments,
@@ -497,33 +497,6 @@ def test_two_ranks_resume_with_what_each_alone_knows(roles: Path, tmp_path: Path
 # ------------------------------------------------------------------ broken
 
 
-BROKEN = """
-import torch
-
-class Broken:
-    def __init__(self, generator, class_counts, discriminator):
-        self.generator, self.discriminator, self.calls, self.kept = generator, discriminator, 0, []
-        self.weight, self.judge = next(generator.parameters()), next(discriminator.parameters())
-
-    def scalars(self):
-        return {{}}
-
-    def state_dict(self):
-        return {{}}
-
-    def load_state_dict(self, state):
-        pass
-
-    def {signature}:
-        self.calls += 1
-        {body}
-"""
-SIGNATURES = {
-    "penalty": "penalty(self)",
-    "generator_loss": "generator_loss(self, batch)",
-    "discriminator_loss": "discriminator_loss(self, batch)",
-    "draw": "draw(self, z, labels)",
-}
 TERMS = [
     ("raise KeyError('gone')", "failed: KeyError: 'gone'"),
     ("raise SystemExit(0)", "failed: SystemExit: 0"),
@@ -568,7 +541,7 @@ BEFORE = [
 
 def broken(make_package: MakePackage, role: str, body: str, tmp_path: Path) -> list[str]:
     """Make the package `stranger`; return arguments that train with it, and with gsr."""
-    source = BROKEN.format(signature=SIGNATURES.get(role, "other(self)"), body=body)
+    source = one_role("Broken", role, body)
     make_package("stranger", "studiogan.regularizers", {"broken": "a_broken:Broken"}, {"a_broken": source}, "2.3")
     configuration = write(tmp_path / "c.yaml", {**PLAIN, "REGULARIZER": ["gsr", "broken"]})
     return arguments(configuration, tmp_path / "out", "--steps", "10", "--print-freq", "2", "--save-freq", "100")
@@ -635,7 +608,7 @@ def test_a_need_that_this_host_does_not_meet_is_a_wrong_request(
 ) -> None:
     argv = broken(make_package, "generator_loss", "return batch.logits.sum()", tmp_path)
     module = tmp_path / "site-stranger" / "a_broken.py"
-    module.write_text(module.read_text().replace("class Broken:", f"class Broken:\n    needs = {needs!r}"))
+    module.write_text(module.read_text().replace("needs = ()", f"needs = {needs!r}"))
     assert main(argv) == WRONG_REQUEST
     blamed(capsys, cause)
 
@@ -726,7 +699,7 @@ def test_pairs_with_a_batch_of_one_or_an_odd_batch_are_refused(
 
 
 def test_a_batch_of_one_is_enough_for_the_other_roles(roles: Path) -> None:
-    """Of which no class but one is in a batch."""
+    """Each batch then has images of one class only."""
     trainer = trainer_of(["ridge", "contrast", "drift", "shrink", *STACK], OPTIMIZATION={"batch_size": 1})
     trainer.batches = images(size=1)
     stepped(trainer, 3)

@@ -330,6 +330,14 @@ class Base:
         self.calls += 1
         return self.calls > calls
 """
+
+
+def make_bad(make_package: MakePackage, body: str) -> Path:
+    """Make the package `bad`, whose regularizer has the method `body`; return its folder."""
+    module = f"{BROKEN}class Bad(Base):\n{body}\n"
+    return make_package("bad", "studiogan.regularizers", {"bad": "bad:Bad"}, {"bad": module})
+
+
 G_LOSS, D_LOSS, DRAW = (
     "    def generator_loss(self, batch):\n        ",
     "    def discriminator_loss(self, batch):\n        ",
@@ -396,10 +404,7 @@ G_LOSS, D_LOSS, DRAW = (
 def test_a_broken_role_is_named_and_stopped_in_one_line(
     body: str, message: str, strangers: Strangers, make_package: MakePackage
 ) -> None:
-    site = make_package(
-        "bad", "studiogan.regularizers", {"bad": "bad:Bad"}, {"bad": f"{BROKEN}class Bad(Base):\n{body}\n"}
-    )
-    strangers.site = site
+    strangers.site = make_bad(make_package, body)
     outcome = strangers.run(["gsr", "bad"], steps=2)
     message = rf"bad 1.0 .* bad = bad:Bad: {message}"
     if "draw" in body and "late" not in body:
@@ -431,10 +436,7 @@ def test_a_broken_role_is_named_and_stopped_in_one_line(
 def test_a_broken_role_is_named_from_a_spawned_rank(
     body: str, message: str, strangers: Strangers, make_package: MakePackage
 ) -> None:
-    site = make_package(
-        "bad", "studiogan.regularizers", {"bad": "bad:Bad"}, {"bad": f"{BROKEN}class Bad(Base):\n{body}\n"}
-    )
-    strangers.site = site
+    strangers.site = make_bad(make_package, body)
     optimization = {"total_steps": 2, "batch_size": 16, "d_updates_per_step": 1}
     path = configure(strangers.folder, OPTIMIZATION=optimization, REGULARIZER=["gsr", "bad"])
     outcome = strangers.start(path, *DDP, ranks=2)
