@@ -13,7 +13,8 @@ from studiogan_gsr.datasets.variant import Variant
 from studiogan_gsr.errors import DataError, reason
 
 _REFERENCE = 40  # images per class
-# Training images of the smallest class: with "step" or `reversed`, every class may be in the head and needs as many.
+# Images of the head class: the training images of the smallest class.  With "step" or `reversed`, any class may be in
+# the head.
 _N_MAX = 134
 _SIZE = 32
 

@@ -68,7 +68,8 @@ def _report(method: Method) -> _Report:
         identity=method.identity,
         active=method.active,
         calls=tuple(number for network in NETWORKS for number in method.calls(network).values()),
-        # Before the first optimizer step it is the trial's, when ranks may have had different weights.
+        # Before the first optimizer step, the penalty is that of the trial, in which the ranks may have had
+        # different weights.
         penalty=method.penalty if method.active_here else 0.0,
     )
 

@@ -1,4 +1,4 @@
-"""Calls of the roles that see a batch: guarded, counted, and checked without waiting for the device."""
+"""Guard, count and check the calls of the roles that see a batch; after the first, no call waits for the device."""
 
 from __future__ import annotations
 
@@ -140,13 +140,13 @@ class Drawing:
         self.calls = dict.fromkeys(sizes, 0)
 
     def __call__(self, z: Tensor, labels: Tensor, update: str) -> tuple[Tensor, Tensor]:
-        """Return z and labels for a batch that updates `update`."""
+        """Return z and labels for a batch; update: what the batch updates, a key of `sizes`."""
         drawn = self._draw(z, labels, update)
         self.calls[update] += 1
         return drawn
 
     def try_draw(self, z: Tensor, labels: Tensor, update: str) -> None:
-        """Call it once, and check the returned values, too; does not change torch's global random generators."""
+        """Call `draw` once and check the returned values; torch's global random generators do not change."""
         before = z.clone(), labels.clone()
         with torch.random.fork_rng([z.get_device()] if z.is_cuda else []):
             new_z, new_labels = self._draw(z, labels, update)
