@@ -44,6 +44,10 @@ class Regularizer(Protocol):
     A regularizer may also have
         needs             names of the fields of `Batch` that it cannot do without, such as ("w",)
         class_norms()     {layer: {side: (classes,)}}: its own norm of each class, for the log
+        phase(step)       what its Python code depends on in training step `step` (from 0), as a hashable value that
+                          changes a few times in a run at most.  While it stays equal, a host may repeat what the code
+                          did on the device (a CUDA graph) without running the code.  So state on the device must
+                          change in place, and nothing may wait for the device.  Without `phase`, the code always runs
     Its factory may also have
         check_options     called with the options before there are networks; raises OptionError
         also_called       {name of an option in papers and other programs: name here}

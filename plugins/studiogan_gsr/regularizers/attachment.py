@@ -31,6 +31,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from studiogan_gsr.contract import Penalty, missing_methods
 from studiogan_gsr.errors import FOREIGN, GSRError, RegularizerError, reason
+from studiogan_gsr.regularizers.count import Count
 
 _CHANGES = "changes the generator: it may read the parameters, but must not write to them"
 _KEPT = 8  # a regularizer that keeps this many earlier results, each with its graph, is refused
@@ -57,8 +58,7 @@ class Attachment:
     """An attached regularizer.
 
     last: the last penalty, a detached scalar tensor; before the first step, the penalty of the trial in `attach`.
-    attempts: how often the penalty's gradient was added for an optimizer step.  A fused optimizer under GradScaler
-        may still skip such a step, which it decides on the device; `steps` leaves these out.
+    count: counts how often the penalty's gradient was added for an optimizer step.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Attachment:
         self.regularizer = regularizer
         self.name = name or type(regularizer).__name__
         optimizer = _innermost(optimizer)
-        self.attempts = 0
+        self.count = Count()
         self.last: Tensor
         self._skipped: Tensor | None = None
         self._skip_next = False
@@ -86,6 +86,15 @@ class Attachment:
         self._handle = optimizer.register_step_pre_hook(self._before_step)
         self._claim = _Claim(self.name, weakref.ref(optimizer), {id(p): weakref.ref(p) for p in reached})
         _CLAIMS.append(self._claim)
+
+    @property
+    def attempts(self) -> int:
+        """How often the penalty's gradient was added for an optimizer step.
+
+        A fused optimizer under GradScaler may still skip such a step, which it decides on the device; `steps` leaves
+        these out.
+        """
+        return self.count.number
 
     @property
     def steps(self) -> int:
@@ -146,7 +155,7 @@ class Attachment:
             for p, g in reached:
                 if p.grad is None:
                     p.grad = g.clone()
-        self.attempts += 1
+        self.count.add(penalty.device)
         skipped = getattr(optimizer, "found_inf", None)  # 1 where the scaler found Inf or NaN
         if skipped is not None:
             self._skipped = skipped.detach().clone() if self._skipped is None else self._skipped + skipped

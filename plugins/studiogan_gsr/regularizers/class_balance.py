@@ -99,6 +99,9 @@ class ClassBalance(nn.Module):
         self._ends = self._ends.to(z.device)
         return z, classes_of(uniform_from_noise(z), self._ends).to(labels.dtype)
 
+    def phase(self, step: int) -> None:
+        """Return nothing: the code does not depend on the step."""
+
     def scalars(self) -> dict[str, float]:
         """Return nothing: there is nothing to log."""
         return {}

@@ -200,6 +200,10 @@ class GroupSpectralRegularizer(nn.Module):
         self._last = (value.detach(), torch.cat(norms).amax(0))
         return value
 
+    def phase(self, step: int) -> bool:
+        """Return whether the vectors have been computed; nothing else in `penalty` changes."""
+        return self._warm
+
     def scalars(self) -> dict[str, float]:
         """Return the penalty and the largest norms of head, middle and tail classes at the last `penalty()`.
 

@@ -135,6 +135,12 @@ class LeCam(nn.Module):
             self.averages.lerp_(logits, 1 - self.options.decay)
         return released_lecam_penalty(real, fake, *self.averages.unbind())
 
+    def phase(self, step: int) -> tuple[bool, ...]:
+        """Return what the code of `discriminator_loss` depends on in a step."""
+        if self.options.released:
+            return self.averages.shape[1] > 0, step > 0
+        return self._replace, step < self.options.start, step > self.options.start
+
     def scalars(self) -> dict[str, float]:
         """Return the last penalty without its weight, and the averages of the logits; waits for the device."""
         if self._last is None:

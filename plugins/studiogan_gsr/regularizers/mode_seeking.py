@@ -93,6 +93,9 @@ class ModeSeeking(nn.Module):
         self._last = loss.detach()
         return self.options.weight * loss
 
+    def phase(self, step: int) -> None:
+        """Return nothing: the code does not depend on the step."""
+
     def scalars(self) -> dict[str, float]:
         """Return the last loss without its weight; waits for the device."""
         return {} if self._last is None else {"loss": float(self._last)}

@@ -130,9 +130,9 @@ def _states(
 
 
 def _plain(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return an optimizer's state as StudioGAN writes it: `fused` and `foreach`, which vary by machine, are None."""
+    """Return an optimizer's state as StudioGAN writes it, without the switches that vary by machine."""
     state = optimizer.state_dict()
-    switches = dict.fromkeys(("fused", "foreach"), None)
+    switches = {"fused": None, "foreach": None, "capturable": False}
     state["param_groups"] = [{**g, **{k: v for k, v in switches.items() if k in g}} for g in state["param_groups"]]
     return state
 

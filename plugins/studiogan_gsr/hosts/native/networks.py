@@ -110,7 +110,9 @@ class Generator(nn.Module):
             shared = [self.shared(label)] if self.conditional else []
             conditions = [torch.cat([*shared, part], 1) for part in parts[1:]]
         else:
-            one_hot = F.one_hot(label, self.num_classes).to(z.dtype) if self.conditional else None
+            # F.one_hot would wait for the device to check the labels, except on CUDA.
+            numbers = torch.arange(self.num_classes, device=label.device)
+            one_hot = (label[:, None] == numbers).to(z.dtype) if self.conditional else None
             conditions = [one_hot] * len(self.blocks)
         h = self.linear0(parts[0])
         h = h.view(len(z), -1, _BOTTOM, _BOTTOM).contiguous(memory_format=self.memory_format)

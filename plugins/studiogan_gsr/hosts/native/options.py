@@ -12,7 +12,7 @@ from studiogan_gsr.evaluation.choices import SELECT_ON
 
 _MEASURING = "evaluation while training; the best checkpoint is kept in addition to the newest two"
 _SPEED = "speed; none of these changes what is computed, except for rounding"
-SWITCHES = ("precision", "channels_last", "folded", "fused")  # fields of `training.Speed`
+SWITCHES = ("precision", "channels_last", "folded", "fused", "graphs", "compiled")  # fields of `training.Speed`
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,15 @@ class TrainOptions:
         None, "resample inside convolutions, not before and after them; default: on", flag="--fold", group=_SPEED
     )
     fused: bool | None = switch(None, "use the fused Adam; default: on", group=_SPEED)
+    graphs: bool | None = switch(
+        None, "replay steps as CUDA graphs, on one GPU; default: off, because no GPU has run them yet", group=_SPEED
+    )
+    compiled: bool | None = switch(
+        None,
+        "compile both networks with torch.compile, which takes minutes at every start; default: off",
+        flag="--compile",
+        group=_SPEED,
+    )
     label: str = "training"
     lines: int | None = None
 

@@ -266,6 +266,8 @@ def _build(configuration: Configuration, start: Start, data: TrainingSet, ranks:
     )
     for method in trainer.regularization.methods:
         ranks.say(method.summary)
+    if why := trainer.why_eager():
+        ranks.say(f"--graphs: {why}; steps are not captured")
     # A batch of images that does not fit into memory fails here at once, not minutes later in the first step.
     size, batch = configuration.DATA.img_size, configuration.OPTIMIZATION.batch_size // ranks.number
     torch.empty(batch, 3, size, size, device=ranks.device)

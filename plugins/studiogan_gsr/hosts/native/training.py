@@ -20,10 +20,10 @@ Nothing in a step waits for the device: losses, LeCam's averages and ADA's p sta
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import compress
+from functools import partial
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -33,11 +33,16 @@ from studiogan_gsr.contract import Batch
 from studiogan_gsr.evaluation.latents import sample_latents
 from studiogan_gsr.hosts.class_norms import ClassNorms
 from studiogan_gsr.hosts.native.augmentation import ADA, augmentation
-from studiogan_gsr.hosts.native.configuration import Configuration, Optimization
+from studiogan_gsr.hosts.native.average import AveragedGenerator
+from studiogan_gsr.hosts.native.captured import CapturedUpdate, CudaGraphs
+from studiogan_gsr.hosts.native.configuration import Configuration, Model, Optimization
 from studiogan_gsr.hosts.native.losses import conditional_loss, discriminator_loss, generator_loss
 from studiogan_gsr.hosts.native.networks import Judgement, make_networks
 from studiogan_gsr.hosts.regularization.combined import Regularization
-from studiogan_gsr.hosts.regularization.method import TrainingFacts
+from studiogan_gsr.hosts.regularization.method import NETWORKS, TrainingFacts
+
+# Makes one update of a network from the images and labels of real batches, in turns.
+Update = Callable[[Sequence[Tensor]], None]
 
 
 @dataclass(frozen=True)
@@ -49,12 +54,16 @@ class Speed:
     channels_last: use the memory order that convolutions prefer.
     folded: resample inside the 3x3 convolutions.
     fused: use the fused Adam; SGD and RMSprop ignore this.
+    graphs: replay updates as CUDA graphs, where that is possible (see `Trainer.why_eager`).
+    compiled: compile both networks' forward and backward passes with torch.compile; takes minutes at the start.
     """
 
     precision: str = "float32"
     channels_last: bool = True
     folded: bool = True
     fused: bool = True
+    graphs: bool = False
+    compiled: bool = False
 
 
 class Trainer:
@@ -86,9 +95,9 @@ class Trainer:
         self.generator, self.discriminator = generator.to(device), discriminator.to(device)
         if speed.channels_last:
             generator.memory_format = discriminator.memory_format = torch.channels_last
-        self.averaged = copy.deepcopy(self.generator) if model.apply_g_ema else None
-        self.g_optimizer = _optimizer(optimization, self.generator, "g", speed.fused)
-        self.d_optimizer = _optimizer(optimization, self.discriminator, "d", speed.fused)
+        self.average = _average(model, self.generator)
+        self.g_optimizer = _optimizer(optimization, self.generator, "g", speed)
+        self.d_optimizer = _optimizer(optimization, self.discriminator, "d", speed)
         self.batch_size = optimization.batch_size // ranks
         self.regularization = Regularization(configuration.all_regularizers(), self._training())
         names = classes or [str(label) for label in range(len(class_counts))]
@@ -102,6 +111,13 @@ class Trainer:
         # 0.0 is a placeholder: the configuration has been checked, so a conditional loss always has a weight.
         self._conditional_loss, self._class_weight = conditional_loss(model, loss), loss.cond_lambda or 0.0
         self._norms = [m for m in self.generator.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        self._forward = {network: _forward(getattr(self, network), speed.compiled) for network in NETWORKS}
+        self._updates = self._captured_updates() if self.why_eager() is None else self._eager_updates()
+
+    @property
+    def averaged(self) -> nn.Module | None:
+        """The averaged generator; None without MODEL.apply_g_ema."""
+        return None if self.average is None else self.average.network
 
     @property
     def ada(self) -> ADA | None:
@@ -128,36 +144,70 @@ class Trainer:
         optimization = self.configuration.OPTIMIZATION
         self.generator.train()
         self.discriminator.train()
-        d_updates = [self._update_discriminator] * optimization.d_updates_per_step
-        g_updates = [self._update_generator] * optimization.g_updates_per_step
-        for update in d_updates + g_updates if optimization.d_first else g_updates + d_updates:
-            update()
+        for network in ("discriminator", "generator") if optimization.d_first else ("generator", "discriminator"):
+            for _ in range(self.regularization.training.updates[network]):
+                self._updates[network](self._inputs(network))
+                if self.ada is not None and network == "discriminator":
+                    self.ada.adjust(self.steps)
         for value in self.losses.values():
             self.finite &= value.isfinite()
         self.steps += 1
 
-    def _update_discriminator(self) -> None:
+    def why_eager(self) -> str | None:
+        """Return why steps do not run as CUDA graphs, "" if they are not asked to; None if they do."""
+        if not self.speed.graphs:
+            return ""
+        fixed = [str(method.plugin) for method in self.regularization.methods if not method.has_phases]
+        if fixed:
+            return f"{fixed[0]} has no phase(), so its code may change from step to step"
+        if self.ranks > 1:
+            return f"CUDA graphs train on one rank, not on {self.ranks}"
+        return None if self.device.type == "cuda" else "CUDA graphs need a GPU"
+
+    def _eager_updates(self) -> dict[str, Update]:
+        return {"discriminator": self._update_discriminator, "generator": self._update_generator}
+
+    def _captured_updates(self) -> dict[str, Update]:
+        recorder = CudaGraphs([self.noise])
+        return {
+            network: CapturedUpdate(
+                update,
+                phase=partial(self._phase, network),
+                replayed=partial(self.regularization.replayed, network),
+                recorder=recorder,
+            )
+            for network, update in self._eager_updates().items()
+        }
+
+    def _phase(self, network: str) -> Hashable:
+        """Return what the Python code of a network's next update depends on, as far as that changes in a run."""
+        decay = self.average.decay(self.steps) if network == "generator" and self.average is not None else None
+        return decay, self.regularization.phase(self.steps)
+
+    def _inputs(self, network: str) -> list[Tensor]:
+        """Return the images and labels of the real batches that a network's next update needs."""
+        batches = self.configuration.OPTIMIZATION.acml_steps if network == "discriminator" else 0
+        return [tensor for _ in range(batches) for tensor in next(self.batches)]
+
+    def _update_discriminator(self, inputs: Sequence[Tensor]) -> None:
         loss, accumulation = self.configuration.LOSS, self.configuration.OPTIMIZATION.acml_steps
         self.discriminator.requires_grad_(True)
         self._track_statistics(False)
         self.d_optimizer.zero_grad()
-        for _ in range(accumulation):
-            value = self._discriminator_loss() / accumulation
+        for images, labels in zip(inputs[::2], inputs[1::2], strict=True):
+            value = self._discriminator_loss(images, labels) / accumulation
             value.backward()  # type: ignore[no-untyped-call]
         self._average_gradients(self.discriminator)
         self.d_optimizer.step()
-        if self.ada is not None:
-            self.ada.adjust(self.steps)
         if loss.apply_wc:
             with torch.no_grad():
                 for parameter in self.discriminator.parameters():
                     parameter.clamp_(-loss.wc_bound, loss.wc_bound)  # type: ignore[operator]
         self.losses["d_loss"] = value.detach()
 
-    def _discriminator_loss(self) -> Tensor:
-        """Return the loss on the next batch and on as many generated images."""
+    def _discriminator_loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss on a real batch and on as many generated images."""
         loss = self.configuration.LOSS
-        images, labels = next(self.batches)
         with torch.no_grad():
             z, generated_labels, generated = self._generate(len(images), "discriminator")
         real = self._judge(self.augment(images), labels)
@@ -184,7 +234,7 @@ class Trainer:
             value = value + term
         return value
 
-    def _update_generator(self) -> None:
+    def _update_generator(self, inputs: Sequence[Tensor] = ()) -> None:
         optimization = self.configuration.OPTIMIZATION
         self.discriminator.requires_grad_(False)
         self._track_statistics(True)
@@ -194,8 +244,8 @@ class Trainer:
             value.backward()  # type: ignore[no-untyped-call]
         self._average_gradients(self.generator)
         self.g_optimizer.step()  # attached penalties add their gradient here
-        if self.averaged is not None:
-            self._move_average(self.averaged)
+        if self.average is not None:
+            self.average.update(self.steps)
         self.losses["g_loss"] = value.detach()
 
     def _generator_loss(self) -> Tensor:
@@ -216,11 +266,11 @@ class Trainer:
         z, labels = sample_latents(model.z_prior, number, model.z_dim, data.num_classes, self.noise)
         z, labels = self.regularization.draw(z, labels, update)
         with self._autocast():
-            return z, labels, self.generator(z, labels)
+            return z, labels, self._forward["generator"](z, labels)
 
     def _judge(self, images: Tensor, labels: Tensor) -> Judgement:
         with self._autocast():
-            judgement: Judgement = self.discriminator(images, labels)
+            judgement: Judgement = self._forward["discriminator"](images, labels)
         return judgement
 
     def _autocast(self) -> torch.autocast:
@@ -243,34 +293,35 @@ class Trainer:
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view(gradient.shape))
 
-    @torch.no_grad()
-    def _move_average(self, averaged: nn.Module) -> None:
-        """Update the averaged generator: an EMA of parameters and float buffers; integer buffers are copied."""
-        model = self.configuration.MODEL
-        assert model.g_ema_decay is not None
-        assert model.g_ema_start is not None
-        decay = model.g_ema_decay if self.steps >= model.g_ema_start else 0.0
-        current, average = _tensors(self.generator), _tensors(averaged)
-        floats = [t.is_floating_point() for t in current]
-        # Round decay to the tensors' precision before the subtraction, as lerp(current, average, decay) does.
-        step = 1 - float(torch.tensor(decay, dtype=average[0].dtype))
-        torch._foreach_lerp_(list(compress(average, floats)), list(compress(current, floats)), step)
-        for old, new, is_float in zip(average, current, floats, strict=True):
-            if not is_float:
-                old.copy_(new)
+
+def _average(model: Model, generator: nn.Module) -> AveragedGenerator | None:
+    if not model.apply_g_ema:
+        return None
+    assert model.g_ema_decay is not None
+    assert model.g_ema_start is not None
+    return AveragedGenerator(generator, model.g_ema_decay, model.g_ema_start)
 
 
-def _tensors(network: nn.Module) -> list[Tensor]:
-    return [*network.parameters(), *network.buffers()]
+def _forward(network: nn.Module, compiled: bool) -> Callable[..., Any]:
+    """Return the network's forward pass in training.  The module itself stays as it is, for all other uses."""
+    return torch.compile(network, fullgraph=True, dynamic=False) if compiled else network
 
 
-def _optimizer(optimization: Optimization, network: nn.Module, side: str, fused: bool) -> torch.optim.Optimizer:
+def _optimizer(optimization: Optimization, network: nn.Module, side: str, speed: Speed) -> torch.optim.Optimizer:
     """Return the optimizer of the generator (side "g") or the discriminator ("d")."""
     parameters = list(network.parameters())
     rate, decay = getattr(optimization, f"{side}_lr"), getattr(optimization, f"{side}_weight_decay")
+    capturable = speed.graphs and parameters[0].is_cuda  # counts its steps on the device
     if optimization.type_ == "Adam":
-        betas = (optimization.beta1, optimization.beta2)
-        return torch.optim.Adam(parameters, lr=rate, weight_decay=decay, betas=betas, eps=1e-6, fused=fused or None)
+        return torch.optim.Adam(
+            parameters,
+            lr=rate,
+            weight_decay=decay,
+            betas=(optimization.beta1, optimization.beta2),
+            eps=1e-6,
+            fused=speed.fused or None,
+            capturable=capturable,
+        )
     assert optimization.momentum is not None
     if optimization.type_ == "SGD":
         return torch.optim.SGD(
@@ -286,4 +337,5 @@ def _optimizer(optimization: Optimization, network: nn.Module, side: str, fused:
         weight_decay=decay,
         momentum=optimization.momentum,
         alpha=optimization.alpha or 0.0,
+        capturable=capturable,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -75,6 +75,18 @@ class Regularization:
             for method in self.methods:
                 method.check_penalty(step, patience)
 
+    def phase(self, step: int) -> Hashable:
+        """Return what the regularizers' Python code depends on in step `step`; needs phases of all of them."""
+        return tuple(method.phase(step) for method in self.methods)
+
+    def replayed(self, network: str) -> None:
+        """Count the calls of an update that was made without running its Python code."""
+        for method in self.methods:
+            for count in method.counts(network).values():
+                count.repeat(self.training.accumulation)
+            if network == "generator" and method.attachment is not None:
+                method.attachment.count.repeat(1)
+
     def first_step_messages(self, step: int, ranks: int) -> list[str]:
         """Return the lines to print after the first step: that each regularizer is active."""
         return [method.first_step_message(step, ranks) for method in self.methods]
@@ -89,6 +101,7 @@ class Regularization:
         """Raise RegularizerError if a term was not finite although the logits were moderate; waits for the device."""
         for method in self.methods:
             method.check_terms(step)
+            method.check_counts(step)
 
     def report(self, step: int) -> dict[str, float]:
         """Return all scalars after step `step` as name/key; raise RegularizerError if a number is not finite."""

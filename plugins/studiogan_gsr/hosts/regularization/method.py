@@ -7,7 +7,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -22,6 +22,7 @@ from studiogan_gsr.hosts.regularization.plugins import all_options, find_regular
 from studiogan_gsr.hosts.regularization.term import Drawing, Term
 from studiogan_gsr.registry import Plugin
 from studiogan_gsr.regularizers.attachment import Attachment, attach
+from studiogan_gsr.regularizers.count import Count
 from studiogan_gsr.settings import RegularizerSettings
 
 NETWORKS = ("generator", "discriminator")
@@ -122,6 +123,20 @@ class Method:
         calls = [next(iter(found.values())) for network in NETWORKS if (found := self.calls(network))]
         return calls[0] // self._training.accumulation
 
+    @property
+    def has_phases(self) -> bool:
+        """Whether the regularizer says what its Python code depends on, so that CUDA graphs can repeat it."""
+        return callable(getattr(self.regularizer, "phase", None))
+
+    def phase(self, step: int) -> Hashable:
+        """Return what the regularizer's Python code depends on in step `step`; it needs to have phases."""
+        try:
+            phase: Hashable = self.regularizer.phase(step)
+            hash(phase)
+        except FOREIGN as error:
+            raise RegularizerError(f"{self.plugin}: phase() failed: {reason(error)}") from error
+        return phase
+
     def scalars(self) -> dict[str, float]:
         """Return the numbers to log, by name; raise PluginError if scalars() fails or returns anything else."""
         try:
@@ -134,10 +149,14 @@ class Method:
         """The last penalty, 0 without one; waits for the device."""
         return 0.0 if self.attachment is None else float(self.attachment.last)
 
+    def counts(self, network: str) -> dict[str, Count]:
+        """Return the counts of the roles that see a network's batches, by role."""
+        found = {role: term.count for role, term in self.terms.items() if LOSS_ROLES[role] == network}
+        return found | ({} if self.drawing is None else {"draw": self.drawing.counts[network]})
+
     def calls(self, network: str) -> dict[str, int]:
         """Return how often each role was called for a network's batches in this process: {role: calls}."""
-        found = {role: term.calls for role, term in self.terms.items() if LOSS_ROLES[role] == network}
-        return found | ({} if self.drawing is None else {"draw": self.drawing.calls[network]})
+        return {role: count.number for role, count in self.counts(network).items()}
 
     def first_step_message(self, step: int, ranks: int) -> str:
         """Return the line to print after the first step, that it is active; waits for the device."""
@@ -146,7 +165,9 @@ class Method:
             same = f", the same on all {ranks} ranks" if ranks > 1 else ""
             found.insert(0, f"penalty {self.penalty:.4g}{same}")
         if self.drawing is not None:
-            found.append(f"draw called for {sum(self.drawing.calls.values())} generated batches")
+            found.append(
+                f"draw called for {sum(count.number for count in self.drawing.counts.values())} generated batches"
+            )
         return f"{self.name}: active in step {step}, {'; '.join(found)}"
 
     def check_penalty(self, step: int, patience: int) -> None:
@@ -166,6 +187,22 @@ class Method:
         span = f"steps {step - self._inactive + 1} to {step}" if self._inactive > 1 else f"step {step}"
         cause = ": the optimizer made no step, or mixed precision found no finite gradient" if patience > 1 else ""
         raise RegularizerError(f"{self.plugin}: was not active in {span}{cause}; the run is stopped")
+
+    def check_counts(self, step: int) -> None:
+        """Raise RegularizerError if the device made more or fewer calls than were counted; waits for the device.
+
+        They differ if a CUDA graph that replays an update does not contain the regularizer.
+        """
+        counts = {role: count for network in NETWORKS for role, count in self.counts(network).items()}
+        if self.attachment is not None:
+            counts["penalty"] = self.attachment.count
+        for role, count in counts.items():
+            made = 0 if count.on_device is None else int(count.on_device)
+            if made != count.number:
+                raise RegularizerError(
+                    f"{self.plugin}: {role}() acted {made} times on the device by step {step}; expected: "
+                    f"{count.number}; the run is stopped"
+                )
 
     def check_terms(self, step: int) -> None:
         """Raise RegularizerError if a term was not finite although the logits were moderate; waits for the device."""

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from studiogan_gsr.contract import Batch, DiscriminatorLoss, Draw, GeneratorLoss
 from studiogan_gsr.errors import FOREIGN, GSRError, RegularizerError, reason
 from studiogan_gsr.regularizers.attachment import Kept
+from studiogan_gsr.regularizers.count import Count
 
-# Logits are moderate if their sum of squares, times the square of this factor, is finite in float32.
-_MARGIN = 1024.0
+# Logits are moderate if the root of their sum of squares is below this, so that their squares are far from overflow in
+# float32.  If they are not, the run has diverged, and a term that is not finite is not to blame.
+_MODERATE = 1e16
 _TENSORS = ("z", "labels", "images", "w", "logits", "real_images", "real_labels", "real_logits")
 
 
@@ -25,7 +27,7 @@ class Term:
 
     plugin: its name in messages.  role: "generator_loss" or "discriminator_loss".  network: the one that it trains.
     watched: the parameters of both networks, which it must not write to.
-    calls: number of calls in this process.  last: the last value; None before the first call.
+    count: counts the calls in this process.  last: the last value; None before the first call.
     """
 
     def __init__(
@@ -39,12 +41,12 @@ class Term:
         self._name, self._function = f"{plugin}: {role}()", getattr(regularizer, role)
         self._parameters, self._watched = list(network.parameters()), list(watched)
         self._kept, self._kept_values = Kept(), Kept()
-        self.calls = 0
+        self.count = Count()
         self.last: Tensor | None = None
-        # Whether all values were finite as long as all logits were moderate.  Reading it waits for the device, so
-        # that is done at print intervals only.
-        self._finite: Tensor | None = None
+        # Whether all logits were moderate so far, and all values finite as long as they were.  Reading these waits
+        # for the device, so that is done at print intervals only.
         self._moderate: Tensor | None = None
+        self._finite: Tensor | None = None
 
     def __call__(self, batch: Batch) -> Tensor:
         """Return the term for a batch; raise RegularizerError for anything but a scalar with gradient."""
@@ -54,17 +56,25 @@ class Term:
         with self._unchanged(batch):
             returned = _call(self._name, self._function, given)
         value = self._checked(returned, batch.logits.device)
-        if self.calls == 0:
+        if self.count.number == 0:
             self._try_gradient(value)
+            self._moderate, self._finite = (torch.ones_like(value, dtype=torch.bool) for _ in range(2))
         if wrong := self._kept.add(token) or self._kept_values.add(returned):
             raise RegularizerError(f"{self._name} {wrong}")
-        moderate = _moderate(batch)
-        self._moderate = moderate if self._moderate is None else self._moderate & moderate
-        finite = value.detach().isfinite() | ~self._moderate
-        self._finite = finite if self._finite is None else self._finite & finite
-        self.calls += 1
+        self._flag(value.detach(), batch)
+        self.count.add(value.device)
         self.last = value.detach()
         return value
+
+    def _flag(self, value: Tensor, batch: Batch) -> None:
+        """Update the flags, in place: a CUDA graph keeps its tensors' addresses."""
+        assert self._moderate is not None
+        assert self._finite is not None
+        logits = [batch.logits] if batch.real_logits is None else [batch.logits, batch.real_logits]
+        lengths = torch._foreach_norm([values.detach().float() for values in logits])
+        for length in lengths:
+            self._moderate &= length < _MODERATE
+        self._finite &= (value.abs() < torch.inf) | ~self._moderate
 
     @property
     def finite(self) -> bool:
@@ -80,7 +90,7 @@ class Term:
         """
         given = {name: tensor for name in _TENSORS if (tensor := getattr(batch, name)) is not None}
         tensors = [*given.values(), *self._watched]
-        before = [tensor.detach().clone() for tensor in tensors] if self.calls == 0 else []
+        before = [tensor.detach().clone() for tensor in tensors] if self.count.number == 0 else []
         versions = [tensor._version for tensor in tensors]
         failure = None
         try:
@@ -128,7 +138,7 @@ class Drawing:
     """A regularizer's `draw`, which changes what the generator gets in training.
 
     sizes: images per batch, by what the batch updates: "generator", "discriminator" or "path_length".
-    calls: number of calls in this process, by what the batch updates.
+    counts: count the calls in this process, by what the batch updates.
     """
 
     def __init__(self, plugin: str, regularizer: Draw, classes: int, sizes: Mapping[str, int]) -> None:
@@ -137,12 +147,12 @@ class Drawing:
             self._takes_update = "update" in inspect.signature(self._function).parameters
         except (TypeError, ValueError):  # some builtins have no signature
             self._takes_update = False
-        self.calls = dict.fromkeys(sizes, 0)
+        self.counts = {update: Count() for update in sizes}
 
     def __call__(self, z: Tensor, labels: Tensor, update: str) -> tuple[Tensor, Tensor]:
         """Return z and labels for a batch; update: what the batch updates, a key of `sizes`."""
         drawn = self._draw(z, labels, update)
-        self.calls[update] += 1
+        self.counts[update].add(z.device)
         return drawn
 
     def try_draw(self, z: Tensor, labels: Tensor, update: str) -> None:
@@ -187,12 +197,6 @@ def _call(name: str, function: Any, *args: Any, **kwargs: Any) -> Any:
         raise
     except FOREIGN as error:
         raise RegularizerError(f"{name} failed: {reason(error)}") from error
-
-
-def _moderate(batch: Batch) -> Tensor:
-    """Return, as a bool tensor, whether the squares of all logits are far from overflow; if not, the run diverged."""
-    given = [batch.logits] if batch.real_logits is None else [batch.logits, batch.real_logits]
-    return torch.cat([logits.detach().float() for logits in given]).mul(_MARGIN).square().sum().isfinite()
 
 
 class _Token:
