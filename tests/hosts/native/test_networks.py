@@ -49,12 +49,14 @@ def given(n: int = 4, size: int = 32, z_dim: int = 8) -> tuple[Tensor, Tensor, T
 @pytest.mark.parametrize("spectral", [False, True])
 @pytest.mark.parametrize("size", [(4, 4), (5, 5), (6, 3), (1, 2), (7, 8)], ids=str)
 @pytest.mark.parametrize("layer", [DoublingConv2d, HalvingConv2d])
-def test_folding_changes_nothing(layer: type[nn.Conv2d], size: tuple[int, int], spectral: bool) -> None:
+def test_folding_changes_nothing(
+    layer: type[DoublingConv2d | HalvingConv2d], size: tuple[int, int], spectral: bool
+) -> None:
     if layer is HalvingConv2d and min(size) < 2:
         size = (2, 3)
     torch.manual_seed(0)
-    plain = layer(3, 5, 3, padding=1, folded=False).double()
-    folded = layer(3, 5, 3, padding=1, folded=True).double()
+    plain = layer(3, 5, folded=False).double()
+    folded = layer(3, 5, folded=True).double()
     folded.load_state_dict(plain.state_dict())
     if spectral:
         torch.manual_seed(1)
@@ -72,14 +74,14 @@ def test_folding_changes_nothing(layer: type[nn.Conv2d], size: tuple[int, int], 
 
 
 def test_a_doubling_layer_is_doubling_and_then_a_convolution() -> None:
-    layer = DoublingConv2d(2, 3, 3, padding=1, folded=True).double()
+    layer = DoublingConv2d(2, 3, folded=True).double()
     x = torch.randn(2, 2, 3, 5, dtype=torch.float64)
     doubled = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
     torch.testing.assert_close(layer(x), nn.functional.conv2d(doubled, layer.weight, layer.bias, padding=1))
 
 
 def test_a_halving_layer_is_a_convolution_and_then_the_mean_of_four() -> None:
-    layer = HalvingConv2d(2, 3, 3, padding=1, folded=True).double()
+    layer = HalvingConv2d(2, 3, folded=True).double()
     x = torch.randn(2, 2, 6, 4, dtype=torch.float64)
     full = nn.functional.conv2d(x, layer.weight, layer.bias, padding=1)
     torch.testing.assert_close(layer(x), full.unflatten(3, (2, 2)).unflatten(2, (3, 2)).mean((3, 5)))

@@ -27,40 +27,45 @@ def diffaugment(x: Tensor, stream: torch.Generator) -> Tensor:
     def uniform() -> Tensor:
         return torch.rand(n, 1, 1, 1, dtype=x.dtype, device=x.device, generator=stream)
 
-    def integers(low: int, high: int) -> Tensor:
-        return torch.randint(low, high, (n, 1), device=x.device, generator=stream)
+    def choices(table: Tensor) -> Tensor:
+        """Return a random row of the table for each image."""
+        return table[torch.randint(len(table), (n,), device=x.device, generator=stream)]
 
     x = x + (uniform() - 0.5)  # brightness
     grey = x.mean(1, keepdim=True)
     x = torch.lerp(grey, x, uniform() * 2)  # saturation
-    mean = x.mean((1, 2, 3), keepdim=True)
+    mean = grey.mean((2, 3), keepdim=True)  # saturation leaves it as it is
     x = torch.lerp(mean, x, uniform() + 0.5)  # contrast
 
     # Translate by up to an eighth, with zeros outside, and cut out one square of half the size.  Both separate into
-    # rows and columns, so row and column indices and one mask are enough.
-    most_rows, most_columns = int(height / 8 + 0.5), int(width / 8 + 0.5)
-    rows = torch.arange(height, device=x.device) + integers(-most_rows, most_rows + 1)
-    columns = torch.arange(width, device=x.device) + integers(-most_columns, most_columns + 1)
-    cut_rows = _cut(height, integers)
-    cut_columns = _cut(width, integers)
-    visible = _inside(rows, height)[:, :, None] & _inside(columns, width)[:, None, :]
-    visible &= ~(cut_rows[:, :, None] & cut_columns[:, None, :])
-    place = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]
-    moved = x.flatten(2).gather(2, place.flatten(1)[:, None].expand(-1, x.shape[1], -1)).view_as(x)
+    # rows and columns, so indices and masks of each are enough.
+    rows, columns = _translations(height, x.device), _translations(width, x.device)
+    (rows, row_inside), (columns, column_inside) = choices(rows).unbind(1), choices(columns).unbind(1)
+    row_cut, column_cut = choices(_cuts(height, x.device)), choices(_cuts(width, x.device))
+    places = rows[:, :, None] * width + columns[:, None, :]
+    moved = x.flatten(2).gather(2, places.flatten(1)[:, None].expand(-1, x.shape[1], -1)).view_as(x)
+    visible = row_inside[:, :, None] * column_inside[:, None, :] * (1 - row_cut[:, :, None] * column_cut[:, None, :])
     return moved * visible[:, None]
 
 
-def _cut(size: int, integers: Callable[[int, int], Tensor]) -> Tensor:
-    """Return (N, size) bool: the rows or columns that a randomly placed square of half the size covers."""
+@functools.lru_cache(maxsize=64)
+def _translations(size: int, device: torch.device) -> Tensor:
+    """Return (shifts, 2, size) int64: for every shift, each row's (or column's) place of origin, and 1 if inside."""
+    most = int(size / 8 + 0.5)
+    places = torch.arange(size) + torch.arange(-most, most + 1)[:, None]
+    inside = (places >= 0) & (places < size)
+    return torch.stack([places.clamp(0, size - 1), inside], 1).to(device)
+
+
+@functools.lru_cache(maxsize=64)
+def _cuts(size: int, device: torch.device) -> Tensor:
+    """Return (positions, size) int64: 1 where a square of half the size, at each position, covers a row or column."""
     length = int(size / 2 + 0.5)
-    first = integers(0, size + (1 - length % 2)) - length // 2
-    places = torch.arange(size, device=first.device)
+    first = torch.arange(size + (1 - length % 2))[:, None] - length // 2
+    places = torch.arange(size)
     # As in StudioGAN, positions beyond the edge are clamped to the edge.
-    return (places >= first.clamp(0, size - 1)) & (places <= (first + length - 1).clamp(0, size - 1))
-
-
-def _inside(places: Tensor, size: int) -> Tensor:
-    return (places >= 0) & (places < size)
+    covered = (places >= first.clamp(0, size - 1)) & (places <= (first + length - 1).clamp(0, size - 1))
+    return covered.long().to(device)
 
 
 class ADA:

@@ -12,6 +12,7 @@ The folded layer needs 4/9 of the multiplications.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -54,10 +55,10 @@ class Style:
         return self.wrap(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=bias))
 
     def doubling_conv(self, inputs: int, outputs: int) -> nn.Module:
-        return self.wrap(DoublingConv2d(inputs, outputs, 3, padding=1, folded=self.folded))
+        return self.wrap(DoublingConv2d(inputs, outputs, self.folded))
 
     def halving_conv(self, inputs: int, outputs: int) -> nn.Module:
-        return self.wrap(HalvingConv2d(inputs, outputs, 3, padding=1, folded=self.folded))
+        return self.wrap(HalvingConv2d(inputs, outputs, self.folded))
 
     def linear(self, inputs: int, outputs: int, bias: bool = True) -> nn.Module:
         return self.wrap(nn.Linear(inputs, outputs, bias=bias))
@@ -66,38 +67,55 @@ class Style:
         return self.wrap(nn.Embedding(entries, dimensions))
 
 
-def _spread(weight: Tensor) -> Tensor:
-    """Return the (..., 4, 4) kernel that is the sum of a (..., 3, 3) kernel at its four possible positions."""
-    padded = F.pad(weight, (1, 1, 1, 1))
-    rows = padded[..., 1:, :] + padded[..., :-1, :]
-    return rows[..., 1:] + rows[..., :-1]
+def _spreading() -> Tensor:
+    """Return the (9, 16) map from a 3x3 kernel to the 4x4 kernel that is its sum at the four possible positions."""
+    spread = torch.zeros(3, 3, 4, 4)
+    for row, column in itertools.product(range(3), repeat=2):
+        spread[row, column, row : row + 2, column : column + 2] = 1
+    return spread.view(9, 16)
 
 
-class DoublingConv2d(nn.Conv2d):
+class _FoldedConv2d(nn.Conv2d):
+    """A 3x3 convolution of padding 1 that a change of resolution can be folded into.
+
+    folding: (9, 16), makes the folded layer's kernel.
+    """
+
+    folding: Tensor
+
+    def __init__(self, inputs: int, outputs: int, folded: bool, folding: Tensor) -> None:
+        super().__init__(inputs, outputs, 3, padding=1)
+        self.folded = folded
+        self.register_buffer("folding", folding, persistent=False)
+
+    def kernel(self) -> Tensor:
+        """Return the folded layer's kernel (outputs, inputs, 4, 4)."""
+        with torch.autocast(self.weight.device.type, enabled=False):  # round after the sum, not before it
+            return (self.weight.flatten(2) @ self.folding).view(*self.weight.shape[:2], 4, 4)
+
+
+class DoublingConv2d(_FoldedConv2d):
     """Nearest-neighbour doubling, then a 3x3 convolution: (N, C, H, W) -> (N, D, 2H, 2W)."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, padding: int, folded: bool) -> None:
-        super().__init__(inputs, outputs, kernel, padding=padding)
-        self.folded = folded
+    def __init__(self, inputs: int, outputs: int, folded: bool) -> None:
+        super().__init__(inputs, outputs, folded, _spreading().flip(1))  # a transposed convolution's is mirrored
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.folded:
             return super().forward(double(x))
-        kernel = _spread(self.weight).flip(2, 3).transpose(0, 1)
-        return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
+        return F.conv_transpose2d(x, self.kernel().transpose(0, 1), self.bias, stride=2, padding=1)
 
 
-class HalvingConv2d(nn.Conv2d):
+class HalvingConv2d(_FoldedConv2d):
     """A 3x3 convolution, then 2x2 average pooling: (N, C, 2H, 2W) -> (N, D, H, W)."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, padding: int, folded: bool) -> None:
-        super().__init__(inputs, outputs, kernel, padding=padding)
-        self.folded = folded
+    def __init__(self, inputs: int, outputs: int, folded: bool) -> None:
+        super().__init__(inputs, outputs, folded, _spreading() / 4)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.folded:
             return F.avg_pool2d(super().forward(x), 2)
-        return F.conv2d(x, _spread(self.weight) / 4, self.bias, stride=2, padding=1)
+        return F.conv2d(x, self.kernel(), self.bias, stride=2, padding=1)
 
 
 def double(x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from studiogan_gsr.errors import FOREIGN, GSRError, RegularizerError, reason
 from studiogan_gsr.regularizers.attachment import Kept
 from studiogan_gsr.regularizers.count import Count
 
-# Logits are moderate if the root of their sum of squares is below this, so that their squares are far from overflow in
+# Logits are moderate if the root of their sum of squares is below this: their squares are far from overflow in
 # float32.  If they are not, the run has diverged, and a term that is not finite is not to blame.
 _MODERATE = 1e16
 _TENSORS = ("z", "labels", "images", "w", "logits", "real_images", "real_labels", "real_logits")
