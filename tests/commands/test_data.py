@@ -20,7 +20,7 @@ from studiogan_gsr.datasets.identity import digest
 from studiogan_gsr.datasets.packed import Packed, open_packed
 from studiogan_gsr.datasets.show import show
 from studiogan_gsr.errors import DataError, OptionError
-from studiogan_gsr.hosts.native import images as native_images
+from studiogan_gsr.hosts.native import shares
 from studiogan_gsr.hosts.native.images import InMemory, Streamed
 from studiogan_gsr.hosts.native.training_set import open_training_set
 from studiogan_gsr.shipped import shipped_configuration
@@ -153,7 +153,7 @@ def test_a_run_says_which_images_look_otherwise_than_they_are_used(
 def test_workers_counts_reach_the_run(odd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    monkeypatch.setattr(native_images, "_WORTH_WORKERS", 1)
+    monkeypatch.setattr(shares, "_WORTH_WORKERS", 1)
     pixels = open_training_set("Folder_LT", str(odd), 2, 32, "wo_resize").pixels
     assert InMemory(pixels, torch.device("cpu"), 2).notes == InMemory(pixels, torch.device("cpu"), 0).notes != []
 

@@ -33,13 +33,19 @@ from torch.utils.data._utils import worker
 
 from studiogan_gsr.cli import main
 from studiogan_gsr.contract import Batch
+from studiogan_gsr.datasets.folder import folder_lt
+from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.evaluation import cache as cache_of_features
 from studiogan_gsr.hosts.checkpoint_files import read_file
-from studiogan_gsr.hosts.native import checkpoint, reader
+from studiogan_gsr.hosts.native import checkpoint, reader, shares
 from studiogan_gsr.hosts.native.configuration import read_configuration
+from studiogan_gsr.hosts.native.images import InMemory
 from studiogan_gsr.hosts.native.losses import conditional_loss, discriminator_loss
 from studiogan_gsr.hosts.native.networks import make_networks
 from studiogan_gsr.hosts.native.options import TrainOptions
+from studiogan_gsr.hosts.native.pixels import Pixels
+from studiogan_gsr.hosts.native.process import joined_ranks
+from studiogan_gsr.hosts.native.reader import ImagesLost
 from studiogan_gsr.hosts.native.run import train
 from studiogan_gsr.hosts.native.training import Trainer
 from studiogan_gsr.regularizers.lecam import LeCam
@@ -291,6 +297,38 @@ def one_rank_with(path: Path, sections: Sections, options: TrainOptions, kept: P
     """`one_rank` with packages of a folder."""
     sys.path.insert(0, str(path))
     one_rank(sections, options, kept)
+
+
+def command_in_blocks(argv: list[str], size: int) -> int:
+    """Run the command; ranks decode images in blocks of `size`."""
+    shares._BLOCK = size
+    return main(argv)
+
+
+def share_of_rank(root: Path, kept: Path, dies_at: int | None) -> None:
+    """Read a folder's images into memory, in blocks of 5, and save them, what this rank decoded, and the error.
+
+    dies_at: None, or at which image rank 1's worker kills itself.
+    """
+    shares._BLOCK, shares._WORTH_WORKERS = 5, 0 if dies_at is not None else 1000
+    read: list[int] = []
+
+    class Noted(Pixels):
+        def __getitem__(self, index: int) -> Any:
+            if index == dies_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            read.append(index)
+            return super().__getitem__(index)
+
+    pixels = Noted(Prepared(folder_lt(str(root), "train"), "Folder_LT", 32))
+    found: dict[str, Any]
+    with joined_ranks("cpu", read_configuration(PLAIN).OPTIMIZATION) as ranks:
+        try:
+            images = InMemory(pixels, ranks.device, 1, ranks)
+            found = {"images": images.images, "labels": images.labels, "notes": images.notes}
+        except ImagesLost as error:
+            found = {"error": str(error)}
+    torch.save({**found, "read": read}, kept)
 
 
 def state_of(trainer: Trainer) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from studiogan_gsr.cli import main
 from studiogan_gsr.datasets.preprocessing import Prepared
@@ -25,7 +28,7 @@ from studiogan_gsr.seeds import mixed
 from support.plugins import MakePackage
 from support.runs import PLAIN, arguments, changed, one_thread, write
 
-CPU = torch.device("cpu")
+CPU, META = torch.device("cpu"), torch.device("meta")
 NUMBER = 30
 
 
@@ -208,9 +211,99 @@ def test_another_seed_is_another_order(pixels: Pixels) -> None:
 
 
 def test_a_long_stream_remembers_few_passes(pixels: Pixels) -> None:
-    stream = ImageStream(InMemory(pixels, CPU, 0), NUMBER, 8, True, seed=1)
-    taken(stream, 500)
-    assert len(stream._passes) < 30
+    for batch, passes in ((8, 2), (100, 5)):
+        stream = ImageStream(InMemory(pixels, CPU, 0), NUMBER, batch, False, seed=1)
+        for _ in range(50):
+            next(stream)
+            assert len(stream._passes) <= passes
+            assert not stream._mirrored
+
+
+def defined(
+    pixels: Pixels, number: int, batch_size: int, flip: bool, seed: int, rank: int, ranks: int, batch: int
+) -> tuple[Tensor, Tensor]:
+    """A rank's part of a batch, image by image."""
+    images, labels, part = [], [], batch_size // ranks
+    for place in range(batch * batch_size + rank * part, batch * batch_size + (rank + 1) * part):
+        stream = torch.Generator().manual_seed(mixed(seed, place // number))
+        order, mirrored = torch.randperm(number, generator=stream), torch.rand(number, generator=stream) < 0.5
+        image, label = pixels[int(order[place % number])]
+        assert isinstance(image, Tensor)
+        image = image.flip(2) if flip and mirrored[place % number] else image
+        images.append(image.float().div(255).sub(0.5).div(0.5))
+        labels.append(label)
+    return torch.stack(images), torch.tensor(labels)
+
+
+@pytest.mark.parametrize("workers", [None, 0])
+@pytest.mark.parametrize(
+    ("number", "batch", "ranks", "seed", "drawn"),
+    [(NUMBER, 8, 1, 0, 0), (NUMBER, 12, 3, 7, 1000), (NUMBER, 30, 2, 1, 3), (5, 8, 4, 2, 9), (3, 64, 2, 3, 0)],
+)
+def test_the_batches_are_those_of_the_definition(
+    number: int, batch: int, ranks: int, seed: int, drawn: int, workers: int | None, pixels: Pixels
+) -> None:
+    """To the bit, from memory and streamed: runs are resumed with them."""
+    some = pixels_of(Pictures(pixels.images.dataset.images[:number]), "Some")
+    images = InMemory(some, CPU, 0) if workers is None else Streamed(some, CPU, workers)
+    for rank in range(ranks):
+        for flip in (False, True):
+            found = taken(ImageStream(images, number, batch, flip, seed, rank, ranks, drawn), 6)
+            wanted = [defined(some, number, batch, flip, seed, rank, ranks, drawn + i) for i in range(6)]
+            assert same(found, wanted)
+            assert all(images.is_contiguous() for images, _ in found)
+
+
+class OnTheHost(TorchDispatchMode):
+    """Counts the operations that read or write host memory."""
+
+    number = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = function(*args, **(kwargs or {}))
+        tensors = [t for t in tree_leaves((args, kwargs, found)) if isinstance(t, Tensor)]
+        self.number += any(tensor.device.type == "cpu" for tensor in tensors)
+        return found
+
+
+def test_batches_from_memory_touch_the_host_only_where_a_pass_begins(pixels: Pixels) -> None:
+    """The meta device holds no values: what waits for them raises."""
+    with OnTheHost() as host, closing(ImageStream(InMemory(pixels, META, 0), NUMBER, 5, True, seed=1)) as stream:
+        before = []
+        for _ in range(18):  # three passes
+            before.append(host.number)
+            images, labels = next(stream)
+            assert images.device == labels.device == META
+            assert images.shape == (5, 3, 8, 8)
+    counts = [after - now for now, after in pairwise(before)]
+    assert [i for i, count in enumerate(counts) if count] == [0, 6, 12]
+    assert max(counts) == 5  # order, random numbers, mirrored, and two copies
+
+
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("workers", [None, 0, 1])
+def test_batches_on_a_gpu_are_those_of_the_cpu_though_it_is_busy(workers: int | None, pixels: Pixels) -> None:
+    """While earlier work occupies the GPU, batches are taken, used and dropped without waiting for it."""
+    device, number = torch.device("cuda", 0), 40
+    expected = taken(ImageStream(InMemory(pixels, CPU, 0), NUMBER, 8, True, seed=1), number)
+    images = InMemory(pixels, device, 0) if workers is None else Streamed(pixels, device, workers)
+    load = torch.randn(4096, 4096, device=device)
+    found = []
+    with closing(ImageStream(images, NUMBER, 8, True, seed=1)) as stream:
+        next(stream)  # starts what starts once
+    with closing(ImageStream(images, NUMBER, 8, True, seed=1)) as stream:
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for _ in range(number):
+                load = torch.nn.functional.normalize(load @ load)
+                batch, labels = next(stream)
+                found.append((batch.clone(), labels.clone()))
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    for (batch, labels), (wanted, wanted_labels) in zip(found, expected, strict=True):
+        torch.testing.assert_close(batch.cpu(), wanted, rtol=0, atol=1e-6)  # CUDA divides by multiplying
+        assert torch.equal(labels.cpu(), wanted_labels)
 
 
 def test_images_stay_in_memory_where_they_fit(pixels: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,69 +7,65 @@ from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from studiogan_gsr.datasets.preprocessing import PECULIARITIES, describe_marks, inspect_files
-from studiogan_gsr.errors import DataError
-from studiogan_gsr.hosts.native.pixels import CountedPixels, Pixels, collate
-from studiogan_gsr.hosts.native.reader import LIMIT, Reader, workers_explained
+from studiogan_gsr.hosts.native.pixels import Pixels, collate
+from studiogan_gsr.hosts.native.process import Ranks
+from studiogan_gsr.hosts.native.reader import Reader, workers_explained
+from studiogan_gsr.hosts.native.shares import read_blocks
+from studiogan_gsr.hosts.native.transfer import Transfer
 from studiogan_gsr.hosts.native.workers import set_up_worker
 from studiogan_gsr.machine import cores, free_memory
-from studiogan_gsr.progress import track
 
 # Data sets that need more than this share of the device's free memory are streamed.
 _SHARE_OF_MEMORY = 0.3
-# With fewer images than this, starting workers takes longer than decoding the images.
-_WORTH_WORKERS = 4000
 
 Batches = Generator[tuple[Tensor, Tensor], None, None]
 
 
 class Images(Protocol):
-    """Real images, by their index in the data set.  `notes`: messages about them for the user."""
+    """Real images, by their index in the data set.
+
+    notes: messages about them for the user.  index_device: where `fetch` expects indices.
+    """
 
     notes: list[str]
+    index_device: torch.device
 
     def fetch(self, batches: Iterator[Tensor]) -> Batches:
-        """Yield images (B, 3, H, W) uint8 and labels (B,), on the device, for every batch of indices (B,)."""
+        """Yield images (B, 3, H, W) uint8 and labels (B,), on the training device, for each batch of indices (B,)."""
         ...
 
 
 class InMemory:
-    """All images in the memory of the training device, and indexed there."""
+    """All images in the memory of the training device, and indexed there.
 
-    def __init__(self, pixels: Pixels, device: torch.device, workers: int) -> None:
-        workers = workers if len(pixels) >= _WORTH_WORKERS and not pixels.decoded else 0
-        loader = DataLoader(
-            CountedPixels(pixels),
-            batch_size=256,
-            num_workers=workers,
-            collate_fn=collate,
-            timeout=LIMIT if workers else 0,
-        )
-        images = torch.empty(len(pixels), 3, pixels.size, pixels.size, dtype=torch.uint8)
-        labels = torch.empty(len(pixels), dtype=torch.int64)
-        marks = torch.zeros(len(PECULIARITIES), dtype=torch.int64)
-        start = 0
-        with workers_explained():
-            for batch in track(loader, f"reading {pixels.name}", len(loader)):
-                if isinstance(batch, DataError):
-                    raise batch
-                stop = start + len(batch[0])
-                images[start:stop], labels[start:stop], found = map(torch.from_numpy, batch)
-                marks += found.sum(0)
-                start = stop
+    Of several ranks, each decodes its share; all have to call this, and each holds all images.
+    Raises what `read_blocks` raises.
+    """
+
+    def __init__(self, pixels: Pixels, device: torch.device, workers: int, ranks: Ranks | None = None) -> None:
+        self.device = self.index_device = device
+        self.images = torch.empty(len(pixels), 3, pixels.size, pixels.size, dtype=torch.uint8, device=device)
+        self.labels = torch.empty(len(pixels), dtype=torch.int64, device=device)
+        marks, start = np.zeros(len(PECULIARITIES), dtype=np.int64), 0
+        for images, labels, found in read_blocks(pixels, workers, ranks or Ranks(0, 1, device)):
+            stop = start + len(images)
+            self.images[start:stop] = torch.from_numpy(images)
+            self.labels[start:stop] = torch.from_numpy(labels)
+            marks += found.sum(0)
+            start = stop
         counted = dict(zip(PECULIARITIES, marks.tolist(), strict=True))
         self.notes = describe_marks(counted, pixels.images.preprocessing)
-        self.images, self.labels, self.device = images.to(device), labels.to(device), device
 
     def fetch(self, batches: Iterator[Tensor]) -> Batches:
-        """Yield images and labels of every batch of indices."""
+        """Yield images and labels of every batch of indices, without waiting for the device."""
         for indices in batches:
-            places = indices.to(self.device, non_blocking=True)
-            yield self.images[places], self.labels[places]
+            yield self.images.index_select(0, indices), self.labels.index_select(0, indices)
 
 
 class Streamed:
@@ -83,6 +79,7 @@ class Streamed:
         self, pixels: Pixels, device: torch.device, workers: int, stopped: Callable[[], bool] = lambda: False
     ) -> None:
         self.pixels, self.device, self.workers, self.stopped = pixels, device, workers, stopped
+        self.index_device = torch.device("cpu")
         self.notes = inspect_files(pixels.images.dataset, pixels.images.preprocessing)
 
     def fetch(self, batches: Iterator[Tensor]) -> Batches:
@@ -98,11 +95,11 @@ class Streamed:
         if self.workers:
             self.pixels.preload()
         with workers_explained():
-            reader = Reader(loader, pin=self.device.type == "cuda")
+            transfer = Transfer(self.device)
+            reader = Reader(loader, transfer.send)  # the next batches are copied before they are asked for
             try:
-                while (batch := reader.next(self.stopped, f"images of {self.pixels.name}")) is not None:
-                    images, labels = batch
-                    yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+                while (sent := reader.next(self.stopped, f"images of {self.pixels.name}")) is not None:
+                    yield transfer.receive(sent)
             finally:
                 reader.end()
 
@@ -113,17 +110,18 @@ def load_images(
     workers: int,
     in_memory: bool | None,
     stopped: Callable[[], bool] = lambda: False,
+    ranks: Ranks | None = None,
 ) -> Images:
-    """Read all images into memory, or prepare to stream them.
+    """Read all images into memory, or prepare to stream them.  All ranks have to call this.
 
-    in_memory: None reads them into memory if they need at most _SHARE_OF_MEMORY of what is free.
-    stopped: as in `Streamed`.
+    in_memory: None reads them into memory if they need at most _SHARE_OF_MEMORY of what is free, on all ranks.
+    stopped: as in `Streamed`.  ranks: None means that there is one.
     Raises DataError for an image that cannot be read or is not of size DATA.img_size; streaming raises it in `fetch`.
     """
-    workers = min(workers, cores())
+    workers, ranks = min(workers, cores()), ranks or Ranks(0, 1, device)
     if in_memory is None:
-        in_memory = len(pixels) * 3 * pixels.size**2 <= _SHARE_OF_MEMORY * _free_memory(device)
-    return InMemory(pixels, device, workers) if in_memory else Streamed(pixels, device, workers, stopped)
+        in_memory = not ranks.any(len(pixels) * 3 * pixels.size**2 > _SHARE_OF_MEMORY * _free_memory(device))
+    return InMemory(pixels, device, workers, ranks) if in_memory else Streamed(pixels, device, workers, stopped)
 
 
 def _free_memory(device: torch.device) -> int:

@@ -14,6 +14,7 @@ from studiogan_gsr.datasets.packed import Packed
 from studiogan_gsr.datasets.preprocessing import PECULIARITIES, Prepared
 from studiogan_gsr.errors import DataError
 
+Arrays = tuple[npt.NDArray[Any], ...]
 Item = tuple[Tensor, int]  # an image, (3, size, size) uint8, and its label
 
 
@@ -65,7 +66,7 @@ class CountedPixels(Dataset[tuple[Tensor, int, list[int]] | DataError]):
         return *item, [self.pixels.images.marks[name] - before[name] for name in PECULIARITIES]
 
 
-def collate(items: list[tuple[Any, ...] | DataError]) -> tuple[npt.NDArray[Any], ...] | DataError:
+def collate(items: list[tuple[Any, ...] | DataError]) -> Arrays | DataError:
     """Return a batch as arrays: images (B, 3, size, size) uint8, labels (B,), ...; or the first error of the items.
 
     Tensors would pass through shared memory, and a container has little of it.
@@ -74,4 +75,5 @@ def collate(items: list[tuple[Any, ...] | DataError]) -> tuple[npt.NDArray[Any],
         if isinstance(item, DataError):
             return item
     images, *numbers = zip(*items, strict=True)
-    return np.stack([image.numpy() for image in images]), *map(np.array, numbers)
+    contiguous = np.empty((len(images), *images[0].shape), np.uint8)  # by itself, np.stack would keep channels last
+    return np.stack([image.numpy() for image in images], out=contiguous), *map(np.array, numbers)

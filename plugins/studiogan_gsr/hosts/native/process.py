@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from types import FrameType
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,6 +19,7 @@ from studiogan_gsr.hosts.native.configuration import Optimization
 from studiogan_gsr.machine import choose_device
 from studiogan_gsr.progress import console
 
+T = TypeVar("T")
 _LONGEST_EVALUATION = timedelta(days=7)
 
 
@@ -49,6 +51,17 @@ class Ranks:
         answer = torch.tensor(float(mine), device="cpu" if self._patient_group else self.device)
         dist.all_reduce(answer, group=self._patient_group)
         return bool(answer.item())
+
+    def gather(self, mine: T) -> list[T]:
+        """Return what each rank gives, in the order of ranks; all ranks have to call this.
+
+        mine: any object that can be pickled.
+        """
+        if self.number == 1:
+            return [mine]
+        found: list[Any] = [None] * self.number
+        dist.all_gather_object(found, mine)
+        return found
 
     def say(self, line: str) -> None:
         """Print a line, on rank 0 only."""

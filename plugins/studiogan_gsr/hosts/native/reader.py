@@ -14,24 +14,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import active_children
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from studiogan_gsr.errors import DataError, TrainingError, reason
+from studiogan_gsr.hosts.native.pixels import Arrays
 from studiogan_gsr.progress import console
+
+T = TypeVar("T")
 
 LIMIT = 600  # seconds without a batch after which the run ends
 _NOTICE = 30  # seconds without a batch after which a message says so
 _GRACE = 5  # seconds to wait for a batch when the run has to stop
 _POLL = 0.2  # seconds between two checks while waiting
 _REMEDY = "fewer --workers need less memory, and --workers 0 reads images without worker processes"
-
-
-Batch = tuple[Tensor, Tensor]  # images and labels
-_Item = Batch | Exception | None  # None ends the batches
 
 
 class ImagesLost(TrainingError):
@@ -56,13 +53,13 @@ def workers_explained() -> Iterator[None]:
         ) from error
 
 
-class Reader:
+class Reader(Generic[T]):
     """Reads a DataLoader's batches in a thread.  Call `end` when done: it ends the thread and all workers.
 
-    pin: put batches into pinned memory, so that copies to a GPU are asynchronous.
+    loader: uses `collate`.  send: called in the thread with each batch; `next` returns what it returns.
     """
 
-    def __init__(self, loader: DataLoader[Any], pin: bool) -> None:
+    def __init__(self, loader: DataLoader[Any], send: Callable[[Arrays], T]) -> None:
         before = {child.pid for child in active_children()}
         # Start the workers here, not in the thread: a fork in the thread could copy locks that other threads hold.
         batches = iter(loader)
@@ -70,14 +67,14 @@ class Reader:
         # When a worker dies, PyTorch's handler raises an error wherever the main thread is, even while it saves a
         # checkpoint.  `next` checks the workers instead.
         self._handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if _can_handle_sigchld() else None
-        self._pin = pin
-        self._ready: queue.Queue[_Item] = queue.Queue(maxsize=2)
+        self._send = send
+        self._ready: queue.Queue[T | Exception | None] = queue.Queue(maxsize=2)  # None ends the batches
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._read, args=(batches,), daemon=True)
         self._thread.start()
 
-    def next(self, stopped: Callable[[], bool], what: str) -> Batch | None:
-        """Return the next batch; None after the last.
+    def next(self, stopped: Callable[[], bool], what: str) -> T | None:
+        """Return the next batch, as `send` returned it; None after the last.
 
         stopped: returns whether the run has to end.  what: what the batches hold, for messages.
         Raises DataError for an image that cannot be read, and ImagesLost if no batch comes.
@@ -124,12 +121,11 @@ class Reader:
                     return
                 if isinstance(batch, DataError):
                     raise batch
-                images, labels = map(torch.from_numpy, batch)
-                self._put((images.pin_memory(), labels.pin_memory()) if self._pin else (images, labels))
+                self._put(self._send(batch))
         except Exception as error:
             self._put(error)
 
-    def _put(self, item: _Item) -> None:
+    def _put(self, item: T | Exception | None) -> None:
         """Put an item into the queue, unless the reader has ended."""
         while not self._ended.is_set():
             try:

@@ -244,6 +244,7 @@ def _load_images(data: TrainingSet, start: Start, stop: threading.Event, ranks: 
         workers=start.workers,
         in_memory=start.in_memory,
         stopped=stop.is_set,
+        ranks=ranks,
     )
     data.record["notes"] += images.notes
     for note in images.notes:
