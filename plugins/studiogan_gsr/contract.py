@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -54,8 +54,11 @@ class Regularizer(Protocol):
         roles             the roles that its regularizers can have; only read if the factory is not a class
     """
 
-    def scalars(self) -> dict[str, float]:
-        """Return numbers to log, of the last step; may wait for the device."""
+    def scalars(self) -> Mapping[str, float | Tensor]:
+        """Return numbers to log, of the last step: plain numbers, or tensors of one number.
+
+        Tensors on the device are better: the host reads them together with all others, so that it waits only once.
+        """
         ...
 
     def state_dict(self) -> dict[str, Any]:

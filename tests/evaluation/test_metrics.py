@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from studiogan_gsr.errors import EvaluationError
 from studiogan_gsr.evaluation import manifold
 from studiogan_gsr.evaluation.features import Sample
-from studiogan_gsr.evaluation.frechet import Gaussian, Moments, frechet_distance
+from studiogan_gsr.evaluation.frechet import Gaussian, Moments, frechet_distance, nuclear_norm
 from studiogan_gsr.evaluation.kernel import kernel_distance
 from studiogan_gsr.evaluation.manifold import (
     mean_pairwise_distance,
@@ -60,6 +60,29 @@ def test_the_frechet_distance_of_known_gaussians() -> None:
         Gaussian(mean, torch.diag(one.double()), 9), Gaussian(0 * mean, torch.diag(other.double()), 9)
     )
     assert found == pytest.approx(25 + 1 + 16)
+
+
+@pytest.mark.parametrize("decay", [0.5, 1.0, 2.0, 3.0])
+@pytest.mark.parametrize(("rows", "columns"), [(20, 300), (300, 300), (300, 19), (1, 5)])
+def test_the_nuclear_norm_by_eigenvalues_is_that_of_an_svd(rows: int, columns: int, decay: float) -> None:
+    """Also of matrices whose singular values fall to rounding, where a root of M M^T alone is off by 1e-7."""
+    stream = torch.Generator().manual_seed(0)
+    u, v = (
+        torch.linalg.qr(torch.randn(n, n, generator=stream, dtype=torch.float64)).Q[:, : min(rows, columns)]
+        for n in (rows, columns)
+    )
+    values = torch.arange(1.0, 1 + min(rows, columns)).double() ** -(3 * decay)
+    values[200:] = 0  # dead features
+    found = float(nuclear_norm(u * values @ v.T))
+    assert found == pytest.approx(float(values.sum()), rel=1e-11)
+
+
+def test_the_nuclear_norm_of_features_is_that_of_an_svd() -> None:
+    for pair in [*PAIRS, (PAIRS[0][0], PAIRS[0][0])]:
+        one, other = map(Gaussian.of, pair)
+        expected = torch.linalg.svdvals(one.root @ other.root.T).sum()
+        torch.testing.assert_close(nuclear_norm(one.root @ other.root.T), expected, rtol=1e-12, atol=0)
+    assert nuclear_norm(torch.zeros(3, 4).double()) == 0
 
 
 @pytest.mark.parametrize("count", [5, 40])

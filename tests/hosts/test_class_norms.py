@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from studiogan_gsr.errors import PluginError
 from studiogan_gsr.hosts.checkpoint_files import checkpoints
 from studiogan_gsr.hosts.class_norms import STATE_KEY, ClassNorms
 from studiogan_gsr.hosts.native.options import TrainOptions
 from studiogan_gsr.hosts.native.run import train
+from studiogan_gsr.hosts.readings import read
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
 from studiogan_gsr.regularizers.norms import largest_class_norms
 from support.generators import OneHot
@@ -44,22 +46,38 @@ def options(out: Path, **more: Any) -> TrainOptions:
     return TrainOptions("unused", out, **{"device": "cpu", "print_freq": 1, "save_freq": 2, **more})
 
 
+def checked(norms: ClassNorms) -> tuple[list[float] | None, str]:
+    return norms.check(read(norms.pending()))
+
+
 def explode(generator: nn.Module, label: int) -> None:
     next(generator.parameters()).data[..., label] *= 5
 
 
 def test_a_class_that_begins_to_explode_is_named_once(generator: OneHot) -> None:
     norms = ClassNorms(generator, NAMES)
-    found, message = norms.check()
+    found, message = checked(norms)
     assert (found, message) == (largest_class_norms(generator).tolist(), "")
     explode(generator, 3)
-    assert norms.check()[1].startswith("spectral norms explode: class zebra (label 3, ")
-    assert norms.check()[1] == ""
+    assert checked(norms)[1].startswith("spectral norms explode: class zebra (label 3, ")
+    assert checked(norms)[1] == ""
+
+
+def test_norms_that_cannot_be_read_are_an_error_of_the_check(generator: OneHot) -> None:
+    """So that a host can first name a loss that is not finite, which may be the cause."""
+
+    def read_norms() -> Tensor:
+        raise PluginError("stranger", "class_norms() failed")
+
+    norms = ClassNorms(generator, NAMES, read_norms)
+    values = read({"norms": norms.pending()})
+    with pytest.raises(PluginError, match=r"class_norms\(\) failed"):
+        norms.check(values["norms"])
 
 
 def test_later_norms_are_compared_with_those_at_the_start_over_restarts(generator: OneHot) -> None:
     before = ClassNorms(generator, NAMES)
-    before.check()
+    checked(before)
     buffer = io.BytesIO()
     torch.save({STATE_KEY: before.state()}, buffer)
     buffer.seek(0)
@@ -67,22 +85,22 @@ def test_later_norms_are_compared_with_those_at_the_start_over_restarts(generato
     explode(generator, 3)
     after = ClassNorms(generator, NAMES)
     after.restore(saved)
-    assert "zebra" in after.check()[1]
+    assert "zebra" in checked(after)[1]
     again, fresh, old = (ClassNorms(generator, NAMES) for _ in range(3))
     again.restore({STATE_KEY: after.state()})
-    assert again.check()[1] == ""  # has been reported already
+    assert checked(again)[1] == ""  # has been reported already
     fresh.restore({"regularizer": [{"name": "lecam", "state": {}}]})  # a checkpoint without norms
-    assert fresh.check()[1] == ""  # begins here
+    assert checked(fresh)[1] == ""  # begins here
     old.restore({"regularizer": {"watched": before.state()}})  # where older versions kept it
-    assert "zebra" in old.check()[1]
+    assert "zebra" in checked(old)[1]
     other = ClassNorms(generator, NAMES)
     other.restore({STATE_KEY: {"start": [1.0], "exploding": [0]}})  # of another number of classes
-    assert other.check()[1] == ""
+    assert checked(other)[1] == ""
 
 
 def test_a_generator_without_conditional_layers_has_nothing_to_watch() -> None:
     norms = ClassNorms(nn.Linear(3, 3), NAMES)
-    assert norms.check() == (None, "")
+    assert checked(norms) == (None, "")
     assert norms.state() == {"start": None, "exploding": []}
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from studiogan_gsr.contract import Batch
-from studiogan_gsr.errors import ConfigurationError, GSRError, PluginError, RegularizerError
+from studiogan_gsr.errors import ConfigurationError, GSRError, PluginError, RegularizerError, reason
 from studiogan_gsr.hosts.regularization.combined import Regularization
 from studiogan_gsr.hosts.regularization.method import TrainingFacts
 from studiogan_gsr.registry import REGULARIZERS
@@ -333,6 +333,65 @@ def test_scalars_that_are_not_finite_are_named(make_package: MakePackage) -> Non
     with pytest.raises(RegularizerError) as caught:
         regularization.report(7)
     assert message_of(caught.value) == f"{PLUGIN}: loss is inf at step 7; the run is stopped"
+
+
+@pytest.mark.parametrize(
+    ("returned", "logged"),
+    [
+        ("0.1", 0.1),
+        ("3", 3.0),
+        ("np.float64(0.1)", 0.1),
+        ("torch.tensor(0.1, dtype=torch.float64)", 0.1),
+        ("torch.tensor([0.5])", 0.5),
+        ("torch.tensor(True)", 1.0),
+        ("self.weight.sum()", None),  # with gradient
+    ],
+)
+def test_scalars_may_be_numbers_or_tensors_of_one_number(
+    returned: str, logged: float | None, make_package: MakePackage
+) -> None:
+    make_package("stranger", REGULARIZERS, {"odd": "stranger_odd:Odd"}, {"stranger_odd": scalars_of(returned)})
+    regularization = Regularization([RegularizerSettings("odd")], training())
+    expected = float(regularization.methods[0].regularizer.weight.detach().sum()) if logged is None else logged
+    found = regularization.report(1)
+    assert found == {"odd/x": expected}
+    assert type(found["odd/x"]) is float
+
+
+@pytest.mark.parametrize("returned", ["torch.zeros(2)", "torch.tensor(1 + 1j)", "None", "'b'", "object()", "[1.0]"])
+def test_scalars_that_are_no_numbers_are_refused(returned: str, make_package: MakePackage) -> None:
+    source = scalars_of(returned)
+    make_package("stranger", REGULARIZERS, {"odd": "stranger_odd:Odd"}, {"stranger_odd": source}, version="2.3")
+    with pytest.raises(PluginError) as caught:
+        Regularization([RegularizerSettings("odd")], training())
+    with pytest.raises((TypeError, ValueError, RuntimeError)) as cause:
+        float(eval(returned))
+    assert message_of(caught.value) == f"{PLUGIN}: scalars() failed: {reason(cause.value)}"
+
+
+def scalars_of(returned: str) -> str:
+    source = one_role("Odd", "generator_loss", FINE["generator_loss"])
+    return "import numpy as np\n" + source.replace("{}", "{'x': " + returned + "}", 1)
+
+
+def test_a_term_that_is_nan_is_named_before_scalars_that_fail_because_of_it(make_package: MakePackage) -> None:
+    body = "self.f = float('nan') if self.calls == 2 else 1.0; return batch.images.square().mean() * self.f"
+    source = one_role("Odd", "generator_loss", body).replace(
+        "return {}", "return {'x': int(getattr(self, 'f', 0)) // (self.calls != 1)}", 1
+    )
+    make_package("stranger", REGULARIZERS, {"odd": "stranger_odd:Odd"}, {"stranger_odd": source}, version="2.3")
+    regularization = Regularization([RegularizerSettings("odd")], training())
+    updated(regularization, "generator")
+    with pytest.raises(PluginError) as failed:
+        regularization.report(1)
+    assert (
+        message_of(failed.value)
+        == f"{PLUGIN}: scalars() failed: ZeroDivisionError: integer division or modulo by zero"
+    )
+    regularization.terms("generator", batch_of(regularization.training, "generator"))
+    with pytest.raises(RegularizerError) as caught:
+        regularization.report(2)
+    assert message_of(caught.value) == f"{PLUGIN}: generator_loss() was not finite by step 2; the run is stopped"
 
 
 # ------------------------------------------------------------------ draws

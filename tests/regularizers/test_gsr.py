@@ -232,6 +232,29 @@ def test_the_number_of_kernels_grows_neither_with_layers_of_one_shape_nor_with_c
     assert kernels(2, 40) == kernels(9, 100)
 
 
+class Copies(TorchDispatchMode):
+    """Counts tensors that are made of Python lists; copying one to a GPU waits for the GPU."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten.lift_fresh.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("options", [{}, {"power_iterations": 0}, {"released_bias_update": True}])
+def test_a_penalty_copies_no_list_to_the_device(options: dict[str, Any]) -> None:
+    generator = Pairs(10, [24, 16, 24])
+    regularizer = GroupSpectralRegularizer(generator, CIFAR, **options)
+    regularizer.penalty()
+    with Copies() as copies:
+        regularizer.penalty()
+        assert copies.count == 0
+        generator.layers[0].embed0.weight[[0, 1]]
+        assert copies.count == 1
+    assert not any("order" in key for key in regularizer.state_dict())
+
+
 # ---------------------------------------------------------------- the authors' update
 
 
@@ -412,7 +435,7 @@ def test_scalars_show_the_thirds_by_frequency_whatever_the_label_order() -> None
     assert {k: pytest.approx(v) for k, v in scalars.items() if k != "penalty"} == {
         "norm_head": 6, "norm_middle": 4, "norm_tail": 2
     }  # fmt: skip
-    assert all(type(value) is float for value in scalars.values())
+    assert all(value.shape == () for value in scalars.values())  # tensors, to be read together
 
 
 def test_weight_zero_watches_and_penalises_nothing(generator: Generator) -> None:

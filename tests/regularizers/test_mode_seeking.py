@@ -185,7 +185,7 @@ def test_loss_and_gradient_equal_the_authors(program: ModuleType, evaluating: bo
     alone = torch.autograd.grad(term, parameters, retain_graph=True)
     assert all(gradient.any() for gradient in (alone[0], alone[-2]))
     theirs.update_G()
-    torch.testing.assert_close(method.scalars()["loss"], theirs.loss_lz.item(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(method.scalars()["loss"].item(), theirs.loss_lz.item(), rtol=1e-6, atol=0)
     torch.testing.assert_close(total, theirs.loss_G)
     for ours, parameter in zip(mine, parameters, strict=True):
         # A bias in front of a batch normalization has no gradient but rounding.

@@ -12,7 +12,13 @@ from torch import Tensor
 
 from studiogan_gsr import group_spectral_norms
 from studiogan_gsr.errors import OptionError
-from studiogan_gsr.regularizers.spectral import MAX_ITERATIONS, group_shape, leading_vectors, power_iteration
+from studiogan_gsr.regularizers.spectral import (
+    MAX_ITERATIONS,
+    exact_norms,
+    group_shape,
+    leading_vectors,
+    power_iteration,
+)
 
 SHAPES = {256: (16, 16), 384: (16, 24), 1024: (32, 32), 512: (16, 32), 128: (8, 16), 1280: (32, 40)}
 SHAPES |= {640: (20, 32), 320: (16, 20), 160: (10, 16), 80: (8, 10), 97: (1, 97), 1: (1, 1), 2: (1, 2)}
@@ -52,6 +58,28 @@ def test_exact_norms_and_gradients_equal_svd(stack: Tensor) -> None:
     torch.testing.assert_close(sigma, s[..., 0])
     (gradient,) = torch.autograd.grad(sigma.sum(), stack)
     torch.testing.assert_close(gradient, u[..., :, :1] @ vh[..., :1, :], rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (2, 5, 16, 24), (4, 40, 32), (7, 1, 9), (2, 9, 1)])
+def test_exact_norms_without_gradient_equal_svd(shape: tuple[int, ...]) -> None:
+    """Also of matrices with equal singular values, of rank one and of zeros, in both precisions."""
+    stack = random_stack(0, *shape)
+    flat = torch.linalg.svd(stack, full_matrices=False)
+    one = flat.U[..., :1] @ flat.Vh[..., :1, :]
+    for some in (stack, flat.U @ flat.Vh, 1e-30 * one, torch.zeros(shape), 1e-5 * stack.float()):
+        norms = group_spectral_norms(some)
+        assert norms.dtype == some.dtype
+        torch.testing.assert_close(norms, torch.linalg.svdvals(some.double())[..., 0].to(some), rtol=1e-14, atol=0)
+    stack[0, ..., 0, 0], stack[1, ..., 0, 0] = math.nan, 1e200
+    found = exact_norms(stack)
+    assert found[:2].isinf().all()
+    assert found[2:].isfinite().all()
+
+
+def test_zero_matrices_have_a_finite_gradient_of_the_exact_norm() -> None:
+    stack = torch.zeros(2, 3, 4, requires_grad=True)
+    (gradient,) = torch.autograd.grad(group_spectral_norms(stack).sum(), stack)
+    torch.testing.assert_close(gradient.norm(dim=(1, 2)), torch.ones(2))  # of any unit vectors
 
 
 @settings(deadline=None)

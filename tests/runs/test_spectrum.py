@@ -21,7 +21,7 @@ from studiogan_gsr.datasets.labels import class_title
 from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.native.networks import make_networks
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
-from studiogan_gsr.regularizers.norms import exploding, group_correlation, spectrum
+from studiogan_gsr.regularizers.norms import exploding, group_correlation, largest_class_norms, spectrum
 from studiogan_gsr.runs.spectrum import start_norms
 from studiogan_gsr.runs.trained import load_trained
 from support.generators import OneHot
@@ -46,6 +46,15 @@ def test_norms_and_condition_numbers_are_those_of_every_matrix() -> None:
     for y, (layer, side) in enumerate(places):
         i, j = found.layers.index(layer), ("gain", "bias").index(side)
         assert found.norms[i, j, y] == norms[y] == found.norms[..., y].max()
+    torch.testing.assert_close(largest_class_norms(generator), norms, rtol=1e-14, atol=0)
+
+
+def test_the_norms_of_a_run_take_one_call_per_shape_of_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[torch.Size] = []
+    compute = torch.linalg.eigvalsh
+    monkeypatch.setattr(torch.linalg, "eigvalsh", lambda grams: (calls.append(grams.shape), compute(grams))[1])
+    largest_class_norms(OneHot(50, [12, 16, 12, 16, 16]))
+    assert calls == [(4, 50, 3, 3), (6, 50, 4, 4)]
 
 
 def test_weights_that_are_not_finite_are_infinite_norms() -> None:
@@ -54,6 +63,7 @@ def test_weights_that_are_not_finite_are_infinite_norms() -> None:
     norms, _ = spectrum(generator).largest()
     assert norms.isinf().sum() == 1
     assert exploding(norms.tolist(), [1.0, 1.0, 1.0]) == norms.isinf().nonzero().flatten().tolist()
+    torch.testing.assert_close(largest_class_norms(generator), norms)
 
 
 def test_correlations_are_numpys() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from studiogan_gsr.datasets.labels import class_title
-from studiogan_gsr.errors import GeneratorError
+from studiogan_gsr.errors import GeneratorError, GSRError
 from studiogan_gsr.regularizers.norms import exploding, largest_class_norms
 
 STATE_KEY = "class_norms"  # in the generator's checkpoint
@@ -38,14 +38,26 @@ class ClassNorms:
             except GeneratorError:
                 pass
 
-    def check(self) -> tuple[list[float] | None, str]:
+    def pending(self) -> Tensor | GSRError | None:
+        """Return the norms (classes,), to be read; None if there are none, or the error for `check` to raise.
+
+        On a GPU, the eigenvalues wait once for each shape of matrices, however many there are: torch looks whether
+        they converged.
+        """
+        try:
+            return None if self._read is None else self._read()
+        except GSRError as error:
+            return error
+
+    def check(self, norms: list[float] | GSRError | None) -> tuple[list[float] | None, str]:
         """Return the norms, or None if there are none, and a warning about classes that begin to explode, or "".
 
-        Call it after the first step and at every print interval.  Waits for the device.
+        norms: what `pending` returned, read.  Call it after the first step and at every print interval.
         """
-        if self._read is None:
+        if isinstance(norms, GSRError):
+            raise norms
+        if norms is None:
             return None, ""
-        norms: list[float] = self._read().tolist()
         self._start = norms if self._start is None else self._start
         new = [label for label in exploding(norms, self._start) if label not in self._exploding]
         self._exploding |= set(new)

@@ -156,7 +156,12 @@ class GroupSpectralRegularizer(nn.Module):
         self._weights = torch.from_numpy(
             self.options.weight * effective_number_weights(class_counts, self.options.beta)
         )
-        self._thirds = frequency_thirds(class_counts)
+        thirds = {third: labels for third, labels in frequency_thirds(class_counts).items() if labels}
+        self._thirds = list(thirds)
+        # (thirds, classes): whether the class is in the third.
+        self._in_third = torch.zeros(len(thirds), self._num_classes, dtype=torch.bool)
+        for members, labels in zip(self._in_third, thirds.values(), strict=True):
+            members[labels] = True
         self._last: tuple[Tensor, Tensor] | None = None
 
         self.register_buffer("warm", torch.zeros((), dtype=torch.bool))
@@ -172,6 +177,10 @@ class GroupSpectralRegularizer(nn.Module):
                     )
                 self.register_buffer(f"u_{channels}", stack.new_zeros(maps, classes, n_g))
                 self.register_buffer(f"v_{channels}", stack.new_zeros(maps, classes, n_c))
+                if released_bias_update:
+                    order = sorted(range(maps), key=matrices.positions.__getitem__)  # positions are 2 * layer + side
+                    order_of_sides = torch.tensor(order[0::2] + order[1::2], device=stack.device)
+                    self.register_buffer(f"order_{channels}", order_of_sides, persistent=False)
 
     @classmethod
     def check_options(cls, options: Mapping[str, Any]) -> None:
@@ -204,18 +213,19 @@ class GroupSpectralRegularizer(nn.Module):
         """Return whether the vectors have been computed; nothing else in `penalty` changes."""
         return self._warm
 
-    def scalars(self) -> dict[str, float]:
+    def scalars(self) -> dict[str, Tensor]:
         """Return the penalty and the largest norms of head, middle and tail classes at the last `penalty()`.
 
-        Waits for the device: call it at a print interval.
+        They are scalar tensors on the device.
         """
         if self._last is None:
             with torch.no_grad():
                 self.penalty()
         assert self._last is not None
-        value, largest = self._last[0].item(), self._last[1].cpu().numpy()
-        norms = {f"norm_{third}": float(largest[i].max()) for third, i in self._thirds.items() if len(i)}
-        return {"penalty": value, **norms}
+        value, largest = self._last
+        self._in_third = self._in_third.to(largest.device)
+        norms = torch.where(self._in_third, largest, -torch.inf).amax(1).unbind()
+        return {"penalty": value, **{f"norm_{third}": norm for third, norm in zip(self._thirds, norms, strict=True)}}
 
     @torch.no_grad()
     def class_norms(self) -> dict[str, dict[str, Tensor]]:
@@ -287,22 +297,23 @@ class GroupSpectralRegularizer(nn.Module):
         else:
             new_u, new_v = u, v
         if self.options.released_bias_update:
-            new_u, new_v = self._released(of.positions, matrices, new_u, new_v)
+            new_u, new_v = self._released(self.get_buffer(f"order_{of.channels}"), matrices, new_u, new_v)
         u.copy_(new_u)
         v.copy_(new_v)
         # Not the buffers u and v: the next call overwrites them, and this call's graph may still need its vectors.
         return group_spectral_norms(stack, new_u, new_v)
 
-    def _released(self, positions: list[int], matrices: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Return vectors by the authors' update, which pairs every bias map with the gain map of its layer."""
-        order = sorted(range(len(positions)), key=positions.__getitem__)
-        gain, bias = order[0::2], order[1::2]  # positions are 2 * layer + side
+    def _released(self, order: Tensor, matrices: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Return vectors by the authors' update, which pairs every bias map with the gain map of its layer.
+
+        order: (maps,), the places of the gain maps, then those of the bias maps, both in the order of their layers.
+        """
+        gain, bias = order.chunk(2)
         steps = self.options.power_iterations * (1 if self._warm else _RELEASED_FIRST)
         sides = released_power_iteration(matrices[gain], matrices[bias], u[gain], v[gain], u[bias], v[bias], steps)
-        back = torch.tensor(gain + bias, device=u.device)
         return (
-            torch.empty_like(u).index_copy_(0, back, torch.cat([sides[0], sides[2]])),
-            torch.empty_like(v).index_copy_(0, back, torch.cat([sides[1], sides[3]])),
+            torch.empty_like(u).index_copy_(0, order, torch.cat([sides[0], sides[2]])),
+            torch.empty_like(v).index_copy_(0, order, torch.cat([sides[1], sides[3]])),
         )
 
     def get_extra_state(self) -> dict[str, Any]:

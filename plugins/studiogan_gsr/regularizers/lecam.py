@@ -141,13 +141,13 @@ class LeCam(nn.Module):
             return self.averages.shape[1] > 0, step > 0
         return self._replace, step < self.options.start, step > self.options.start
 
-    def scalars(self) -> dict[str, float]:
-        """Return the last penalty without its weight, and the averages of the logits; waits for the device."""
+    def scalars(self) -> dict[str, Tensor]:
+        """Return the last penalty without its weight, and the averages of the logits, as scalars on the device."""
         if self._last is None:
             return {}
         averages = self.averages.mean(1) if self.options.released else self.averages
-        real, fake = averages.tolist()
-        return {"penalty": float(self._last), "real_average": real, "fake_average": fake}
+        real, fake = averages.clone().unbind()
+        return {"penalty": self._last, "real_average": real, "fake_average": fake}
 
     def extra_repr(self) -> str:
         values = ", ".join(f"{key} {value}" for key, value in vars(self.options).items())

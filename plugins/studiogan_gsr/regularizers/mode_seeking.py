@@ -96,9 +96,9 @@ class ModeSeeking(nn.Module):
     def phase(self, step: int) -> None:
         """Return nothing: the code does not depend on the step."""
 
-    def scalars(self) -> dict[str, float]:
-        """Return the last loss without its weight; waits for the device."""
-        return {} if self._last is None else {"loss": float(self._last)}
+    def scalars(self) -> dict[str, Tensor]:
+        """Return the last loss without its weight, a scalar on the device."""
+        return {} if self._last is None else {"loss": self._last}
 
     def __str__(self) -> str:
         return f"weight {self.options.weight}, pairs of one class"

@@ -136,7 +136,7 @@ class NoisyEmbedding(nn.Module):
         """Return z and labels as they are: the noise is added in the mapping network."""
         return z, labels
 
-    def scalars(self) -> dict[str, float]:
+    def scalars(self) -> dict[str, Tensor]:
         """Return nothing: there is nothing to log."""
         return {}
 
@@ -182,9 +182,9 @@ class NoisyTwins(NoisyEmbedding):
         self._last = loss.detach()
         return (self.options.weight if batch.step >= self.options.start else 0.0) * loss
 
-    def scalars(self) -> dict[str, float]:
-        """Return the last loss of the twins without its weight; waits for the device."""
-        return {} if self._last is None else {"loss": float(self._last)}
+    def scalars(self) -> dict[str, Tensor]:
+        """Return the last loss of the twins without its weight, a scalar on the device."""
+        return {} if self._last is None else {"loss": self._last}
 
 
 def noisytwins(

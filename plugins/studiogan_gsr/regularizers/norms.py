@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from studiogan_gsr.errors import GeneratorError
 from studiogan_gsr.regularizers.affines import class_conditional_affines
 from studiogan_gsr.regularizers.mapping import find_mapping_networks, is_class_mapping
-from studiogan_gsr.regularizers.spectral import group_shape
+from studiogan_gsr.regularizers.spectral import exact_norms, group_shape
 
 # A class explodes when its norm is more than this many times the largest norm of any class at the start of training,
 # and also more than this many times the current median of all classes.  At the start, the largest norm is used and
@@ -100,9 +101,19 @@ def group_correlation(
     return unit @ unit.T
 
 
+@torch.no_grad()
 def largest_class_norms(generator: nn.Module, groups: int | str = "square") -> Tensor:
-    """Return the largest spectral norm per class over all layers, gain and bias: (classes,) float64."""
-    return spectrum(generator, groups).largest()[0]
+    """Return the largest spectral norm per class over all layers, gain and bias: (classes,) float64.
+
+    The norms of all matrices of one shape are computed together.  Infinite for matrices that are not finite.
+    groups: as in `group_shape`.  Raises GeneratorError if no class-conditional layer can be read.
+    """
+    maps: dict[int, list[Tensor]] = defaultdict(list)  # by number of channels
+    for sides in class_vectors(generator).values():
+        for vectors in sides.values():
+            maps[vectors.shape[-1]].append(vectors)
+    norms = [exact_norms(_matrices(torch.stack(vectors), groups)) for vectors in maps.values()]
+    return torch.cat(norms).amax(0)
 
 
 def exploding(norms: Sequence[float], start: Sequence[float]) -> list[int]:

@@ -128,7 +128,7 @@ def _protocol(steps: int, seed: int) -> str:
     return (
         f"{name}, {_SIZE} pixels, SNGAN ({width} channels, hinge loss), batch {optimization['batch_size']}, {steps} "
         f"steps, {optimization['d_updates_per_step']} discriminator update per step, Adam 2e-4, one seed ({seed}), "
-        f"float32, CPU. gSR: weight {GSR['weight']}, beta {GSR['beta']}. Norms are exact (SVD), the largest over "
+        f"float32, CPU. gSR: weight {GSR['weight']}, beta {GSR['beta']}. Norms are exact, the largest over "
         f"layers, gain and bias. Diversity: mean pairwise pixel distance of {_SAMPLES_PER_CLASS} samples of a class, "
         "divided by that of its 40 reference images (1: as varied as real ones). Recognised: share of these samples "
         "that a support vector machine, trained on the 1,397 images outside the reference, classifies as their "

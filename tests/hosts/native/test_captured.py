@@ -191,7 +191,7 @@ def test_a_graph_without_the_regularizer_ends_the_run(replayed: MakeTrainer, rol
     trainer.step()
     trainer.regularization.check_active(STEPS)
     with pytest.raises(
-        RegularizerError, match=rf"{role}\(\) acted \d+ times on the device by step {STEPS}; expected"
+        RegularizerError, match=rf"{role} was active \d+ times on the device by step {STEPS}; expected: \d+"
     ):
         trainer.regularization.report(STEPS)
 

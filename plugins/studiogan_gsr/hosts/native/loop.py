@@ -19,12 +19,13 @@ from studiogan_gsr.hosts.native.clock import Clock
 from studiogan_gsr.hosts.native.failures import failures_explained
 from studiogan_gsr.hosts.native.folder import RunFolder
 from studiogan_gsr.hosts.native.log import RunLog
-from studiogan_gsr.hosts.native.numbers import check_weights, read_numbers
+from studiogan_gsr.hosts.native.numbers import check_numbers, check_weights, pending_numbers
 from studiogan_gsr.hosts.native.process import Ranks, stop_on_signals
 from studiogan_gsr.hosts.native.progress_line import TrainingProgress
 from studiogan_gsr.hosts.native.starts import Start
 from studiogan_gsr.hosts.native.stream import ImageStream
 from studiogan_gsr.hosts.native.training import Trainer
+from studiogan_gsr.hosts.readings import read
 from studiogan_gsr.hosts.regularization.ranks import check_ranks
 from studiogan_gsr.seeds import SAMPLES, mixed
 
@@ -133,25 +134,28 @@ class Loop:
                 self.ranks.say(message)
 
     def _log(self) -> None:
-        """Log and show the numbers of a print interval; waits for the device."""
-        step, numbers = self.trainer.steps, read_numbers(self.trainer)
+        """Log and show the numbers of a print interval; waits for the device once."""
+        step = self.trainer.steps
+        with self.clock.paused():  # a CPU computes the norms here
+            pending = pending_numbers(self.trainer)
+            norms = self.trainer.norms.pending() if self.ranks.first else None
+        values = read({"numbers": pending, "norms": norms})
+        numbers = check_numbers(self.trainer, values["numbers"])
         rate = self.clock.lap(step)
         line = {"seconds": round(self.clock.seconds, 3), "steps_per_second": rate, **numbers}
         with self.clock.paused():
             self.progress.show(step, rate, numbers, left=(self.total - step) / rate)
-            line |= self._class_norms()
+            line |= self._class_norms(values["norms"])
             if self.on_interval is not None:
                 line |= self.on_interval(self.trainer)
             self.log.write(step, line)
 
-    def _class_norms(self) -> dict[str, Any]:
+    def _class_norms(self, norms: list[float] | GSRError | None) -> dict[str, Any]:
         """Return each class's largest norm for the log; print a warning if one begins to explode."""
-        if not self.ranks.first:
-            return record(None)
-        norms, warning = self.trainer.norms.check()
+        checked, warning = self.trainer.norms.check(norms)
         if warning:
             self.ranks.say(f"step {self.trainer.steps}: {warning}")
-        return record(norms)
+        return record(checked)
 
     def _save(self) -> None:
         trainer, model = self.trainer, self.trainer.configuration.MODEL

@@ -10,6 +10,7 @@ from torch import Tensor
 from studiogan_gsr.contract import Batch
 from studiogan_gsr.errors import PluginError, RegularizerError
 from studiogan_gsr.hosts.checkpoint_files import RANKS_KEY, STATE_KEY
+from studiogan_gsr.hosts.readings import read
 from studiogan_gsr.hosts.regularization.method import LOSS_ROLES, NETWORKS, Method, TrainingFacts
 from studiogan_gsr.settings import RegularizerSettings, check_names
 
@@ -97,17 +98,34 @@ class Regularization:
         attached = [method.attachment for method in self.methods if method.attachment is not None]
         return all(attachment.steps for attachment in attached)
 
-    def check_terms(self, step: int) -> None:
-        """Raise RegularizerError if a term was not finite although the logits were moderate; waits for the device."""
-        for method in self.methods:
-            method.check_terms(step)
-            method.check_counts(step)
+    def pending_terms(self) -> list[dict[str, Any]]:
+        """Return what `check_terms` needs, to be read; does not wait for the device."""
+        return [method.pending_terms() for method in self.methods]
+
+    def pending(self) -> list[dict[str, Any]]:
+        """Return what to read from the device at a print interval, `Method.pending` of each; does not wait for it."""
+        return [method.pending() for method in self.methods]
+
+    def check_terms(self, values: Sequence[Mapping[str, Any]], step: int) -> None:
+        """Raise RegularizerError if a term was not finite although the logits were moderate.
+
+        values: what `pending_terms` or `pending` returned, read.
+        """
+        for method, found in zip(self.methods, values, strict=True):
+            method.check_terms(found, step)
+
+    def check(self, values: Sequence[Mapping[str, Any]], step: int) -> dict[str, float]:
+        """Return all scalars after step `step` as name/key; raise RegularizerError if a number is not finite.
+
+        values: what `pending` returned, read.
+        """
+        self.check_terms(values, step)  # before any scalars, which may be not finite because of such a term
+        found = {m.name: m.check(read_of, step) for m, read_of in zip(self.methods, values, strict=True)}
+        return {f"{name}/{key}": value for name, scalars in found.items() for key, value in scalars.items()}
 
     def report(self, step: int) -> dict[str, float]:
-        """Return all scalars after step `step` as name/key; raise RegularizerError if a number is not finite."""
-        self.check_terms(step)  # before any scalars, which may be not finite because of such a term
-        found = {method.name: method.report(step) for method in self.methods}
-        return {f"{name}/{key}": value for name, scalars in found.items() for key, value in scalars.items()}
+        """Read what is pending and check it; waits for the device once."""
+        return self.check(read(self.pending()), step)
 
     @property
     def read_norms(self) -> Callable[[], Tensor] | None:

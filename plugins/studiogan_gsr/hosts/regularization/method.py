@@ -137,10 +137,13 @@ class Method:
             raise RegularizerError(f"{self.plugin}: phase() failed: {reason(error)}") from error
         return phase
 
-    def scalars(self) -> dict[str, float]:
-        """Return the numbers to log, by name; raise PluginError if scalars() fails or returns anything else."""
+    def scalars(self) -> dict[str, float | Tensor]:
+        """Return the numbers to log, by name; raise PluginError if scalars() fails or returns anything else.
+
+        Tensors of one number stay on their device, as scalars.
+        """
         try:
-            return {str(key): float(value) for key, value in self.regularizer.scalars().items()}
+            return {str(key): _number(value) for key, value in self.regularizer.scalars().items()}
         except FOREIGN as error:
             raise PluginError(str(self.plugin), f"scalars() failed: {reason(error)}") from error
 
@@ -188,36 +191,66 @@ class Method:
         cause = ": the optimizer made no step, or mixed precision found no finite gradient" if patience > 1 else ""
         raise RegularizerError(f"{self.plugin}: was not active in {span}{cause}; the run is stopped")
 
-    def check_counts(self, step: int) -> None:
-        """Raise RegularizerError if the device made more or fewer calls than were counted; waits for the device.
+    def pending_terms(self) -> dict[str, Any]:
+        """Return what `check_terms` needs, to be read; does not wait for the device."""
+        return {"terms": {role: term.finite for role, term in self.terms.items() if term.finite is not None}}
 
-        They differ if a CUDA graph that replays an update does not contain the regularizer.
+    def pending(self) -> dict[str, Any]:
+        """Return everything that a host reads from the device at a print interval, for `check_terms` and `check`.
+
+        Does not wait for the device.  A check that needs another tensor of this regularizer gets it from here.
+        "terms": {role: whether its values were finite}.  "penalties": the last one, if there is a penalty.
+        "counts": {role: its calls}.
+        "scalars": by name, or the error of scalars(), which may fail because of a term that is not finite.
         """
-        counts = {role: count for network in NETWORKS for role, count in self.counts(network).items()}
-        if self.attachment is not None:
-            counts["penalty"] = self.attachment.count
-        for role, count in counts.items():
-            made = 0 if count.on_device is None else int(count.on_device)
-            if made != count.number:
-                raise RegularizerError(
-                    f"{self.plugin}: {role}() acted {made} times on the device by step {step}; expected: "
-                    f"{count.number}; the run is stopped"
-                )
+        penalties = {} if self.attachment is None else {"the penalty": self.attachment.last.reshape(())}
+        scalars: dict[str, float | Tensor] | PluginError
+        try:
+            scalars = self.scalars()
+        except PluginError as error:
+            scalars = error
+        counts = {role: count.on_device for role, count in self._counts().items() if count.on_device is not None}
+        return {**self.pending_terms(), "penalties": penalties, "scalars": scalars, "counts": counts}
 
-    def check_terms(self, step: int) -> None:
-        """Raise RegularizerError if a term was not finite although the logits were moderate; waits for the device."""
-        for role, term in self.terms.items():
-            if not term.finite:
+    def _counts(self) -> dict[str, Count]:
+        """Return the counts of all roles; those of `draw` by network."""
+        found = {role: term.count for role, term in self.terms.items()}
+        if self.attachment is not None:
+            found["penalty"] = self.attachment.count
+        draws = {} if self.drawing is None else self.drawing.counts
+        return found | {f"draw of the {update}": count for update, count in draws.items()}
+
+    def check_terms(self, values: Mapping[str, Any], step: int) -> None:
+        """Raise RegularizerError if a term was not finite although the logits were moderate.
+
+        values: what `pending_terms` or `pending` returned, read.
+        """
+        for role, finite in values["terms"].items():
+            if not finite:
                 raise RegularizerError(f"{self.plugin}: {role}() was not finite by step {step}; the run is stopped")
 
-    def report(self, step: int) -> dict[str, float]:
-        """Return the scalars after step `step`; raise RegularizerError if they or the penalty are not finite."""
-        scalars = self.scalars()
-        values = {**({} if self.attachment is None else {"the penalty": self.penalty}), **scalars}
-        for key, value in values.items():
+    def check(self, values: Mapping[str, Any], step: int) -> dict[str, float]:
+        """Return the scalars after step `step`.
+
+        Raises RegularizerError if they or the penalty are not finite, or if the device made more or fewer calls than
+        were counted: then a CUDA graph that replays an update does not contain the regularizer.
+
+        values: what `pending` returned, read.
+        """
+        counts = self._counts()
+        for role, made in values["counts"].items():
+            if made != counts[role].number:
+                raise RegularizerError(
+                    f"{self.plugin}: {role} was active {made:.0f} times on the device by step {step}; expected: "
+                    f"{counts[role].number}; the run is stopped"
+                )
+        scalars = values["scalars"]
+        if isinstance(scalars, PluginError):
+            raise scalars
+        for key, value in {**values["penalties"], **scalars}.items():
             if not math.isfinite(value):
                 raise RegularizerError(f"{self.plugin}: {key} is {value} at step {step}; the run is stopped")
-        return scalars
+        return dict(scalars)
 
     @property
     def read_norms(self) -> Callable[[], Tensor] | None:
@@ -320,6 +353,12 @@ class Method:
             raise PluginError(
                 str(self.plugin), f"load_state_dict() failed on its own state_dict(): {reason(error)}"
             ) from error
+
+
+def _number(value: Any) -> float | Tensor:
+    if isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex():
+        return value.detach().reshape(())
+    return float(value)
 
 
 def _weights(training: TrainingFacts) -> dict[str, Tensor]:

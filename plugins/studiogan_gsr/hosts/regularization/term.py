@@ -28,6 +28,7 @@ class Term:
     plugin: its name in messages.  role: "generator_loss" or "discriminator_loss".  network: the one that it trains.
     watched: the parameters of both networks, which it must not write to.
     count: counts the calls in this process.  last: the last value; None before the first call.
+    finite: whether all values were finite as long as all logits were moderate, a bool tensor; None before a call.
     """
 
     def __init__(
@@ -43,10 +44,8 @@ class Term:
         self._kept, self._kept_values = Kept(), Kept()
         self.count = Count()
         self.last: Tensor | None = None
-        # Whether all logits were moderate so far, and all values finite as long as they were.  Reading these waits
-        # for the device, so that is done at print intervals only.
-        self._moderate: Tensor | None = None
-        self._finite: Tensor | None = None
+        self.finite: Tensor | None = None
+        self._moderate: Tensor | None = None  # whether all logits were moderate
 
     def __call__(self, batch: Batch) -> Tensor:
         """Return the term for a batch; raise RegularizerError for anything but a scalar with gradient."""
@@ -58,7 +57,7 @@ class Term:
         value = self._checked(returned, batch.logits.device)
         if self.count.number == 0:
             self._try_gradient(value)
-            self._moderate, self._finite = (torch.ones_like(value, dtype=torch.bool) for _ in range(2))
+            self._moderate, self.finite = (torch.ones_like(value, dtype=torch.bool) for _ in range(2))
         if wrong := self._kept.add(token) or self._kept_values.add(returned):
             raise RegularizerError(f"{self._name} {wrong}")
         self._flag(value.detach(), batch)
@@ -69,17 +68,12 @@ class Term:
     def _flag(self, value: Tensor, batch: Batch) -> None:
         """Update the flags, in place: a CUDA graph keeps its tensors' addresses."""
         assert self._moderate is not None
-        assert self._finite is not None
+        assert self.finite is not None
         logits = [batch.logits] if batch.real_logits is None else [batch.logits, batch.real_logits]
         lengths = torch._foreach_norm([values.detach().float() for values in logits])
         for length in lengths:
             self._moderate &= length < _MODERATE
-        self._finite &= (value.abs() < torch.inf) | ~self._moderate
-
-    @property
-    def finite(self) -> bool:
-        """Whether all values were finite as long as all logits were moderate; waits for the device."""
-        return self._finite is None or bool(self._finite)
+        self.finite &= (value.abs() < torch.inf) | ~self._moderate
 
     @contextmanager
     def _unchanged(self, batch: Batch) -> Iterator[None]:

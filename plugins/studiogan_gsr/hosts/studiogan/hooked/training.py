@@ -18,6 +18,7 @@ from studiogan_gsr.datasets.by_name import find_dataset
 from studiogan_gsr.errors import ConfigurationError, HostError, RegularizerError, place, reason
 from studiogan_gsr.files import claim
 from studiogan_gsr.hosts.class_norms import record
+from studiogan_gsr.hosts.readings import read
 from studiogan_gsr.hosts.regularization.combined import Regularization
 from studiogan_gsr.hosts.regularization.method import TrainingFacts
 from studiogan_gsr.hosts.regularization.ranks import check_ranks, states_of_ranks, synchronise_ranks
@@ -148,8 +149,11 @@ class TrainingHooks:
             result = original(worker, current_step)
         if run.norms is None and run.generator is not None and own_rank() == 0:
             if run.regularization is not None:
-                run.regularization.check_terms(current_step + 1)  # a term that is not finite breaks the norms
-            watch_norms(run, run.generator).check()  # later norms are compared with these
+                # A term that is not finite breaks the norms.
+                terms = read(run.regularization.pending_terms())
+                run.regularization.check_terms(terms, current_step + 1)
+            norms = watch_norms(run, run.generator)
+            norms.check(read(norms.pending()))  # later norms are compared with these
         self._check_regularizers(worker, current_step + 1)
         self._gather_states(worker, current_step + 1)
         return result
@@ -202,21 +206,27 @@ class TrainingHooks:
     ) -> None:
         """Add the regularizers' scalars to StudioGAN's log line and to wandb; write all numbers to log.jsonl."""
         step, regularization = current_step + 1, self.run.regularization
+        tracker = self.run.norms
+        values = read(
+            {
+                "regularizers": [] if regularization is None else regularization.pending(),
+                "norms": None if tracker is None else tracker.pending(),
+                "losses": {"g_loss": gen_acml_loss, "d_loss": dis_acml_loss},  # the keys of the native host's log
+            }
+        )
         logged: dict[str, float] = {}
         self.log_line.scalars = {}
         if regularization is not None:
-            logged = regularization.report(step)
+            logged = regularization.check(values["regularizers"], step)
             self.log_line.scalars = {key.replace("/", "_", 1): value for key, value in logged.items()}
         original(worker, current_step, real_cond_loss, gen_acml_loss, dis_acml_loss)
-        norms, warning = (None, "") if self.run.norms is None else self.run.norms.check()
+        norms, warning = (None, "") if tracker is None else tracker.check(values["norms"])
         if warning:
             say(f"step {step}: {warning}")
         folder = Path(worker.RUN.save_dir) / "statistics" / worker.run_name
         folder.mkdir(parents=True, exist_ok=True)
-        # The same keys as in the native host's log.
-        losses = {"g_loss": float(gen_acml_loss), "d_loss": float(dis_acml_loss)}
         with (folder / "log.jsonl").open("a") as file:
-            file.write(json.dumps({"step": step, **losses, **logged, **record(norms)}) + "\n")
+            file.write(json.dumps({"step": step, **values["losses"], **logged, **record(norms)}) + "\n")
         if logged:
             import wandb
 
