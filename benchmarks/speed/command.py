@@ -27,9 +27,10 @@ import torch
 
 from benchmarks.paths import RESULTS
 from benchmarks.speed.evaluation import evaluation, prdc_of
-from benchmarks.speed.findings import Part, keep
+from benchmarks.speed.findings import keep
 from benchmarks.speed.hosts import contestant, hosts, native_steps, step_share
 from benchmarks.speed.packing import loading, packer, packing
+from benchmarks.speed.part import Part
 from benchmarks.speed.penalty import penalty_costs
 from studiogan_gsr.shipped import shipped_configurations
 

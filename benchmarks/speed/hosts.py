@@ -21,7 +21,7 @@ import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.paths import BENCHMARKS
-from benchmarks.speed.findings import Part
+from benchmarks.speed.part import Part
 from benchmarks.speed.penalty import wait_for
 from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.native.options import TrainOptions
@@ -137,7 +137,7 @@ def native_steps(configurations: Sequence[str], device: str, steps: int) -> Part
     part.columns("configuration", "steps", "TFLOP a step", "s a step", "TFLOP/s", "hours for all steps", *memory)
     for name in configurations:
         sections = load_configuration(shipped_configuration(name))
-        (seconds, gigabytes), operations = _native_step(sections, device, steps), _teraflop(sections, device)
+        (seconds, gigabytes), operations = _native_step(sections, device, steps), teraflop(sections, device)
         total = int(sections["OPTIMIZATION"]["total_steps"])
         cells = [
             f"{operations:.3g}",
@@ -155,7 +155,7 @@ def native_steps(configurations: Sequence[str], device: str, steps: int) -> Part
     return part
 
 
-def _trainer(sections: dict[str, Any], device: str, speed: Speed) -> Trainer:
+def new_trainer(sections: dict[str, Any], device: str, speed: Speed) -> Trainer:
     """Return a trainer of the native host on one batch of random images in memory."""
     configuration = read_configuration(sections)
     data, batch = configuration.DATA, configuration.OPTIMIZATION.batch_size
@@ -165,13 +165,13 @@ def _trainer(sections: dict[str, Any], device: str, speed: Speed) -> Trainer:
     return Trainer(configuration, counts, repeat((images, labels)), torch.device(device), 0, speed)
 
 
-def _teraflop(sections: dict[str, Any], device: str) -> float:
+def teraflop(sections: dict[str, Any], device: str) -> float:
     """Return the TFLOP of a step: counted for two small batches, and extrapolated linearly to the batch size."""
     small, larger = 2, 4
     counted: list[float] = []
     for batch in (small, larger):
         optimization = {**sections["OPTIMIZATION"], "batch_size": batch}
-        trainer = _trainer({**sections, "OPTIMIZATION": optimization}, device, Speed(folded=False))
+        trainer = new_trainer({**sections, "OPTIMIZATION": optimization}, device, Speed(folded=False))
         with FlopCounterMode(display=False) as counter:
             trainer.step()
         counted.append(counter.get_total_flops())
@@ -184,7 +184,7 @@ def _native_step(sections: dict[str, Any], device: str, steps: int) -> tuple[flo
     if device == "cuda":
         torch.backends.cudnn.benchmark = True
         torch.cuda.reset_peak_memory_stats()
-    trainer = _trainer(sections, device, Speed())
+    trainer = new_trainer(sections, device, Speed())
     trainer.step()
     times = []
     for _ in range(steps):

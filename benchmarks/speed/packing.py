@@ -16,8 +16,8 @@ from typing import Any
 import h5py
 import torch
 
-from benchmarks.speed.findings import Part
 from benchmarks.speed.hosts import in_a_process
+from benchmarks.speed.part import Part
 from studiogan_gsr.datasets.folder import class_folders
 from studiogan_gsr.datasets.long_tailed import Whole
 from studiogan_gsr.datasets.pack import pack

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from benchmarks.speed.findings import Part
+from benchmarks.speed.part import Part
 from studiogan_gsr import GroupSpectralRegularizer
 from studiogan_gsr.machine import device_name
 from studiogan_gsr.regularizers.spectral import group_shape
@@ -92,14 +92,17 @@ def wait_for(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def penalty_costs(device: str, rounds: int) -> Part:
-    """Time penalty and gradient (forward and backward), by generator and number of classes."""
+def penalty_costs(
+    device: str, rounds: int, generators: Sequence[str] = tuple(SHAPES), numbers: Sequence[int] = (10, 100, 1010)
+) -> Part:
+    """Time penalty and gradient (forward and backward), by generator of SHAPES and number of classes."""
     part = Part(f"The penalty and its gradient, {device_name(device)}")
     part.columns(
         "generator", "classes", "ours, ms", "loop over layers", "exact SVD", "state, share of class parameters"
     )
-    for name, (channels, shared) in SHAPES.items():
-        for classes in (10, 100, 1010):
+    for name in generators:
+        channels, shared = SHAPES[name]
+        for classes in numbers:
             generator = Generator(channels, classes, shared).to(device)
             parameters = list(generator.parameters())
             counts = [5] * classes

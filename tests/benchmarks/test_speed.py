@@ -14,7 +14,8 @@ from benchmarks.paths import RESULTS
 from benchmarks.speed import command as speed
 from benchmarks.speed import evaluation as speed_evaluation
 from benchmarks.speed import hosts as speed_hosts
-from benchmarks.speed.findings import Part, as_markdown, keep
+from benchmarks.speed.findings import keep
+from benchmarks.speed.part import Part, as_markdown
 from benchmarks.studies import gradient_shares, norms_over_time
 from benchmarks.tables import cost, run_command
 from studiogan_gsr.hosts.native.configuration import read_configuration
@@ -94,7 +95,7 @@ def test_steps_of_the_native_host_are_timed_without_data(
     steps, operations, seconds, _, hours = [cell.strip() for cell in row.split("|")][2:7]
     assert steps == "3,600"
     with FlopCounterMode(display=False) as counter:
-        speed_hosts._trainer(small, "cpu", Speed(folded=False)).step()
+        speed_hosts.new_trainer(small, "cpu", Speed(folded=False)).step()
     assert float(operations) == pytest.approx(counter.get_total_flops() / 1e12, rel=0.01)
     assert 0 < float(seconds) < 10
     assert float(hours) == pytest.approx(float(seconds), abs=0.06)

@@ -173,7 +173,7 @@ def test_the_package_and_our_blocks_give_the_same_numbers_also_of_copies(monkeyp
     few, many = fake.clone(), fake.clone()
     few[:5], many[:50] = few[0], many[0]
     asked: list[int] = []
-    monkeypatch.setattr(manifold, "compute_prdc", lambda *given: (asked.append(1), compute_prdc(*given))[1])
+    monkeypatch.setattr("prdc.compute_prdc", lambda *given: (asked.append(1), compute_prdc(*given))[1])
     for number, side in enumerate((fake, few, many)):
         found = precision_recall_density_coverage(real, side)
         assert found == pytest.approx(manifold._block_by_block(real, side, 5, None), rel=1e-12)

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 
 import torch
 from joblib import parallel_config
-from prdc import compute_prdc
 from torch import Tensor
 
 _PAIRS = 2**20  # distances per block: 8 MiB
@@ -77,6 +76,8 @@ def _most_copies(features: Tensor) -> int:
 
 
 def _by_prdc(real: Tensor, fake: Tensor, neighbours: int) -> dict[str, float]:
+    from prdc import compute_prdc  # training does not need it
+
     # prdc prints the numbers of images, and starts eight workers, which takes longer than the computation.
     with contextlib.redirect_stdout(None), parallel_config(backend="sequential"):
         found = compute_prdc(real.double().numpy(), fake.double().numpy(), neighbours)
