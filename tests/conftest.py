@@ -7,7 +7,7 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,27 @@ def pytest_runtest_makereport(
     if report.failed:
         report.sections.append(("run it again", f"TEST_SEED={SEED} python -m pytest -m '' '{item.nodeid}'"))
     return report
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Repeat on a GPU, where there is one, the tests that use `device`; without one, their names stay as they are."""
+    if "device" in metafunc.fixturenames and torch.cuda.is_available():
+        devices = [pytest.param("cpu"), pytest.param("cuda:0", id="cuda", marks=pytest.mark.cuda)]
+        metafunc.parametrize("device", devices, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """Every device that there is: the CPU and, where there is one, a GPU, which computes in full float32 here."""
+    found = torch.device(getattr(request, "param", "cpu"))
+    before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    if found.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+        torch.set_float32_matmul_precision("highest")
+    yield found
+    if found.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = before[0]
+        torch.set_float32_matmul_precision(before[1])
 
 
 @pytest.fixture

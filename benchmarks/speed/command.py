@@ -5,6 +5,8 @@
     python benchmarks/speed.py steps [CONFIG ...] steps of the native host; default: all shipped CONFIGs with gSR
     python benchmarks/speed.py hosts --data DIR [CONFIG ...]
                                                   steps of StudioGAN and of the native host
+    python benchmarks/speed.py operations [CONFIG ...]
+                                                  number of operations that a step of the native host dispatches
     python benchmarks/speed.py packing --data DIR packing the image folder DIR/train into an HDF5 file
     python benchmarks/speed.py loading --data DIR reading DIR/train into memory, and reading batches from it
     python benchmarks/speed.py evaluation         time of each part of an evaluation; PRDC against the package prdc
@@ -29,6 +31,7 @@ from benchmarks.paths import RESULTS
 from benchmarks.speed.evaluation import evaluation, prdc_of
 from benchmarks.speed.findings import keep
 from benchmarks.speed.hosts import contestant, hosts, native_steps, step_share
+from benchmarks.speed.operations import operations
 from benchmarks.speed.packing import loading, packer, packing
 from benchmarks.speed.part import Part
 from benchmarks.speed.penalty import penalty_costs
@@ -65,6 +68,10 @@ def _hosts(options: Namespace) -> Part:
     return hosts(options.configurations or HOSTS, options.data, options.device, options.steps, options.turns)
 
 
+def _operations(options: Namespace) -> Part:
+    return operations(options.configurations or HOSTS)
+
+
 def _packing(options: Namespace) -> Part:
     return packing(options.data, options.size, options.resizer, options.workers, options.turns)
 
@@ -85,6 +92,7 @@ _PARTS = {
     "penalty": _penalty,
     "steps": _steps,
     "hosts": _hosts,
+    "operations": _operations,
     "packing": _packing,
     "loading": _loading,
     "evaluation": _evaluation,
@@ -136,6 +144,7 @@ def _parser() -> argparse.ArgumentParser:
         "penalty": [penalty],
         "steps": [several, steps],
         "hosts": [data, several, repeated],
+        "operations": [several],
         "packing": [data, repeated, packed],
         "loading": [data, packed],
         "evaluation": [evaluated],

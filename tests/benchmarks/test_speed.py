@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,12 +16,14 @@ from benchmarks.speed import command as speed
 from benchmarks.speed import evaluation as speed_evaluation
 from benchmarks.speed import hosts as speed_hosts
 from benchmarks.speed.findings import keep
+from benchmarks.speed.operations import RULE, OperationCounts
 from benchmarks.speed.part import Part, as_markdown
 from benchmarks.studies import gradient_shares, norms_over_time
 from benchmarks.tables import cost, run_command
 from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.native.training import Speed, Trainer
 from studiogan_gsr.machine import device_name
+from studiogan_gsr.settings import load_configuration
 from studiogan_gsr.shipped import shipped_configurations
 
 
@@ -99,6 +102,40 @@ def test_steps_of_the_native_host_are_timed_without_data(
     assert float(operations) == pytest.approx(counter.get_total_flops() / 1e12, rel=0.01)
     assert 0 < float(seconds) < 10
     assert float(hours) == pytest.approx(float(seconds), abs=0.06)
+
+
+def test_operations_are_counted_without_views_and_allocations() -> None:
+    x = torch.ones(4, requires_grad=True)
+    with OperationCounts() as counted:
+        (x.view(2, 2) * torch.empty(2, 2)).sum().backward()
+    # The backward pass is ones of the loss's shape, and a product.
+    assert counted.counts == {"mul": 2, "sum": 1, "ones_like": 1}
+
+
+# Operations of a step today; a number may only be lowered.
+MOST_OPERATIONS = {
+    "CIFAR10_LT/SNGAN-DiffAug-LeCam-gSR": 4162,
+    "CIFAR10_LT/BigGAN-DiffAug-LeCam-gSR": 5638,
+}
+
+
+@pytest.mark.parametrize("name", MOST_OPERATIONS)
+def test_a_step_dispatches_no_more_operations_than_it_did(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def narrow(path: Path) -> dict[str, Any]:  # widths do not change the number
+        sections = load_configuration(path)
+        return {**sections, "MODEL": {**sections["MODEL"], "g_conv_dim": 8, "d_conv_dim": 8}}
+
+    monkeypatch.setattr("benchmarks.speed.operations.load_configuration", narrow)
+    monkeypatch.setattr(sys, "argv", ["speed.py", "operations", name])
+    assert speed.main() == 0
+    lines = capsys.readouterr().out.splitlines()
+    (row,) = (line for line in lines if line.startswith(f"| {name} |"))
+    number, frequent = (cell.strip() for cell in row.split("|")[2:4])
+    assert int(number.replace(",", "")) <= MOST_OPERATIONS[name]
+    assert len(frequent.split(", ")) == 10
+    assert RULE in lines
 
 
 def test_all_shapes_are_timed_by_default() -> None:

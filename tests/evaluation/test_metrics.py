@@ -45,17 +45,19 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("one", "other"), PAIRS)
-def test_the_frechet_distance_is_torch_fidelitys(one: Tensor, other: Tensor) -> None:
+def test_the_frechet_distance_is_torch_fidelitys(one: Tensor, other: Tensor, device: torch.device) -> None:
     fid = pytest.importorskip("torch_fidelity.metric_fid")
     theirs = fid.fid_statistics_to_metric(
         *(fid.fid_features_to_statistics(x.double()) for x in (one, other)), verbose=False
     )["frechet_inception_distance"]
-    assert frechet_distance(Gaussian.of(one), Gaussian.of(other)) == pytest.approx(theirs, rel=1e-5)
+    found = frechet_distance(Gaussian.of(one.to(device)), Gaussian.of(other.to(device)))
+    assert found == pytest.approx(theirs, rel=1e-5)
 
 
-def test_the_frechet_distance_of_known_gaussians() -> None:
+def test_the_frechet_distance_of_known_gaussians(device: torch.device) -> None:
     """Two diagonal ones: |m1 - m2|^2 + sum (s1 - s2)^2."""
-    mean, one, other = torch.tensor([3.0, 4.0]).double(), torch.tensor([2.0, 5.0]), torch.tensor([1.0, 9.0])
+    mean, one, other = (torch.tensor(x, device=device) for x in ([3.0, 4.0], [2.0, 5.0], [1.0, 9.0]))
+    mean = mean.double()
     found = frechet_distance(
         Gaussian(mean, torch.diag(one.double()), 9), Gaussian(0 * mean, torch.diag(other.double()), 9)
     )
@@ -87,8 +89,10 @@ def test_the_nuclear_norm_of_features_is_that_of_an_svd() -> None:
 
 @pytest.mark.parametrize("count", [5, 40])
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e200])
-def test_a_frechet_distance_that_is_not_finite_is_an_evaluation_error(count: int, value: float) -> None:
-    one, other = features(count, 8).double(), features(40, 8, seed=1).double()
+def test_a_frechet_distance_that_is_not_finite_is_an_evaluation_error(
+    count: int, value: float, device: torch.device
+) -> None:
+    one, other = features(count, 8).double().to(device), features(40, 8, seed=1).double().to(device)
     one[3] = value
     for pair in ((one, other), (other, one), (one, one)):
         with pytest.raises(EvaluationError, match="a Frechet distance is not finite"):
@@ -109,27 +113,29 @@ def test_moments_do_not_depend_on_the_blocks(sizes: list[int]) -> None:
 
 
 @pytest.mark.parametrize("pairs", [0, 2**24, 700, 1])
-def test_precision_recall_density_and_coverage_are_prdcs(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_precision_recall_density_and_coverage_are_prdcs(
+    pairs: int, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`pairs` at a time, by our blocks; 0: by the package itself."""
     if pairs:
         monkeypatch.setattr(manifold, "_PRDC_PAIRS", 0)
         monkeypatch.setattr(manifold, "_PAIRS", pairs)
     for seed, (n, m) in enumerate(((60, 80), (150, 90))):
-        real, fake = features(n, 24, seed=seed), features(m, 24, 1.1, 0.05, seed + 9)
+        real, fake = (x.to(device) for x in (features(n, 24, seed=seed), features(m, 24, 1.1, 0.05, seed + 9)))
         for neighbours in (1, 5):
-            theirs = compute_prdc(real.numpy(), fake.numpy(), neighbours)
+            theirs = compute_prdc(real.cpu().numpy(), fake.cpu().numpy(), neighbours)
             assert precision_recall_density_coverage(real, fake, neighbours) == pytest.approx(theirs, rel=1e-5)
             radii = partial(neighbour_radii, real, neighbours)
             assert precision_recall_density_coverage(real, fake, neighbours, radii) == pytest.approx(theirs, rel=1e-5)
 
 
-def test_the_kernel_distance_is_torch_fidelitys_unbiased_estimate() -> None:
+def test_the_kernel_distance_is_torch_fidelitys_unbiased_estimate(device: torch.device) -> None:
     kid = pytest.importorskip("torch_fidelity.metric_kid")
     options = {"kid_kernel_poly_degree": 3, "kid_kernel_poly_gamma": None, "kid_kernel_poly_coef0": 1}
     one, other = features(300, 24), features(300, 24, 1.1, 0.05, 1)
     pairs = ((one, one), (one, other), (other, other))
     kernels = (kid.kernel_poly(x.double().numpy(), y.double().numpy(), **options) for x, y in pairs)
-    assert kernel_distance(one, other) == pytest.approx(kid.mmd2(*kernels), rel=1e-5)
+    assert kernel_distance(one.to(device), other.to(device)) == pytest.approx(kid.mmd2(*kernels), rel=1e-5)
 
 
 def test_the_kernel_distance_of_few_images_is_right_on_average_where_a_frechet_distance_is_not() -> None:
@@ -142,15 +148,15 @@ def test_the_kernel_distance_of_few_images_is_right_on_average_where_a_frechet_d
     assert many < 0.02 < 5 < few
 
 
-def test_pairwise_distance_and_nearest_neighbours_are_those_of_all_pairs() -> None:
-    one, other = features(40, 6), features(30, 6, seed=1)
+def test_pairwise_distance_and_nearest_neighbours_are_those_of_all_pairs(device: torch.device) -> None:
+    one, other = features(40, 6).to(device), features(30, 6, seed=1).to(device)
     pairs = [(one[i] - one[j]).double().norm().item() for i, j in itertools.permutations(range(40), 2)]
     assert mean_pairwise_distance(one) == pytest.approx(np.mean(pairs), rel=1e-6)
     assert mean_pairwise_distance(one[:1].expand(7, -1)) == pytest.approx(0, abs=1e-6)
     index, distance = nearest(other, one)
     table = torch.cdist(other.double(), one.double(), compute_mode="donot_use_mm_for_euclid_dist")
     assert index.tolist() == table.argmin(1).tolist()
-    np.testing.assert_allclose(distance, table.min(1).values, rtol=1e-6)
+    np.testing.assert_allclose(distance.cpu(), table.min(1).values.cpu(), rtol=1e-6)
 
 
 def test_the_numbers_mean_what_they_are_read_as() -> None:
@@ -183,10 +189,12 @@ def test_the_package_and_our_blocks_give_the_same_numbers_also_of_copies(monkeyp
 # ------------------------------------------------------------------ what rounding leaves is nothing
 
 
-def test_only_the_named_metrics_are_returned() -> None:
+def test_only_the_named_metrics_are_returned(device: torch.device) -> None:
     stream = torch.Generator().manual_seed(0)
     real, fake = (
-        Sample(torch.randn(30, 4, generator=stream), torch.randn(30, 3, generator=stream), torch.arange(30) % 2)
+        Sample(torch.randn(30, 4, generator=stream), torch.randn(30, 3, generator=stream), torch.arange(30) % 2).to(
+            device
+        )
         for _ in range(2)
     )
     reference = Reference(real)

@@ -27,8 +27,15 @@ OPTIMIZERS: dict[str, MakeOptimizer] = {
 }
 
 
-def train(make: MakeOptimizer, attached: bool, accumulate: int = 1, scaler: Any = None, steps: int = 5) -> Generator:
-    generator = make_generator()
+def train(
+    device: torch.device,
+    make: MakeOptimizer,
+    attached: bool,
+    accumulate: int = 1,
+    scaler: Any = None,
+    steps: int = 5,
+) -> Generator:
+    generator = make_generator(device)
     optimizer = make(list(generator.parameters()))
     regularizer = GroupSpectralRegularizer(generator, COUNTS, power_iterations=0)
     if attached:
@@ -55,25 +62,27 @@ def assert_equal(a: nn.Module, b: nn.Module, rtol: float = 1e-5) -> None:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("accumulate", [1, 3])
-def test_attached_equals_added_to_the_loss(name: str, accumulate: int) -> None:
+def test_attached_equals_added_to_the_loss(name: str, accumulate: int, device: torch.device) -> None:
     make = OPTIMIZERS[name]
-    attached = train(make, True, accumulate)
-    assert_equal(attached, train(make, False, accumulate))
-    without = make_generator()
+    attached = train(device, make, True, accumulate)
+    assert_equal(attached, train(device, make, False, accumulate))
+    without = make_generator(device)
     assert any(not torch.allclose(p, q) for p, q in zip(attached.parameters(), without.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("name", ["adam", "fused adam", "sgd"])
-def test_under_a_grad_scaler_the_penalty_is_not_scaled(name: str) -> None:
-    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
-    assert_equal(train(OPTIMIZERS[name], True, scaler=scaler), train(OPTIMIZERS[name], False), rtol=1e-4)
+def test_under_a_grad_scaler_the_penalty_is_not_scaled(name: str, device: torch.device) -> None:
+    scaler = torch.amp.GradScaler(device.type, init_scale=2.0**10)
+    assert_equal(
+        train(device, OPTIMIZERS[name], True, scaler=scaler), train(device, OPTIMIZERS[name], False), rtol=1e-4
+    )
 
 
-def test_a_step_that_the_scaler_skips_changes_no_weight() -> None:
-    generator = make_generator()
+def test_a_step_that_the_scaler_skips_changes_no_weight(device: torch.device) -> None:
+    generator = make_generator(device)
     optimizer = OPTIMIZERS["adam"](list(generator.parameters()))
     handle = attach(GroupSpectralRegularizer(generator, COUNTS), optimizer)
-    scaler = torch.amp.GradScaler("cpu")
+    scaler = torch.amp.GradScaler(device.type)
     before = [p.detach().clone() for p in generator.parameters()]
     scaler.scale(loss_of(generator, 0) * float("inf")).backward()
     scaler.step(optimizer)
@@ -81,8 +90,8 @@ def test_a_step_that_the_scaler_skips_changes_no_weight() -> None:
     assert all(torch.equal(p, old) for p, old in zip(generator.parameters(), before, strict=True))
 
 
-def test_the_gradient_of_the_penalty_is_added_once_to_what_is_there() -> None:
-    generator = make_generator()
+def test_the_gradient_of_the_penalty_is_added_once_to_what_is_there(device: torch.device) -> None:
+    generator = make_generator(device)
     optimizer = torch.optim.SGD(generator.parameters(), lr=1.0)
     regularizer = GroupSpectralRegularizer(generator, COUNTS, power_iterations=0)
     wanted = torch.autograd.grad(regularizer.penalty(), list(generator.parameters()), allow_unused=True)
@@ -95,8 +104,8 @@ def test_the_gradient_of_the_penalty_is_added_once_to_what_is_there() -> None:
         torch.testing.assert_close(old - p, grad + (0 if penalty is None else penalty), rtol=1e-4, atol=1e-5)
 
 
-def test_a_parameter_without_gradient_gets_the_penaltys_alone() -> None:
-    generator = make_generator()
+def test_a_parameter_without_gradient_gets_the_penaltys_alone(device: torch.device) -> None:
+    generator = make_generator(device)
     optimizer = torch.optim.SGD(generator.parameters(), lr=1.0)
     attach(GroupSpectralRegularizer(generator, COUNTS), optimizer)
     before = copy.deepcopy(generator.state_dict())
@@ -105,8 +114,8 @@ def test_a_parameter_without_gradient_gets_the_penaltys_alone() -> None:
     assert moved == {k for k, _ in generator.named_parameters()}
 
 
-def test_frozen_parameters_stay_and_the_others_are_penalised() -> None:
-    generator = make_generator()
+def test_frozen_parameters_stay_and_the_others_are_penalised(device: torch.device) -> None:
+    generator = make_generator(device)
     generator.shared.requires_grad_(False)
     optimizer = torch.optim.SGD(generator.parameters(), lr=1.0)
     attach(GroupSpectralRegularizer(generator, COUNTS), optimizer)
@@ -116,9 +125,9 @@ def test_frozen_parameters_stay_and_the_others_are_penalised() -> None:
     assert not torch.equal(generator.layers[0].gain.weight, gain)
 
 
-def test_a_closure_is_regularized_inside_the_step() -> None:
+def test_a_closure_is_regularized_inside_the_step(device: torch.device) -> None:
     def run(attached: bool) -> tuple[Generator, float]:
-        generator = make_generator()
+        generator = make_generator(device)
         optimizer = torch.optim.LBFGS(generator.parameters(), max_iter=4)
         regularizer = GroupSpectralRegularizer(generator, COUNTS, power_iterations=0)
         if attached:
@@ -141,9 +150,9 @@ def test_a_closure_is_regularized_inside_the_step() -> None:
 
 
 @pytest.mark.parametrize("kind", ["removed", "weight zero"])
-def test_removed_or_only_watching_is_bit_for_bit_the_same_as_never_attached(kind: str) -> None:
+def test_removed_or_only_watching_is_bit_for_bit_the_same_as_never_attached(kind: str, device: torch.device) -> None:
     def run(attached: bool) -> Generator:
-        generator = make_generator()
+        generator = make_generator(device)
         optimizer = OPTIMIZERS["adam"](list(generator.parameters()))
         if attached and kind == "removed":
             attach(GroupSpectralRegularizer(generator, COUNTS), optimizer).remove()
@@ -159,8 +168,8 @@ def test_removed_or_only_watching_is_bit_for_bit_the_same_as_never_attached(kind
         assert torch.equal(p, q)
 
 
-def test_the_trial_at_attaching_leaves_no_trace() -> None:
-    generator = make_generator()
+def test_the_trial_at_attaching_leaves_no_trace(device: torch.device) -> None:
+    generator = make_generator(device)
     optimizer = OPTIMIZERS["adam"](list(generator.parameters()))
     regularizer = GroupSpectralRegularizer(generator, COUNTS)
     state, random_state = copy.deepcopy(regularizer.state_dict()), torch.get_rng_state()
@@ -189,15 +198,18 @@ class Odd:
         pass
 
 
-def test_regularizers_that_could_not_act_are_refused_before_any_step() -> None:
-    generator = make_generator()
+def test_regularizers_that_could_not_act_are_refused_before_any_step(device: torch.device) -> None:
+    generator = make_generator(device)
     weight = generator.layers[0].gain.weight
     optimizer = OPTIMIZERS["adam"](list(generator.parameters()))
     for penalty, reason in (
         (lambda: 3.0, "returned float; expected: a scalar tensor"),
         (lambda: weight, r"returned a tensor of shape \(12, 9\)"),
         (lambda: weight.detach().sum(), "without gradient"),
-        (lambda: torch.ones((), requires_grad=True) * 2, "reaches none of the 7 trainable parameters of this Adam"),
+        (
+            lambda: torch.ones((), requires_grad=True, device=device) * 2,
+            "reaches none of the 7 trainable parameters of this Adam",
+        ),
         (lambda: weight.sum() / 0, "not finite"),
         (lambda: {}["gone"], "Odd: penalty\\(\\) failed: KeyError: 'gone'"),
         (lambda: (weight.sum() * 0).sqrt(), "not finite"),  # a finite value with an infinite gradient
@@ -212,15 +224,17 @@ def test_regularizers_that_could_not_act_are_refused_before_any_step() -> None:
     optimizer.step()  # nothing was left behind
 
 
-def test_the_discriminators_optimizer_is_refused() -> None:
-    generator, discriminator = make_generator(), nn.Linear(3, 1)
+def test_the_discriminators_optimizer_is_refused(device: torch.device) -> None:
+    generator, discriminator = make_generator(device), nn.Linear(3, 1).to(device)
     optimizer = torch.optim.Adam(discriminator.parameters())
     with pytest.raises(RegularizerError, match="attach it to the generator's optimizer"):
         attach(GroupSpectralRegularizer(generator, COUNTS), optimizer)
 
 
-def test_data_parallel_replicas_do_not_matter() -> None:
-    generator = OneHot(4, [12, 12])
+def test_data_parallel_replicas_do_not_matter(device: torch.device) -> None:
+    if device.type == "cpu" and torch.cuda.is_available():
+        pytest.skip("where there is a GPU, DataParallel takes no network on the CPU")
+    generator = OneHot(4, [12, 12]).to(device)
     wrapped = nn.DataParallel(generator)
     optimizer = torch.optim.SGD(wrapped.parameters(), lr=1.0)
     handle = attach(GroupSpectralRegularizer(wrapped, COUNTS), optimizer)
@@ -268,22 +282,22 @@ class Wrapped(torch.optim.Optimizer):
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-def test_a_wrapped_optimizer_is_regularized_as_the_one_inside(layers: int) -> None:
+def test_a_wrapped_optimizer_is_regularized_as_the_one_inside(layers: int, device: torch.device) -> None:
     def make(parameters: Any) -> Any:
         optimizer: Any = torch.optim.Adam(parameters, lr=1e-2)
         for _ in range(layers):
             optimizer = Wrapped(optimizer)
         return optimizer
 
-    plain = train(lambda p: torch.optim.Adam(p, lr=1e-2), True)
-    for p, q in zip(train(make, True).parameters(), plain.parameters(), strict=True):
+    plain = train(device, lambda p: torch.optim.Adam(p, lr=1e-2), True)
+    for p, q in zip(train(device, make, True).parameters(), plain.parameters(), strict=True):
         assert torch.equal(p, q)
     with pytest.raises(RegularizerError, match=r"found list; a torch.optim.Optimizer is needed"):
-        attach(GroupSpectralRegularizer(make_generator(), COUNTS), [])  # type: ignore[arg-type]
+        attach(GroupSpectralRegularizer(make_generator(device), COUNTS), [])  # type: ignore[arg-type]
 
 
-def test_an_optimizer_that_is_built_anew_is_refused_until_it_is_attached_to() -> None:
-    generator = make_generator()
+def test_an_optimizer_that_is_built_anew_is_refused_until_it_is_attached_to(device: torch.device) -> None:
+    generator = make_generator(device)
     regularizer = GroupSpectralRegularizer(generator, COUNTS)
     optimizer = torch.optim.Adam(generator.parameters())
     handle = attach(regularizer, optimizer)
@@ -304,11 +318,11 @@ def test_an_optimizer_that_is_built_anew_is_refused_until_it_is_attached_to() ->
     optimizer.step()  # of nobody
 
 
-def test_optimizers_of_other_parameters_and_of_networks_that_are_gone_are_let_alone() -> None:
-    generator, discriminator = make_generator(), nn.Linear(3, 1)
+def test_optimizers_of_other_parameters_and_of_networks_that_are_gone_are_let_alone(device: torch.device) -> None:
+    generator, discriminator = make_generator(device), nn.Linear(3, 1).to(device)
     attach(GroupSpectralRegularizer(generator, COUNTS), torch.optim.Adam(generator.parameters()))
     other = torch.optim.Adam(discriminator.parameters())
-    discriminator(torch.ones(3)).backward()
+    discriminator(torch.ones(3, device=device)).backward()
     other.step()
     assert any(claim.parameters for claim in attachment._CLAIMS)
     del generator
@@ -317,8 +331,8 @@ def test_optimizers_of_other_parameters_and_of_networks_that_are_gone_are_let_al
     assert not [claim for claim in attachment._CLAIMS if claim.name == "GroupSpectralRegularizer"]
 
 
-def test_attached_twice_is_refused_unless_it_is_named_apart() -> None:
-    generator = make_generator()
+def test_attached_twice_is_refused_unless_it_is_named_apart(device: torch.device) -> None:
+    generator = make_generator(device)
     optimizer = torch.optim.Adam(generator.parameters())
     first = attach(GroupSpectralRegularizer(generator, COUNTS), optimizer)
     with pytest.raises(RegularizerError, match="acts on this Adam already, and would act twice: remove"):
@@ -329,8 +343,8 @@ def test_attached_twice_is_refused_unless_it_is_named_apart() -> None:
     optimizer.step()
 
 
-def test_loading_an_optimizers_state_leaves_the_regularizer_at_work() -> None:
-    generator = make_generator()
+def test_loading_an_optimizers_state_leaves_the_regularizer_at_work(device: torch.device) -> None:
+    generator = make_generator(device)
     optimizer = torch.optim.Adam(generator.parameters())
     handle = attach(GroupSpectralRegularizer(generator, COUNTS), optimizer)
     optimizer.step()
@@ -339,12 +353,12 @@ def test_loading_an_optimizers_state_leaves_the_regularizer_at_work() -> None:
     assert handle.steps == 2
 
 
-def test_a_step_that_a_fused_optimizer_skips_is_not_counted() -> None:
+def test_a_step_that_a_fused_optimizer_skips_is_not_counted(device: torch.device) -> None:
     """GradScaler leaves it to the optimizer's kernel, on the device."""
-    generator = make_generator()
+    generator = make_generator(device)
     optimizer = OPTIMIZERS["fused adam"](list(generator.parameters()))
     handle = attach(GroupSpectralRegularizer(generator, COUNTS), optimizer)
-    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    scaler = torch.amp.GradScaler(device.type, init_scale=2.0**10)
     counted = []
     for step, factor in enumerate((1.0, float("inf"), float("nan"), 1.0)):
         before = [p.detach().clone() for p in generator.parameters()]
@@ -358,8 +372,8 @@ def test_a_step_that_a_fused_optimizer_skips_is_not_counted() -> None:
     assert counted == [(1, 1), (2, 1), (3, 1), (4, 2)]
 
 
-def test_a_step_of_another_term_is_left_out() -> None:
-    generator = make_generator()
+def test_a_step_of_another_term_is_left_out(device: torch.device) -> None:
+    generator = make_generator(device)
     optimizer = torch.optim.SGD(generator.parameters(), lr=1.0)
     handle = attach(GroupSpectralRegularizer(generator, COUNTS), optimizer)
     before = [p.detach().clone() for p in generator.parameters()]
@@ -371,8 +385,8 @@ def test_a_step_of_another_term_is_left_out() -> None:
     assert handle.steps == 1
 
 
-def test_a_penalty_that_goes_through_a_graph_a_second_time_is_named() -> None:
-    generator = make_generator()
+def test_a_penalty_that_goes_through_a_graph_a_second_time_is_named(device: torch.device) -> None:
+    generator = make_generator(device)
     kept = generator.layers[0].gain.weight.square().sum().sqrt()  # its graph is gone after the first gradient
     optimizer = torch.optim.Adam(generator.parameters())
     attach(Odd(lambda: kept.square()), optimizer, "cached of mine 1.0")
@@ -381,8 +395,8 @@ def test_a_penalty_that_goes_through_a_graph_a_second_time_is_named() -> None:
         optimizer.step()
 
 
-def test_a_rest_whose_step_is_not_made_is_taken_back() -> None:
-    generator = make_generator()
+def test_a_rest_whose_step_is_not_made_is_taken_back(device: torch.device) -> None:
+    generator = make_generator(device)
     optimizer = torch.optim.SGD(generator.parameters(), lr=1.0)
     handle = attach(GroupSpectralRegularizer(generator, COUNTS), optimizer)
     handle.skip_next()

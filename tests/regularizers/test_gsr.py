@@ -33,10 +33,10 @@ def definition(generator: nn.Module, counts: list[int], weight: float, beta: flo
     """The poster's formula with the program's division, term by term, by SVD."""
     weights = effective_number_weights(counts, beta) * weight
     affines = class_conditional_affines(generator)
-    total = torch.zeros((), dtype=torch.float64)
+    total = torch.zeros((), dtype=torch.float64, device=affines[0].gain.device)
     for affine in affines:
         for side in (affine.gain, affine.bias):
-            for vector, factor in zip(side, weights, strict=True):
+            for vector, factor in zip(side, weights.tolist(), strict=True):
                 matrix = vector.double().reshape(group_shape(len(vector)))
                 total = total + factor * torch.linalg.svdvals(matrix)[0] ** 2
     return total / (len(affines) * len(counts))
@@ -83,9 +83,9 @@ def test_a_count_that_is_not_positive_is_named_with_its_class(count: float, said
 
 
 @pytest.fixture(params=FAMILIES)
-def generator(request: pytest.FixtureRequest) -> Generator:
+def generator(request: pytest.FixtureRequest, device: torch.device) -> Generator:
     torch.manual_seed(1)
-    return FAMILIES[request.param](10, [16, 24, 16])
+    return FAMILIES[request.param](10, [16, 24, 16]).to(device)
 
 
 @pytest.mark.parametrize("beta", [0.999, None])
@@ -103,9 +103,9 @@ def test_penalty_and_gradient_equal_the_definition(generator: Generator, beta: f
             torch.testing.assert_close(mine, theirs, rtol=0, atol=30 * tolerance * float(theirs.abs().max() + 1e-9))
 
 
-def test_double_precision_generators_are_penalised_in_double_precision() -> None:
+def test_double_precision_generators_are_penalised_in_double_precision(device: torch.device) -> None:
     torch.manual_seed(0)
-    model = PenaltyOf(OneHot(3, [6, 8]).double(), [5, 3, 1])
+    model = PenaltyOf(OneHot(3, [6, 8]).double().to(device), [5, 3, 1])
     name = "generator.layers.0.gain.weight"
     weight = model.get_parameter(name).detach().clone().requires_grad_()
     assert model().dtype == torch.float64
@@ -123,9 +123,9 @@ class PenaltyOf(nn.Module):
         return GroupSpectralRegularizer(self.generator, self.counts).penalty()
 
 
-def test_sides_and_groups_can_be_chosen() -> None:
+def test_sides_and_groups_can_be_chosen(device: torch.device) -> None:
     torch.manual_seed(0)
-    generator = Pairs(4, [12, 12])
+    generator = Pairs(4, [12, 12]).to(device)
     counts = [9, 9, 9, 9]
 
     def penalty(**options: object) -> float:
@@ -145,14 +145,14 @@ def test_sides_and_groups_can_be_chosen() -> None:
 
 
 @pytest.mark.parametrize("counts", [[5], [1, 1], [5000, 1]])
-def test_one_class_one_sample_and_prime_channels(counts: list[int]) -> None:
+def test_one_class_one_sample_and_prime_channels(counts: list[int], device: torch.device) -> None:
     torch.manual_seed(0)
-    generator = Pairs(len(counts), [7, 13, 1])
+    generator = Pairs(len(counts), [7, 13, 1]).to(device)
     expected = definition(generator, counts, 0.5, 0.99).item()
     for steps in (0, 4):
         regularizer = GroupSpectralRegularizer(generator, counts, power_iterations=steps)
         assert regularizer.penalty().item() == pytest.approx(expected, rel=1e-5)
-    assert regularizer.scalars()["penalty"] == pytest.approx(expected, rel=1e-5)
+    assert regularizer.scalars()["penalty"].item() == pytest.approx(expected, rel=1e-5)
 
 
 @settings(deadline=None, max_examples=30)
@@ -185,15 +185,15 @@ def test_the_penalty_falls_when_it_is_minimised(generator: Generator) -> None:
         assert float(definition(generator, CIFAR, 0.5, 0.99)) == pytest.approx(regularizer.penalty().item(), rel=0.05)
 
 
-def test_warm_vectors_follow_a_training_run() -> None:
+def test_warm_vectors_follow_a_training_run(device: torch.device) -> None:
     """Four iterations a step stay within 1 % of the exact norms while the weights move."""
     torch.manual_seed(0)
-    generator = Shared(10, [24, 24])
+    generator = Shared(10, [24, 24]).to(device)
     regularizer = GroupSpectralRegularizer(generator, CIFAR, weight=0.5)
     exact = GroupSpectralRegularizer(generator, CIFAR, weight=0.5, power_iterations=0)
     optimizer = torch.optim.Adam(generator.parameters(), lr=2e-3)
     for _ in range(50):
-        x, y = torch.randn(8, 24, 2, 2), torch.randint(10, (8,))
+        x, y = torch.randn(8, 24, 2, 2).to(device), torch.randint(10, (8,)).to(device)
         optimizer.zero_grad()
         (regularizer.penalty() - 0.1 * generator(x, y).square().sum()).backward()
         optimizer.step()
@@ -274,14 +274,14 @@ def program_norms(gain: Tensor, bias: Tensor, steps: int, state: list[Tensor]) -
     return (u0 * (gain @ v0)).sum((1, 2)), (u1 * (bias @ v1)).sum((1, 2))
 
 
-def test_the_released_update_is_the_authors_and_differs_from_the_definition() -> None:
+def test_the_released_update_is_the_authors_and_differs_from_the_definition(device: torch.device) -> None:
     torch.manual_seed(0)
-    generator = Pairs(10, [24, 24])
+    generator = Pairs(10, [24, 24]).to(device)
     regularizer = GroupSpectralRegularizer(generator, CIFAR, beta=None, released_bias_update=True)
     corrected = GroupSpectralRegularizer(generator, CIFAR, beta=None)
-    states = [[torch.randn(10, n, 1) for n in (4, 6, 4, 6)] for _ in range(2)]
+    states = [[torch.randn(10, n, 1).to(device) for n in (4, 6, 4, 6)] for _ in range(2)]
     for call in range(3):
-        total = torch.zeros(())
+        total = torch.zeros((), device=device)
         for layer, state in zip(generator.layers, states, strict=True):
             gain, bias = (e.weight.detach().reshape(10, 4, 6) for e in (layer.embed0, layer.embed1))
             sigma = program_norms(gain, bias, 4 if call else 400, state)
@@ -322,15 +322,20 @@ def test_how_far_the_released_update_is_off() -> None:
 # ---------------------------------------------------------------- state, logging, promises
 
 
-def test_a_restored_run_goes_on_as_if_nothing_had_happened() -> None:
+def rng_states() -> list[Tensor]:
+    """The states of torch's global random generators on all devices."""
+    return [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+
+
+def test_a_restored_run_goes_on_as_if_nothing_had_happened(device: torch.device) -> None:
     torch.manual_seed(0)
-    generator = OneHot(10, [16, 24])
+    generator = OneHot(10, [16, 24]).to(device)
     regularizer = GroupSpectralRegularizer(generator, CIFAR, power_iterations=1)
 
     def move() -> None:
         with torch.no_grad():
             for i, p in enumerate(generator.parameters()):
-                p.add_(0.3 * torch.sin(torch.arange(p.numel()) + i).view_as(p))
+                p.add_(0.3 * torch.sin(torch.arange(p.numel(), device=device) + i).view_as(p))
 
     regularizer.penalty()
     move()
@@ -360,9 +365,9 @@ def test_a_restored_run_goes_on_as_if_nothing_had_happened() -> None:
         )
 
 
-def test_a_state_that_is_loaded_as_part_of_a_larger_module_counts_too() -> None:
+def test_a_state_that_is_loaded_as_part_of_a_larger_module_counts_too(device: torch.device) -> None:
     torch.manual_seed(0)
-    generator = OneHot(10, [16])
+    generator = OneHot(10, [16]).to(device)
     whole = nn.ModuleDict({"regularizer": GroupSpectralRegularizer(generator, CIFAR)})
     regularizer = whole["regularizer"]
     cold, expected = copy.deepcopy(whole.state_dict()), regularizer.penalty().item()
@@ -375,10 +380,10 @@ def test_a_state_that_is_loaded_as_part_of_a_larger_module_counts_too() -> None:
 
 
 @pytest.mark.parametrize("before", [0, 4])
-def test_a_run_may_go_on_exactly_or_by_iteration(before: int) -> None:
+def test_a_run_may_go_on_exactly_or_by_iteration(before: int, device: torch.device) -> None:
     """Exact norms keep no vectors: a state of them must not stand for converged ones."""
     torch.manual_seed(0)
-    generator = OneHot(10, [16, 24])
+    generator = OneHot(10, [16, 24]).to(device)
     first = GroupSpectralRegularizer(generator, CIFAR, power_iterations=before)
     expected = first.penalty().item()
     second = GroupSpectralRegularizer(generator, CIFAR, power_iterations=4 - before)
@@ -393,7 +398,7 @@ def test_nothing_of_the_host_is_disturbed(generator: Generator) -> None:
     generator.layers[1].eval()
     before = copy.deepcopy(generator.state_dict())
     flags = [m.training for m in generator.modules()]
-    numpy_state, torch_state = np.random.get_state()[1].copy(), torch.get_rng_state()
+    numpy_state, torch_states = np.random.get_state()[1].copy(), rng_states()
     regularizer = GroupSpectralRegularizer(generator, CIFAR)
     for _ in range(3):
         regularizer.penalty()
@@ -402,29 +407,29 @@ def test_nothing_of_the_host_is_disturbed(generator: Generator) -> None:
     assert all(torch.equal(before[k], v) for k, v in generator.state_dict().items())
     assert [m.training for m in generator.modules()] == flags
     assert all(p.requires_grad and p.grad is None for p in generator.parameters())
-    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert all(map(torch.equal, rng_states(), torch_states))
     assert (np.random.get_state()[1] == numpy_state).all()
     assert not list(regularizer.parameters())  # the generator is not its submodule
 
 
-def test_autocast_does_not_lower_the_precision(generator: Generator) -> None:
+def test_autocast_does_not_lower_the_precision(generator: Generator, device: torch.device) -> None:
     expected = GroupSpectralRegularizer(generator, CIFAR).penalty()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(device.type, dtype=torch.bfloat16):
         penalty = GroupSpectralRegularizer(generator, CIFAR).penalty()
     assert penalty.dtype == torch.float32
     assert torch.equal(penalty, expected)
 
 
-def test_half_precision_parameters_are_penalised_in_float32() -> None:
-    generator = OneHot(10, [16]).bfloat16()
+def test_half_precision_parameters_are_penalised_in_float32(device: torch.device) -> None:
+    generator = OneHot(10, [16]).bfloat16().to(device)
     penalty = GroupSpectralRegularizer(generator, CIFAR).penalty()
     assert penalty.dtype == torch.float32
     penalty.backward()
     assert generator.layers[0].gain.weight.grad.dtype == torch.bfloat16
 
 
-def test_scalars_show_the_thirds_by_frequency_whatever_the_label_order() -> None:
-    generator = Pairs(6, [9])
+def test_scalars_show_the_thirds_by_frequency_whatever_the_label_order(device: torch.device) -> None:
+    generator = Pairs(6, [9]).to(device)
     with torch.no_grad():
         generator.layers[0].embed0.weight.zero_()
         generator.layers[0].embed1.weight.zero_()
@@ -432,7 +437,7 @@ def test_scalars_show_the_thirds_by_frequency_whatever_the_label_order() -> None
             generator.layers[0].embed1.weight[label, 0] = norm
     # Rarest first: labels 4 and 5 are the head, 0 and 1 the tail.
     scalars = GroupSpectralRegularizer(generator, [1, 2, 3, 4, 5, 6]).scalars()
-    assert {k: pytest.approx(v) for k, v in scalars.items() if k != "penalty"} == {
+    assert {k: pytest.approx(v.item()) for k, v in scalars.items() if k != "penalty"} == {
         "norm_head": 6, "norm_middle": 4, "norm_tail": 2
     }  # fmt: skip
     assert all(value.shape == () for value in scalars.values())  # tensors, to be read together
@@ -447,8 +452,8 @@ def test_weight_zero_watches_and_penalises_nothing(generator: Generator) -> None
     assert regularizer.scalars()["norm_tail"] > 0
 
 
-def test_class_norms_name_layers_and_sides() -> None:
-    generator = Pairs(4, [9, 16])
+def test_class_norms_name_layers_and_sides(device: torch.device) -> None:
+    generator = Pairs(4, [9, 16]).to(device)
     norms = GroupSpectralRegularizer(generator, [4, 3, 2, 1]).class_norms()
     assert list(norms) == ["layers.0", "layers.1"]
     expected = group_spectral_norms(generator.layers[1].embed1.weight.detach().reshape(4, 4, 4))

@@ -11,15 +11,16 @@ from support.generators import Generator, Shared
 COUNTS = [8, 4, 2, 1]
 
 
-def make_generator() -> Generator:
+def make_generator(device: torch.device | str = "cpu") -> Generator:
     torch.manual_seed(0)
-    return Shared(4, [12, 16, 12])
+    return Shared(4, [12, 16, 12]).to(device)
 
 
 def loss_of(generator: nn.Module, step: int) -> Tensor:
     source = torch.Generator().manual_seed(step)
     x, y = torch.randn(6, 16, 2, 2, generator=source), torch.randint(4, (6,), generator=source)
-    return generator(x, y).square().sum() * 10
+    device = next(generator.parameters()).device
+    return generator(x.to(device), y.to(device)).square().sum() * 10
 
 
 def train_rank(rank: int, world: int, folder: str, seeds: list[list[int]]) -> None:

@@ -99,7 +99,7 @@ class Shared(Generator):
         self.shared = nn.Embedding(classes, dim)
 
     def condition(self, labels: Tensor) -> Tensor:
-        return torch.cat([self.shared(labels), torch.zeros(len(labels), self.noise)], 1)
+        return torch.cat([self.shared(labels), torch.zeros(len(labels), self.noise, device=labels.device)], 1)
 
 
 class Pairs(Generator):
@@ -139,13 +139,14 @@ def observed_affines(generator: Generator, classes: int) -> list[tuple[Tensor, T
     The norms are replaced by the identity meanwhile, so that each layer f is affine in its input.
     """
     generator.eval()
-    labels = torch.arange(classes)
+    device = next(generator.parameters()).device
+    labels = torch.arange(classes, device=device)
     result = []
     for layer, channels in zip(generator.layers, generator.channels, strict=True):
         layer.bn, norm = nn.Identity(), layer.bn
         y = generator.condition(labels)
-        at_0 = layer(torch.zeros(classes, channels, 1, 1), y)[..., 0, 0]
-        at_1 = layer(torch.ones(classes, channels, 1, 1), y)[..., 0, 0]
+        at_0 = layer(torch.zeros(classes, channels, 1, 1, device=device), y)[..., 0, 0]
+        at_1 = layer(torch.ones(classes, channels, 1, 1, device=device), y)[..., 0, 0]
         layer.bn = norm
         result.append((at_1 - at_0 - 1, at_0))
     generator.train()

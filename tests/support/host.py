@@ -118,16 +118,18 @@ class Host:
         launch: tuple[str, ...] = (),
         ranks: int = 1,
         environment: dict[str, str] | None = None,
+        device: str = "cpu",
         train: bool = True,
         forked: bool = True,
         limit: int = 300,
         on_start: Callable[[int], None] = lambda process: None,
     ) -> Outcome:
-        """Run StudioGAN on the CPU, and return what it printed and left in `save`.
+        """Run StudioGAN, and return what it printed and left in `save`.
 
-        ranks: number of devices that the run sees.  forked: True forks a process that has imported StudioGAN's
-        modules (`usual_source`); False starts a new process, as a user does.  limit: seconds after which the run is
-        killed.  on_start: is called with the process ID.
+        ranks: number of devices that the run sees.  device: "cpu", or "cuda", which needs `forked` to be False.
+        forked: True forks a process that has imported StudioGAN's modules (`usual_source`); False starts a new
+        process, as a user does.  limit: seconds after which the run is killed.  on_start: is called with the process
+        ID.
         """
         command = ["-t"] if train else []
         for flag, path in (("-cfg", configuration), ("-data", data), ("-save", save)):
@@ -139,7 +141,7 @@ class Host:
         command += arguments
         environment = {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", **(environment or {})}
         if self.way == "launched":
-            options = ("--root", str(self.checkout.root), "--device", "cpu", "--ranks", str(ranks), *launch)
+            options = ("--root", str(self.checkout.root), "--device", device, "--ranks", str(ranks), *launch)
             command = ["studiogan", "run", *options, "--", *command]
         else:
             command = [str(self.checkout.main), *command]
@@ -154,8 +156,9 @@ class Host:
                 command = [sys.executable, "-m", "studiogan_gsr", *command]
             else:
                 command = [sys.executable, "-B", *command]
-                paths.insert(0, str(CPU))
                 environment |= {"CPU_RANKS": str(ranks), "PYTHONDONTWRITEBYTECODE": "1"}
+                if device == "cpu":
+                    paths.insert(0, str(CPU))
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
             with output.open("w") as file:
                 process = subprocess.Popen(

@@ -49,9 +49,12 @@ def _one_thread() -> Iterator[None]:
         yield
 
 
-def fresh(sections: Sections) -> Trainer:
+CPU = torch.device("cpu")
+
+
+def fresh(sections: Sections, device: torch.device = CPU) -> Trainer:
     """A trainer that has not begun, without images."""
-    return Trainer(read_configuration(sections), COUNTS, iter(()), torch.device("cpu"), 9, Speed())
+    return Trainer(read_configuration(sections), COUNTS, iter(()), device, 9, Speed())
 
 
 def everything(trainer: Trainer) -> dict[str, Any]:
@@ -84,11 +87,13 @@ BOTH = {"SNGAN": SNGAN, "BigGAN": changed(BIGGAN, REGULARIZER={"name": "gsr", "w
 
 
 @pytest.fixture(scope="module", params=BOTH)
-def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Sections, Trainer, Path]:
+def saved(
+    request: pytest.FixtureRequest, device: torch.device, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Sections, Trainer, Path]:
     """Three steps: the configuration, the trainer and the checkpoint's folder."""
     out = tmp_path_factory.mktemp("saved") / "run"
     sections = BOTH[request.param]
-    return sections, train(sections, options(out, steps=3)), out / "checkpoints" / "step=3"
+    return sections, train(sections, options(out, steps=3, device=device.type)), out / "checkpoints" / "step=3"
 
 
 def copied(folder: Path, to: Path) -> Path:
@@ -106,7 +111,7 @@ def edited(folder: Path, to: Path, name: str, edit: Any) -> Path:
 
 def test_everything_comes_back(saved: tuple[Sections, Trainer, Path]) -> None:
     sections, trainer, folder = saved
-    other = fresh(sections)
+    other = fresh(sections, trainer.device)
     assert difference(everything(other), everything(trainer))
     restored = load_checkpoint(other, folder)
     assert not difference(everything(other), everything(trainer))
@@ -117,8 +122,8 @@ def test_everything_comes_back(saved: tuple[Sections, Trainer, Path]) -> None:
 
 
 def test_rates_and_switches_come_from_the_configuration(saved: tuple[Sections, Trainer, Path]) -> None:
-    sections, _, folder = saved
-    other = fresh(changed(sections, OPTIMIZATION={"g_lr": 0.5, "beta1": 0.3}))
+    sections, trainer, folder = saved
+    other = fresh(changed(sections, OPTIMIZATION={"g_lr": 0.5, "beta1": 0.3}), trainer.device)
     load_checkpoint(other, folder)
     (group,) = other.g_optimizer.param_groups
     assert (group["lr"], group["betas"][0]) == (0.5, 0.3)
@@ -126,6 +131,17 @@ def test_rates_and_switches_come_from_the_configuration(saved: tuple[Sections, T
     for name in "GD":
         (written,) = read_file(network_file(folder, name))["optimizer"]["param_groups"]
         assert (written["fused"], written["foreach"]) == (None, None)  # StudioGAN may have no such device
+
+
+def test_every_devices_checkpoint_is_restored_on_the_cpu(saved: tuple[Sections, Trainer, Path]) -> None:
+    sections, trainer, folder = saved
+    other = fresh(sections)
+    restored = load_checkpoint(other, folder)
+    assert any("noise starts over" in message for message in restored.messages) != (trainer.device == CPU)
+    for network, same in ((trainer.generator, other.generator), (trainer.discriminator, other.discriminator)):
+        for name, tensor in network.state_dict().items():
+            assert torch.equal(same.state_dict()[name], tensor.cpu()), name
+    assert all(tensor.is_cpu for state in other.g_optimizer.state.values() for tensor in state.values())
 
 
 def test_a_file_truncated_anywhere_is_named_and_changes_nothing(
@@ -185,7 +201,7 @@ def test_another_architecture_is_refused_and_changes_nothing(
 ) -> None:
     sections, _, folder = saved
     other = changed(sections, REGULARIZER=None, **changes)
-    trainer = Trainer(read_configuration(other), COUNTS, iter(()), torch.device("cpu"), 9, Speed())
+    trainer = fresh(other)
     before = everything(trainer)
     with pytest.raises(CheckpointError, match=message):
         load_checkpoint(trainer, folder)
@@ -355,15 +371,15 @@ def test_this_host_goes_on_from_studiogans_checkpoint_and_studiogan_from_ours(
         assert abs(after) < 7777 * 0.9**4
 
 
-def test_lecam_begins_anew_from_a_checkpoint_that_knows_no_averages(tmp_path: Path) -> None:
+def test_lecam_begins_anew_from_a_checkpoint_that_knows_no_averages(tmp_path: Path, device: torch.device) -> None:
     """StudioGAN's placeholder for averages that were never taken would make a penalty of millions."""
-    train(PLAIN, options(tmp_path / "run", steps=2))
+    train(PLAIN, options(tmp_path / "run", steps=2, device=device.type))
     lecam = {"apply_lecam": True, "lecam_lambda": 0.3, "lecam_ema_start_iter": 0, "lecam_ema_decay": 0.99}
-    trainer = fresh(changed(PLAIN, LOSS=lecam))
+    trainer = fresh(changed(PLAIN, LOSS=lecam), device)
     restored = load_checkpoint(trainer, tmp_path / "run" / "checkpoints" / "step=2")
     assert restored.messages == ("lecam: the checkpoint holds no state of it (found: none); it starts over",)
     (method,) = trainer.regularization.methods
-    batch = judged(torch.full((4,), 2.0), torch.full((4,), -1.0), trainer.steps)
+    batch = judged(torch.full((4,), 2.0, device=device), torch.full((4,), -1.0, device=device), trainer.steps)
     term = method.regularizer.discriminator_loss(batch)
     assert method.regularizer.averages.tolist() == [2.0, -1.0]
     assert term.item() == pytest.approx(0.3 * 18)

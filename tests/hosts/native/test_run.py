@@ -29,6 +29,7 @@ from studiogan_gsr.cli import main
 from studiogan_gsr.errors import FAILED, WRONG_REQUEST, RequestError, TrainingError
 from studiogan_gsr.evaluation.latents import sample_latents
 from studiogan_gsr.evaluation.samples import generate, save_grid, shown_classes, to_pixels
+from studiogan_gsr.evaluation.selection import evaluations
 from studiogan_gsr.hosts.checkpoint_files import checkpoints
 from studiogan_gsr.hosts.native import training
 from studiogan_gsr.hosts.native.configuration import read_configuration
@@ -113,6 +114,26 @@ def python(*argv: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     given = [sys.executable, "-m", *argv]
     return subprocess.run(given, env=environment, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", MODELS)
+def test_runs_train_evaluate_and_resume_on_every_device(
+    name: str, precision: str, device: torch.device, tmp_path: Path, pixels: str
+) -> None:
+    given = {"device": device.type, "precision": precision, "evaluate": 40, "backbone": pixels}
+    out = tmp_path / "run"
+    train(MODELS[name], options(out, steps=2, **given))
+    trainer = train(MODELS[name], options(out, steps=4, resume=True, **given))
+    tensors = [*trainer.generator.state_dict().values(), *trainer.discriminator.state_dict().values()]
+    assert {tensor.device for tensor in tensors} == {device}
+    lines = losses(out)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert all(np.isfinite(value).all() for line in lines for value in line.values())
+    assert [line["step"] for line in evaluations(out)] == [2, 4]
+    assert [step for step, _ in checkpoints(out / "checkpoints")] == [2, 4]
+    starts = json.loads((out / "run.json").read_text())["starts"]
+    assert [start["device_type"] for start in starts] == [device.type] * 2
 
 
 # The folder.

@@ -39,11 +39,12 @@ def host(request: pytest.FixtureRequest, checkout: Checkout, patched: Checkout) 
 
 
 @pytest.fixture(scope="module")
-def trained(host: Host, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def trained(host: Host, digits: Path, device: torch.device, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """Four steps of SNGAN with gSR, wandb as a user without an account has it."""
     folder = tmp_path_factory.mktemp("trained")
     environment = {"WANDB_MODE": "", "HOME": str(folder), "STUDIOGAN_ROOT": str(host.checkout.root)}
-    return host.run(configure(folder, steps=3), digits, folder / "out", environment=environment, forked=False)
+    configuration, out = configure(folder, steps=3), folder / "out"
+    return host.run(configuration, digits, out, environment=environment, device=device.type, forked=False)
 
 
 def test_a_run_ends_well_and_says_at_the_start_what_acts(trained: Outcome) -> None:
