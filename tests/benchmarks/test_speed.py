@@ -112,10 +112,10 @@ def test_operations_are_counted_without_views_and_allocations() -> None:
     assert counted.counts == {"mul": 2, "sum": 1, "ones_like": 1}
 
 
-# Operations of a step today; a number may only be lowered.
+# Operations of a step today, with the fused and with the plain Adam; a number may only be lowered.
 MOST_OPERATIONS = {
-    "CIFAR10_LT/SNGAN-DiffAug-LeCam-gSR": 4162,
-    "CIFAR10_LT/BigGAN-DiffAug-LeCam-gSR": 5638,
+    "CIFAR10_LT/SNGAN-DiffAug-LeCam-gSR": (2576, 3923),
+    "CIFAR10_LT/BigGAN-DiffAug-LeCam-gSR": (3597, 5223),
 }
 
 
@@ -132,8 +132,9 @@ def test_a_step_dispatches_no_more_operations_than_it_did(
     assert speed.main() == 0
     lines = capsys.readouterr().out.splitlines()
     (row,) = (line for line in lines if line.startswith(f"| {name} |"))
-    number, frequent = (cell.strip() for cell in row.split("|")[2:4])
-    assert int(number.replace(",", "")) <= MOST_OPERATIONS[name]
+    *numbers, frequent = (cell.strip() for cell in row.split("|")[2:5])
+    for number, most in zip(numbers, MOST_OPERATIONS[name], strict=True):
+        assert 1000 < int(number.replace(",", "")) <= most
     assert len(frequent.split(", ")) == 10
     assert RULE in lines
 

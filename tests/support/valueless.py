@@ -154,7 +154,6 @@ def no_waits() -> Iterator[None]:
 ALLOWED = {
     "_single_tensor_adam": "counts steps on the CPU, as Adam does unless it is fused or capturable",
     "_single_tensor_rmsprop": "counts steps on the CPU",
-    "_move_average": "rounds a number of the configuration",
 }
 
 
