@@ -92,7 +92,9 @@ CONTESTANTS: dict[str, Speed | list[str]] = {
     "StudioGAN": [],
     "native, all switches off": Speed(channels_last=False, folded=False, fused=False),
     "native": Speed(),
+    "native, compiled": Speed(compiled=True),
     "native, bfloat16": Speed(precision="bfloat16"),
+    "native, bfloat16, compiled": Speed(precision="bfloat16", compiled=True),
 }
 _CUDA_ONLY: dict[str, list[str]] = {"StudioGAN -mpc": ["-mpc"]}
 
