@@ -1,4 +1,4 @@
-"""Execute planned runs: on this machine, one per GPU at a time, or as jobs of a cluster."""
+"""Execute planned runs: on this machine, one per GPU or core at a time, or as jobs of a cluster."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from benchmarks.tables import cluster_job
 from benchmarks.tables.plan import PlannedRun
 from studiogan_gsr.errors import RequestError, reason
 from studiogan_gsr.files import write_atomically
+from studiogan_gsr.machine import cores, share_of_cores
 
 _RAISED = "RuntimeError: "  # the start of the line that says why a job failed
 _QUEUED_AGAIN = 100  # how many times a job that reaches its time limit is queued again
@@ -33,7 +34,7 @@ _SCRIPT = BENCHMARKS / "run.py"
 def run_here(runs: Sequence[PlannedRun], places: Sequence[dict[str, str]]) -> list[str]:
     """Execute each run in its own process; return a line for each that failed.
 
-    places: environment variables, such as the GPU to use; one run at a time executes in each place.
+    places: environment variables, such as the GPU or the threads to use; one run at a time executes in each place.
     On SIGINT and SIGTERM no other run begins.  Native runs save and end; StudioGAN's end without saving.
     """
     crew = _Crew(runs)
@@ -172,14 +173,25 @@ def command(run: PlannedRun) -> list[str]:
     return [sys.executable, str(_SCRIPT), "--one", str(_specification(run))]
 
 
-def gpus(device: str | None) -> list[dict[str, str]]:
-    """Return the environment variables that select each GPU; one empty environment to train on the CPU."""
+def places(device: str | None, jobs: int | None) -> list[dict[str, str]]:
+    """Return the environment variables of each place where one run at a time executes.
+
+    device: "cpu", "cuda" or None, which means CUDA if it is available.  On CUDA, there is a place per GPU.
+    jobs: the number of places on a CPU, each with its share of the cores as threads; None: one per core.
+    OMP_NUM_THREADS, if set, is the share of each.
+    Raises RequestError for `jobs` on CUDA.
+    """
     import torch
 
     number = 0 if device == "cpu" else torch.cuda.device_count()
+    if not number:
+        jobs = jobs or max(1, cores() // share_of_cores(cores()))
+        return [{"OMP_NUM_THREADS": str(share_of_cores(jobs))}] * jobs
+    if jobs:
+        raise RequestError("--jobs is for --device cpu; on CUDA, one run per GPU executes at a time")
     known = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     names = known if known != [""] else [str(i) for i in range(number)]
-    return [{"CUDA_VISIBLE_DEVICES": name} for name in names[:number]] or [{}]
+    return [{"CUDA_VISIBLE_DEVICES": name} for name in names[:number]]
 
 
 def _specification(run: PlannedRun) -> Path:

@@ -1,6 +1,6 @@
 """Train and measure the runs of a table; runs with a valid record are skipped.
 
-    python benchmarks/run.py TABLE --data DIR                all rows and seeds, one run per GPU at a time
+    python benchmarks/run.py TABLE --data DIR                all rows and seeds, one run per GPU or core at a time
     python benchmarks/run.py TABLE --data DIR --dry-run      only print what would run, and what it would cost
     python benchmarks/run.py TABLE --data DIR --only ROW --seeds 0 1
     python benchmarks/run.py TABLE --data DIR --host studiogan
@@ -20,9 +20,10 @@ from typing import Any
 
 from benchmarks.paths import RECORDS, RUNS, TABLES_FILE
 from benchmarks.tables.cost import estimate
-from benchmarks.tables.executors import gpus, run_here, run_on_cluster
+from benchmarks.tables.executors import places, run_here, run_on_cluster
 from benchmarks.tables.plan import HOSTS, plan_runs, reason_against
 from benchmarks.tables.rows import SEEDS, Row, must_be, read_tables, valid_seed
+from studiogan_gsr.commandline import positive
 from studiogan_gsr.errors import GSRError, RequestError, in_one_line
 
 
@@ -39,6 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--records", metavar="DIR", type=Path, default=RECORDS)
     parser.add_argument("--tables", metavar="FILE", type=Path, default=TABLES_FILE)
     parser.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda if it is available")
+    parser.add_argument(
+        "--jobs",
+        metavar="N",
+        type=positive,
+        help="runs at a time on a CPU, each with its share of the cores; default: one per core, with one thread each",
+    )
     parser.add_argument(
         "--root", metavar="DIR", help="StudioGAN's checkout; default: $STUDIOGAN_ROOT, else the cache folder"
     )
@@ -96,10 +103,12 @@ def _run(options: argparse.Namespace) -> int:
     if options.dry_run:
         print("\n".join([f"{len(todo)} of {len(runs)} runs are to be made:", *estimate(todo, options.records)]))
         return 0
+    if options.executor == "slurm" and options.jobs:
+        raise RequestError("--jobs is for --executor local; Slurm decides how many jobs run at a time")
     if options.executor == "slurm" and todo:
         failed = run_on_cluster(todo, _parameters(options.slurm))
     else:
-        failed = run_here(todo, gpus(options.device))
+        failed = run_here(todo, places(options.device, options.jobs))
     made = sum(run.done()[0] is not None for run in runs)
     print(f"{made} of {len(runs)} runs have records")
     for line in failed:

@@ -42,6 +42,19 @@ def cores() -> int:
     return number
 
 
+def most_threads() -> int:
+    """Return PyTorch's number of threads, but at most one per core unless OMP_NUM_THREADS is set."""
+    import torch  # slow to import, and not needed to prepare data
+
+    threads = torch.get_num_threads()
+    return threads if "OMP_NUM_THREADS" in os.environ else min(threads, cores())
+
+
+def share_of_cores(processes: int) -> int:
+    """Return how many threads each of several processes side by side should use; OMP_NUM_THREADS overrides it."""
+    return most_threads() if "OMP_NUM_THREADS" in os.environ else max(1, cores() // processes)
+
+
 def free_memory() -> int:
     """Return the bytes of memory that this process may still use, within its container's limit."""
     try:
@@ -83,7 +96,7 @@ def bfloat16_instructions() -> bool:
 
     Without them PyTorch converts at every operation, which is slower than float32.
     """
-    import torch  # slow to import, and not needed to prepare data
+    import torch
 
     supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
     if supported is None or not supported():
@@ -155,10 +168,10 @@ def _gpu_has_bfloat16() -> bool:
     return torch.version.hip is not None or torch.cuda.get_device_capability() >= (8, 0)
 
 
-def shortcomings(precision: str, workers: int | None, device: torch.device) -> list[str]:
+def shortcomings(precision: str, workers: int | None, device: torch.device, threads: int | None = None) -> list[str]:
     """Return one warning for each option that this machine runs slowly or cannot follow.
 
-    precision: "float32" or "bfloat16".  workers: from the command line, None if not given.
+    precision: "float32" or "bfloat16".  workers, threads: from the command line, None if not given.
     """
     lines = []
     remedy = "--precision float32 is faster here"
@@ -171,4 +184,6 @@ def shortcomings(precision: str, workers: int | None, device: torch.device) -> l
         lines.append(f"--precision bfloat16: {device_name('cuda')} has no instructions for it: {remedy}")
     if workers is not None and workers > cores():
         lines.append(f"--workers {workers}: this process may use {cores()} cores, so at most {cores()} are started")
+    if threads is not None and threads > cores():
+        lines.append(f"--threads {threads}: this process may use {cores()} cores; more threads than cores are slower")
     return lines

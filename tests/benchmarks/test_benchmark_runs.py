@@ -23,11 +23,22 @@ import torch
 import yaml
 
 from benchmarks.paths import BENCHMARKS
-from benchmarks.tables import cluster_job, complete, figures, make_command, plan, records, run_command, studiogan_host
+from benchmarks.tables import (
+    cluster_job,
+    complete,
+    executors,
+    figures,
+    make_command,
+    plan,
+    records,
+    run_command,
+    studiogan_host,
+)
 from benchmarks.tables import content as table_content
 from benchmarks.tables.executors import run_on_cluster
 from benchmarks.tables.records import Record, RecordError
 from benchmarks.tables.rows import read_tables
+from studiogan_gsr import machine
 from studiogan_gsr.errors import RequestError
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
 from support.plugins import PIXELS, MakePackage
@@ -446,6 +457,30 @@ def test_one_run_that_fails_does_not_stop_the_others(
     assert "1 of 2 runs are to be made" in printed
 
 
+@pytest.mark.parametrize(
+    ("jobs", "omp", "number", "threads"),
+    [(None, None, 6, 1), (2, None, 2, 3), (4, None, 4, 1), (9, None, 9, 1), (None, "2", 3, 2), (2, "2", 2, 2)],
+)
+def test_runs_on_a_cpu_get_a_share_of_the_cores_each(
+    jobs: int | None, omp: str | None, number: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (executors, machine):
+        monkeypatch.setattr(module, "cores", lambda: 6)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if omp is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", omp)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: int(omp))
+    assert executors.places("cpu", jobs) == [{"OMP_NUM_THREADS": str(threads)}] * number
+
+
+def test_runs_on_gpus_get_one_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert executors.places(None, None) == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}]
+    with pytest.raises(RequestError, match="--jobs is for --device cpu"):
+        executors.places(None, 3)
+
+
 def test_jobs_of_a_cluster_make_the_same_records(
     tmp_path: Path, record: dict[str, Any], make_package: MakePackage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -524,7 +559,7 @@ def test_a_signal_ends_what_runs_and_begins_no_more(tmp_path: Path, make_package
     content["tables"]["tiny"]["rows"]["plain"]["overrides"]["OPTIMIZATION"]["total_steps"] = 10**6
     tables.write_text(yaml.safe_dump(content, sort_keys=False))
     argv = ["tiny", "--data", tmp_path, "--device", "cpu", "--tables", tables, "--only", "plain", "--only", "gsr"]
-    argv += ["--records", tmp_path / "records", "--out", tmp_path / "runs"]
+    argv += ["--records", tmp_path / "records", "--out", tmp_path / "runs", "--jobs", "1"]
     environment = {**os.environ, "PYTHONPATH": str(site), "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, str(BENCHMARKS / "run.py"), *map(str, argv)],

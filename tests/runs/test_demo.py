@@ -11,6 +11,7 @@ import torch
 from studiogan_gsr.cli import main
 from studiogan_gsr.errors import DONE, WRONG_REQUEST
 from studiogan_gsr.hosts.checkpoint_files import network_file, read_file
+from studiogan_gsr.hosts.native.folder import read_starts
 from studiogan_gsr.runs.demo import CONFIGURATION, Twin, _classifier, _features, _pixels, _real, _spread, reading
 
 
@@ -40,8 +41,19 @@ def test_both_runs_start_alike_and_only_one_has_gsr(out: Path) -> None:
 def test_the_record_says_what_it_measured_and_how(out: Path) -> None:
     record = json.loads((out / "demo.json").read_text())
     assert record["class_counts"] == [134, 86, 56, 36, 23, 15, 9, 6, 4, 2]
-    for word in ("Digits_LT_rho50", "4 steps", "seed (0)", "beta 0.99", "running batch-norm statistics"):
+    for word in (
+        "Digits_LT_rho50",
+        "16 pixels",
+        "4 steps",
+        "seed (0)",
+        "one thread",
+        "beta 0.99",
+        "running batch-norm statistics",
+    ):
         assert word in record["protocol"]
+    for name in ("plain", "gsr"):
+        (start,) = read_starts(out / name)
+        assert (start["threads"], start["resizer"]) == (1, "box")
     for run in record["runs"]:
         assert len(run["diversity"]) == len(run["recognised"]) == 10
         assert all(0 <= share <= 1 for share in run["recognised"])

@@ -14,7 +14,7 @@ class DemoOptions:
     """Options of `studiogan-gsr demo`."""
 
     out: Path = option(Path("gsr-demo"), "default: gsr-demo", kind=Path, metavar="DIR")
-    steps: int | None = option(None, "steps of each of the two runs; default: five minutes in all", kind=positive)
+    steps: int | None = option(None, "of each of the two runs; default: 1200, at most three minutes", kind=positive)
     seed: int = option(0, kind=count)
 
 

@@ -142,11 +142,7 @@ def test_every_start_has_its_own_speed_ranks_and_threads(
     out = tmp_path / "out"
     trained(sngan, out, "--steps", "2")
     capsys.readouterr()
-    torch.set_num_threads(2)
-    try:
-        trained(sngan, out, "--steps", "4", "--resume", "--no-channels-last", "--workers", "0")
-    finally:
-        torch.set_num_threads(1)
+    trained(sngan, out, "--steps", "4", "--resume", "--no-channels-last", "--workers", "0", "--threads", "2")
     changed_line = "from step 2 on: threads 2 (before 1), steps 4 (before 2), workers 0 (before 4), "
     assert f"{changed_line}channels_last False (before True)" in capsys.readouterr().out
     first, second = starts(out)

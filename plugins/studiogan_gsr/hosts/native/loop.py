@@ -24,6 +24,7 @@ from studiogan_gsr.hosts.native.process import Ranks, stop_on_signals
 from studiogan_gsr.hosts.native.progress_line import TrainingProgress
 from studiogan_gsr.hosts.native.starts import Start
 from studiogan_gsr.hosts.native.stream import ImageStream
+from studiogan_gsr.hosts.native.threads import using_threads
 from studiogan_gsr.hosts.native.training import Trainer
 from studiogan_gsr.hosts.readings import read
 from studiogan_gsr.hosts.regularization.ranks import check_ranks
@@ -38,6 +39,7 @@ class Loop:
     selection: measures the checkpoints on rank 0; None on other ranks, and in a run that does not evaluate.
     seconds: training time of earlier starts.  stop: set when the run has to end after the current step.
     on_interval: returns more numbers to log at each print interval.
+    evaluation_threads: PyTorch's threads in evaluations, whose networks are larger than those that train here.
     """
 
     def __init__(
@@ -51,11 +53,12 @@ class Loop:
         progress: TrainingProgress,
         seconds: float,
         stop: threading.Event,
-        on_interval: OnInterval | None = None,
+        on_interval: OnInterval | None,
+        evaluation_threads: int,
     ) -> None:
         self.trainer, self.stream, self.folder, self.start = trainer, stream, folder, start
         self.ranks, self.selection, self.progress = ranks, selection, progress
-        self.stop, self.on_interval = stop, on_interval
+        self.stop, self.on_interval, self.evaluation_threads = stop, on_interval, evaluation_threads
         self.first_step = trainer.steps + 1
         self.total: int = trainer.configuration.OPTIMIZATION.total_steps
         self.log = RunLog(folder.path, trainer.steps, active=ranks.first)
@@ -200,7 +203,7 @@ class Loop:
     def _measure(self, selection: Selection) -> None:
         trainer, step = self.trainer, self.trainer.steps
         try:
-            with self.progress.paused():
+            with self.progress.paused(), using_threads(self.evaluation_threads):
                 line = selection.measure(step, trainer.generator, trainer.averaged, self.stop.is_set)
         except FOREIGN as error:
             cause = str(error) if isinstance(error, GSRError) else reason(error)

@@ -88,6 +88,13 @@ class TrainOptions:
         flag="--compile",
         group=_SPEED,
     )
+    threads: int | None = option(
+        None,
+        "PyTorch's threads in each process; default: on a CPU, the fastest of a few steps, so two runs may round "
+        "differently, or OMP_NUM_THREADS if it is set",
+        kind=positive,
+        group=_SPEED,
+    )
     label: str = "training"
     lines: int | None = None
 

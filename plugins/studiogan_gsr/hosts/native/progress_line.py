@@ -5,9 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from studiogan_gsr.progress import console
+
+
+def live_bar(shown: Console) -> Progress:
+    """Return a display with a row for each run; it shows nothing where the output is no terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[numbers]}"),
+    )
+    return Progress(*columns, console=shown, disable=not shown.is_terminal)
 
 
 class TrainingProgress:
@@ -16,27 +31,20 @@ class TrainingProgress:
     When the output is no terminal, it prints one line per print interval instead, or at most `lines` lines in all.
     label: the start of every line.  total: the last step.  done: steps trained in earlier starts.
     lines: None: no limit; 0: show nothing, not even in a terminal.
+    bar: a display of several runs, in which this one is a row; None: its own.
     """
 
-    def __init__(self, label: str, total: int, done: int, lines: int | None) -> None:
+    def __init__(self, label: str, total: int, done: int, lines: int | None, bar: Progress | None = None) -> None:
         self.console = console()
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[speed]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[numbers]}"),
-        )
         self._live = lines != 0 and self.console.is_terminal
         self._label, self._total, self._lines = label, total, lines
         self._printed = done * (lines or 0) // total  # the lines that were due by step `done`
-        self._bar = Progress(*columns, console=self.console, disable=not self._live)
+        self._bar = live_bar(self.console) if bar is None else bar
         self._task = self._bar.add_task(label, total=total, completed=done, speed="", numbers="")
 
     def __enter__(self) -> TrainingProgress:
-        self._bar.start()
+        if self._live:
+            self._bar.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -54,10 +62,10 @@ class TrainingProgress:
         finally:
             self._bar.start()
 
-    def advance(self) -> None:
-        """Count one step."""
+    def advance(self, steps: int = 1) -> None:
+        """Count steps that were trained."""
         if self._live:
-            self._bar.advance(self._task)
+            self._bar.advance(self._task, steps)
 
     def show(self, step: int, steps_per_second: float, numbers: dict[str, float], left: float) -> None:
         """Show the numbers of a print interval.  left: estimated seconds until the end."""

@@ -37,10 +37,11 @@ from studiogan_gsr.hosts.native.records import write_records
 from studiogan_gsr.hosts.native.restore import Restored, Saved, read_checkpoint, restore
 from studiogan_gsr.hosts.native.starts import Start, choose_start
 from studiogan_gsr.hosts.native.stream import ImageStream
+from studiogan_gsr.hosts.native.threads import FEWEST_STEPS, fastest_threads, fixed_threads, using_threads
 from studiogan_gsr.hosts.native.training import Trainer
 from studiogan_gsr.hosts.native.training_set import TrainingSet, open_training_set
 from studiogan_gsr.hosts.regularization.plugins import with_all_options
-from studiogan_gsr.machine import shortcomings
+from studiogan_gsr.machine import most_threads, shortcomings
 from studiogan_gsr.seeds import ORDER, mixed
 from studiogan_gsr.settings import load_configuration
 from studiogan_gsr.shipped import configuration_file
@@ -63,12 +64,16 @@ def train(name: str | Path | dict[str, Any], options: TrainOptions, on_interval:
     with folder.claimed(options.resumes) if own_rank() == 0 else nullcontext():
         # Every rank reads the earlier starts before the ranks join.  Rank 0 adds this start only after that.
         saved = _find_checkpoint(folder, options, configuration)
-        start = choose_start(options, _last_start(folder, options, saved), number_of_ranks())
+        last = _last_start(folder, options, saved)
+        start = choose_start(options, last, number_of_ranks())
+        evaluation_threads = options.threads or most_threads()
+        measures = fixed_threads(options.threads, last, start.device_type, start.ranks) is None
         configuration = _with_steps(configuration, folder, start.steps)
         _check_steps(options, saved, configuration.OPTIMIZATION.total_steps)
         with (
             joined_ranks(start.device_type, configuration.OPTIMIZATION) as ranks,
             memory_explained(configuration, ranks.device),
+            using_threads(start.threads),
         ):
             return _train(
                 configuration,
@@ -78,6 +83,8 @@ def train(name: str | Path | dict[str, Any], options: TrainOptions, on_interval:
                 saved=saved,
                 ranks=ranks,
                 on_interval=on_interval,
+                measures_threads=measures,
+                evaluation_threads=evaluation_threads,
             )
 
 
@@ -89,23 +96,27 @@ def _train(
     saved: Saved | None,
     ranks: Ranks,
     on_interval: OnInterval | None,
+    measures_threads: bool,
+    evaluation_threads: int,
 ) -> Trainer:
     """Open the data, build the networks, restore the checkpoint, and train.
 
     All checks that can refuse the run come before the first write to the folder.
     """
-    for line in shortcomings(start.speed.precision, options.workers, ranks.device):
+    for line in shortcomings(start.speed.precision, options.workers, ranks.device, options.threads):
         ranks.say(line)
     data = _open_data(configuration, options=options, start=start, folder=folder, ranks=ranks)
     stop = threading.Event()
     images = _load_images(data, start=start, stop=stop, ranks=ranks)
+    total = configuration.OPTIMIZATION.total_steps
+    if measures_threads and total - (saved.step if saved else 0) >= FEWEST_STEPS:
+        start = _with_fastest_threads(configuration, start=start, data=data, ranks=ranks)
     trainer = _build(configuration, start=start, data=data, ranks=ranks)
     restored = _restore(trainer, saved=saved, options=options, start=start, ranks=ranks)
     selection = _open_selection(configuration, options=options, start=start, data=data, ranks=ranks)
     trainer.batches = stream = _open_stream(
         configuration, start=start, data=data, images=images, restored=restored, ranks=ranks
     )
-    total = configuration.OPTIMIZATION.total_steps
     progress = TrainingProgress(
         options.label, total=total, done=trainer.steps, lines=options.lines if ranks.first else 0
     )
@@ -120,6 +131,7 @@ def _train(
         seconds=restored.elapsed,
         stop=stop,
         on_interval=on_interval,
+        evaluation_threads=evaluation_threads,
     )
     if loop.done():
         found = f"the checkpoint is of step {trainer.steps}, the run ends at {total}"
@@ -250,6 +262,14 @@ def _load_images(data: TrainingSet, start: Start, stop: threading.Event, ranks: 
     for note in images.notes:
         ranks.say(f"{data.pixels.name}: {note}")
     return images
+
+
+def _with_fastest_threads(configuration: Configuration, start: Start, data: TrainingSet, ranks: Ranks) -> Start:
+    """Measure the number of threads and let PyTorch use it; return the start with it."""
+    number, line = fastest_threads(configuration, data.class_counts, start.speed)
+    ranks.say(line)
+    torch.set_num_threads(number)
+    return dataclasses.replace(start, threads=number)
 
 
 def _build(configuration: Configuration, start: Start, data: TrainingSet, ranks: Ranks) -> Trainer:

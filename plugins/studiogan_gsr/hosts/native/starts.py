@@ -11,12 +11,14 @@ import torch
 
 from studiogan_gsr.errors import RequestError
 from studiogan_gsr.hosts.native.options import TrainOptions
+from studiogan_gsr.hosts.native.threads import fixed_threads
 from studiogan_gsr.hosts.native.training import Speed
+from studiogan_gsr.machine import most_threads
 
 # A resumed run cannot change these: they decide its noise, the order of its images and their pixels.
 _FIXED = ("seed", "resizer")
-# These may differ at every start.  Numbers may then round differently, and noise starts over if the kind of device or
-# the number of ranks changes.
+# These follow the machine, so they may differ at every start.  Numbers may then round differently, and noise starts
+# over if the kind of device or the number of ranks changes.
 _MACHINE = ("device_type", "ranks", "threads")
 
 
@@ -75,7 +77,8 @@ def choose_start(options: TrainOptions, before: Mapping[str, Any], ranks: int) -
         chosen[option.name] = before.get(option.name, option.default) if given is None else given
     switches = {**dataclasses.asdict(Speed()), **before.get("speed", {}), **options.speed}
     device = options.device or _available(before.get("device_type"))
-    return Start(device_type=device, ranks=ranks, threads=torch.get_num_threads(), speed=Speed(**switches), **chosen)
+    threads = fixed_threads(options.threads, before, device, ranks) or most_threads()
+    return Start(device_type=device, ranks=ranks, threads=threads, speed=Speed(**switches), **chosen)
 
 
 def _available(before: str | None) -> str:
