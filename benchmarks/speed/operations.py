@@ -73,7 +73,7 @@ def operations(configurations: Sequence[str]) -> Part:
         part.data[name] = {"fused": dict(counts), "plain": dict(plain)}
     part.note(RULE)
     part.note(
-        f"On the CPU, {_BATCH} images a batch; weights of one shape are normalised together, as on a GPU. The default "
-        "is the fused Adam; the plain one updates one parameter at a time."
+        f"On the CPU, {_BATCH} images a batch; weights of one shape are normalised together, as on a GPU. By "
+        "default Adam is fused; the plain one updates one parameter at a time."
     )
     return part

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.exc import BackendCompilerFailed
+from torch._inductor.exc import InvalidCxxCompiler
 
+from studiogan_gsr.cli import main
+from studiogan_gsr.errors import FAILED
 from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.native.training import Speed, Trainer
-from support.runs import PLAIN, Sections, changed, one_thread
+from support.runs import PLAIN, Sections, arguments, changed, one_thread, write
 
 COUNTS = [134, 86, 56, 36, 23, 15, 9, 6, 4, 2]
 # A step whose rounding Adam does not enlarge: plain gradient descent.
@@ -91,3 +96,21 @@ def test_the_networks_themselves_stay_as_they_are(monkeypatch: pytest.MonkeyPatc
     one, other = (stepped({}, Speed(compiled=c), steps=0) for c in (False, True))
     assert list(states(other)) == list(states(one))
     assert type(other.generator) is type(one.generator)
+
+
+def test_a_network_that_cannot_be_compiled_ends_the_run_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def compile_(network: Any, **how: Any) -> Any:
+        def fail(*inputs: Any) -> None:
+            raise BackendCompilerFailed(network, InvalidCxxCompiler(), None)
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    configuration = write(tmp_path / "c.yaml", PLAIN)
+    assert main(arguments(configuration, tmp_path / "run", "--compile")) == FAILED
+    printed = capsys.readouterr().err
+    assert "--compile: the generator cannot be compiled: BackendCompilerFailed: " in printed
+    assert printed.rstrip().endswith("--resume --no-compile goes on without")
+    assert len(printed) < 600

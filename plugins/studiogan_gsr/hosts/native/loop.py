@@ -90,6 +90,9 @@ class Loop:
                 self._end_if(self._asked_to_stop())
             while self.trainer.steps < self.total:
                 self.trainer.step()
+                if self.trainer.speed.compiled and self.trainer.steps == self.first_step:
+                    seconds = self.clock.seconds - self._seconds
+                    self.ranks.say(f"--compile: the first step took {seconds:.0f} s, compilation included")
                 self.progress.advance()
                 self._check_regularizers()
                 if self._log_is_due():

@@ -23,7 +23,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -35,11 +34,12 @@ from studiogan_gsr.hosts.class_norms import ClassNorms
 from studiogan_gsr.hosts.native.augmentation import ADA, augmentation
 from studiogan_gsr.hosts.native.average import AveragedGenerator
 from studiogan_gsr.hosts.native.captured import CapturedUpdate, CudaGraphs
+from studiogan_gsr.hosts.native.compiled import compiled
 from studiogan_gsr.hosts.native.configuration import Configuration, Model, Optimization
 from studiogan_gsr.hosts.native.losses import conditional_loss, discriminator_loss, generator_loss
 from studiogan_gsr.hosts.native.networks import Judgement, make_networks
 from studiogan_gsr.hosts.regularization.combined import Regularization
-from studiogan_gsr.hosts.regularization.method import NETWORKS, TrainingFacts
+from studiogan_gsr.hosts.regularization.method import TrainingFacts
 
 # Makes one update of a network from the images and labels of real batches, in turns.
 Update = Callable[[Sequence[Tensor]], None]
@@ -111,7 +111,8 @@ class Trainer:
         # 0.0 is a placeholder: the configuration has been checked, so a conditional loss always has a weight.
         self._conditional_loss, self._class_weight = conditional_loss(model, loss), loss.cond_lambda or 0.0
         self._norms = [m for m in self.generator.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        self._forward = {network: _forward(getattr(self, network), speed.compiled) for network in NETWORKS}
+        networks = self.regularization.training.networks
+        self._forward = {name: compiled(net) if speed.compiled else net for name, net in networks.items()}
         self._updates = self._captured_updates() if self.why_eager() is None else self._eager_updates()
 
     @property
@@ -300,11 +301,6 @@ def _average(model: Model, generator: nn.Module) -> AveragedGenerator | None:
     assert model.g_ema_decay is not None
     assert model.g_ema_start is not None
     return AveragedGenerator(generator, model.g_ema_decay, model.g_ema_start)
-
-
-def _forward(network: nn.Module, compiled: bool) -> Callable[..., Any]:
-    """Return the network's forward pass in training.  The module itself stays as it is, for all other uses."""
-    return torch.compile(network, fullgraph=True, dynamic=False) if compiled else network
 
 
 def _optimizer(optimization: Optimization, network: nn.Module, side: str, speed: Speed) -> torch.optim.Optimizer:
