@@ -77,8 +77,10 @@ def timing(sections: dict[str, Any], settings: Settings, mode: str, precision: s
     """
     device = settings.device
     set_precision(precision)
+    torch.backends.cuda.matmul.allow_tf32 = False  # as in training; convolutions alone use TF32
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = False, True  # as in training
     if device == "cuda":
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     trainer = trainer_of(sections, device, mode, precision)
     before = _weights(trainer)
@@ -93,7 +95,7 @@ def timing(sections: dict[str, Any], settings: Settings, mode: str, precision: s
     found["preparing"] -= step * (1 + len(warm))
     found |= {"slowest": max(times), "fastest": min(times)}
     if device == "cuda":
-        found["gigabytes"] = torch.cuda.max_memory_allocated() / 1e9
+        found["gigabytes"] = torch.cuda.max_memory_reserved() / 1e9  # a graph keeps what is freed in it
     return found
 
 

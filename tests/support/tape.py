@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-_READS = {"aten::_local_scalar_dense", "aten::item", "aten::nonzero"}
+# Operations that read values, themselves or on a GPU.
+_READS = {"aten::_local_scalar_dense", "aten::item", "aten::nonzero", "aten::_linalg_svd", "aten::_linalg_eigh"}
 # Arguments that an operation writes to although its schema does not say so: the running statistics.
 _WRITES = {"aten::native_batch_norm": (3, 4)}
 

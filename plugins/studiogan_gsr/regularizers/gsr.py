@@ -163,6 +163,8 @@ class GroupSpectralRegularizer(nn.Module):
         for members, labels in zip(self._in_third, thirds.values(), strict=True):
             members[labels] = True
         self._last: tuple[Tensor, Tensor] | None = None
+        if not power_iterations:
+            self.phase = None  # type: ignore[method-assign,assignment]  # an SVD waits for the device
 
         self.register_buffer("warm", torch.zeros((), dtype=torch.bool))
         self._warm = False  # the buffer's value, readable without waiting for a device

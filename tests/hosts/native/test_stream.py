@@ -280,6 +280,7 @@ def test_batches_from_memory_touch_the_host_only_where_a_pass_begins(pixels: Pix
     assert max(counts) == 5  # order, random numbers, mirrored, and two copies
 
 
+@pytest.mark.cuda
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("workers", [None, 0, 1])

@@ -17,9 +17,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from studiogan_gsr.errors import TrainingError, reason
+from studiogan_gsr.errors import GSRError, TrainingError, reason
 
-# Eager updates before the capture: in the first, the optimizer makes its moments and cuDNN chooses its algorithms.
+# Eager updates before the first capture: the optimizer makes its moments, and cuDNN chooses its algorithms.  Before
+# each later capture there is one, for what a regularizer makes at the start of a phase.
 WARM_UP = 3
 
 
@@ -63,23 +64,32 @@ class CudaGraphs:
             with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
                 function()
         except RuntimeError as error:
+            cause = _first(error)
+            if isinstance(cause, GSRError | torch.OutOfMemoryError):
+                raise cause from error
             raise TrainingError(
-                f"--graphs: an update cannot be captured: {reason(error)}; --resume --no-graphs goes on without"
+                f"--graphs: an update cannot be captured: {reason(cause)}; --resume --no-graphs goes on without"
             ) from error
         return graph.replay
 
 
+def _first(error: BaseException) -> BaseException:
+    """Return the error that came first: ending an invalid capture raises another one."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
+
+
 @dataclass(frozen=True)
 class _Captured:
-    """A captured update.  phase: what its Python code depended on.  inputs: the tensors that it reads."""
+    """A captured update.  inputs: the tensors that it reads."""
 
     replay: Callable[[], None]
-    phase: Hashable
     inputs: list[Tensor]
 
 
 class CapturedUpdate:
-    """An update that is captured after WARM_UP eager ones, and again whenever its phase changes.
+    """An update that is captured after some eager ones, and again whenever its phase changes.
 
     update: works on input tensors of constant shapes.
     phase: returns what the Python code of the next update depends on, as far as that can change.
@@ -94,23 +104,25 @@ class CapturedUpdate:
         recorder: Recorder,
     ) -> None:
         self._update, self._phase, self._replayed, self._recorder = update, phase, replayed, recorder
-        self._warm = 0
+        self._last_phase: Hashable = None
+        self._eager = WARM_UP  # eager updates left before the next capture
         self._captured: _Captured | None = None
 
     def __call__(self, inputs: Sequence[Tensor]) -> None:
         """Make one update."""
-        if self._warm < WARM_UP:
-            self._warm += 1
+        phase = self._phase()
+        if phase != self._last_phase:
+            self._last_phase, self._eager = phase, max(1, self._eager)
+            self._captured = None  # frees the old graph's memory before a new one takes its own
+        if self._eager:
+            self._eager -= 1
             self._recorder.warm_up(lambda: self._update(inputs))
-            return
-        phase, captured = self._phase(), self._captured
-        if captured is not None and captured.phase == phase:
+        elif self._captured is None:
+            own = [tensor.clone() for tensor in inputs]
+            self._captured = _Captured(self._recorder.capture(lambda: self._update(own)), own)
+            self._captured.replay()
+        else:
             if inputs:
-                torch._foreach_copy_(captured.inputs, list(inputs), non_blocking=True)
-            captured.replay()
+                torch._foreach_copy_(self._captured.inputs, list(inputs), non_blocking=True)
+            self._captured.replay()
             self._replayed()
-            return
-        captured = self._captured = None  # frees the old graph's memory before the new one takes its own
-        own = [tensor.clone() for tensor in inputs]
-        self._captured = _Captured(self._recorder.capture(lambda: self._update(own)), phase, own)
-        self._captured.replay()

@@ -66,7 +66,8 @@ class ImageStream:
             images = torch.where(mirrored, images.flip(3).view(torch.int64), images.view(torch.int64))
             images = images.view(torch.uint8)
         self.drawn += 1
-        # Rounds as ToTensor and Normalize(0.5, 0.5) do, (x / 255 - 0.5) / 0.5, because doubling is exact.
+        # Rounds as ToTensor and Normalize(0.5, 0.5) do, (x / 255 - 0.5) / 0.5, because doubling is exact; on a
+        # GPU, which multiplies by the reciprocal, the last bit may differ.
         return images.div(127.5).sub_(1), labels
 
     def _indices(self, batch: int) -> Iterator[Tensor]:

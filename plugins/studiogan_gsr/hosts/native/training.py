@@ -15,7 +15,8 @@ A step, with the places where regularizers act:
     step of the generator's optimizer                                + penalty(), once per step
     move the averaged generator
 
-Nothing in a step waits for the device: losses, LeCam's averages and ADA's p stay there as tensors.
+Nothing in a step waits for the device, except for the SVD of gSR with `power_iterations: 0`: losses, LeCam's averages
+and ADA's p stay there as tensors.
 """
 
 from __future__ import annotations
@@ -160,7 +161,7 @@ class Trainer:
             return ""
         fixed = [str(method.plugin) for method in self.regularization.methods if not method.has_phases]
         if fixed:
-            return f"{fixed[0]} has no phase(), so its code may change from step to step"
+            return f"{fixed[0]} has no phase(), so it cannot be captured"
         if self.ranks > 1:
             return f"CUDA graphs train on one rank, not on {self.ranks}"
         return None if self.device.type == "cuda" else "CUDA graphs need a GPU"
