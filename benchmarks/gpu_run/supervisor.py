@@ -90,21 +90,25 @@ class Supervisor:
     ) -> tuple[str, str]:
         """Wait for a child, and end it if it has to; return the state of the task that it did not end, and why."""
         limits = {task.name: task.limit for task in part.tasks}
-        task, since, told = None, time.time(), set[str]()
+        task, since = None, time.time()
+        ended: set[str] = set()  # tasks whose end has been printed
         try:
             while True:
                 status = process.poll()
                 outcomes = Record(path).outcomes
                 for name in waiting:
-                    if outcomes[name].state not in (WAITING, RUNNING) and name not in told:
-                        told.add(name)
+                    if outcomes[name].state not in (WAITING, RUNNING) and name not in ended:
+                        ended.add(name)
                         self._tell(part, name, outcomes[name])
                 if status is not None:
                     return FAILED, f"its process ended {_by(status)}"
                 running = next((name for name in waiting if outcomes[name].state == RUNNING), None)
                 if running != task:
                     task, since = running, time.time()
-                limit = limits[task] if task else _END if told else START
+                between = (
+                    _END if ended else START
+                )  # no task runs: a child starts, or is between two tasks or at its end
+                limit = limits[task] if task else between
                 if self.stop.is_set():
                     return LEFT_OUT, "stopped"
                 if time.time() > until:

@@ -35,8 +35,8 @@ class AveragedGenerator:
         rounded = np.array(self.decay(step), dtype=str(average[0].dtype).removeprefix("torch.")).item()
         torch._foreach_lerp_(average, current, 1 - rounded)
         if self._integers[0]:
-            new, old = self._integers
-            torch._foreach_copy_(new, old)
+            average, current = self._integers
+            torch._foreach_copy_(average, current)
 
 
 def _tensors(network: nn.Module) -> list[Tensor]:
