@@ -19,12 +19,11 @@ from studiogan_gsr.hosts.studiogan.checkout import Checkout
 from studiogan_gsr.registry import REGULARIZERS, find_plugins, load_plugin
 from studiogan_gsr.settings import regularizer_settings
 from support.host import Host, configure, narrowed
-from support.runs import PLAIN
+from support.runs import COUNTS, PLAIN
 
 FOLDER = Path(__file__).parents[1] / "docs" / "methods"
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.md"))}
 METHODS = [name for name in PAGES if name != "README"]
-COUNTS = [134, 86, 56, 36, 23, 15, 9, 6, 4, 2]
 HEADINGS = ["Use", "Options", "Suggested settings", "What was tested here", "Attribution"]
 
 

@@ -15,7 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import cache
 from multiprocessing import forkserver, get_all_start_methods, get_context, set_start_method
 from multiprocessing.context import ForkServerProcess
@@ -47,6 +47,7 @@ from studiogan_gsr.hosts.native.pixels import Pixels
 from studiogan_gsr.hosts.native.process import joined_ranks
 from studiogan_gsr.hosts.native.reader import ImagesLost
 from studiogan_gsr.hosts.native.run import train
+from studiogan_gsr.hosts.native.threads import using_threads
 from studiogan_gsr.hosts.native.training import Trainer
 from studiogan_gsr.regularizers.lecam import LeCam
 
@@ -135,15 +136,53 @@ def noise_folder(root: Path) -> Path:
     return root
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
+def one_thread() -> AbstractContextManager[None]:
     """Use one thread: tiny networks need no more, and the processes below have one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return using_threads(1)
+
+
+# Training step by step.
+
+# Training images per class of Digits_LT_rho50.
+COUNTS = [134, 86, 56, 36, 23, 15, 9, 6, 4, 2]
+# What makes another family of the common network, for `changed`.
+FAMILIES: dict[str, Sections] = {
+    "ContraGAN": {
+        "MODEL": {"d_cond_mtd": "2C", "d_embed_dim": 8, "normalize_d_embed": True},
+        "LOSS": {"cond_lambda": 1.0, "temperature": 1.0},
+    },
+    "BigGAN": {
+        "MODEL": {
+            "backbone": "big_resnet",
+            "z_dim": 16,
+            "g_shared_dim": 8,
+            "apply_g_sn": True,
+            "apply_attn": True,
+            "attn_g_loc": [1],
+            "attn_d_loc": [2],
+            "d_conv_dim": 8,
+        },
+    },
+}
+
+
+def random_batches(
+    seed: int = 0, size: int = 8, device: torch.device | None = None
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches of noise of 32 pixels in place of images, and labels of ten classes; on the CPU by default."""
+    stream = torch.Generator().manual_seed(seed)
+    while True:
+        images, labels = torch.rand(size, 3, 32, 32, generator=stream), torch.randint(10, (size,), generator=stream)
+        yield (images * 2 - 1).to(device), labels.to(device)
+
+
+def checked_steps(trainer: Trainer, steps: int) -> Trainer:
+    """Train some steps, checked as the loop does."""
+    for step in range(1, steps + 1):
+        trainer.step()
+        trainer.regularization.check_active(step)
+        trainer.regularization.report(step)
+    return trainer
 
 
 # Processes.

@@ -16,10 +16,20 @@ from studiogan_gsr.hosts.native.captured import WARM_UP
 from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.native.training import Speed, Trainer
 from support.plugins import ROLE_NAMES, MakePackage, make_roles, one_role
-from support.runs import PLAIN, Sections, changed, difference, one_thread, state_of
+from support.runs import (
+    COUNTS,
+    FAMILIES,
+    PLAIN,
+    Sections,
+    changed,
+    checked_steps,
+    difference,
+    one_thread,
+    random_batches,
+    state_of,
+)
 from support.tape import Tapes
 
-COUNTS = [134, 86, 56, 36, 23, 15, 9, 6, 4, 2]
 GSR = {"name": "gsr", "beta": 0.9}
 LECAM = {"name": "lecam", "decay": 0.9, "start": 3}
 STEPS = 7
@@ -39,14 +49,8 @@ def _one_thread() -> Iterator[None]:
 
 def eager(sections: Sections, speed: Speed | None = None, device: torch.device | None = None) -> Trainer:
     device = device or torch.device("cpu")
-
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        stream = torch.Generator().manual_seed(1)
-        while True:
-            images, labels = torch.rand(8, 3, 32, 32, generator=stream), torch.randint(10, (8,), generator=stream)
-            yield (images * 2 - 1).to(device), labels.to(device)
-
-    return Trainer(read_configuration(sections), COUNTS, batches(), device, 0, speed or Speed())
+    batches = random_batches(seed=1, device=device)
+    return Trainer(read_configuration(sections), COUNTS, batches, device, 0, speed or Speed())
 
 
 @pytest.fixture
@@ -77,12 +81,7 @@ def _pad_without_reading(x: Tensor, reach: Tensor) -> Any:
 
 
 def trained(trainer: Trainer, steps: int = STEPS) -> Trainer:
-    """Train some steps, checked as the loop does."""
-    for step in range(1, steps + 1):
-        trainer.step()
-        trainer.regularization.check_active(step)
-        trainer.regularization.report(step)
-    return trainer
+    return checked_steps(trainer, steps)
 
 
 def everything(trainer: Trainer) -> dict[str, Any]:
@@ -127,30 +126,8 @@ CASES: dict[str, tuple[Sections, Any]] = {
         ),
         GSR,
     ),
-    "ContraGAN": (
-        changed(
-            EVERYTHING,
-            MODEL={"d_cond_mtd": "2C", "d_embed_dim": 8, "normalize_d_embed": True},
-            LOSS={"cond_lambda": 1.0, "temperature": 1.0},
-        ),
-        GSR,
-    ),
-    "BigGAN": (
-        changed(
-            EVERYTHING,
-            MODEL={
-                "backbone": "big_resnet",
-                "z_dim": 16,
-                "g_shared_dim": 8,
-                "apply_g_sn": True,
-                "apply_attn": True,
-                "attn_g_loc": [1],
-                "attn_d_loc": [2],
-                "d_conv_dim": 8,
-            },
-        ),
-        [GSR, LECAM],
-    ),
+    "ContraGAN": (changed(EVERYTHING, **FAMILIES["ContraGAN"]), GSR),
+    "BigGAN": (changed(EVERYTHING, **FAMILIES["BigGAN"]), [GSR, LECAM]),
 }
 
 

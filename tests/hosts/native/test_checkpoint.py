@@ -25,6 +25,7 @@ from studiogan_gsr.settings import load_configuration
 from support.host import Host
 from support.runs import (
     BIGGAN,
+    COUNTS,
     PLAIN,
     SNGAN,
     Sections,
@@ -39,8 +40,6 @@ from support.runs import (
     run,
     write,
 )
-
-COUNTS = [134, 86, 56, 36, 23, 15, 9, 6, 4, 2]
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -1,4 +1,4 @@
-"""Networks that are compiled as a whole: equal to eager ones but for rounding, and only in training."""
+"""Compiled networks train as eager ones do, except for rounding.  Only training uses them."""
 
 from __future__ import annotations
 
@@ -17,30 +17,14 @@ from studiogan_gsr.cli import main
 from studiogan_gsr.errors import FAILED
 from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.native.training import Speed, Trainer
-from support.runs import PLAIN, Sections, arguments, changed, one_thread, write
+from support.runs import COUNTS, FAMILIES, PLAIN, Sections, arguments, changed, one_thread, random_batches, write
 
-COUNTS = [134, 86, 56, 36, 23, 15, 9, 6, 4, 2]
 # A step whose rounding Adam does not enlarge: plain gradient descent.
 SGD = {"type_": "SGD", "momentum": 0.0, "nesterov": False, "d_updates_per_step": 1}
-FAMILIES: dict[str, Sections] = {
+SETTINGS: dict[str, Sections] = {
     "SNGAN": {"AUG": {"apply_diffaug": True, "diffaug_type": "diffaug"}},
-    "BigGAN": {
-        "MODEL": {
-            "backbone": "big_resnet",
-            "z_dim": 16,
-            "g_shared_dim": 8,
-            "apply_g_sn": True,
-            "apply_attn": True,
-            "attn_g_loc": [1],
-            "attn_d_loc": [2],
-            "d_conv_dim": 8,
-        },
-    },
-    "ContraGAN": {
-        "MODEL": {"d_cond_mtd": "2C", "d_embed_dim": 8, "normalize_d_embed": True},
-        "LOSS": {"cond_lambda": 1.0, "temperature": 1.0},
-    },
     "without spectral norm": {"MODEL": {"apply_d_sn": False, "d_cond_mtd": "AC"}, "LOSS": {"cond_lambda": 1.0}},
+    **FAMILIES,
 }
 
 
@@ -51,15 +35,10 @@ def _one_thread() -> Iterator[None]:
 
 
 def stepped(sections: Sections, speed: Speed, steps: int = 3) -> Trainer:
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        stream = torch.Generator().manual_seed(1)
-        while True:
-            yield torch.rand(8, 3, 32, 32, generator=stream) * 2 - 1, torch.randint(10, (8,), generator=stream)
-
     configuration = read_configuration(
         {**changed(PLAIN, OPTIMIZATION=SGD, **sections), "REGULARIZER": ["gsr", "lecam"]}
     )
-    trainer = Trainer(configuration, COUNTS, batches(), torch.device("cpu"), 0, speed)
+    trainer = Trainer(configuration, COUNTS, random_batches(seed=1), torch.device("cpu"), 0, speed)
     for _ in range(steps):
         trainer.step()
     return trainer
@@ -74,7 +53,7 @@ def states(trainer: Trainer) -> dict[str, Tensor]:
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.parametrize(
     ("family", "backend"),
-    [*((family, "aot_eager") for family in FAMILIES), pytest.param("SNGAN", "inductor", marks=pytest.mark.slow)],
+    [*((family, "aot_eager") for family in SETTINGS), pytest.param("SNGAN", "inductor", marks=pytest.mark.slow)],
 )
 def test_compiled_steps_are_eager_ones_but_for_rounding(
     family: str, backend: str, monkeypatch: pytest.MonkeyPatch
@@ -83,10 +62,10 @@ def test_compiled_steps_are_eager_ones_but_for_rounding(
     compiled: list[Any] = []
     compile_ = partial(torch.compile, backend=backend)
     monkeypatch.setattr(torch, "compile", lambda network, **how: compiled.append(network) or compile_(network, **how))
-    one, other = (stepped(FAMILIES[family], Speed(compiled=c)) for c in (False, True))
+    one, other = (stepped(SETTINGS[family], Speed(compiled=c)) for c in (False, True))
     assert compiled == [other.discriminator, other.generator] or compiled == [other.generator, other.discriminator]
     torch.testing.assert_close(states(other), states(one), rtol=1e-4, atol=1e-5)
-    moved = stepped(FAMILIES[family], Speed(), steps=0)
+    moved = stepped(SETTINGS[family], Speed(), steps=0)
     assert any(not torch.allclose(states(moved)[key], value, atol=1e-3) for key, value in states(one).items())
 
 

@@ -16,7 +16,7 @@ from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.native.training import Speed, Trainer
 from studiogan_gsr.settings import load_configuration
 from studiogan_gsr.shipped import shipped_configuration, shipped_configurations
-from support.plugins import MakePackage
+from support.plugins import MakePackage, one_role
 from support.runs import BIGGAN, PLAIN, SNGAN, changed
 from support.valueless import META, Trials, WaitError, meta_device, no_waits
 
@@ -163,21 +163,6 @@ def test_a_gpu_is_not_waited_for(sections: Sections, precision: str) -> None:
 
 # ------------------------------------------------------------------ that the test sees waits
 
-PLANTED = """
-import torch
-
-class Planted:
-    def __init__(self, generator, class_counts):
-        self.generator = generator
-    def {role}:
-        {lines}
-    def scalars(self):
-        return {{}}
-    def state_dict(self):
-        return {{}}
-    def load_state_dict(self, state):
-        pass
-"""
 MEAN = "return batch.logits.mean()"
 WAITS = {
     "item": (f"{MEAN} * batch.logits.sum().item()", "item.* cannot be called on meta"),
@@ -201,8 +186,8 @@ SEEN = (WaitError, RegularizerError)  # the host wraps errors of plug-ins
 def plant(make_package: MakePackage) -> Callable[..., None]:
     """plant(lines, role): install the regularizer `planted`, whose role has these lines."""
 
-    def install(lines: str, role: str = "generator_loss(self, batch)") -> None:
-        source = PLANTED.format(role=role, lines=lines)
+    def install(lines: str, role: str = "generator_loss") -> None:
+        source = one_role("Planted", role, lines)
         make_package("stranger", "studiogan.regularizers", {"planted": "planted:Planted"}, {"planted": source})
 
     return install
@@ -221,7 +206,7 @@ def test_waits_of_a_loss_term_are_seen(lines: str, message: str, plant: Callable
 
 
 def test_waits_of_a_penalty_are_seen(plant: Callable[..., None]) -> None:
-    plant("loss = next(self.generator.parameters()).sum(); return loss * loss.item()", "penalty(self)")
+    plant("loss = next(self.generator.parameters()).sum(); return loss * loss.item()", "penalty")
     with pytest.raises(SEEN, match=r"item.* cannot be called on meta"):
         train_on_meta({**SMALL, "REGULARIZER": "planted"})
 

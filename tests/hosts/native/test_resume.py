@@ -28,6 +28,7 @@ from studiogan_gsr.hosts.native.training import Speed, Trainer
 from studiogan_gsr.hosts.regularization.method import Method
 from support.runs import (
     BIGGAN,
+    COUNTS,
     PLAIN,
     SNGAN,
     arguments,
@@ -43,8 +44,6 @@ from support.runs import (
     start,
     write,
 )
-
-COUNTS = [134, 86, 56, 36, 23, 15, 9, 6, 4, 2]
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -27,9 +27,11 @@ from studiogan_gsr.hosts.native.training import Speed, Trainer
 from studiogan_gsr.hosts.regularization.combined import Regularization
 from support.plugins import ROLE_NAMES, MakePackage, make_roles, one_role
 from support.runs import (
+    COUNTS,
     PLAIN,
     arguments,
     changed,
+    checked_steps,
     command_with,
     difference,
     end_ranks,
@@ -38,12 +40,12 @@ from support.runs import (
     losses,
     one_rank_with,
     one_thread,
+    random_batches,
     run,
     start_ranks,
     write,
 )
 
-COUNTS = [134, 86, 56, 36, 23, 15, 9, 6, 4, 2]
 CPU = torch.device("cpu")
 GSR = {"name": "gsr", "weight": 0.5, "beta": 0.9}
 LECAM = {"name": "lecam", "weight": 0.3, "decay": 0.9, "start": 1}
@@ -68,26 +70,15 @@ def roles(make_package: MakePackage) -> Path:
     return make_roles(make_package)
 
 
-def images(seed: int = 0, size: int = 8) -> Iterator[tuple[Tensor, Tensor]]:
-    stream = torch.Generator().manual_seed(seed)
-    while True:
-        yield torch.rand(size, 3, 32, 32, generator=stream) * 2 - 1, torch.randint(10, (size,), generator=stream)
-
-
 def trainer_of(regularizers: list[Any], speed: Speed | None = None, **changes: Any) -> Trainer:
     sections = changed(PLAIN, **changes)
     if regularizers:
         sections["REGULARIZER"] = regularizers
-    return Trainer(read_configuration(sections), COUNTS, images(), CPU, 0, speed or Speed())
+    return Trainer(read_configuration(sections), COUNTS, random_batches(), CPU, 0, speed or Speed())
 
 
 def stepped(trainer: Trainer, steps: int = 2) -> Trainer:
-    """Train some steps, checked as the loop does."""
-    for step in range(1, steps + 1):
-        trainer.step()
-        trainer.regularization.check_active(step)
-        trainer.regularization.report(step)
-    return trainer
+    return checked_steps(trainer, steps)
 
 
 def weights(trainer: Trainer) -> dict[str, Tensor]:
@@ -701,5 +692,5 @@ def test_pairs_with_a_batch_of_one_or_an_odd_batch_are_refused(
 def test_a_batch_of_one_is_enough_for_the_other_roles(roles: Path) -> None:
     """Each batch then has images of one class only."""
     trainer = trainer_of(["ridge", "contrast", "drift", "shrink", *STACK], OPTIMIZATION={"batch_size": 1})
-    trainer.batches = images(size=1)
+    trainer.batches = random_batches(size=1)
     stepped(trainer, 3)

@@ -42,6 +42,7 @@ from studiogan_gsr.hosts.native.training import Trainer
 from studiogan_gsr.seeds import SAMPLES, mixed
 from support.runs import (
     BIGGAN,
+    COUNTS,
     MODELS,
     PLAIN,
     SNGAN,
@@ -71,7 +72,6 @@ from support.runs import (
     write,
 )
 
-COUNTS = [134, 86, 56, 36, 23, 15, 9, 6, 4, 2]
 OF_STEPS = "--steps"
 
 
