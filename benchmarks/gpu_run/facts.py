@@ -56,14 +56,18 @@ def nvidia_smi() -> str:
 
 
 def set_precision(name: str) -> torch.dtype:
-    """Let convolutions and matrix products of float32 use TF32 unless the name is float32; return the dtype."""
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = name in (TF32, BFLOAT16)
+    """Let convolutions of float32 use TF32 unless the name is float32; return the dtype.
+
+    As by default in training, matrix products do not use it.
+    """
+    torch.backends.cudnn.allow_tf32 = name in (TF32, BFLOAT16)
     return torch.bfloat16 if name == BFLOAT16 else torch.float32
 
 
 def product(device: str, precision: str, size: int) -> float:
     """Return the TFLOP/s of a product of two random square matrices."""
     dtype = set_precision(precision)
+    torch.backends.cuda.matmul.allow_tf32 = precision == TF32
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     result = torch.empty_like(a)
     return 2 * size**3 / _seconds(lambda: torch.mm(a, b, out=result), device) / 1e12

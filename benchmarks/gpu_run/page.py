@@ -120,7 +120,7 @@ def _steps(part: Part, results: Results, facts: Results) -> None:
         f"{', '.join(f'{model}: {shipped}' for model, shipped in MODELS.items())}; LeCam from the start.",
         "Native host: random images on the device, medians of blocks of steps. StudioGAN: images of --data, read by "
         "up to 16 processes, the wait for them included.",
-        f"{TF32}: in convolutions and matrix products of float32; {BFLOAT16}: with {TF32} where float32 remains.",
+        f"{TF32}: in convolutions of float32, as in training by default; {BFLOAT16}: likewise where float32 remains.",
         f"Against StudioGAN: the time of its step in {TF32} over ours.",
         "TFLOP/s: of the multiplications and additions of the networks as StudioGAN writes them. The native host "
         "needs about a third fewer, so its share of the matrix product is an upper bound.",

@@ -77,7 +77,6 @@ def timing(sections: dict[str, Any], settings: Settings, mode: str, precision: s
     """
     device = settings.device
     set_precision(precision)
-    torch.backends.cuda.matmul.allow_tf32 = False  # as in training; convolutions alone use TF32
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = False, True  # as in training
     if device == "cuda":
         torch.cuda.empty_cache()

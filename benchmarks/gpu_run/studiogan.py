@@ -75,7 +75,7 @@ def class_folders(data: str) -> list[str]:
 def main(given: str) -> None:
     """Train in StudioGAN, in this process; print the seconds of each step as JSON."""
     configuration, arguments, device, precision = json.loads(given)
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == TF32
+    torch.backends.cudnn.allow_tf32 = precision == TF32
     print(json.dumps(timed_studiogan(configuration, arguments, device)))
 
 
