@@ -11,6 +11,7 @@ def mixed(*seeds: int) -> int:
     return int(np.random.SeedSequence(whole).generate_state(1, np.uint64)[0] >> 1)
 
 
-# Numbers to mix with a run's seed, for the order of images, sample grids and evaluations.  Networks use the seed
-# itself; training noise uses the seed plus the rank.
-ORDER, SAMPLES, EVALUATION = 1, 2, 3
+# Numbers to mix with a seed, so that the order of images, sample grids, evaluations, generated images and their
+# standing statistics have streams of their own.  Networks use a run's seed itself; training noise uses the seed plus
+# the rank.
+ORDER, SAMPLES, EVALUATION, IMAGES, STANDING = 1, 2, 3, 4, 5

@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from studiogan_gsr.contract import MapStyle
-from studiogan_gsr.errors import LabelError, OptionError
+from studiogan_gsr.errors import LabelError, OptionError, RequestError, near_miss
+
+_LISTED = 20  # up to this many class names are listed in a message
 
 
 def labels_of(dataset: MapStyle) -> npt.NDArray[np.int64]:
@@ -112,6 +114,23 @@ def class_title(label: int, classes: Sequence[str] | None, *details: str) -> str
     name = str(label) if classes is None else classes[label]
     inside = ", ".join([*([] if name == str(label) else [f"label {label}"]), *details])
     return f"{name} ({inside})" if inside else name
+
+
+def label_of(text: str, classes: Sequence[str]) -> int:
+    """Return the label of a class, given its name or its label as text; a name comes first.
+
+    Raises RequestError, with a near miss, if there is no such class.
+    """
+    if classes.count(text) == 1:
+        return list(classes).index(text)
+    if text.isdecimal() and int(text) < len(classes) and text not in classes:
+        return int(text)
+    found = f"{text!r}, the name of {classes.count(text)} classes" if text in classes else repr(text)
+    names = "" if len(classes) > _LISTED or all(map(str.isdecimal, classes)) else f" ({', '.join(classes)})"
+    raise RequestError(
+        f"class: found {found}; allowed: a name{names}, or a label from 0 to {len(classes) - 1}"
+        f"{near_miss(text, classes)}"
+    )
 
 
 def class_counts_of(dataset: MapStyle) -> list[int]:

@@ -35,34 +35,40 @@ def generated(
     Raises EvaluationError if an image is not finite.
     """
     data, model = configuration.DATA, configuration.MODEL
-    generator = _copy(generator).to(device).eval()
+    generator = frozen_copy(generator, device)
     stream = torch.Generator().manual_seed(seed)  # on the CPU: the same images on every device, except for rounding
 
     def draw() -> tuple[Tensor, Tensor]:
         z, labels = sample_latents(model.z_prior, batch_size, model.z_dim, data.num_classes, stream)
         return generator(z.to(device), labels.to(device)), labels
 
-    _prepare(generator, batch_norm, draw)
+    prepare_batch_norm(generator, batch_norm, draw)
     for made in range(0, number, batch_size):
         # The last batch is generated in full size, because the batch-norm statistics depend on the size.
         images, labels = draw()
-        if not bool(images.isfinite().all()):
-            raise EvaluationError("the generator gives images that are not finite")
         left = number - made
-        yield to_pixels(images[:left]), labels[:left]
+        yield checked_pixels(images[:left]), labels[:left]
 
 
-def _copy(generator: nn.Module) -> nn.Module:
-    """Return a deep copy of a generator.
+def checked_pixels(images: Tensor) -> Tensor:
+    """Return images as uint8; raise EvaluationError if one is not finite."""
+    if not bool(images.isfinite().all()):
+        raise EvaluationError("the generator gives images that are not finite")
+    return to_pixels(images)
+
+
+def frozen_copy(generator: nn.Module, device: torch.device) -> nn.Module:
+    """Return a deep copy of a generator on a device, in evaluation mode.
 
     Spectral norm keeps the weights of the last forward pass as attributes.  deepcopy refuses tensors with a graph, so
     they are detached.
     """
     left = [value for module in generator.modules() for value in vars(module).values() if isinstance(value, Tensor)]
-    return copy.deepcopy(generator, {id(value): value.detach() for value in left if not value.is_leaf})
+    copied = copy.deepcopy(generator, {id(value): value.detach() for value in left if not value.is_leaf})
+    return copied.to(device).eval()
 
 
-def _prepare(generator: nn.Module, batch_norm: str, draw: Callable[[], object]) -> None:
+def prepare_batch_norm(generator: nn.Module, batch_norm: str, draw: Callable[[], object]) -> None:
     """Set up the batch-norm layers; all else stays in evaluation mode, because spectral norm must not change."""
     norms = [m for m in generator.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if batch_norm == "running":
