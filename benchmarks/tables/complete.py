@@ -147,7 +147,7 @@ def _course(line: dict[str, Any]) -> dict[str, Any]:
 
 def _norms(out: Path, seed: int) -> dict[str, list[float]]:
     """Return the largest exact spectral norms per class, by checkpoint; {} for an unconditional generator."""
-    found = {which: load_trained(out, averaged=False, best=which == "best") for which in records.WHICH}
+    found = {which: load_trained(out, averaged=False, checkpoint=which) for which in records.WHICH}
     configuration = found["last"].configuration
     if configuration.MODEL.g_cond_mtd == "W/O":
         return {}

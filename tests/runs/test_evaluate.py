@@ -152,11 +152,11 @@ def test_of_a_killed_save_the_newest_whole_step_is_read(tmp_path: Path) -> None:
     for averaged in (True, False):
         assert load_trained(folder, configuration, averaged).step == 10000
     with pytest.raises(CheckpointError, match=r"no best checkpoint was kept: .*; without --best the last"):
-        load_trained(folder, configuration, best=True)
+        load_trained(folder, configuration, checkpoint="best")
     for network in ("G", "G_ema"):
         path = folder / f"model={network}-current-weights-step=9000.pth"
         shutil.copy(path, folder / f"model={network}-best-weights-step=9000.pth")
-    assert load_trained(folder, configuration, best=True).step == 9000
+    assert load_trained(folder, configuration, checkpoint="best").step == 9000
 
 
 def test_images_without_classes_are_measured_as_a_whole(

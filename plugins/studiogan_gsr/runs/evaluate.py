@@ -114,7 +114,7 @@ def _prepare(path: Path, options: EvaluateOptions) -> _Setting:
         raise RequestError(f"--batch-norm: found {options.batch_norm}; allowed: {', '.join(BATCH_NORM)}")
     if options.out is not None:
         _check_out(options.out)
-    trained = load_trained(path, options.config, options.averaged, options.best)
+    trained = load_trained(path, options.config, options.averaged, "best" if options.best else "last")
     device = torch.device(choose_device(options.device))
     name, backbone = choose_backbone(options.backbone, device)
     split = options.split or _default_split(trained)

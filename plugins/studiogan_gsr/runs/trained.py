@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -49,7 +49,8 @@ class Start:
 class Trained:
     """A saved generator, on the CPU, and what is known about its run.
 
-    folder: of the checkpoint.  record: the content of run.json; empty without one.
+    folder: of the checkpoint.  file: the one that holds the generator.
+    record: the content of run.json; empty without one.
     averaged: whether it is the averaged generator (EMA).  run: the folder with config.yaml and run.json, if any.
     untrained: takes a seed, and returns a new generator of the same configuration.
     rule: "last", "best", or "named" for any other checkpoint, which the user named by its folder.
@@ -60,6 +61,7 @@ class Trained:
     configuration: Configured
     step: int
     folder: Path
+    file: Path
     averaged: bool
     record: dict[str, Any]
     run: Path | None
@@ -99,7 +101,7 @@ class Trained:
             step = first.get("checkpoint_step", first["step"])
             files = sorted(origin.glob(f"model=G-*-weights-step={step}.pth"))
             if files:
-                generator = _load(self.untrained(_EXAMPLE), files[-1])
+                generator = _load(self.untrained(_EXAMPLE), files[-1], self.configuration.DATA.num_classes)
                 return Start(generator, f"the checkpoint that the run was started from, {origin}, step {step}.", True)
             why = f"the checkpoint that the run was started from, {origin}, step {step}, is not there any more"
         elif (seed := self.seed) is not None:
@@ -118,32 +120,23 @@ class Trained:
         return [line for line in lines_by_step(path) if line["step"] <= self.step]
 
 
-def load_trained(path: Path, config: str | None = None, averaged: bool | None = None, best: bool = False) -> Trained:
-    """Load the newest checkpoint of a run, or the checkpoint in a folder.
+def load_trained(
+    path: Path, config: str | None = None, averaged: bool | None = None, checkpoint: str = "last"
+) -> Trained:
+    """Load a checkpoint of a run, or the checkpoint in a folder.
 
     config: a file or a shipped name, for a checkpoint without records.
     averaged: whether to load the averaged generator; None: load it if there is one.
-    best: load the best checkpoint of the run instead of the last.
+    checkpoint: "last", "best", or a step, such as "2000".
     Raises RequestError if there is no checkpoint or no configuration, and CheckpointError if the checkpoint is
     damaged or does not fit its configuration.
     """
+    if checkpoint not in ("last", "best") and not checkpoint.isdecimal():
+        raise RequestError(f"--checkpoint: found {checkpoint!r}; allowed: last, best, or a step")
     run, folder = _found(path)
-    rule, chosen = "best" if best else "last", None
+    rule, chosen = "best" if checkpoint == "best" else "last", None
     if run is not None and run != folder:  # a run of the native host
-        saved = dict(checkpoints(run / "checkpoints"))
-        # The checkpoint may have been removed by hand; its evaluation remains.
-        line = best_evaluation(run, max(saved)) if saved else None
-        if best and line is not None:
-            if folder == Path(os.path.abspath(path)):
-                raise RequestError(f"--best: found a checkpoint, {path}; name its run's folder, {run}")
-            if line["step"] not in saved:
-                raise CheckpointError(
-                    f"{run}: the best checkpoint, of step {line['step']}, is not there any more; leave --best out"
-                )
-            folder, chosen = saved[line["step"]], line
-        elif folder.name != f"step={max(saved, default=0)}":
-            found_best = line is not None and folder.name == f"step={line['step']}"
-            rule, chosen = ("best", line) if found_best else ("named", None)
+        folder, rule, chosen = _of_run(run, folder, checkpoint, named=folder == Path(os.path.abspath(path)))
     if config is None and run is None:
         raise RequestError(
             f"{path}: found a checkpoint without a config.yaml; copy the run's into this folder, or, for `evaluate` "
@@ -155,10 +148,22 @@ def load_trained(path: Path, config: str | None = None, averaged: bool | None = 
     if averaged and not has_average:
         raise RequestError(f"{path}: MODEL.apply_g_ema is false: there is no averaged generator; leave --ema out")
     averaged = has_average if averaged is None else averaged
-    file = _whole(folder, "G_ema" if averaged else "G", has_average, "best" if best and chosen is None else "current")
-    generator = _load(untrained(_EXAMPLE), file)
+    names = ["G", "G_ema"] if has_average else ["G"]
+    if checkpoint.isdecimal():
+        file = _of_step(folder, names, int(checkpoint))
+        rule = (
+            "named"
+            if rule == "last" and step_of(file) != max(whole_steps(folder, "current", names), default=-1)
+            else rule
+        )
+    else:
+        file = _newest(folder, names, "best" if checkpoint == "best" and chosen is None else "current")
+    file = file.with_name(file.name.replace("model=G-", "model=G_ema-")) if averaged else file
+    generator = _load(untrained(_EXAMPLE), file, configuration.DATA.num_classes)
     record = json.loads((run / "run.json").read_text()) if run is not None and (run / "run.json").is_file() else {}
-    return Trained(generator, configuration, step_of(file), folder, averaged, record, run, untrained, rule, chosen)
+    return Trained(
+        generator, configuration, step_of(file), folder, file, averaged, record, run, untrained, rule, chosen
+    )
 
 
 def _read(sections: Mapping[str, Any]) -> tuple[Configured, Callable[[int], nn.Module]]:
@@ -175,32 +180,66 @@ def _read(sections: Mapping[str, Any]) -> tuple[Configured, Callable[[int], nn.M
     return configuration, lambda seed: make_networks(configuration, seed)[0]
 
 
-def _load(generator: nn.Module, file: Path) -> nn.Module:
+def _load(generator: nn.Module, file: Path, classes: int) -> nn.Module:
     """Load a checkpoint's weights into a generator; return it frozen, in evaluation mode."""
     state = read_file(file).get("state_dict")
     if not isinstance(state, dict):
         raise CheckpointError(f"{file}: not a checkpoint of this host or of StudioGAN")
     inner = unwrapped(generator)
-    check_architecture(inner, state, file)
+    check_architecture(inner, state, file, classes)
     inner.load_state_dict(state)
     return generator.eval().requires_grad_(False)
 
 
-def _whole(folder: Path, network: str, has_average: bool, when: str) -> Path:
-    """Return the file of a network, at the newest step for which all generators (G, and G_ema if any) were saved.
+def _of_run(run: Path, folder: Path, checkpoint: str, named: bool) -> tuple[Path, str, dict[str, Any] | None]:
+    """Return the folder, the rule and the selecting evaluation of a checkpoint of the native host; see `Trained`.
+
+    folder: the newest checkpoint's, or the one that the user named.
+    """
+    saved = dict(checkpoints(run / "checkpoints"))
+    # The checkpoint may have been removed by hand; its evaluation remains.
+    line = best_evaluation(run, max(saved)) if saved else None
+    if checkpoint == "best" and line is not None:
+        if named:
+            raise RequestError(f"--best: found a checkpoint, {folder}; name its run's folder, {run}")
+        if line["step"] not in saved:
+            raise CheckpointError(
+                f"{run}: the best checkpoint, of step {line['step']}, is not there any more; choose the last one"
+            )
+        return saved[line["step"]], "best", line
+    if checkpoint.isdecimal():
+        folder = saved.get(int(checkpoint), folder)  # if there is none, `_of_step` says which there are
+    if folder.name == f"step={max(saved, default=0)}":
+        return folder, checkpoint if checkpoint == "best" else "last", None
+    found_best = line is not None and folder.name == f"step={line['step']}"
+    return (folder, "best", line) if found_best else (folder, "named", None)
+
+
+def _newest(folder: Path, names: Sequence[str], when: str) -> Path:
+    """Return the generator's file of the newest step for which all of `names` (G, and G_ema if any) were saved.
 
     A save that was killed leaves only some of them.  when: "current" or "best".
     """
-    names = ["G", "G_ema"] if has_average else ["G"]
     steps = whole_steps(folder, when, names)
     if not steps:
         if when == "best" and not list(folder.glob("*-best-*")):
             raise CheckpointError(
                 f"{folder}: no best checkpoint was kept: the run was not measured while it trained "
-                "(`train --evaluate`); without --best the last one is measured"
+                "(`train --evaluate`); without --best the last one is used"
             )
         raise CheckpointError(f"{folder}: no {when} checkpoint has all of {', '.join(names)}")
-    return folder / file_name(network, when, max(steps))
+    return folder / file_name("G", when, max(steps))
+
+
+def _of_step(folder: Path, names: Sequence[str], step: int) -> Path:
+    """Return the generator's file of a step; if there is none, raise CheckpointError, which names the steps."""
+    kinds = {when: whole_steps(folder, when, names) for when in ("current", "best")}
+    for when, steps in kinds.items():
+        if step in steps:
+            return folder / file_name("G", when, step)
+    beside = [found for found, _ in checkpoints(folder.parent)]
+    there = sorted(set.union(*kinds.values()).union(beside))
+    raise CheckpointError(f"--checkpoint: found {step}; {folder.parent} has the steps {', '.join(map(str, there))}")
 
 
 def _found(path: Path) -> tuple[Path | None, Path]:
