@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from studiogan_gsr.regularizers.gsr import GroupSpectralRegularizer
     from studiogan_gsr.regularizers.spectral import group_spectral_norms
     from studiogan_gsr.regularizers.weights import effective_number_weights
+    from studiogan_gsr.runs.generator import TrainedGenerator, load_generator
 
 _HOME = {
     "Attachment": "regularizers.attachment",
@@ -32,16 +33,20 @@ _HOME = {
     "GroupSpectralRegularizer": "regularizers.gsr",
     "group_spectral_norms": "regularizers.spectral",
     "effective_number_weights": "regularizers.weights",
+    "TrainedGenerator": "runs.generator",
+    "load_generator": "runs.generator",
 }
 __all__ = [
     "Attachment",
     "ClassAffine",
     "GroupSpectralRegularizer",
     "LongTailed",
+    "TrainedGenerator",
     "attach",
     "class_conditional_affines",
     "effective_number_weights",
     "group_spectral_norms",
+    "load_generator",
     "long_tailed_counts",
     "long_tailed_indices",
     "register_affine_reader",

@@ -58,6 +58,11 @@ def repeatable(help: str, *, metavar: str, flag: str) -> Any:
     return dataclasses.field(default_factory=list, metadata={_KEY: keywords, "flag": flag})
 
 
+def several(help: str, *, metavar: str, kind: Callable[[str], Any] = str) -> Any:
+    """Return a field for an option with one value or more, `--name A B`; None if it is not given."""
+    return _field(None, None, None, {"nargs": "+", "type": kind, "metavar": metavar, "help": help})
+
+
 def switch(
     default: bool | None, help: str | None = None, *, flag: str | None = None, group: str | None = None
 ) -> Any:

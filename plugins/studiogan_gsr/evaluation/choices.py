@@ -8,3 +8,5 @@ BATCH_NORM = ("batch", "running", "standing")
 SELECT_ON = ("validation", "reference")
 # Real images that a generator is measured against.
 SPLITS = ("reference", "validation", "test", "train")
+# How generated images are stored.
+FORMATS = ("folder", "hdf5", "npz")

@@ -1,13 +1,13 @@
-"""How a generator is evaluated; the defaults are the paper's final protocol."""
+"""How a generator is evaluated, and what it generates.  Evaluation's defaults are the paper's final protocol."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from studiogan_gsr.commandline import count, option, positive, switch
+from studiogan_gsr.commandline import count, option, positive, several, switch
 from studiogan_gsr.datasets.resizers import RESIZERS
-from studiogan_gsr.evaluation.choices import BATCH_NORM, SPLITS
+from studiogan_gsr.evaluation.choices import BATCH_NORM, FORMATS, SPLITS
 
 
 @dataclass(frozen=True)
@@ -44,3 +44,47 @@ class EvaluateOptions:
     )
     device: str | None = option(None, "default: cuda if it is available", choices=["cpu", "cuda"])
     out: Path | None = option(None, "default: a file in the run's evaluations/", kind=Path, metavar="FILE")
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    """Options of `studiogan-gsr generate`."""
+
+    out: Path = option(None, "a new folder", kind=Path, metavar="DIR", required=True)
+    images: int | None = option(None, "of each class; default: 100", kind=positive, metavar="N")
+    classes: list[str] | None = several("only these classes: names or labels; default: all", metavar="NAME")
+    fill: int | None = option(
+        None,
+        "as many of each class as its training images are fewer than those of the most frequent class, or than N",
+        kind=positive,
+        metavar="N",
+        value_if_bare=-1,  # the most frequent class
+    )
+    with_real: bool = switch(
+        False, "write the training images of these classes, too, so that DIR is a data set to train on"
+    )
+    format: str = option(
+        "folder",
+        "folder (default): DIR/<class>/000000.png; hdf5: DIR/train.hdf5 in StudioGAN's layout; npz: DIR/images.npz "
+        "with arr_0 and labels",
+        choices=FORMATS,
+    )
+    checkpoint: str = option("last", "last (default), best, or a step", metavar="last|best|STEP")
+    seed: int = option(0, "seed of the noise (0)", kind=count)
+    batch_norm: str = option(
+        "running",
+        "batch-norm statistics: of training (the default), recomputed once, or of each batch, as `evaluate` uses "
+        "them; with the last, an image depends on the others of its batch",
+        choices=BATCH_NORM,
+    )
+    truncation: float | None = option(
+        None, "redraw noise beyond ± T: likelier, less diverse images; gaussian noise only", kind=float, metavar="T"
+    )
+    batch_size: int | None = option(
+        None, "images per batch; default: 64, or OPTIMIZATION.batch_size with --batch-norm batch", kind=positive
+    )
+    averaged: bool | None = switch(None, "use the averaged generator; default: if there is one", flag="--ema")
+    config: str | None = option(None, "configuration of a checkpoint without a run's records", metavar="CONFIG")
+    data: str | None = option(None, "folder of the training images; default: as in training", metavar="DIR")
+    resizer: str | None = option(None, "how training images are resized; default: as in training", choices=RESIZERS)
+    device: str | None = option(None, "default: cuda if it is available", choices=["cpu", "cuda"])

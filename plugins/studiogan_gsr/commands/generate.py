@@ -1,0 +1,29 @@
+"""`studiogan-gsr generate`: images of chosen classes from a trained generator."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from studiogan_gsr.commandline import add_options, read_options
+from studiogan_gsr.runs.options import GenerateOptions
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.description = (
+        "Writes images of every class, or of some, from a run's newest checkpoint or the checkpoint in a folder, of "
+        "either host. --fill --with-real gives a data set whose rare classes are filled up. An image is the same for "
+        "the same seed, class and number, whatever else is generated. An interrupted command goes on when it is "
+        "started again. manifest.json says where each image comes from."
+    )
+    parser.add_argument("path", metavar="RUN|CHECKPOINT", type=Path)
+    add_options(parser, GenerateOptions)
+    parser.set_defaults(command=run)
+
+
+def run(parsed: argparse.Namespace) -> None:
+    """Generate the images."""
+    from studiogan_gsr.runs.generate import generate
+
+    generate(parsed.path, read_options(GenerateOptions, parsed))
