@@ -35,6 +35,7 @@ from studiogan_gsr.runs.trained import Trained, load_trained
 MANIFEST = "manifest.json"
 _DEFAULT = 100  # images of each class
 _READ = 64  # training images that are read together
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def generate(path: Path, options: GenerateOptions) -> Path | None:
     except EvaluationError as error:
         raise EvaluationError(f"{trained.folder}: {error}") from error
     except OSError as error:
-        full = "; free some space, then the same command goes on" if error.errno == errno.ENOSPC else ""
+        full = "; free some space, then the same command goes on" if error.errno in _FULL else ""
         raise DataError(f"{options.out} cannot be written: {reason(error)}{full}") from error
     whole = max(seconds.whole, 1e-9)
     show.print(

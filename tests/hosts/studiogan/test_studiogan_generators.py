@@ -54,6 +54,11 @@ def test_checkpoints_of_other_backbones_are_measured_inspected_and_reported(
     first, again = (json.loads((tmp_path / out).read_text()) for out in ("first.json", "again.json"))
     assert first["all"]["frechet"]["mean"] > 0
     assert first["all"] == again["all"]
+    for out, options in (("few", ("--images", "2", "--classes", "3")), ("many", ("--images", "3"))):
+        done(host.command("generate", run, *options, "--out", tmp_path / out, "--device", "cpu", **command))
+    for file in ("000000.png", "000001.png"):  # for a StyleGAN too, whose layers draw noise
+        assert (tmp_path / "few" / "3" / file).read_bytes() == (tmp_path / "many" / "3" / file).read_bytes()
+    assert len(list((tmp_path / "many").glob("*/*.png"))) == 30
     done(host.command("spectrum", run, "--out", tmp_path / "spectrum", **command))
     found = json.loads((tmp_path / "spectrum" / "spectrum.json").read_text())
     assert layer in found["layers"]
@@ -87,6 +92,9 @@ def test_the_checkouts_generator_gives_the_numbers_of_the_native_one(
         assert ours["all"][metric]["mean"] == pytest.approx(value["mean"], rel=1e-4, abs=1e-6), metric
     environment["STUDIOGAN_ROOT"] = str(tmp_path / "nowhere")
     outcome = host.command("evaluate", run, *SMALL, **command)
+    assert outcome.status == 2
+    assert "no PyTorch-StudioGAN at" in outcome.output
+    outcome = host.command("generate", run, "--out", tmp_path / "images", **command)
     assert outcome.status == 2
     assert "no PyTorch-StudioGAN at" in outcome.output
     assert host.command("evaluate", run, *SMALL, "--config", native, **command).status == 0

@@ -1,0 +1,424 @@
+"""Images by class from trained runs: which, how many, where they come from, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.datasets import ImageFolder
+
+import studiogan_gsr
+from studiogan_gsr.cli import main
+from studiogan_gsr.datasets.by_name import open_images
+from studiogan_gsr.datasets.hdf5 import hdf5_lt
+from studiogan_gsr.errors import CheckpointError, RequestError
+from studiogan_gsr.evaluation.backbones import sha256
+from studiogan_gsr.runs.image_files import ImageArray, PNGFolder, folder_names
+from studiogan_gsr.runs.trained import load_trained
+from support.runs import (
+    BIGGAN,
+    COUNTS,
+    PLAIN,
+    arguments,
+    changed,
+    command,
+    command_with_small_files,
+    one_thread,
+    run,
+    start,
+    write,
+)
+
+
+@pytest.fixture(scope="module")
+def sngan(pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four steps of an SNGAN with gSR on Digits_LT_rho50; checkpoints of steps 2 and 4."""
+    return shutil.copytree(pair[1], tmp_path_factory.mktemp("generate") / "run")
+
+
+@pytest.fixture(scope="module")
+def biggan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("biggan")
+    with one_thread():
+        assert main(arguments(write(folder / "c.yaml", BIGGAN), folder / "run")) == 0
+    return folder / "run"
+
+
+def generate(path: Path, out: Path, *options: str) -> dict[str, Any]:
+    """Generate, and return the manifest."""
+    with one_thread():
+        assert main(["generate", str(path), "--out", str(out), "--device", "cpu", *options]) == 0
+    return json.loads((out / "manifest.json").read_text())
+
+
+def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    capsys.readouterr()
+    with one_thread():
+        assert main(["generate", *argv, "--device", "cpu"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def pictures(out: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(out)): np.asarray(Image.open(path)).tobytes() for path in sorted(out.glob("*/*.png"))
+    }
+
+
+# ------------------------------------------------------------------ which images
+
+
+@pytest.mark.parametrize("name", ["sngan", "biggan"])
+def test_an_image_is_the_same_whatever_else_is_generated(
+    name: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    trained = request.getfixturevalue(name)
+    few, many = tmp_path / "few", tmp_path / "many"
+    generate(trained, few, "--images", "3", "--classes", "8", "2", "--batch-size", "16")
+    generate(trained, many, "--images", "20", "--batch-size", "100")
+    some, every = pictures(few), pictures(many)
+    assert sorted(some) == [f"{label}/{number:06}.png" for label in (2, 8) for number in range(3)]
+    assert len(every) == 200
+    assert len(set(every.values())) == 200
+    assert some == {file: every[file] for file in some}
+    other = tmp_path / "other"
+    generate(trained, other, "--images", "3", "--classes", "8", "2", "--seed", "1")
+    assert not set(pictures(other).values()) & set(some.values())
+
+
+def test_the_manifest_says_where_each_image_comes_from(sngan: Path, tmp_path: Path) -> None:
+    manifest = generate(sngan, tmp_path / "out", "--images", "2", "--seed", "5", "--truncation", "0.7")
+    file = load_trained(sngan).file
+    assert manifest["checkpoint"] == str(file.resolve())
+    assert manifest["checkpoint_sha256"] == sha256(file)
+    assert (manifest["step"], manifest["checkpoint_rule"], manifest["data"]) == (4, "last", "Digits_LT_rho50")
+    assert (manifest["seed"], manifest["truncation"], manifest["batch_norm"]) == (5, 0.7, "running")
+    assert manifest["configuration"]["MODEL"]["g_conv_dim"] == 8
+    assert manifest["generated"] == [2] * 10
+    listed = {image.pop("file"): image for image in manifest["images"]}
+    assert sorted(listed) == sorted(pictures(tmp_path / "out"))
+    assert listed["7/000001.png"] == {"class": 7, "origin": "generated", "number": 1}
+
+
+def test_rare_classes_are_filled_up_beside_the_training_images(sngan: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    manifest = generate(sngan, out, "--fill", "--with-real")
+    assert manifest["generated"] == [134 - count for count in COUNTS]
+    assert manifest["training_images"] == COUNTS
+    folder = ImageFolder(str(out))
+    assert np.bincount(folder.targets).tolist() == [134] * 10
+    assert folder.classes == [str(label) for label in range(10)]
+    # The training images are those of training, and the record says which.
+    images = open_images("Digits_LT_rho50", "", "train")
+    listed = [image for image in manifest["images"] if image["origin"] == "training image"]
+    assert [image["index"] for image in listed] == list(range(sum(COUNTS)))
+    for image in listed[::50]:
+        picture, label = images[image["index"]]
+        assert label == image["class"]
+        assert np.array_equal(np.asarray(Image.open(out / image["file"])), np.asarray(picture.convert("RGB")))
+
+
+def test_classes_are_filled_up_to_a_number(sngan: Path, tmp_path: Path) -> None:
+    manifest = generate(sngan, tmp_path / "out", "--fill", "10", "--classes", "5", "9", "0")
+    assert manifest["generated"] == [0, 0, 0, 0, 0, 0, 0, 0, 0, 8]
+    assert manifest["training_images"] is None
+
+
+def test_nothing_to_fill_is_said_and_nothing_is_written(
+    sngan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with one_thread():
+        assert main(["generate", str(sngan), "--out", str(tmp_path / "out"), "--fill", "2"]) == 0
+    assert "nothing to generate: every chosen class has as many training images" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("checkpoint", ["2", "4", "last"])
+def test_the_checkpoint_can_be_chosen(checkpoint: str, sngan: Path, tmp_path: Path) -> None:
+    manifest = generate(sngan, tmp_path / "out", "--checkpoint", checkpoint, "--images", "1")
+    step = 2 if checkpoint == "2" else 4
+    assert (manifest["step"], manifest["checkpoint_rule"]) == (step, "named" if step == 2 else "last")
+    assert f"step={step}" in manifest["checkpoint"]
+
+
+def test_a_checkpoint_folder_can_be_given(sngan: Path, tmp_path: Path) -> None:
+    run, folder = tmp_path / "run", sngan / "checkpoints" / "step=2"
+    generate(sngan, run, "--checkpoint", "2", "--images", "1")
+    assert generate(folder, tmp_path / "folder", "--images", "1")["step"] == 2
+    assert pictures(run) == pictures(tmp_path / "folder")
+
+
+def test_batch_statistics_are_announced_and_depend_on_the_batch_size(
+    sngan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = generate(sngan, tmp_path / "few", "--images", "2", "--batch-norm", "batch")
+    assert few["batch_size"] == 8  # OPTIMIZATION.batch_size
+    assert "an image depends on the others of its batch of 8" in capsys.readouterr().out
+    generate(sngan, tmp_path / "more", "--images", "3", "--batch-norm", "batch")
+    generate(sngan, tmp_path / "large", "--images", "2", "--batch-norm", "batch", "--batch-size", "32")
+    first, more, large = (pictures(tmp_path / name) for name in ("few", "more", "large"))
+    assert first == {file: more[file] for file in first}
+    assert not set(first.values()) & set(large.values())
+
+
+def test_averaged_generators_are_used_unless_told_otherwise(biggan: Path, tmp_path: Path) -> None:
+    averaged = generate(biggan, tmp_path / "averaged", "--images", "1")
+    plain = generate(biggan, tmp_path / "plain", "--images", "1", "--no-ema")
+    assert (averaged["averaged_generator"], plain["averaged_generator"]) == (True, False)
+    assert "G_ema" in averaged["checkpoint"]
+    assert pictures(tmp_path / "averaged") != pictures(tmp_path / "plain")
+
+
+# ------------------------------------------------------------------ formats
+
+
+def test_all_formats_hold_the_same_images(sngan: Path, tmp_path: Path) -> None:
+    for format in ("folder", "hdf5", "npz"):
+        generate(sngan, tmp_path / format, "--fill", "12", "--with-real", "--format", format)
+    listed = json.loads((tmp_path / "folder" / "manifest.json").read_text())["images"]
+    expected = [np.asarray(Image.open(tmp_path / "folder" / image["file"])) for image in listed]
+    labels = [image["class"] for image in listed]
+    with np.load(tmp_path / "npz" / "images.npz") as arrays:
+        assert np.array_equal(arrays["arr_0"], expected)
+        assert arrays["labels"].tolist() == labels
+    with h5py.File(tmp_path / "hdf5" / "train.hdf5") as file:
+        assert np.array_equal(file["imgs"], expected)
+        assert file["labels"][:].tolist() == labels
+    rows = json.loads((tmp_path / "npz" / "manifest.json").read_text())["images"]
+    assert [image["row"] for image in rows] == list(range(len(labels)))
+    assert sorted(path.name for path in (tmp_path / "npz").iterdir()) == ["images.npz", "manifest.json"]
+    # The file is a data set of ours.
+    found = hdf5_lt(str(tmp_path / "hdf5"), "train")
+    assert found.class_counts == [max(12, count) for count in COUNTS]
+    assert np.array_equal(np.asarray(found[0][0]), expected[0])
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"),
+    [
+        (["cat", "dog"], ["cat", "dog"]),
+        (["a/b", "a\\b", "c:d"], ["0_a_b", "1_a_b", "c_d"]),
+        (["..", ".hidden", "", "end."], ["0_..", "1_.hidden", "2_", "3_end."]),
+        (["Cat", "cat", "größe"], ["0_Cat", "1_cat", "größe"]),
+    ],
+)
+def test_class_names_become_folders(classes: list[str], expected: list[str], tmp_path: Path) -> None:
+    assert folder_names(classes) == expected
+    store = PNGFolder(tmp_path / "x", [f"{name}/0.png" for name in expected])
+    store.write(range(len(expected)), np.zeros((len(expected), 4, 4, 3), np.uint8))
+    store.finish()
+    assert sorted(path.name for path in (tmp_path / "x").iterdir()) == sorted(expected)
+
+
+# ------------------------------------------------------------------ whole or absent
+
+
+def test_a_killed_command_goes_on_and_gives_what_it_would_have_given(sngan: Path, tmp_path: Path) -> None:
+    argv = ["generate", str(sngan), "--device", "cpu", "--images", "500"]
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert run(tmp_path, command, [*argv, "--out", str(whole)]).process.exitcode == 0
+    staging = tmp_path / ".out.partial"
+    child = start(tmp_path, command, [*argv, "--out", str(out)])
+    while child.process.is_alive() and len(list(staging.glob("*/*.png"))) < 300:
+        time.sleep(0.005)
+    os.kill(child.pid, signal.SIGKILL)
+    child.end()
+    kept = {path: path.stat().st_mtime_ns for path in staging.glob("*/*.png")}
+    assert 300 <= len(kept) < 5000
+    assert not out.exists()
+    first = min(kept)
+    first.write_bytes(first.read_bytes()[:-4])  # cut off, as after a power failure
+    assert run(tmp_path, command, [*argv, "--out", str(out)]).process.exitcode == 0
+    assert pictures(out) == pictures(whole)
+    again = {path: (out / path.relative_to(staging)).stat().st_mtime_ns for path in kept}
+    assert [path for path in kept if kept[path] != again[path]] == [first]
+    assert not staging.exists()
+
+
+def test_an_array_knows_the_rows_that_it_has(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
+    array = ImageArray(tmp_path, range(6), 4, "npz")
+    array.write([4, 1], images[[4, 1]])
+    array.close()
+    array = ImageArray(tmp_path, range(6), 4, "npz")
+    assert array.missing() == [0, 2, 3, 5]
+    array.write([0, 2, 3, 5], images[[0, 2, 3, 5]])
+    array.finish()
+    with np.load(tmp_path / "images.npz") as arrays:
+        assert np.array_equal(arrays["arr_0"], images)
+
+
+def test_a_full_disk_keeps_what_was_generated(sngan: Path, tmp_path: Path) -> None:
+    """Images fit in files of 4,000 bytes, the manifest does not; the operating system raises the error."""
+    argv = ["generate", str(sngan), "--device", "cpu", "--images", "9", "--out", str(tmp_path / "out")]
+    child = run(tmp_path, command_with_small_files, argv, 4000)
+    assert child.process.exitcode == 2
+    assert "cannot be written: OSError" in child.output
+    assert "free some space, then the same command goes on" in child.output
+    assert not (tmp_path / "out").exists()
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob(".out.partial/3/*.png")}
+    assert len(before) == 9
+    assert run(tmp_path, command, argv).process.exitcode == 0
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("out/3/*.png")} == before
+
+
+def test_a_disk_that_is_too_small_is_refused_before(
+    sngan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
+    line = refused(capsys, str(sngan), "--out", str(tmp_path / "out"), "--format", "npz")
+    assert "writing the images needs" in line
+
+
+def test_the_same_request_again_is_done_and_others_are_refused(
+    sngan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    generate(sngan, out, "--images", "2")
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    generate(sngan, out, "--images", "2")
+    assert "has these images already" in capsys.readouterr().out
+    assert "images that another command generated; name a new folder" in refused(
+        capsys, str(sngan), "--out", str(out), "--images", "3"
+    )
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_somebodys_files_are_left_alone(sngan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("folder", ".staged.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.tex").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    assert "found a folder with thesis.tex" in refused(capsys, str(sngan), "--out", str(tmp_path / "folder"))
+    assert "found a file; name a new folder" in refused(capsys, str(sngan), "--out", str(tmp_path / "file"))
+    assert ".staged.partial is in the way" in refused(capsys, str(sngan), "--out", str(tmp_path / "staged"))
+    for file in ("folder/thesis.tex", ".staged.partial/thesis.tex", "file"):
+        assert (tmp_path / file).read_text() == "mine"
+
+
+def test_an_unfinished_folder_of_another_request_is_begun_again(sngan: Path, tmp_path: Path) -> None:
+    argv = ["generate", str(sngan), "--device", "cpu", "--out", str(tmp_path / "out"), "--images", "9"]
+    assert run(tmp_path, command_with_small_files, argv, 4000).process.exitcode == 2
+    assert generate(sngan, tmp_path / "out", "--images", "2", "--classes", "3")["generated"][3] == 2
+    assert sorted(pictures(tmp_path / "out")) == ["3/000000.png", "3/000001.png"]
+
+
+# ------------------------------------------------------------------ what is refused
+
+
+def test_wrong_requests_are_refused_in_one_line(
+    sngan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out")
+    for options, message in {
+        ("--classes", "12"): "class: found '12'; allowed: a name, or a label from 0 to 9",
+        ("--classes", "-1"): "class: found '-1'",
+        ("--images", "5", "--fill"): "--images and --fill: found both",
+        ("--checkpoint", "3"): "--checkpoint: found 3; ",
+        ("--checkpoint", "newest"): "--checkpoint: found 'newest'; allowed: last, best, or a step",
+        ("--checkpoint", "best"): "no best checkpoint was kept",
+        ("--truncation", "0"): "truncation: found 0.0; allowed: a number above 0",
+        ("--with-real", "--data", str(tmp_path), "--config", "nowhere"): "nowhere",
+    }.items():
+        assert message in refused(capsys, str(sngan), "--out", out, *options)
+    assert "has the steps 2, 4" in refused(capsys, str(sngan), "--out", out, "--checkpoint", "3")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_class_is_told_with_the_nearest_name(biggan: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(biggan, tmp_path / "run")
+    record = json.loads((folder / "run.json").read_text())
+    record["data"]["classes"] = ["airplane", "automobile", *"bcdefghi"]
+    (folder / "run.json").write_text(json.dumps(record))
+    generator = studiogan_gsr.load_generator(folder, device="cpu")
+    with pytest.raises(RequestError, match=r"found 'aeroplane'; .*did you mean airplane\?"):
+        generator(["aeroplane"])
+    assert torch.equal(generator(["automobile"]), generator([1]))
+
+
+def test_a_generator_without_classes_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sections = changed(PLAIN, MODEL={"g_cond_mtd": "W/O", "d_cond_mtd": "W/O"})
+    with one_thread():
+        assert main(arguments(write(tmp_path / "c.yaml", sections), tmp_path / "run", "--steps", "2")) == 0
+    assert "MODEL.g_cond_mtd is W/O" in refused(capsys, str(tmp_path / "run"), "--out", str(tmp_path / "out"))
+
+
+def test_a_checkpoint_of_another_number_of_classes_is_refused(
+    sngan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(sngan, tmp_path / "run")
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("num_classes: 10", "num_classes: 12"))
+    line = refused(capsys, str(folder), "--out", str(tmp_path / "out"))
+    assert "the checkpoint has 10 classes, but DATA.num_classes is 12" in line
+
+
+def test_a_fill_needs_to_know_the_training_images(
+    sngan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "alone"
+    shutil.copytree(sngan / "checkpoints" / "step=4", folder)
+    config = str(sngan / "config.yaml")
+    line = refused(capsys, str(folder), "--config", config, "--out", str(tmp_path / "out"), "--fill")
+    assert "--fill: the run's record has no class counts; --data names" in line
+    manifest = generate(folder, tmp_path / "out", "--config", config, "--fill", "3", "--data", str(tmp_path))
+    assert manifest["generated"] == [max(0, 3 - count) for count in COUNTS]
+
+
+# ------------------------------------------------------------------ in Python
+
+
+def test_a_loaded_generator_gives_the_images_that_the_command_writes(sngan: Path, tmp_path: Path) -> None:
+    generate(sngan, tmp_path / "out", "--images", "2", "--seed", "3")
+    generator = studiogan_gsr.load_generator(sngan, device="cpu")
+    assert generator.classes == [str(label) for label in range(10)]
+    with one_thread():
+        images = generator([4, "4", 7], seed=3)
+    assert images.shape == (3, 3, 32, 32)
+    assert images.dtype == torch.uint8
+    written = pictures(tmp_path / "out")
+    for image, file in zip(images, ("4/000000.png", "4/000001.png", "7/000000.png"), strict=True):
+        assert image.permute(1, 2, 0).contiguous().numpy().tobytes() == written[file]
+    assert torch.equal(generator(torch.tensor([4, 4, 7]), seed=3), images)
+    assert not torch.equal(generator([4, 4, 7], seed=4), images)
+    assert "step 4, 10 classes" in repr(generator)
+
+
+@pytest.mark.parametrize("wrong", [[10], [-1], ["ten"], "4", 4])
+def test_a_loaded_generator_refuses_unknown_classes(wrong: Any, sngan: Path) -> None:
+    with pytest.raises(RequestError, match="allowed"):
+        studiogan_gsr.load_generator(sngan, device="cpu")(wrong)
+
+
+def test_a_checkpoint_that_is_missing_is_told(sngan: Path) -> None:
+    with pytest.raises(CheckpointError, match="has the steps 2, 4"):
+        studiogan_gsr.load_generator(sngan, 3)
+
+
+def test_the_readmes_script_works_in_a_new_process(sngan: Path, tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (script,) = [
+        block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "load_generator" in block
+    ]
+    folder = shutil.copytree(sngan, tmp_path / "runs" / "sngan-gsr")
+    record = json.loads((folder / "run.json").read_text())
+    record["data"]["classes"] = ["cat", "ship", *"abcdefgh"]
+    (folder / "run.json").write_text(json.dumps(record))
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "'cat', 'ship'" in done.stdout
+    assert "torch.Size([3, 3, 32, 32])" in done.stdout
