@@ -38,19 +38,20 @@ def make(sections: Sections) -> Trained:
 
 
 @pytest.mark.parametrize("batch_norm", ["running", "standing"])
-def test_an_image_depends_on_seed_class_and_number_alone(trained: Trained, batch_norm: str) -> None:
-    alone = ClassImages(*trained, seed=3, batch_norm=batch_norm, batch_size=1)
+def test_an_image_depends_on_seed_class_and_number_alone(
+    trained: Trained, batch_norm: str, device: torch.device
+) -> None:
+    alone = ClassImages(*trained, seed=3, batch_norm=batch_norm, batch_size=1, device=device)
     image = next(iter(alone.batches([(7, 70)])))[0][0]
     wanted = [(label, number) for number in range(72) for label in (9, 7)]
     for batch_size in (16, 50, 64, 1000):
-        images = ClassImages(*trained, seed=3, batch_norm=batch_norm, batch_size=batch_size)
-        found = {
-            wanted[place]: one
-            for some, places in images.batches(wanted)
-            for one, place in zip(some, places, strict=True)
-        }
+        images = ClassImages(*trained, seed=3, batch_norm=batch_norm, batch_size=batch_size, device=device)
+        found = {}
+        for some, places in images.batches(wanted):
+            found |= {wanted[place]: image for image, place in zip(some, places, strict=True)}
         assert len(found) == len(wanted)
-        assert torch.equal(found[7, 70], image)
+        # A GPU chooses how to convolve by the size of the batch, and may round otherwise.
+        assert (found[7, 70].int() - image.int()).abs().max() <= (device.type == "cuda")
     assert not torch.equal(found[9, 70], image)
     assert not torch.equal(found[7, 69], image)
     other = next(iter(alone.batches([(7, 70)], seed=4)))[0][0]

@@ -68,12 +68,9 @@ def generate(path: Path, options: GenerateOptions) -> Path | None:
         return None
     rows = [_Row(label, i, False) for label, number in numbers.items() for i in range(number)]
     if real is not None and options.with_real:
-        chosen = set(labels)
-        taken = [_Row(label, i, True) for i, label in enumerate(real.targets) if label in chosen]
-        rows = [*taken, *rows]
-        for label in labels:
-            if not real.class_counts[label]:
-                show.print(f"class {trained.classes[label]} has no training images")
+        rows = [*(_Row(label, i, True) for i, label in enumerate(real.targets) if label in numbers), *rows]
+        if empty := [trained.classes[label] for label in labels if not real.class_counts[label]]:
+            show.print(f"classes without training images: {', '.join(empty)}")
     device = torch.device(choose_device(options.device))
     images = ClassImages(
         trained.generator,
