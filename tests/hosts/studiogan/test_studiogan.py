@@ -304,6 +304,20 @@ def test_studiogans_own_sets_are_packed_alike_and_a_half_written_file_is_refused
     refused(again, "is incomplete, or holds other images: it has 1000 images, My_Digits has 1200; move it away")
 
 
+def test_a_generated_file_is_a_training_set_of_studiogan(
+    host: Host, digits: Path, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    options = ("--format", "hdf5", "--fill", "20", "--with-real", "--out", tmp_path / "filled", "--device", "cpu")
+    assert host.command("generate", pair[1], *options, folder=tmp_path).status == 0
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "valid").symlink_to(digits / "valid")
+    (data / "Filled_32_wo_resize_train.hdf5").symlink_to(tmp_path / "filled" / "train.hdf5")
+    outcome = host.run(configure(tmp_path, DATA={**DIGITS, "name": "Filled"}), data, tmp_path / "out", "-hdf5")
+    assert outcome.status == 0, outcome.output
+    assert outcome.lines("class counts 134 86 56 36 23 20 20 20 20 20")
+
+
 COMPARE = """
 import sys
 from pathlib import Path
