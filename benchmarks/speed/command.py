@@ -10,6 +10,7 @@
     python benchmarks/speed.py packing --data DIR packing the image folder DIR/train into an HDF5 file
     python benchmarks/speed.py loading --data DIR reading DIR/train into memory, and reading batches from it
     python benchmarks/speed.py evaluation         time of each part of an evaluation; PRDC against the package prdc
+    python benchmarks/speed.py generation         images a second of `generate`, and of its generator alone
     python benchmarks/speed.py step CONFIG ARGS   the hook's share of a whole step of the real StudioGAN
 
 Alternatives are timed alternately in one run, and compared by the ratio of their medians.  --keep writes the results
@@ -30,6 +31,7 @@ import torch
 from benchmarks.paths import RESULTS
 from benchmarks.speed.evaluation import evaluation, prdc_of
 from benchmarks.speed.findings import keep
+from benchmarks.speed.generation import generation
 from benchmarks.speed.hosts import contestant, hosts, native_steps, step_share
 from benchmarks.speed.operations import operations
 from benchmarks.speed.packing import loading, packer, packing
@@ -84,6 +86,10 @@ def _evaluation(options: Namespace) -> Part:
     return evaluation(options.images, options.measured, options.real, options.classes, options.device)
 
 
+def _generation(options: Namespace) -> Part:
+    return generation(options.images_of_a_class, options.device, options.turns)
+
+
 def _step(options: Namespace) -> Part:
     return step_share(options.configuration, options.arguments, options.device)
 
@@ -96,6 +102,7 @@ _PARTS = {
     "packing": _packing,
     "loading": _loading,
     "evaluation": _evaluation,
+    "generation": _generation,
     "step": _step,
 }
 
@@ -128,7 +135,9 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("--data", required=True)
     kept.add_argument("--keep", action="store_true", help=f"write to {RESULTS}")
     device.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
-    several, penalty, steps, repeated, packed, evaluated = (argparse.ArgumentParser(add_help=False) for _ in range(6))
+    several, penalty, steps, repeated, packed, evaluated, generated = (
+        argparse.ArgumentParser(add_help=False) for _ in range(7)
+    )
     several.add_argument("configurations", nargs="*", metavar="CONFIG")
     penalty.add_argument("--rounds", type=int, default=50)
     steps.add_argument("--native-steps", type=int, default=2)
@@ -139,8 +148,9 @@ def _parser() -> argparse.ArgumentParser:
     packed.add_argument("--workers", type=int, default=os.cpu_count())
     for flag, default in (("--images", 50_000), ("--measured", 512), ("--real", 10_000), ("--classes", 10)):
         evaluated.add_argument(flag, type=int, default=default)
+    generated.add_argument("--images-of-a-class", type=int, default=200)
     parts = {
-        "all": [data, several, penalty, steps, repeated, packed, evaluated],
+        "all": [data, several, penalty, steps, repeated, packed, evaluated, generated],
         "penalty": [penalty],
         "steps": [several, steps],
         "hosts": [data, several, repeated],
@@ -148,6 +158,7 @@ def _parser() -> argparse.ArgumentParser:
         "packing": [data, repeated, packed],
         "loading": [data, packed],
         "evaluation": [evaluated],
+        "generation": [repeated, generated],
     }
     for name, parents in parts.items():
         commands.add_parser(name, parents=[*parents, kept, device])

@@ -104,6 +104,24 @@ def test_steps_of_the_native_host_are_timed_without_data(
     assert float(hours) == pytest.approx(float(seconds), abs=0.06)
 
 
+def test_generation_is_timed_with_and_without_storing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = {
+        "DATA": {"num_classes": 4},
+        "MODEL": {"g_conv_dim": 4, "d_conv_dim": 4, "g_cond_mtd": "cBN", "d_cond_mtd": "PD"},
+    }
+    monkeypatch.setattr("benchmarks.speed.generation.load_configuration", lambda path: small)
+    options = ["--images-of-a-class", "3", "--turns", "1", "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["speed.py", "generation", *options])
+    speed.main()
+    printed = capsys.readouterr().out
+    rows = {line.split("|")[1].strip(): line.split("|")[2].strip() for line in printed.splitlines() if "|" in line}
+    assert list(rows)[-4:] == ["generator alone", "folder", "hdf5", "npz"]
+    assert all(float(rows[name].replace(",", "")) > 0 for name in list(rows)[-4:])
+    assert printed.count("12 generated images") == 6  # a warm-up and a turn of three formats
+
+
 def test_operations_are_counted_without_views_and_allocations() -> None:
     x = torch.ones(4, requires_grad=True)
     with OperationCounts() as counted:
