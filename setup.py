@@ -63,7 +63,7 @@ setup(
         "scikit-learn",
         "scipy",
         "tensorboard",
-        "torch-fidelity",
+        "torch-fidelity>=0.4",
         "torch>=2.4",
         "torchvision>=0.19",
     ],
@@ -87,6 +87,8 @@ setup(
     },
     entry_points={
         "studiogan.backbones": [
+            "clip = studiogan_gsr.evaluation.backbones:Clip",
+            "dinov2 = studiogan_gsr.evaluation.backbones:DinoV2",
             "effnetlite0 = studiogan_gsr.evaluation.backbones:EffNetLite0",
             "inception = studiogan_gsr.evaluation.backbones:Inception",
         ],

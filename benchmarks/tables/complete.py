@@ -23,7 +23,7 @@ from benchmarks.tables import records
 from benchmarks.tables.native_host import train_native
 from benchmarks.tables.plan import PlannedRun
 from benchmarks.tables.records import Record
-from benchmarks.tables.rows import Protocol
+from benchmarks.tables.rows import Protocol, split_of
 from benchmarks.tables.studiogan_host import train_studiogan
 from benchmarks.tables.training import Training
 from studiogan_gsr.datasets.by_name import find_dataset
@@ -117,17 +117,15 @@ TRAIN: dict[str, Callable[[PlannedRun], Training]] = {"native": train_native, "s
 
 
 def _measured(run: PlannedRun, which: str) -> dict[str, Any]:
-    """Measure the best or the last checkpoint.
-
-    The reference is the half that the best was not selected on; with select_on "reference", it is the whole.
-    """
+    """Measure the best or the last checkpoint."""
     protocol = run.protocol
     how = EvaluateOptions(
         data=run.data,
+        protocol=protocol.preset,
         backbone=protocol.backbone,
         images=protocol.images,
         repeats=protocol.repeats,
-        split="reference" if protocol.select_on == "reference" else "test",
+        split=split_of(vars(protocol)),
         batch_norm=protocol.batch_norm,
         best=which == "best",
         neighbours=protocol.neighbours,

@@ -134,7 +134,9 @@ def content_of(table: Table, tables: Tables, found: dict[str, Measured]) -> Cont
         raise RequestError(f"{table.name}: its records have different distances: {', '.join(sorted(called))}")
     distance = called.pop() if called else "FID"
     published = [name for name in PUBLISHED if any(name in row.published for row in table.rows.values())]
-    ours = COLUMNS if any(row.sections is not None for row in table.rows.values()) else ()
+    groups = dict.fromkeys(name for record in kept for name in _groups(record))
+    given = tuple((f"{{}} of {name}, best", "best", name, "frechet") for name in groups)
+    ours = (*COLUMNS, *given) if any(row.sections is not None for row in table.rows.values()) else ()
     header = ["", *(f"published {PUBLISHED[name]}" for name in published)]
     network = distance.removeprefix("FD") if distance != "FID" else ""
     kernel = "KID" if distance == "FID" else distance.replace("FD", "KD", 1)
@@ -168,6 +170,13 @@ def _check_images(ours: Measured, baseline: Measured) -> None:
         references = [record.results["best"]["protocol"]["reference"] for record in pair]
         if references[0]["content_sha256"] != references[1]["content_sha256"]:
             raise RecordError(f"{ours.row.name}, seed {seed}: its baseline was measured against other images")
+        if _groups(pair[0]) != _groups(pair[1]):
+            raise RecordError(f"{ours.row.name}, seed {seed}: its baseline was measured with other groups of classes")
+
+
+def _groups(record: Record) -> Mapping[str, list[int]]:
+    """Return the groups of classes that the protocol names, besides the standard ones."""
+    return record.results["best"]["protocol"].get("groups") or {}
 
 
 def _published(row: Row, metric: str) -> str:
@@ -262,8 +271,8 @@ def _how(record: Record, paper: Protocol | None) -> str:
     reference = measured["reference"]
     points = []
     for key, value in vars(paper).items() if paper is not None else ():
-        if key != "name" and protocol[key] != value:
-            points.append(f"{key} {protocol[key]}, not {value}")
+        if key != "name" and protocol.get(key) != value:
+            points.append(f"{key} {protocol.get(key)}, not {value}")
     versions = ", ".join(f"{name} {number}" for name, number in rank["packages"].items())
     return (
         f"Ours: {record.data['name']}, {sum(record.data['class_counts']):,} images of {reference['size']} pixels; "

@@ -17,6 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
+from benchmarks.tables.rows import split_of
 from studiogan_gsr.errors import GSRError, reason
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.hosts.native.configuration import Optimization, read_configuration
@@ -178,7 +179,9 @@ class Record:
             if measured[key] != self.protocol[key]:
                 found, wanted = measured[key], self.protocol[key]
                 raise RecordError(f"{self.key}: the {which} checkpoint was measured with {key} {found}, not {wanted}")
-        split = "reference" if self.protocol["select_on"] == "reference" else "test"
+        split, preset = split_of(self.protocol), (measured.get("preset") or {}).get("name")
+        if preset != self.protocol.get("preset"):
+            raise RecordError(f"{self.key}: the {which} checkpoint was measured by the protocol {preset}")
         if measured["reference"]["split"] != split:
             found = measured["reference"]["split"]
             raise RecordError(f"{self.key}: the {which} checkpoint was measured on {found}, not {split}")
@@ -200,12 +203,13 @@ class Record:
 def key_of(host: str, sections: Mapping[str, Any], seed: int, protocol: Mapping[str, Any]) -> str:
     """Return 12 hexadecimal digits that identify a run: a digest of host, full configuration, seed and protocol.
 
-    The name of the protocol does not matter, nor whether a number is written 1 or 1.0, nor the order of regularizers.
+    The name of the protocol does not matter, nor its keys that are None, nor whether a number is written 1 or 1.0,
+    nor the order of regularizers.
     """
     whole = read_configuration(sections).sections()
     if isinstance(whole.get(SECTION), list):
         whole[SECTION].sort(key=lambda settings: settings["name"])
-    how = {name: value for name, value in protocol.items() if name != "name"}
+    how = {name: value for name, value in protocol.items() if name != "name" and value is not None}
     what = json.dumps(_plain([host, whole, seed, how]), sort_keys=True)
     return hashlib.sha256(what.encode()).hexdigest()[:12]
 

@@ -13,6 +13,7 @@ from benchmarks.paths import TABLES_FILE
 from studiogan_gsr.datasets.resizers import RESIZERS
 from studiogan_gsr.errors import ConfigurationError, OptionError, RequestError, near_miss
 from studiogan_gsr.evaluation.choices import BATCH_NORM, SELECT_ON
+from studiogan_gsr.evaluation.protocols import OPTIONS, PRESETS
 from studiogan_gsr.hosts.keys import COUNT, POSITIVE, Kind, one_of
 from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.regularization.plugins import find_regularizer
@@ -40,6 +41,7 @@ class Protocol:
     """How a row is measured: every `every` steps while training, and the best and the last checkpoint at the end.
 
     resizer: for real images, in training and in the reference.
+    preset: one of `protocols.PRESETS`, whose split and groups are used, and whose options where none are given.
     """
 
     name: str
@@ -52,6 +54,18 @@ class Protocol:
     neighbours: int
     backbone: str
     resizer: str
+    preset: str | None = None
+
+
+def split_of(protocol: Mapping[str, Any]) -> str:
+    """Return the real images that a protocol's checkpoints are measured against in the end.
+
+    They are the preset's; if it has none, the half of the reference that the best was not selected on, or, with
+    select_on "reference", the whole.
+    """
+    preset = protocol.get("preset")
+    theirs = None if preset is None else PRESETS[preset].split
+    return theirs or ("reference" if protocol["select_on"] == "reference" else "test")
 
 
 @dataclass(frozen=True)
@@ -168,7 +182,13 @@ _PROTOCOL: dict[str, Kind] = {
 
 def _protocol(name: str, given: Any) -> Protocol:
     path = f"protocols.{name}"
-    _known(given, _PROTOCOL, path)
+    _known(given, (*_PROTOCOL, "preset"), path)
+    if (preset := given.get("preset")) is not None:
+        if preset not in PRESETS:
+            hint = near_miss(str(preset), PRESETS)
+            raise ConfigurationError(f"{path}.preset", repr(preset), f"allowed: {', '.join(PRESETS)}{hint}")
+        theirs = {option: getattr(PRESETS[preset], option) for option in OPTIONS if option in _PROTOCOL}
+        given = {**{option: value for option, value in theirs.items() if value is not None}, **given}
     for key, kind in _PROTOCOL.items():
         if key not in given or not kind.accepts(given[key]):
             raise ConfigurationError(f"{path}.{key}", repr(given.get(key, "nothing")), f"allowed: {kind.allowed}")

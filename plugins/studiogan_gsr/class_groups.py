@@ -8,6 +8,8 @@ import numpy as np
 
 from studiogan_gsr.errors import OptionError
 
+STANDARD_GROUPS = ("many", "medium", "few", "head", "middle", "tail")
+
 
 def frequency_thirds(class_counts: Sequence[int]) -> dict[str, list[int]]:
     """Return {"head", "middle", "tail"}: the labels, sorted by decreasing count and split into thirds.

@@ -141,6 +141,8 @@ class Dataset(Labelled, Protocol):
         where(i)          the path or key of image i in the data set
         read_pixels(i)    the pixels of image i, uint8 (H, W, 3); None if it is stored as a file
         stamp(i)          size (bytes) and modification time (ns) of what stores image i
+        full()            of "train": the balanced training set that its images were chosen from, a `Dataset` with the
+                          same classes, for `evaluate --split full`; None if there is none
     """
 
     @property
@@ -160,8 +162,11 @@ class Backbone(Protocol):
     column: str
     digest: str
 
-    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features (N, d) and class logits (N, k), float32, of uint8 images (N, 3, H, W) on the device."""
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return features (N, d) and class logits (N, k), float32, of uint8 images (N, 3, H, W) on the device.
+
+        A network that does not classify returns None for the logits; there is no inception score then.
+        """
         ...
 
 

@@ -40,6 +40,7 @@ from benchmarks.tables.records import Record, RecordError
 from benchmarks.tables.rows import read_tables
 from studiogan_gsr import machine
 from studiogan_gsr.errors import RequestError
+from studiogan_gsr.evaluation.protocols import PRESETS, Preset
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
 from support.plugins import PIXELS, MakePackage
 from support.runs import one_thread
@@ -96,7 +97,7 @@ def stacked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return completed(tmp_path_factory.mktemp("stacked"), "stacked")
 
 
-def completed(folder: Path, name: str) -> dict[str, Any]:
+def completed(folder: Path, name: str, **protocol: Any) -> dict[str, Any]:
     """Complete a row's run; return its record as read from the file."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
@@ -107,7 +108,7 @@ def completed(folder: Path, name: str) -> dict[str, Any]:
         (folder / "pixels.py").write_text(PIXELS)
         patch.setattr("studiogan_gsr.evaluation.cache.FOLDER", folder / "references")
         patch.setattr("studiogan_gsr.evaluation.perceptual.find_spec", lambda name: None)
-        (run,) = planned(folder, name)
+        (run,) = planned(folder, name, **protocol)
         with one_thread():
             path = complete.complete(run)
         patch.delitem(sys.modules, "pixels")
@@ -718,6 +719,46 @@ def kept(folder: Path, record: dict[str, Any], distances: dict[str, dict[int, fl
             file.parent.mkdir(exist_ok=True)
             file.write_text(json.dumps(made))
     return ["tiny", "--tables", str(path), "--records", str(folder / "records"), "--out", str(folder / "out")]
+
+
+def test_a_run_is_measured_by_a_preset(
+    record: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preset = Preset("a source", "a generator", split="full", images=7, ranks={"Digits_LT": {"few": (8, 9)}})
+    monkeypatch.setitem(PRESETS, "ours", preset)  # type: ignore[arg-type]
+    measured = completed(tmp_path, "gsr", preset="ours")
+    for result in measured["results"].values():
+        assert result["protocol"]["reference"]["split"] == "full"
+        assert result["protocol"]["images"] == 48  # the table's own
+        assert result["protocol"]["groups"] == {"few": [8, 9]}
+        assert result["protocol"]["preset"]["name"] == "ours"
+    assert measured["key"] != record["key"]
+    without = {**measured["protocol"], "preset": None}
+    key = records.key_of("native", measured["sections"], 5, without)
+    with pytest.raises(RecordError, match="the last checkpoint was measured by the protocol ours"):
+        Record(**{**measured, "protocol": without, "key": key}).check()
+    argv = ["tiny", "--tables", str(tmp_path / "tables.yaml"), "--records", str(tmp_path / "records")]
+    assert make_command.main([*argv, "--out", str(tmp_path / "out")]) == 0
+    _, *rows = csv.DictReader(io.StringIO((tmp_path / "out" / "tiny.csv").read_text()))
+    found = measured["results"]["best"]["groups"]["few"]["frechet"]["mean"]
+    assert rows[0]["FD-Pixels of few, best"] == f"{found:.4g}"
+    whole, other = copy.deepcopy(measured), copy.deepcopy(measured)
+    other["results"]["best"]["protocol"]["groups"] = {"few": [9]}
+    row = read_tables(tmp_path / "tables.yaml").tables["tiny"].rows["gsr"]
+    ours, baseline = (table_content.Measured(row, {5: Record(**content)}) for content in (whole, other))
+    with pytest.raises(RecordError, match="its baseline was measured with other groups of classes"):
+        table_content._check_images(ours, baseline)
+
+
+def test_a_table_may_leave_to_a_preset_how_it_is_measured(tmp_path: Path) -> None:
+    path = write_tables(tmp_path / "tables.yaml", preset="paper")
+    content = yaml.safe_load(path.read_text())
+    for key in ("images", "repeats", "batch_norm", "backbone"):
+        del content["protocols"]["tiny"][key]
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    protocol = read_tables(path).protocols["tiny"]
+    assert (protocol.images, protocol.repeats, protocol.batch_norm) == (50_000, 3, "batch")
+    assert (protocol.backbone, protocol.neighbours, protocol.preset) == ("inception", 3, "paper")
 
 
 def test_a_table_has_means_deviations_and_paired_intervals(

@@ -169,6 +169,7 @@ def test_an_override_replaces_keys_and_leaves_the_shipped_one_alone() -> None:
         ("tables.later-work.rows.StyleGAN2-ADA, CIFAR10-LT.seeds", [0], "only a row with configuration has it"),
         ("protocols.paper.select_on", "test", "one of validation, reference"),
         ("protocols.paper.images", 0, "a positive integer"),
+        ("protocols.paper.preset", "utol", "allowed: paper, utlo, timilsina, noisytwins, cbdm; did you mean utlo?"),
         ("tables.ada.rows.SNGAN + ADA.baseline", "SNGAN + ADA", "another row of this table"),
         ("tables.ada.rows.SNGAN + ADA.baseline", ["x"], "another row of this table"),
         ("tables.ada.departures", ["network", "nothing"], "allowed: a list of network, "),

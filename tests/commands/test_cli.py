@@ -172,6 +172,22 @@ def test_doctor_tells_of_the_fid_networks_weights(tmp_path: Path, monkeypatch: p
     assert found() == doctor.Finding("FID's weights", str(path))
 
 
+def test_doctor_names_every_networks_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUDIOGAN_GSR_WEIGHTS", str(tmp_path))
+    (tmp_path / "ViT-B-32.pt").write_bytes(b"cut off")
+    (tmp_path / "dinov2_vitl14_pretrain.pth").write_bytes(b"of no known digest")
+    findings = {finding.what: finding for finding in doctor.diagnose(str(tmp_path))}
+    assert findings["FID's weights"].found.startswith("not downloaded yet: `evaluate` downloads https://")
+    assert findings["CLIP's weights"] == doctor.Finding(
+        "CLIP's weights", f"{tmp_path}/ViT-B-32.pt: damaged", f"rm {tmp_path}/ViT-B-32.pt"
+    )
+    assert findings["DINOv2's weights"].found == f"{tmp_path}/dinov2_vitl14_pretrain.pth"
+    (tmp_path / "ViT-B-32.pt").unlink()
+    findings = {finding.what: finding for finding in doctor.diagnose(str(tmp_path))}
+    assert "`evaluate --backbone clip` downloads https://openaipublic" in findings["CLIP's weights"].found
+    assert not findings["CLIP's weights"].problem
+
+
 def test_doctor_knows_a_remedy_for_a_broken_plugin(make_package: MakePackage, tmp_path: Path) -> None:
     make_package("stranger", REGULARIZERS, {"ridge": "stranger_ridge:Ridge"}, {"stranger_ridge": "raise OSError"})
     findings = {finding.what: finding for finding in doctor.diagnose(str(tmp_path))}

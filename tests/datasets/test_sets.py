@@ -125,6 +125,10 @@ def test_lsun_is_torchvisions_in_file_order(scenes: Path, tmp_path: Path, monkey
     assert train.classes == list(SCENES)
     assert train.targets == [0] * 16 + [1] * 8 + [2] * 4 + [3] * 2 + [4]
     assert train.indices[:3] == [0, 1, 2]
+    full = train.full()
+    assert full is not None
+    assert full.class_counts == [16] * 5
+    assert full.preprocessing == train.preprocessing
     places = [30 * label + i for label, count in enumerate(train.class_counts) for i in range(count)]
     for at, place in enumerate(places):
         image, label = theirs[place]
@@ -570,6 +574,9 @@ def test_tiny_imagenet_is_read_as_its_archive_unpacks(tiny: Path) -> None:
         train, reference = (tiny_imagenet_lt(str(root), split, ratio=16) for split in ("train", "reference"))
         assert train.class_counts == [16, 4, 1]
         assert train.classes == ["n01", "n02", "n03"]
+        full = train.full()
+        assert full is not None
+        assert full.class_counts == [16] * 3
         assert Prepared(train, "Tiny", 64)[0][0].size == (64, 64)
         assert reference.class_counts == [2, 2, 2]
         for i in range(6):
@@ -606,6 +613,7 @@ def test_animal_faces_come_by_falling_size_and_give_no_more_than_they_have(faces
     assert animal_faces_lt(str(faces), "train", ratio=16).class_counts == [16, 4, 1]
     assert animal_faces_lt(str(faces), "train", ratio=2).class_counts == [16, 8, 4]  # of 16, 11, 8
     assert animal_faces_lt(str(faces), "train", ratio=16, reversed=True).class_counts == [1, 4, 4]
+    assert animal_faces_lt(str(faces), "train", ratio=16).full() is None  # its images are not balanced
     reference = animal_faces_lt(str(faces), "reference", ratio=16)
     assert reference.class_counts == [2, 2, 2]
     first = [where(reference, reference.targets.index(label)) for label in range(3)]

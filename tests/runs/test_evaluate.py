@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -39,6 +37,7 @@ from studiogan_gsr.evaluation.reference import choose_backbone, measure_real, op
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
 from studiogan_gsr.machine import arithmetic
 from studiogan_gsr.runs.trained import load_trained
+from support.evaluation import error_of, evaluated
 from support.host import DIGITS, Host, configure
 from support.plugins import MakePackage
 from support.runs import BIGGAN, PLAIN, SNGAN, arguments, changed, one_thread, write
@@ -50,22 +49,6 @@ CPU = torch.device("cpu")
 def run(pair: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four steps of an SNGAN with gSR."""
     return shutil.copytree(pair[1], tmp_path_factory.mktemp("run") / "run")
-
-
-def evaluated(run: Path, *options: str) -> dict[str, Any]:
-    out = run.parent / "result.json"
-    argv = ["evaluate", str(run), "--backbone", "pixels", "--images", "96", "--device", "cpu", "--out", str(out)]
-    with one_thread():
-        assert main([*argv, *options]) == 0
-    return json.loads(out.read_text())
-
-
-def error_of(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    capsys.readouterr()
-    with one_thread():
-        assert main(["evaluate", *argv, "--device", "cpu"]) in (1, 2)
-    (line,) = capsys.readouterr().err.splitlines()
-    return line
 
 
 # ------------------------------------------------------------------ the command

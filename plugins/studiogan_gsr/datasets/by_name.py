@@ -120,6 +120,29 @@ def make_dataset(loaded: LoadedPlugin, root: str, split: str, options: Mapping[s
         raise
     except FOREIGN as error:
         raise PluginError(str(loaded.plugin), f"failed: {reason(error)}") from error
+    return _checked(dataset, loaded)
+
+
+def full_set(name: str, train: Labelled) -> Dataset:
+    """Return the balanced set that a long-tailed training set was chosen from.
+
+    Raises DataError if there is none.
+    """
+    found, make = find_dataset(name), getattr(train, "full", None)
+    try:
+        full: Dataset | None = make() if found is not None and callable(make) else None
+    except FOREIGN as error:
+        raise PluginError(str(found and found[0].plugin), f"full() failed: {reason(error)}") from error
+    if found is None or full is None:
+        raise DataError(
+            f"--split full: {name} was not chosen from a larger balanced training set; --split train measures "
+            "against its training images, --split reference against its reference"
+        )
+    return _checked(full, found[0])
+
+
+def _checked(dataset: Dataset, loaded: LoadedPlugin) -> Dataset:
+    """Return a plug-in's data set; PluginError if it breaks its contract."""
     missing = [a for a in _DATASET_ATTRIBUTES if not hasattr(dataset, a)]
     if missing:
         raise PluginError(str(loaded.plugin), f"returned {type(dataset).__name__} without {', '.join(missing)}")

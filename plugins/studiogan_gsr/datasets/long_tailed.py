@@ -68,6 +68,10 @@ class View:
         read = getattr(self.dataset, "read_pixels", None)
         return None if read is None else read(self.indices[index])
 
+    def full(self) -> View | None:
+        """Return the balanced set that these images were chosen from; None if there is none."""
+        return None
+
     def few_shot_classes(self, fewer_than: int = 20, more_than: int = 100) -> dict[str, list[int]]:
         """Return the labels of the "many"-, "medium"- and "few"-shot classes; see `shot_groups`."""
         return shot_groups(self.class_counts, fewer_than, more_than)
@@ -115,8 +119,13 @@ class LongTailed(View):
             counts.reverse()
         if capped:
             counts = np.minimum(counts, available).tolist()
+        self._capped = capped
         classes = classes_of(dataset, len(present))
         super().__init__(dataset, long_tailed_indices(targets, counts, seed), classes, preprocessing, notes)
+
+    def full(self) -> View | None:
+        """Return all images of the data set; None if its classes were capped, so that it is not balanced."""
+        return None if self._capped else Whole(self.dataset, self.classes, self.preprocessing, self.notes)
 
 
 class Whole(View):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from studiogan_gsr.contract import Backbone
 from studiogan_gsr.errors import FOREIGN, GSRError, PluginError, WeightsError, reason
+from studiogan_gsr.evaluation.dinov2 import VisionTransformer
 from studiogan_gsr.files import impatient_network, locked
 from studiogan_gsr.registry import BACKBONES, LoadedPlugin, load_plugin
 
@@ -20,8 +23,16 @@ INCEPTION_URL = (
 )
 # The start of the file's SHA-256, as in its name.
 INCEPTION_SHA256 = "6726825d"
+# OpenAI's ViT-B/32, with the SHA-256 that torch-fidelity checks.
+CLIP_SHA256 = "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af"
+CLIP_URL = f"https://openaipublic.azureedge.net/clip/models/{CLIP_SHA256}/ViT-B-32.pt"
+# ViT-L/14 without registers.  Its publishers give no digest.
+DINOV2_URL = "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth"
+DINOV2_SHAPE = {"width": 1024, "depth": 24, "heads": 16}
 WEIGHTS_VARIABLE = "STUDIOGAN_GSR_WEIGHTS"
 _EFFNET_SIZE = 224
+_BLOCK = 2**24  # bytes
+_FIDELITY = "torch-fidelity 0.4 or newer: pip install 'torch-fidelity>=0.4'"
 
 
 def weights_folder() -> Path:
@@ -51,6 +62,76 @@ class Inception:
         return features.float(), logits.float()
 
 
+class Clip:
+    """CLIP's ViT-B/32 by torch-fidelity, resized bilinearly to 224 pixels; 512 features and no class logits.
+
+    The variant of FID_CLIP in Kynkaanniemi et al. 2023 and in NoisyTwins, which resizes bicubically.
+    """
+
+    column = "FD-CLIP"
+
+    def __init__(self, device: torch.device) -> None:
+        try:
+            from torch_fidelity.feature_extractor_clip import FeatureExtractorCLIP
+        except ImportError as error:
+            raise WeightsError(f"clip needs {_FIDELITY}") from error
+        path = downloaded(CLIP_URL, CLIP_SHA256)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch deprecates the format of OpenAI's file
+            network = FeatureExtractorCLIP("clip-vit-b-32", ["clip"], feature_extractor_weights_path=path)
+        self.network = network.to(device)
+        self.digest = f"torch-fidelity clip-vit-b-32 {sha256(path)}"
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, None]:
+        return self.network(images)[0], None
+
+
+class DinoV2:
+    """DINOv2's ViT-L/14, resized and normalised by torch-fidelity; 1024 features and no class logits.
+
+    The variant of Stein et al. 2023, which resize bicubically; torch-fidelity resizes bilinearly to 224 pixels.
+    """
+
+    column = "FD-DINOv2"
+
+    def __init__(self, device: torch.device) -> None:
+        try:
+            from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+            from torch_fidelity.feature_extractor_dinov2 import FeatureExtractorDinoV2
+        except ImportError as error:
+            raise WeightsError(f"dinov2 needs {_FIDELITY}") from error
+        path = downloaded(DINOV2_URL, "")
+
+        class Extractor(FeatureExtractorDinoV2):  # type: ignore[misc]
+            """torch-fidelity's, without its download of DINOv2's code."""
+
+            def __init__(self, network: VisionTransformer) -> None:
+                FeatureExtractorBase.__init__(self, "dinov2-vit-l-14", ["dinov2"])
+                self.feature_extractor_internal_dtype = torch.float32
+                self.model = network
+
+        self.network = Extractor(_dinov2(path)).to(device).eval().requires_grad_(False)
+        self.digest = f"torch-fidelity dinov2-vit-l-14 {sha256(path)}"
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, None]:
+        return self.network(images)[0], None
+
+
+def _dinov2(path: str) -> VisionTransformer:
+    """Return DINOv2's network with the weights in a file; raise WeightsError if they are not its weights."""
+    network = VisionTransformer(**DINOV2_SHAPE)
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state.pop("mask_token", None)  # for training alone
+        network.load_state_dict(state)
+    except Exception as error:
+        raise WeightsError(
+            f"{path}: not the weights of DINOv2 ViT-L/14 ({reason(error)[:200]}); remove the file, and it is "
+            f"downloaded from {DINOV2_URL}"
+        ) from error
+    return network
+
+
 class EffNetLite0:
     """EfficientNet-Lite0 with ImageNet weights from a wheel: offline, small, and not FID's network."""
 
@@ -78,7 +159,7 @@ def downloaded(url: str, digest: str) -> str:
     """Return the path of a file in the weights folder; download the file if it is missing.
 
     Only one process downloads it at a time.
-    digest: the start of the file's SHA-256.
+    digest: the start of the file's SHA-256; "" if it is unknown.
     Raises WeightsError, which says where to put the file, if the download fails or the digest differs.
     """
     folder = weights_folder()
@@ -100,7 +181,11 @@ def downloaded(url: str, digest: str) -> str:
 
 def sha256(path: str | Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    total = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(_BLOCK):
+            total.update(block)
+    return total.hexdigest()
 
 
 def find_backbone(name: str) -> LoadedPlugin:

@@ -6,7 +6,7 @@ from __future__ import annotations
 BATCH_NORM = ("batch", "running", "standing")
 # Real images that the best checkpoint is selected on: half of the reference, or all of it.
 SELECT_ON = ("validation", "reference")
-# Real images that a generator is measured against.
-SPLITS = ("reference", "validation", "test", "train")
+# Real images that a generator is measured against; "full": the set that a long-tailed training set was chosen from.
+SPLITS = ("reference", "validation", "test", "train", "full")
 # How generated images are stored.
 FORMATS = ("folder", "hdf5", "npz")

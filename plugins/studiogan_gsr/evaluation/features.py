@@ -18,11 +18,12 @@ from studiogan_gsr.progress import counting
 class Sample:
     """Images as a backbone sees them: features (N, d) and logits (N, k) float32, labels (N,) int64, on one device.
 
+    logits: None if the backbone gives none.
     seconds: time in the backbone, and total time, of the extraction.
     """
 
     features: Tensor
-    logits: Tensor
+    logits: Tensor | None
     labels: Tensor
     seconds: tuple[float, float] = (0.0, 0.0)
 
@@ -35,11 +36,13 @@ class Sample:
 
     def rows(self, chosen: Tensor) -> Sample:
         """Return the images at these indices, or where a mask is true."""
-        return Sample(self.features[chosen], self.logits[chosen], self.labels[chosen])
+        logits = None if self.logits is None else self.logits[chosen]
+        return Sample(self.features[chosen], logits, self.labels[chosen])
 
     def to(self, device: torch.device) -> Sample:
         """Return the sample on another device."""
-        return Sample(self.features.to(device), self.logits.to(device), self.labels.to(device), self.seconds)
+        logits = None if self.logits is None else self.logits.to(device)
+        return Sample(self.features.to(device), logits, self.labels.to(device), self.seconds)
 
     def halves(self) -> tuple[Tensor, Tensor]:
         """Split the images at random, always in the same way: return the indices of half of each class, and the rest.
@@ -59,25 +62,31 @@ def extract(backbone: Backbone, batches: Iterable[tuple[Tensor, Tensor]], total:
     """Extract features from batches of uint8 images (B, 3, H, W) and labels (B,); return them on the CPU.
 
     total: expected number of images.  what: a name for the progress bar and error messages.
-    Raises EvaluationError if there are fewer images than `total`, or if features or logits are not finite.
+    Raises EvaluationError if there are fewer images than `total`, if features or logits are not finite, or if only
+    some batches have logits.
     """
     begun, inside, filled = time.perf_counter(), 0.0, 0
-    features = logits = labels = torch.empty(0)
+    features = labels = torch.empty(0)
+    logits: Tensor | None = None
     with counting(what, total) as advance:
         for images, of_images in batches:
             start = time.perf_counter()
             found, scores = backbone(images)
-            found, scores = found.cpu(), scores.cpu()  # waits for the device
+            found, scores = found.cpu(), None if scores is None else scores.cpu()  # waits for the device
             inside += time.perf_counter() - start
             if not filled:
-                features, logits = torch.empty(total, found.shape[1]), torch.empty(total, scores.shape[1])
-                labels = torch.empty(total, dtype=torch.int64)
+                features, labels = torch.empty(total, found.shape[1]), torch.empty(total, dtype=torch.int64)
+                logits = None if scores is None else torch.empty(total, scores.shape[1])
             part = slice(filled, filled + len(found))
-            features[part], logits[part], labels[part] = found, scores, of_images.cpu()
+            features[part], labels[part] = found, of_images.cpu()
+            if (logits is None) != (scores is None):
+                raise EvaluationError(f"{what}: the backbone gives class logits for some batches and not for others")
+            if logits is not None and scores is not None:
+                logits[part] = scores
             filled += len(found)
             advance(len(found))
     if filled != total:
         raise EvaluationError(f"{what}: found {filled} images where {total} were expected")
-    if not bool(features.isfinite().all()) or not bool(logits.isfinite().all()):
+    if not all(bool(values.isfinite().all()) for values in (features, logits) if values is not None):
         raise EvaluationError(f"{what}: features are not finite")
     return Sample(features, logits, labels, (inside, time.perf_counter() - begun))

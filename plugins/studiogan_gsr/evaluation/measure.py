@@ -6,7 +6,7 @@ of two covariances.  It is therefore reported with a note, next to the kernel di
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -75,46 +75,57 @@ class Reference:
 
 
 def measure(
-    reference: Reference, fake: Sample, class_counts: Sequence[int], conditional: bool = True
+    reference: Reference,
+    fake: Sample,
+    class_counts: Sequence[int],
+    conditional: bool = True,
+    given: Mapping[str, list[int]] | None = None,
 ) -> dict[str, Any]:
     """Return {"all": metrics, "groups": {name: metrics}, "classes": [metrics of class 0, ...]}.
 
-    class_counts: training images per class, which define the `groups`.
+    class_counts: training images per class, which define the `groups`.  given: labels of more groups, by name.
     conditional: whether the generator has classes; if not, "groups" is empty and all metrics of the classes are None.
     A metric is None if there are too few images for it.
     """
+    every = metrics(reference, fake, None)
     if not conditional:
-        none = [dict.fromkeys(METRICS) for _ in class_counts]
-        return {"all": metrics(reference, fake, None), "groups": {}, "classes": none}
+        return {"all": every, "groups": {}, "classes": [dict.fromkeys(every) for _ in class_counts]}
+    named = groups(class_counts, given)
     return {
-        "all": metrics(reference, fake, None),
-        "groups": {name: metrics(reference, fake, labels) for name, labels in groups(class_counts).items()},
+        "all": every,
+        "groups": {name: metrics(reference, fake, labels) for name, labels in named.items()},
         "classes": [metrics(reference, fake, [label]) for label in range(len(class_counts))],
     }
 
 
-def groups(class_counts: Sequence[int]) -> dict[str, list[int]]:
+def groups(class_counts: Sequence[int], given: Mapping[str, list[int]] | None = None) -> dict[str, list[int]]:
     """Return {name: labels} of the groups of classes that are not empty.
 
     "many" (more than 100 training images), "medium" and "few" (fewer than 20), as in Liu et al. 2019; and the thirds
     "head", "middle" and "tail" by number of training images.
+    given: labels of more groups, by name; one with the name of a standard group replaces it.
     """
-    found = {**shot_groups(class_counts), **frequency_thirds(class_counts)}
+    found = {**shot_groups(class_counts), **frequency_thirds(class_counts), **(given or {})}
     return {name: labels for name, labels in found.items() if labels}
 
 
 def metrics(
     reference: Reference, fake: Sample, labels: Sequence[int] | None, names: Sequence[str] = METRICS
 ) -> dict[str, float | None]:
-    """Return the named METRICS for the images of some classes, or for all images if `labels` is None."""
+    """Return the named METRICS for the images of some classes, or for all images if `labels` is None.
+
+    Without class logits there is no inception score.
+    """
     real = reference.of(labels)
     if labels is not None:
         fake = fake.of(list(labels))
     found: dict[str, float | None] = dict.fromkeys(names)
+    if fake.logits is None:
+        found.pop("inception_score", None)
     enough, chosen = min(len(real.sample), len(fake)), _at_most(fake.features)
     if "frechet" in found and enough > 1:
         found["frechet"] = frechet_distance(real.gaussian, Gaussian.of(fake.features))
-    if "inception_score" in found and len(fake):
+    if fake.logits is not None and "inception_score" in found and len(fake):
         found["inception_score"] = inception_score(fake.logits, _SPLITS if labels is None else 1)
     if "kernel" in found and enough > 1:
         found["kernel"] = kernel_distance(real.chosen, chosen)

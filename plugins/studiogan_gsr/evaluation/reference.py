@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from studiogan_gsr.contract import Backbone
-from studiogan_gsr.datasets.by_name import find_dataset, open_images
+from studiogan_gsr.contract import Backbone, Labelled
+from studiogan_gsr.datasets.by_name import find_dataset, full_set, open_images
 from studiogan_gsr.datasets.identity import content_digests, digest, file_of, source_of, where
 from studiogan_gsr.datasets.images import check_reference
 from studiogan_gsr.datasets.overlap import duplicates
@@ -85,12 +85,31 @@ def open_reference(trained_on: Prepared, root: str, resizer: str) -> Prepared:
         reference = open_images(trained_on.name, root, "reference")
     except DataError as error:
         raise MissingReference(str(error)) from error
+    prepared = _prepared(reference, trained_on, resizer)
+    found = check_reference(trained_on, prepared, prepared.name, find_dataset(prepared.name) is not None)
+    prepared.notes = (*prepared.notes, *found, *_duplicates(prepared))
+    return prepared
+
+
+def open_full(train: Labelled, trained_on: Prepared, resizer: str) -> Prepared:
+    """Open the whole balanced set that the training images were chosen from, prepared like them.
+
+    train: the training images as their data set gives them.  `notes` of the returned set list its faults.
+    Raises DataError if there is no such set, or if it has other classes.
+    """
+    prepared = _prepared(full_set(trained_on.name, train), trained_on, resizer)
+    # Against no training images: it contains them by design.
+    unbalanced = check_reference(None, prepared, prepared.name, plugin=False)
+    prepared.notes = (*prepared.notes, *unbalanced, *_duplicates(prepared))
+    return prepared
+
+
+def _prepared(reference: Labelled, trained_on: Prepared, resizer: str) -> Prepared:
+    """Return real images prepared like the training images; DataError if they have other classes."""
     prepared = Prepared(reference, trained_on.name, trained_on.size, resizer)
     for one, other in zip_longest(trained_on.classes, prepared.classes):
         if one != other:
             raise DataError(f"{prepared.name}: the training images have class {one} where the reference has {other}")
-    found = check_reference(trained_on, prepared, prepared.name, find_dataset(prepared.name) is not None)
-    prepared.notes = (*prepared.notes, *found, *_duplicates(prepared))
     return prepared
 
 
@@ -115,11 +134,13 @@ def _duplicates(reference: Prepared) -> list[str]:
 def measure_real(dataset: Prepared, split: str, backbone: Backbone, device: torch.device) -> Real:
     """Return the features of a split, from the cache if they were measured before.
 
-    dataset: the training images for "train", otherwise the whole reference.
-    split: "train", "reference", or one of its halves: "validation" to select a checkpoint, "test" to measure it.
+    dataset: the training images for "train", the set that they were chosen from for "full", otherwise the whole
+    reference.
+    split: "train", "full", "reference", or one of its halves: "validation" to select a checkpoint, "test" to measure
+    it.
     Raises DataError for fewer than two images.
     """
-    whole = "train" if split == "train" else "reference"
+    whole = split if split in ("train", "full") else "reference"
     names = digest(dataset.dataset)
     content, times = _content(dataset, names)
     images = {"names_sha256": names, "size": dataset.size, "preprocessing": dataset.preprocessing.record()}

@@ -14,24 +14,33 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from studiogan_gsr.class_groups import STANDARD_GROUPS
 from studiogan_gsr.contract import Backbone, Labelled
 from studiogan_gsr.datasets.by_name import open_images
 from studiogan_gsr.datasets.identity import digest
 from studiogan_gsr.datasets.packed import open_packed
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import DataError, EvaluationError, RequestError, WeightsError
-from studiogan_gsr.evaluation.choices import BATCH_NORM
 from studiogan_gsr.evaluation.features import extract
 from studiogan_gsr.evaluation.generation import generated
+from studiogan_gsr.evaluation.groups import read_groups
 from studiogan_gsr.evaluation.measure import MOST, Reference, groups, measure, summarise
 from studiogan_gsr.evaluation.perceptual import Album, Perceptual, installed
 from studiogan_gsr.evaluation.perceptual import add_to as add_lpips
-from studiogan_gsr.evaluation.reference import MissingReference, Real, choose_backbone, measure_real, open_reference
+from studiogan_gsr.evaluation.reference import (
+    MissingReference,
+    Real,
+    choose_backbone,
+    measure_real,
+    open_full,
+    open_reference,
+)
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.machine import choose_device, device_name
 from studiogan_gsr.progress import console
 from studiogan_gsr.runs.evaluation_table import table_lines
 from studiogan_gsr.runs.options import EvaluateOptions
+from studiogan_gsr.runs.protocol import Protocol, preset_groups, preset_record, protocol_of
 from studiogan_gsr.runs.trained import Trained, load_trained
 
 
@@ -46,23 +55,23 @@ class Seconds(NamedTuple):
 class _Setting:
     """A loaded generator, and everything that is needed to measure it.
 
-    counts: training images per class.  perceptual: the network of LPIPS; None if LPIPS is left out.
+    counts: training images per class.  conditional: whether the generator's images have classes.
+    groups: labels of the groups that the user or a preset names.
+    perceptual: the network of LPIPS; None if LPIPS is left out.
     """
 
     trained: Trained
     options: EvaluateOptions
+    how: Protocol
     device: torch.device
     backbone_name: str
     backbone: Backbone
     split: str
     real: Real
     counts: list[int]
+    conditional: bool
+    groups: dict[str, list[int]]
     perceptual: Perceptual | None
-
-    @property
-    def conditional(self) -> bool:
-        """Whether the generator's images have classes."""
-        return bool(self.trained.configuration.MODEL.g_cond_mtd != "W/O")
 
     @property
     def batch_size(self) -> int:
@@ -72,7 +81,7 @@ class _Setting:
     @property
     def seeds(self) -> list[int]:
         """Seeds of noise and labels, one per repeat."""
-        return [self.options.seed + repeat for repeat in range(self.options.repeats)]
+        return [self.options.seed + repeat for repeat in range(self.how.repeats)]
 
 
 def evaluate(path: Path, options: EvaluateOptions) -> dict[str, Any]:
@@ -110,24 +119,30 @@ def evaluate(path: Path, options: EvaluateOptions) -> dict[str, Any]:
 
 def _prepare(path: Path, options: EvaluateOptions) -> _Setting:
     """Load the generator, the backbone and the real images; print which metrics are left out."""
-    if options.batch_norm not in BATCH_NORM:
-        raise RequestError(f"--batch-norm: found {options.batch_norm}; allowed: {', '.join(BATCH_NORM)}")
+    how = protocol_of(options)
     if options.out is not None:
         _check_out(options.out)
     trained = load_trained(path, options.config, options.averaged, "best" if options.best else "last")
     device = torch.device(choose_device(options.device))
-    name, backbone = choose_backbone(options.backbone, device)
-    split = options.split or _default_split(trained)
+    name, backbone = choose_backbone(how.backbone, device)
+    split = how.split or _default_split(trained)
     dataset, counts = real_images(trained, options, split)
+    conditional = trained.configuration.MODEL.g_cond_mtd != "W/O"
+    given = read_groups(options.groups, dataset.classes)
+    if given and not conditional:
+        raise RequestError("--groups: the generator has no classes (MODEL.g_cond_mtd is W/O); leave --groups out")
     setting = _Setting(
         trained=trained,
         options=options,
+        how=how,
         device=device,
         backbone_name=name,
         backbone=backbone,
         split=split,
         real=measure_real(dataset, split, backbone, device),
         counts=counts,
+        conditional=conditional,
+        groups={**preset_groups(options, dataset.name, counts), **given} if conditional else {},
         perceptual=None,
     )
     show, images = console(), _images_per_class(setting.real)
@@ -150,39 +165,41 @@ def _images_per_class(real: Real) -> list[int]:
 
 def _measure_repeats(setting: _Setting) -> tuple[list[dict[str, Any]], Seconds]:
     """Generate and measure once per seed; return the metrics per seed, and the total seconds."""
-    trained, options, device = setting.trained, setting.options, setting.device
-    reference = Reference(setting.real.sample.to(device), options.neighbours)
+    trained, how, device = setting.trained, setting.how, setting.device
+    reference = Reference(setting.real.sample.to(device), how.neighbours)
     repeats: list[dict[str, Any]] = []
     seconds = np.zeros(2)
     for repeat, seed in enumerate(setting.seeds):
         images = generated(
             trained.generator,
             trained.configuration,
-            number=options.images,
+            number=how.images,
             batch_size=setting.batch_size,
             seed=seed,
-            batch_norm=options.batch_norm,
+            batch_norm=how.batch_norm,
             device=device,
         )
         album = Album(len(setting.counts))
         if setting.perceptual is not None:
             images = album.watching(images)
         try:
-            fake = extract(setting.backbone, images, options.images, f"repeat {repeat + 1} of {options.repeats}")
+            fake = extract(setting.backbone, images, how.images, f"repeat {repeat + 1} of {how.repeats}")
         except EvaluationError as error:
             raise EvaluationError(f"{trained.folder}: {error}") from error
         seconds += fake.seconds
-        repeats.append(measure(reference, fake.to(device), setting.counts, setting.conditional))
+        repeats.append(measure(reference, fake.to(device), setting.counts, setting.conditional, setting.groups))
         if setting.perceptual is not None:
-            add_lpips(repeats[-1], setting.perceptual.by_class(album), groups(setting.counts))
+            of_groups = groups(setting.counts, setting.groups)
+            add_lpips(repeats[-1], setting.perceptual.by_class(album), of_groups)
     return repeats, Seconds(network=float(seconds[0]), all=float(seconds[1]))
 
 
 def _protocol(setting: _Setting, seconds: Seconds) -> dict[str, Any]:
     """Return the protocol: everything that determines the metrics, and how fast they were computed."""
-    trained, options = setting.trained, setting.options
+    trained, how = setting.trained, setting.how
     whole = max(seconds.all, 1e-9)
-    return {
+    overlap = {"training_images_in_it": sum(setting.counts)} if setting.split == "full" else {}
+    protocol = {
         "step": trained.step,
         "checkpoint": str(trained.folder.resolve()),
         "checkpoint_rule": _checkpoint_rule(trained, setting.split),
@@ -191,24 +208,28 @@ def _protocol(setting: _Setting, seconds: Seconds) -> dict[str, Any]:
         "averaged_generator": trained.averaged,
         "backbone": setting.backbone_name,
         "backbone_digest": setting.backbone.digest,
-        "reference": setting.real.record,
+        "reference": setting.real.record | overlap,
         "reference_cache": setting.real.key,
-        "images": options.images,
+        "images": how.images,
         "images_in_pairs": f"at most {MOST:,} a side, chosen with seed 0: kernel, precision to coverage, diversity",
         "labels": "drawn uniformly over the classes",
-        "repeats": options.repeats,
+        "repeats": how.repeats,
         "repeats_are_over": "seeds of noise and labels, of one checkpoint; not training seeds",
         "seeds": setting.seeds,
         "batch_size": setting.batch_size,
-        "batch_norm": options.batch_norm,
-        "neighbours": options.neighbours,
+        "batch_norm": how.batch_norm,
+        "neighbours": how.neighbours,
+        "groups": setting.groups,
+        "groups_replaced": [name for name in setting.groups if name in STANDARD_GROUPS],
         "lpips": None if setting.perceptual is None else setting.perceptual.record,
         "device": device_name(setting.device.type),
         "network_share_of_time": round(seconds.network / whole, 3),
-        "images_per_second": round(options.images * options.repeats / whole, 1),
+        "images_per_second": round(how.images * how.repeats / whole, 1),
         "versions": {package: version(package) for package in ("studiogan-gsr", "torch", "numpy")},
         "time": datetime.now(timezone.utc).isoformat(),
     }
+    theirs = preset_groups(setting.options, setting.real.dataset.name, setting.counts) if setting.conditional else {}
+    return {**protocol, "preset": preset_record(setting.options, protocol, theirs, trained.configuration)}
 
 
 def _perceptual(requested: bool | None, device: torch.device) -> Perceptual | None:
@@ -235,7 +256,8 @@ def real_images(trained: Trained, options: EvaluateOptions, split: str) -> tuple
         raise RequestError("--data is needed: no run.json with the checkpoint records the folder of its images")
     resizer = options.resizer or known.get("preprocessing", {}).get("resizer", "wo_resize")
     packed = None if options.data or not known.get("packed") else Path(known["packed"])
-    if packed is not None and packed.is_file():  # it may hold fewer images than the folder, or be the only copy
+    # A packed file may hold fewer images than the folder, or be the only copy; it does not know the full set.
+    if packed is not None and packed.is_file() and split != "full":
         train: Labelled = open_packed(packed, data.name, data.img_size, resizer)
     else:
         try:
@@ -252,6 +274,8 @@ def real_images(trained: Trained, options: EvaluateOptions, split: str) -> tuple
         )
     if split == "train":
         return trained_on, trained_on.class_counts
+    if split == "full":
+        return open_full(train, trained_on, resizer), trained_on.class_counts
     try:
         return open_reference(trained_on, root, resizer), trained_on.class_counts
     except MissingReference as error:
@@ -280,7 +304,7 @@ def _checkpoint_rule(trained: Trained, split: str) -> str:
         return f"{text}; chosen on the images that it is measured on here"
     if split == "reference":
         return f"{text}; chosen on half of the images that it is measured on here"
-    if chosen_on == "reference" and split != "train":
+    if chosen_on == "reference" and split not in ("train", "full"):
         return f"{text}; chosen on these images and others"
     return text
 
@@ -304,7 +328,10 @@ _TERMS = (
 
 def terms_of(protocol: dict[str, Any]) -> str:
     """Return as JSON the part of a protocol that must be equal for two evaluations to be comparable."""
-    return json.dumps({name: protocol.get(name) for name in _TERMS}, sort_keys=True)
+    terms = {name: protocol.get(name) for name in _TERMS}
+    if protocol.get("groups"):  # without given groups, as in results of versions that had none
+        terms["groups"] = protocol["groups"]
+    return json.dumps(terms, sort_keys=True)
 
 
 def _check_out(out: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from studiogan_gsr.datasets.labels import class_title
+from studiogan_gsr.evaluation.groups import described
 from studiogan_gsr.evaluation.measure import MOST, SHOWN_TIMES, as_text
 from studiogan_gsr.pages import shortened
 
@@ -19,8 +20,8 @@ def table_lines(result: dict[str, Any]) -> list[str]:
     """
     network = result["column"].removeprefix("FD")
     kernel, score = ("KID", "IS") if network == "FID" else (f"KD{network}", f"IS{network}")
-    columns = {"frechet": result["column"], "kernel": kernel, "inception_score": score, "precision": "precision"}
-    columns |= {name: name for name in result["all"] if name not in columns}
+    titles = {"frechet": result["column"], "kernel": kernel, "inception_score": score}
+    columns = {name: titles.get(name, name) for name in result["all"]}
     cells = [["", "training", *columns.values()]]
     for name, count, values in _rows(result):
         cells.append([name, "" if count is None else str(count), *(as_text(values, key) for key in columns)])
@@ -29,7 +30,7 @@ def table_lines(result: dict[str, Any]) -> list[str]:
     for first, *rest in cells:
         padded = [text.rjust(width) for text, width in zip(rest, widths[1:], strict=True)]
         lines.append("  ".join([first.ljust(widths[0]), *padded]))
-    return [*lines, *_legend(result, kernel), *_cautions(result, kernel)]
+    return [*lines, *_legend(result, kernel), *_cautions(result, kernel), *_other_protocol(result["protocol"])]
 
 
 def _rows(result: dict[str, Any]) -> list[tuple[str, int | None, dict[str, Any]]]:
@@ -55,10 +56,32 @@ def _legend(result: dict[str, Any], kernel: str) -> list[str]:
             f"{sum(of_real) / max(1, len(of_real)):.4g}."
         )
     if result["groups"]:
-        two = len(result["training_images"]) == 2
-        thirds = "head, tail: the two classes" if two else "head, middle, tail: thirds of the classes"
-        lines.append(f"Many: over 100 training images; few: under 20; {thirds} by number of training images.")
+        lines += [_standard_groups(result), *given_groups(result)]
     return lines
+
+
+def _standard_groups(result: dict[str, Any]) -> str:
+    """Return what the standard groups are, as far as no given group replaces them."""
+    replaced = result["protocol"].get("groups_replaced", ())
+    shots = {"many": "many: over 100 training images", "few": "few: under 20 training images"}
+    parts = [text for name, text in shots.items() if name not in replaced]
+    two = len(result["training_images"]) == 2
+    thirds = [name for name in (("head", "tail") if two else ("head", "middle", "tail")) if name not in replaced]
+    if thirds:
+        what = "the two classes" if two else "thirds of the classes"
+        parts.append(f"{', '.join(thirds)}: {what} by number of training images")
+    text = "; ".join(parts)
+    return f"{text[:1].upper()}{text[1:]}." if text else "No group is a standard one."
+
+
+def given_groups(result: dict[str, Any]) -> list[str]:
+    """Return a sentence about each group that the user or a preset named; none for results of older versions."""
+    protocol = result["protocol"]
+    return [
+        f"The group {name} is given: {described(labels, result['class_names'])}"
+        + (f"; it is not the standard group {name}." if name in protocol["groups_replaced"] else ".")
+        for name, labels in (protocol.get("groups") or {}).items()
+    ]
 
 
 def _cautions(result: dict[str, Any], kernel: str) -> list[str]:
@@ -76,6 +99,12 @@ def _cautions(result: dict[str, Any], kernel: str) -> list[str]:
         lines.append(
             "The real images are the training images (--split train): a generator that copies them scores best."
         )
+    if protocol["reference"]["split"] == "full":
+        lines.append(
+            f"The real images are the whole set of {protocol['reference']['images']:,} that the "
+            f"{sum(counts):,} training images were chosen from, these among them (--split full): a generator that "
+            "copies them scores better than against images that are held out."
+        )
     lines += [f"Real images: {note}." for note in result["reference_notes"]]
     if result["groups"] and len(set(counts)) == 1 and len(counts) > 1:
         lines.append("All classes have equally many training images: head, middle and tail only follow the labels.")
@@ -87,3 +116,15 @@ def _cautions(result: dict[str, Any], kernel: str) -> list[str]:
             "precision and coverage."
         )
     return lines
+
+
+def _other_protocol(protocol: dict[str, Any]) -> list[str]:
+    """Return in what the numbers are not those of the protocol that the user named; nothing without one."""
+    preset = protocol.get("preset")
+    if preset is None:
+        return []
+    lines = [f"Protocol {preset['name']}: {preset['source']}. Numbers published by it still differ from these:"]
+    lines += [f"  Generator: {preset['generator']}."]
+    lines += [f"  Given here: {difference}." for difference in preset["options"]]
+    lines += [f"  Unknown there: {name}." for name in preset["unknown"]]
+    return [*lines, *(f"  {difference}" for difference in preset["differs"])]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from studiogan_gsr.commandline import count, option, positive, several, switch
+from studiogan_gsr.commandline import count, option, positive, repeatable, several, switch
 from studiogan_gsr.datasets.resizers import RESIZERS
 from studiogan_gsr.evaluation.choices import BATCH_NORM, FORMATS, SPLITS
+from studiogan_gsr.evaluation.protocols import PRESETS
 
 
 @dataclass(frozen=True)
@@ -19,25 +20,34 @@ class EvaluateOptions:
     backbone: str | None = option(
         None, "default: inception, or effnetlite0 if its weights are not available", metavar="NAME"
     )
-    images: int = option(50_000, "generated images per repeat (50,000)", kind=positive)
-    repeats: int = option(3, "evaluations, each with its own seed (3)", kind=positive)
+    protocol: str | None = option(
+        None, f"measure as others did: {', '.join(PRESETS)}; other options win over it", metavar="NAME"
+    )
+    images: int | None = option(None, "generated images per repeat (50,000)", kind=positive)
+    repeats: int | None = option(None, "evaluations, each with its own seed (3)", kind=positive)
     seed: int = option(0, "seed of the first repeat (0)", kind=count)
     split: str | None = option(
         None,
-        "real images: the reference, one of its halves (validation, test), or the training images; default: "
-        "reference, or test if the best checkpoint was selected on validation",
+        "real images: the reference, one of its halves (validation, test), the training images (train), or the whole "
+        "balanced set that these were chosen from (full); default: reference, or test if the best checkpoint was "
+        "selected on validation",
         choices=SPLITS,
     )
+    groups: list[str] = repeatable(
+        "also measure a group of classes, few=6,7,8,9 or few=70-99 or few=cat,dog; several: separated by ;, or again",
+        metavar="NAME=CLASSES",
+        flag="--groups",
+    )
     batch_size: int | None = option(None, "images per batch; default: OPTIMIZATION.batch_size", kind=positive)
-    batch_norm: str = option(
-        "batch",
+    batch_norm: str | None = option(
+        None,
         "batch-norm statistics: of each batch (as in the paper; the default), of training, or recomputed",
         choices=BATCH_NORM,
     )
     averaged: bool | None = switch(None, "measure the averaged generator; default: if there is one", flag="--ema")
     best: bool = switch(False, "measure the run's best checkpoint instead of the last")
     resizer: str | None = option(None, "how real images are resized; default: as in training", choices=RESIZERS)
-    neighbours: int = option(5, "k of precision, recall, density and coverage (5)", kind=positive)
+    neighbours: int | None = option(None, "k of precision, recall, density and coverage (5)", kind=positive)
     lpips: bool | None = switch(
         None,
         "measure LPIPS within classes with the package lpips; default: if it and its weights are available",

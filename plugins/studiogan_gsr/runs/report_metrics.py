@@ -13,6 +13,7 @@ from studiogan_gsr.datasets.labels import class_title
 from studiogan_gsr.evaluation.measure import METRICS, SHOWN_TIMES, as_text
 from studiogan_gsr.pages import chart, comma_separated, copyable, latex, notes, paragraph, table, wide
 from studiogan_gsr.runs.evaluate import terms_of
+from studiogan_gsr.runs.evaluation_table import given_groups
 from studiogan_gsr.runs.reported import ReportedRun
 
 _ROWS = 40  # shown in a table; longer tables are cut in the middle, but their CSV and LaTeX copies are complete
@@ -36,8 +37,7 @@ class Results:
     @property
     def metrics(self) -> list[str]:
         """The metrics that are shown."""
-        has_lpips = any("lpips" in result["all"] for _, result in self.by_run)
-        return [*METRICS, "lpips"] if has_lpips else list(METRICS)
+        return [name for name in (*METRICS, "lpips") if any(name in result["all"] for _, result in self.by_run)]
 
     def title(self, metric: str) -> str:
         """Return what a metric is called on the page."""
@@ -163,12 +163,20 @@ def _mean(result: dict[str, Any], label: int, metric: str) -> float | None:
 
 def _protocol(name: str, result: dict[str, Any]) -> str:
     protocol = result["protocol"]
-    reference = protocol["reference"]
-    return (
+    reference, preset = protocol["reference"], protocol.get("preset")
+    split = reference["split"] if reference["split"] != "full" else "the whole set, training images among them (full)"
+    more = [] if preset is None else [f"Protocol {preset['name']}: {preset['source']}; here, {_departures(preset)}."]
+    text = (
         f"{name}: step {protocol['step']} ({protocol['checkpoint_rule']}); {protocol['images']:,} images a repeat, "
         f"repeats over seeds of noise and labels: {protocol['repeats']}; {reference['images']:,} images of "
-        f"{reference['split']}; {protocol['backbone']}; batch norm: {protocol['batch_norm']} statistics, batches of "
+        f"{split}; {protocol['backbone']}; batch norm: {protocol['batch_norm']} statistics, batches of "
         f"{protocol['batch_size']}; k = {protocol['neighbours']}; averaged generator: "
         f"{'yes' if protocol['averaged_generator'] else 'no'}; seeds {', '.join(map(str, protocol['seeds']))}; "
         f"{protocol['device']}."
     )
+    return " ".join([text, *given_groups(result), *more])
+
+
+def _departures(preset: dict[str, Any]) -> str:
+    unknown = [f"unknown there: {name}" for name in preset["unknown"]]
+    return "; ".join([*preset["options"], *unknown]) or "all its options"

@@ -10,7 +10,15 @@ from importlib import metadata
 from shlex import quote
 
 from studiogan_gsr.errors import GSRError
-from studiogan_gsr.evaluation.backbones import INCEPTION_SHA256, INCEPTION_URL, sha256, weights_folder
+from studiogan_gsr.evaluation.backbones import (
+    CLIP_SHA256,
+    CLIP_URL,
+    DINOV2_URL,
+    INCEPTION_SHA256,
+    INCEPTION_URL,
+    sha256,
+    weights_folder,
+)
 from studiogan_gsr.hosts.studiogan.checkout import PINNED, Checkout, find_checkout
 from studiogan_gsr.hosts.studiogan.patching import series, state_of
 from studiogan_gsr.hosts.studiogan.shims import SHIMS
@@ -63,7 +71,9 @@ def diagnose(root: str | None = None) -> list[Finding]:
         Finding("python", platform.python_version()),
         *_packages(),
         *_devices(),
-        _weights(),
+        _weights("FID's weights", "evaluate", INCEPTION_URL, INCEPTION_SHA256),
+        _weights("CLIP's weights", "evaluate --backbone clip", CLIP_URL, CLIP_SHA256),
+        _weights("DINOv2's weights", "evaluate --backbone dinov2", DINOV2_URL, ""),
         *_checkout(root),
         *_plugins(),
         *(Finding(f"shim {shim.name}", f"{shim.problem}: {shim.repair}") for shim in SHIMS),
@@ -113,19 +123,19 @@ def _for_bfloat16(finding: Finding, kind: str) -> Finding:
     )
 
 
-def _weights() -> Finding:
-    """Return the finding on the weights of the FID network, which `evaluate` downloads."""
-    path = weights_folder() / INCEPTION_URL.rpartition("/")[2]
+def _weights(what: str, command: str, url: str, digest: str) -> Finding:
+    """Return the finding on a network's weights, which a command downloads; digest: "" if it is unknown."""
+    path = weights_folder() / url.rpartition("/")[2]
     if not path.is_file():
         return Finding(
-            "FID's weights",
-            f"not downloaded yet: `evaluate` downloads {INCEPTION_URL}",
+            what,
+            f"not downloaded yet: `{command}` downloads {url}",
             f"none needed; without network, put that file into {path.parent}",
             optional=True,
         )
-    if not sha256(path).startswith(INCEPTION_SHA256):
-        return Finding("FID's weights", f"{path}: damaged", f"rm {quote(str(path))}")
-    return Finding("FID's weights", str(path))
+    if not sha256(path).startswith(digest):
+        return Finding(what, f"{path}: damaged", f"rm {quote(str(path))}")
+    return Finding(what, str(path))
 
 
 def _checkout(root: str | None) -> list[Finding]:
