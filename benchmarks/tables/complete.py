@@ -11,7 +11,7 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,9 @@ from studiogan_gsr.datasets.by_name import find_dataset
 from studiogan_gsr.errors import in_one_line
 from studiogan_gsr.evaluation.selection import evaluations
 from studiogan_gsr.regularizers.norms import largest_class_norms
+from studiogan_gsr.runs.downstream import downstream
 from studiogan_gsr.runs.evaluate import evaluate
-from studiogan_gsr.runs.options import EvaluateOptions
+from studiogan_gsr.runs.options import DownstreamOptions, EvaluateOptions
 from studiogan_gsr.runs.spectrum import start_norms
 from studiogan_gsr.runs.trained import load_trained
 
@@ -86,6 +87,7 @@ def complete(run: PlannedRun) -> Path:
         results=results,
         git=records.git_state(BENCHMARKS),
         time=datetime.now(timezone.utc).isoformat(),
+        downstream=None if protocol.downstream is None else _downstream(run, protocol.downstream),
     )
     return records.write(record, Path(run.records))
 
@@ -134,6 +136,14 @@ def _measured(run: PlannedRun, which: str) -> dict[str, Any]:
         device=run.device,
     )
     result = evaluate(Path(run.out), how)
+    result["protocol"]["checkpoint"] = Path(result["protocol"]["checkpoint"]).name
+    return result
+
+
+def _downstream(run: PlannedRun, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """Train classifiers with and without images of the best checkpoint."""
+    how = DownstreamOptions(data=run.data, checkpoint="best", device=run.device, **dict(sizes))  # type: ignore[arg-type]
+    (result,) = downstream([Path(run.out)], how)
     result["protocol"]["checkpoint"] = Path(result["protocol"]["checkpoint"]).name
     return result
 

@@ -17,6 +17,8 @@ from benchmarks.tables.plan import HOSTS
 from benchmarks.tables.records import Record, RecordError
 from benchmarks.tables.rows import Protocol, Row, Table, Tables
 from studiogan_gsr.errors import RequestError
+from studiogan_gsr.evaluation.filled import WAYS
+from studiogan_gsr.runs.downstream_table import legend
 from studiogan_gsr.settings import load_configuration, regularizer_settings
 from studiogan_gsr.shipped import shipped_configuration
 
@@ -25,7 +27,7 @@ UNKNOWN, NOTHING = "unknown", "-"
 PUBLISHED = {"fid": "FID", "is": "IS", "fid_few": "FID of few-shot classes"}
 # Title, checkpoint, group of classes, metric.  In titles, {} is the name of the Frechet distance, {kernel} that of
 # the kernel distance, and {network} a suffix for features other than FID's.
-COLUMNS = (
+COLUMNS: tuple[tuple[str, str, str, str], ...] = (
     ("{}, best", "best", "all", "frechet"),
     ("{}, last", "last", "all", "frechet"),
     ("{} of the tail, best", "best", "tail", "frechet"),
@@ -34,6 +36,14 @@ COLUMNS = (
     ("IS{network}, best", "best", "all", "inception_score"),
     ("recall of the tail, best", "best", "tail", "recall"),
     ("diversity in tail classes, best", "best", "each of the tail", "diversity"),
+)
+
+# Accuracies in % of `studiogan-gsr downstream`, by the way that classifiers are trained; in tables whose records have
+# them.
+DOWNSTREAM_COLUMNS = tuple(
+    (f"accuracy {of}, {way}", "downstream", group, way)
+    for of, group in (("of all", "all"), ("of the tail", "tail"))
+    for way in WAYS
 )
 
 
@@ -48,7 +58,10 @@ class Measured:
         """Return a metric by training seed, averaged over sampling seeds; kernel distances are multiplied by 1000.
 
         group: a group of classes in the result, "all", or "each of the tail": the mean over single tail classes.
+        With "downstream" in place of a checkpoint, return accuracies in %, averaged over the classifier's seeds.
         """
+        if which == "downstream":
+            return self._accuracies(group, metric)
         found = {}
         for seed, record in self.by_seed.items():
             result = record.results[which]
@@ -59,6 +72,15 @@ class Measured:
             values = [numbers.get(metric, {}).get("mean") for numbers in parts]
             if values and all(value is not None for value in values):
                 found[seed] = mean(values) * (1000 if metric == "kernel" else 1)
+        return found
+
+    def _accuracies(self, group: str, way: str) -> dict[int, float]:
+        found = {}
+        for seed, record in self.by_seed.items():
+            values = {} if record.downstream is None else record.downstream["ways"][way]
+            value = (values if group == "all" else values.get("groups", {})).get(group, {}).get("mean")
+            if value is not None:
+                found[seed] = 100 * value
         return found
 
     def tail_norms(self, when: str) -> dict[int, float]:
@@ -137,6 +159,7 @@ def content_of(table: Table, tables: Tables, found: dict[str, Measured]) -> Cont
     groups = dict.fromkeys(name for record in kept for name in _groups(record))
     given = tuple((f"{{}} of {name}, best", "best", name, "frechet") for name in groups)
     ours = (*COLUMNS, *given) if any(row.sections is not None for row in table.rows.values()) else ()
+    ours += DOWNSTREAM_COLUMNS if any(record.downstream is not None for record in kept) else ()
     header = ["", *(f"published {PUBLISHED[name]}" for name in published)]
     network = distance.removeprefix("FD") if distance != "FID" else ""
     kernel = "KID" if distance == "FID" else distance.replace("FD", "KD", 1)
@@ -231,6 +254,8 @@ def _notes(table: Table, tables: Tables, found: dict[str, Measured]) -> list[str
             "the largest exact spectral norm of a class over layers, gain and bias, averaged over the tail's classes."
         )
     notes += dict.fromkeys(_how(record, tables.protocols.get("paper")) for record in kept)
+    with_accuracy = [record.downstream for record in kept if record.downstream is not None]
+    notes += dict.fromkeys(line for result in with_accuracy for line in legend([("", result)]))
     changed: dict[str, list[str]] = {}
     for row in table.rows.values():
         if overrides := _overrides(row):

@@ -52,6 +52,7 @@ class Record:
     hours: duration of each part in HOURS.  results: output of `studiogan-gsr evaluate` for the last and the best
     checkpoint.
     git: the commit of this repository, and whether tracked files had changed.
+    downstream: output of `studiogan-gsr downstream` for the best checkpoint; None if the protocol has none.
     """
 
     version: int
@@ -71,6 +72,7 @@ class Record:
     results: dict[str, dict[str, Any]]
     git: dict[str, Any]
     time: str
+    downstream: dict[str, Any] | None = None
 
     def check(self) -> None:
         """Raise RecordError if the record is inconsistent, or lacks evidence that a table needs."""
@@ -90,6 +92,7 @@ class Record:
         for which in WHICH:
             self._check_result(which)
         self._check_course(classes)
+        self._check_downstream()
         if set(self.hours) != set(HOURS) or min(self.hours.values()) < 0:
             raise RecordError(f"{self.key}: hours are {self.hours}; expected hours of {', '.join(HOURS)}")
 
@@ -99,6 +102,21 @@ class Record:
             found = [start[key] for start in self.host.get("starts", []) if start.get(key) is not None]
             if differing := [value for value in found if value != found[0]]:
                 raise RecordError(f"{self.key}: it began with {key} {found[0]} and was resumed with {differing[0]}")
+
+    def _check_downstream(self) -> None:
+        wanted = self.protocol.get("downstream")
+        if (wanted is None) != (self.downstream is None):
+            raise RecordError(f"{self.key}: found {'a' if wanted is None else 'no'} result of downstream")
+        if wanted is None or self.downstream is None:
+            return
+        measured = self.downstream["protocol"]
+        sizes = {"updates": measured["recipe"]["updates"], "width": measured["recipe"]["width"]}
+        sizes |= {"seeds": len(measured["seeds"]), "fill": measured["fill"]}
+        if differing := [name for name, value in wanted.items() if sizes[name] != value]:
+            name = differing[0]
+            raise RecordError(f"{self.key}: downstream had {name} {sizes[name]}, not {wanted[name]}")
+        if measured["step"] != self.results["best"]["protocol"]["step"] or measured["data"] != self.data["name"]:
+            raise RecordError(f"{self.key}: downstream measured step {measured['step']} on {measured['data']}")
 
     def _check_course(self, classes: int) -> None:
         every = self.protocol["every"]
@@ -244,6 +262,7 @@ def read(path: Path, key: str) -> Record:
     try:
         content = json.loads(path.read_text(), parse_constant=_refuse, parse_float=_finite)
         names = [field.name for field in dataclasses.fields(Record)]
+        content.setdefault("downstream", None)  # older records have none
         if set(content) != set(names):
             odd = ", ".join(sorted(set(content) ^ set(names)))
             raise RecordError(f"missing or unknown fields: {odd}")

@@ -42,6 +42,8 @@ class Protocol:
 
     resizer: for real images, in training and in the reference.
     preset: one of `protocols.PRESETS`, whose split and groups are used, and whose options where none are given.
+    downstream: `updates`, `seeds`, `width` and, if given, `fill` of `studiogan-gsr downstream`, which uses the best
+    checkpoint; None: not measured.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Protocol:
     backbone: str
     resizer: str
     preset: str | None = None
+    downstream: Mapping[str, int] | None = None
 
 
 def split_of(protocol: Mapping[str, Any]) -> str:
@@ -178,11 +181,12 @@ _PROTOCOL: dict[str, Kind] = {
     "backbone": Kind("a backbone's name", lambda value: isinstance(value, str) and bool(value)),
     "resizer": one_of(*RESIZERS),
 }
+_DOWNSTREAM = ("updates", "seeds", "width")
 
 
 def _protocol(name: str, given: Any) -> Protocol:
     path = f"protocols.{name}"
-    _known(given, (*_PROTOCOL, "preset"), path)
+    _known(given, (*_PROTOCOL, "preset", "downstream"), path)
     if (preset := given.get("preset")) is not None:
         if preset not in PRESETS:
             hint = near_miss(str(preset), PRESETS)
@@ -192,6 +196,13 @@ def _protocol(name: str, given: Any) -> Protocol:
     for key, kind in _PROTOCOL.items():
         if key not in given or not kind.accepts(given[key]):
             raise ConfigurationError(f"{path}.{key}", repr(given.get(key, "nothing")), f"allowed: {kind.allowed}")
+    if "downstream" in given:
+        sizes = _mapping(given["downstream"], f"{path}.downstream")
+        _known(sizes, (*_DOWNSTREAM, "fill"), f"{path}.downstream")
+        for key in (*_DOWNSTREAM, *sizes):
+            if not POSITIVE.accepts(sizes.get(key)):
+                found = repr(sizes.get(key, "nothing"))
+                raise ConfigurationError(f"{path}.downstream.{key}", found, f"allowed: {POSITIVE.allowed}")
     return Protocol(name, **given)
 
 

@@ -8,7 +8,19 @@ import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from studiogan_gsr.commands import data, demo, doctor, evaluate, generate, plugins, report, spectrum, studiogan, train
+from studiogan_gsr.commands import (
+    data,
+    demo,
+    doctor,
+    downstream,
+    evaluate,
+    generate,
+    plugins,
+    report,
+    spectrum,
+    studiogan,
+    train,
+)
 from studiogan_gsr.errors import DONE, FAILED, in_one_line
 
 # In the order of the help.
@@ -21,6 +33,7 @@ _COMMANDS = (
         "Frechet and kernel distance, precision, recall, diversity: overall, per class and group",
     ),
     ("generate", generate, "images by class, or a data set with its rare classes filled up"),
+    ("downstream", downstream, "does filling the rare classes with generated images help a classifier?"),
     ("spectrum", spectrum, "spectral norms per layer and class, and which classes explode"),
     ("report", report, "one page about a run, or about runs side by side"),
     ("demo", demo, "gSR on handwritten digits: minutes on a CPU, no download"),

@@ -39,7 +39,7 @@ from benchmarks.tables.executors import run_on_cluster
 from benchmarks.tables.records import Record, RecordError
 from benchmarks.tables.rows import read_tables
 from studiogan_gsr import machine
-from studiogan_gsr.errors import RequestError
+from studiogan_gsr.errors import ConfigurationError, RequestError
 from studiogan_gsr.evaluation.protocols import PRESETS, Preset
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
 from support.plugins import PIXELS, MakePackage
@@ -937,3 +937,39 @@ def test_keys_do_not_follow_how_a_configuration_is_written() -> None:
     assert of_lists[1] == of_lists[2] != key
     for changed in (("native", other, 0, how), ("native", one, 1, how), ("native", one, 0, more)):
         assert records.key_of(*changed) != key
+
+
+def test_a_protocol_may_ask_for_downstream_accuracy(
+    tmp_path: Path, pixels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("studiogan_gsr.evaluation.cache.CLASSIFIERS", tmp_path / "classifiers")
+    sizes = {"updates": 1, "seeds": 2, "width": 2, "fill": 10}
+    (without,), (run,) = planned(tmp_path, "plain"), planned(tmp_path, "plain", downstream=sizes)
+    assert without.key != run.key
+    with one_thread():
+        path = complete.complete(run)
+    record = records.read(path, run.key)
+    assert record.downstream is not None
+    assert record.downstream["protocol"]["step"] == record.results["best"]["protocol"]["step"]
+    assert str(tmp_path) not in path.read_text()
+    argv = ["tiny", "--tables", str(tmp_path / "tables.yaml"), "--records", str(path.parent)]
+    assert make_command.main([*argv, "--out", str(tmp_path / "out")]) == 0
+    header, row, *_ = csv.reader(io.StringIO((tmp_path / "out" / "tiny.csv").read_text()))
+    mean = record.downstream["ways"]["filled"]["groups"]["tail"]["mean"]
+    assert float(dict(zip(header, row, strict=True))["accuracy of the tail, filled"]) == pytest.approx(
+        100 * mean, 1e-3
+    )
+    assert "ResNet-18 of width 2, 1 updates" in (tmp_path / "out" / "tiny.md").read_text()
+    for change, message in (
+        (_set("downstream", None), "found no result of downstream"),
+        (_set("downstream", "protocol", "fill", 11), "downstream had fill 11, not 10"),
+        (_set("downstream", "protocol", "step", 3), "downstream measured step 3"),
+    ):
+        content = json.loads(path.read_text())
+        change(content)
+        (tmp_path / "changed.json").write_text(json.dumps(content))
+        with pytest.raises(RecordError, match=message):
+            records.read(tmp_path / "changed.json", run.key)
+    for odd in ({"updates": 1, "seeds": 2}, {**sizes, "seeds": 0}, {**sizes, "depth": 3}):
+        with pytest.raises(ConfigurationError, match=r"protocols\.tiny\.downstream\.(width|seeds|depth)"):
+            read_tables(write_tables(tmp_path / "odd.yaml", downstream=odd))

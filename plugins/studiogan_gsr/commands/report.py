@@ -21,7 +21,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.description = (
         "Writes a page with configurations, losses, norms and metrics per class, samples of head and tail, and their "
-        "nearest training images. Metrics are shown if `evaluate` has measured them."
+        "nearest training images. Metrics and downstream accuracy are shown if `evaluate` and `downstream` have "
+        "measured them."
     )
     add_options(parser, ReportOptions)
     parser.set_defaults(command=run)

@@ -121,7 +121,7 @@ def _prepare(path: Path, options: EvaluateOptions) -> _Setting:
     """Load the generator, the backbone and the real images; print which metrics are left out."""
     how = protocol_of(options)
     if options.out is not None:
-        _check_out(options.out)
+        check_out(options.out)
     trained = load_trained(path, options.config, options.averaged, "best" if options.best else "last")
     device = torch.device(choose_device(options.device))
     name, backbone = choose_backbone(how.backbone, device)
@@ -202,7 +202,7 @@ def _protocol(setting: _Setting, seconds: Seconds) -> dict[str, Any]:
     protocol = {
         "step": trained.step,
         "checkpoint": str(trained.folder.resolve()),
-        "checkpoint_rule": _checkpoint_rule(trained, setting.split),
+        "checkpoint_rule": checkpoint_rule(trained, setting.split),
         "selection": None if trained.chosen is None else trained.chosen["rule"],
         "data": trained.configuration.DATA.name,
         "averaged_generator": trained.averaged,
@@ -288,7 +288,7 @@ def _default_split(trained: Trained) -> str:
     return "test" if chosen_on_half else "reference"
 
 
-def _checkpoint_rule(trained: Trained, split: str) -> str:
+def checkpoint_rule(trained: Trained, split: str) -> str:
     """Return as text how the checkpoint was selected, and whether on the images that it is measured on."""
     if trained.rule != "best":
         return "last" if trained.rule == "last" else f"step {trained.step}, by name; not the last of its run"
@@ -334,7 +334,7 @@ def terms_of(protocol: dict[str, Any]) -> str:
     return json.dumps(terms, sort_keys=True)
 
 
-def _check_out(out: Path) -> None:
+def check_out(out: Path) -> None:
     """Raise RequestError if the result's file cannot be written; called before hours of measuring."""
     folder = next(parent for parent in out.absolute().parents if parent.exists())
     if out.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):

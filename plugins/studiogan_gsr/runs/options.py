@@ -1,4 +1,4 @@
-"""How a generator is evaluated, and what it generates.  Evaluation's defaults are the paper's final protocol."""
+"""Options of commands about trained generators; the defaults of evaluation are the paper's final protocol."""
 
 from __future__ import annotations
 
@@ -98,3 +98,27 @@ class GenerateOptions:
     data: str | None = option(None, "folder of the training images; default: as in training", metavar="DIR")
     resizer: str | None = option(None, "how training images are resized; default: as in training", choices=RESIZERS)
     device: str | None = option(None, "default: cuda if it is available", choices=["cpu", "cuda"])
+
+
+@dataclass(frozen=True)
+class DownstreamOptions:
+    """Options of `studiogan-gsr downstream`."""
+
+    data: str | None = option(None, "folder of the images; default: as in training", metavar="DIR")
+    updates: int = option(2000, "updates of each classifier (2,000)", kind=positive)
+    seeds: int = option(5, "classifiers of each way (5)", kind=positive)
+    width: int = option(64, "channels of the classifier's first stage (64, ResNet-18's)", kind=positive)
+    fill: int | None = option(
+        None, "images per class after filling; default: as many as the largest class has", kind=positive, metavar="N"
+    )
+    flip: bool | None = switch(None, "mirror training images; default: as PRE.apply_rflip of the runs")
+    checkpoint: str = option("last", "last (default), best, or a step", metavar="last|best|STEP")
+    batch_norm: str = option(
+        "running",
+        "batch-norm statistics of the generator: of training (the default), recomputed, or of each batch",
+        choices=BATCH_NORM,
+    )
+    seed: int = option(0, "seed of the generated images (0)", kind=count)
+    device: str | None = option(None, "default: cuda if it is available", choices=["cpu", "cuda"])
+    threads: int | None = option(None, "default: the fastest of a few updates", kind=positive, metavar="N")
+    out: Path | None = option(None, "default: a file in the run's downstream/", kind=Path, metavar="FILE")

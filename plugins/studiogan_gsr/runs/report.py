@@ -14,7 +14,7 @@ from torch import Tensor
 from studiogan_gsr.charts import curves_chart, norms_chart
 from studiogan_gsr.datasets.labels import class_title
 from studiogan_gsr.datasets.preprocessing import Prepared
-from studiogan_gsr.errors import GSRError, RequestError
+from studiogan_gsr.errors import GSRError
 from studiogan_gsr.evaluation.manifold import nearest
 from studiogan_gsr.evaluation.samples import generate, grid, to_pixels
 from studiogan_gsr.evaluation.selection import evaluations
@@ -34,8 +34,10 @@ from studiogan_gsr.pages import (
 from studiogan_gsr.progress import console
 from studiogan_gsr.runs.evaluate import real_images
 from studiogan_gsr.runs.options import EvaluateOptions
+from studiogan_gsr.runs.report_downstream import downstream_section
 from studiogan_gsr.runs.report_metrics import metrics_section
 from studiogan_gsr.runs.reported import ReportedRun, open_run
+from studiogan_gsr.runs.same_data import check_same_data
 from studiogan_gsr.settings import SECTION, Configured
 
 _CLASSES, _SAMPLES = 5, 10  # rows and columns of a gallery
@@ -49,8 +51,7 @@ def report(paths: Sequence[Path], out: Path) -> Path:
     Raises RequestError if the runs have different data sets or class counts, or if one has no checkpoint.
     """
     runs = [open_run(path) for path in paths]
-    for run in runs[1:]:
-        _check_same_data(run, runs[0])
+    check_same_data([(run.name, run.trained) for run in runs])
     order = sorted(range(len(runs[0].counts)), key=lambda y: -runs[0].counts[y])
     sections = [
         ("", _at_different_steps(runs) + _summary(runs)),
@@ -58,6 +59,7 @@ def report(paths: Sequence[Path], out: Path) -> Path:
         *_curves(runs),
         *_while_training(runs),
         *metrics_section(runs, order),
+        *downstream_section(runs),
         ("Samples", _samples(runs, order)),
         *_memory(runs, order),
     ]
@@ -66,30 +68,6 @@ def report(paths: Sequence[Path], out: Path) -> Path:
     write_atomically(target, page(" and ".join(run.name for run in runs), sections))
     console().print(f"written to {target}")
     return target
-
-
-def _check_same_data(run: ReportedRun, first: ReportedRun) -> None:
-    """Raise RequestError if two runs have different data sets or class counts."""
-    data, counts = run.trained.configuration.DATA, run.counts
-    name, expected = first.trained.configuration.DATA.name, first.counts
-    if data.name == name and counts == expected:
-        return
-    if data.name != name:
-        why = f"was trained on {data.name}, {first.name} on {name}"
-    elif len(counts) != len(expected):
-        why = f"was trained on {len(counts)} classes of {name}, {first.name} on {len(expected)}"
-    elif not (any(counts) and any(expected)):
-        states = "are not recorded", "are"
-        mine, theirs = states if any(expected) else states[::-1]
-        why = f"its class counts {mine}, those of {first.name} {theirs}"
-    else:
-        label = next(y for y, count in enumerate(counts) if count != expected[y])
-        title = class_title(label, run.trained.classes)
-        why = (
-            f"class {title} had {counts[label]:,} training images, in {first.name} {expected[label]:,} "
-            f"(both on {name})"
-        )
-    raise RequestError(f"{run.name}: {why}: compare like runs")
 
 
 def _summary(runs: Sequence[ReportedRun]) -> Markup:

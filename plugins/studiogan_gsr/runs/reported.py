@@ -7,32 +7,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from studiogan_gsr.runs.same_data import recorded_counts
 from studiogan_gsr.runs.trained import Trained, load_trained
 
 
 @dataclass(frozen=True)
 class ReportedRun:
-    """A loaded run, with its log and its evaluations.
+    """A loaded run, with its log and its results.
 
-    log: the lines of log.jsonl, up to the loaded step.  evaluations: results of `evaluate`, oldest first.
+    log: the lines of log.jsonl, up to the loaded step.
+    evaluations, downstream: results of `evaluate` and of `downstream`, oldest first.
     """
 
     name: str
     trained: Trained
     log: list[dict[str, Any]]
     evaluations: list[dict[str, Any]]
+    downstream: list[dict[str, Any]]
 
     @property
     def counts(self) -> list[int]:
         """Training images per class; zeros if they are not recorded."""
-        counts = self.trained.data.get("class_counts")
-        return list(counts) if counts else [0] * self.trained.configuration.DATA.num_classes
+        return recorded_counts(self.trained)
 
 
 def open_run(path: Path) -> ReportedRun:
-    """Load a run's newest checkpoint, its log and its evaluations."""
+    """Load a run's newest checkpoint, its log and its results."""
     trained = load_trained(path)
     run = trained.run or trained.folder
-    found = [json.loads(file.read_text()) for file in run.glob("evaluations/*.json")]
-    found.sort(key=lambda result: str(result["protocol"]["time"]))
-    return ReportedRun(path.resolve().name, trained, trained.log, found)
+    found = {name: _results(run / name) for name in ("evaluations", "downstream")}
+    return ReportedRun(path.resolve().name, trained, trained.log, **found)
+
+
+def _results(folder: Path) -> list[dict[str, Any]]:
+    """Return the results in a folder, oldest first."""
+    found: list[dict[str, Any]] = [json.loads(file.read_text()) for file in folder.glob("*.json")]
+    return sorted(found, key=lambda result: str(result["protocol"]["time"]))

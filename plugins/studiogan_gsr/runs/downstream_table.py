@@ -1,0 +1,95 @@
+"""Tables of what `downstream` has measured: accuracies, and differences to the real images as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from studiogan_gsr.datasets.labels import class_title
+from studiogan_gsr.evaluation.filled import OF_DATA_ALONE, WAYS
+from studiogan_gsr.pages import shortened
+
+Results = Sequence[tuple[str, dict[str, Any]]]  # (name of the run, result of `downstream`), of one protocol
+ACCURACY, OVER_REAL = "accuracy in %", "difference to real, in points"
+_FEW = 20  # up to this many classes, each class has a row in the terminal
+_WIDTH = 24  # characters; longer class names are shortened
+
+
+def cells(results: Results, what: str, width: int | None = None) -> tuple[list[str], list[list[str]]]:
+    """Return a header and rows: all images, the groups, the classes by falling number of training images.
+
+    what: ACCURACY or OVER_REAL.  width: characters of a class name; None: any number.
+    """
+    first, columns = results[0][1], _columns(results, what)
+    counts = first["training_images"]
+    names = [name if width is None else shortened(name, width) for name in first["class_names"]]
+    rows: list[tuple[str, str, Any]] = [("all", "", lambda values: values["all"])]
+    for group in columns[0][1]["groups"]:
+        rows.append((group, "", lambda values, group=group: values["groups"][group]))
+    for label in sorted(range(len(counts)), key=lambda y: -counts[y]):
+        title = class_title(label, names)
+        rows.append((title, str(counts[label]), lambda values, label=label: values["classes"][label]))
+    header = ["classes", "images", *(title for title, _ in columns)]
+    return header, [
+        [title, images, *(_text(of(values), what == OVER_REAL) for _, values in columns)]
+        for title, images, of in rows
+    ]
+
+
+def _columns(results: Results, what: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return (title, values) of each column; ways that need no generator are shown once."""
+    columns = []
+    for way in WAYS:
+        for name, result in results[:1] if way in OF_DATA_ALONE else results:
+            title = way if len(results) == 1 or way in OF_DATA_ALONE else f"{way}, {name}"
+            values = result["ways"][way]
+            columns.append((title, values["over_real"] if what == OVER_REAL else values))
+    return columns[1:] if what == OVER_REAL else columns
+
+
+def _text(statistic: dict[str, float | None], signed: bool) -> str:
+    """Return "mean ± half width", times 100; "-" if there is none."""
+    middle, width = statistic["mean"], statistic["half_width"]
+    if middle is None:
+        return "-"
+    text = f"{100 * middle:{'+' if signed else ''}.1f}"
+    return text if width is None else f"{text} ± {100 * width:.1f}"
+
+
+def table_lines(results: Results) -> list[str]:
+    """Return the lines of both tables, and of what they mean."""
+    lines = []
+    for what in (ACCURACY, OVER_REAL):
+        header, rows = cells(results, what, _WIDTH)
+        counts = results[0][1]["training_images"]
+        if len(counts) > _FEW:
+            rows = rows[: len(rows) - len(counts)]
+        whole = [header, *rows]
+        widths = [max(map(len, column)) for column in zip(*whole, strict=True)]
+        lines.append(f"{what[0].upper()}{what[1:]}:")
+        for first, *rest in whole:
+            padded = [text.rjust(width) for text, width in zip(rest, widths[1:], strict=True)]
+            lines.append("  ".join([first.ljust(widths[0]), *padded]).rstrip())
+    return [*lines, *legend(results)]
+
+
+def legend(results: Results) -> list[str]:
+    """Return what the columns, the groups and the intervals mean, and what a reader must know."""
+    result = results[0][1]
+    protocol, seeds = result["protocol"], len(result["protocol"]["seeds"])
+    lines = [f"{way.capitalize()}: {values['description']}." for way, values in result["ways"].items()]
+    spread = (
+        "one seed of the classifier, so without an interval"
+        if seeds == 1
+        else f"mean ± half of the 95 % interval (Student's t) over {seeds} seeds of the classifier; differences are "
+        "paired by seed"
+    )
+    recipe = protocol["recipe"]
+    flips = "with" if recipe["flip"] else "without"
+    lines += [
+        f"All: ResNet-18 of width {recipe['width']}, {recipe['updates']:,} updates of {recipe['batch_size']} images, "
+        f"{flips} flips; {spread}. Another training of the generator is not in the interval.",
+        "Many: over 100 training images; few: under 20; head, middle, tail: thirds of the classes by number of "
+        "training images.",
+    ]
+    return lines + [f"{note[0].upper()}{note[1:]}." for note in result["notes"]]
