@@ -60,6 +60,7 @@ setup(
         "prdc",
         "pyyaml",
         "rich",
+        "safetensors",
         "scikit-learn",
         "scipy",
         "tensorboard",
@@ -83,7 +84,9 @@ setup(
             "submitit",
             "types-PyYAML",
             "types-setuptools",
+            "wandb",
         ],
+        "wandb": ["wandb"],
     },
     entry_points={
         "studiogan.backbones": [

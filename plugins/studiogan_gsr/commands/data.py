@@ -8,6 +8,7 @@ from pathlib import Path
 
 from studiogan_gsr.commandline import add_options, argument, count, option, positive, read_options, switch
 from studiogan_gsr.datasets.resizers import RESIZERS
+from studiogan_gsr.errors import RequestError
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,13 @@ class ShowOptions(DataOptions):
     """Options of `studiogan-gsr data show`."""
 
     out: Path | None = option(None, "folder for the page; default: <NAME>-show", kind=Path, metavar="DIR")
+    write: Path | None = option(
+        None,
+        "also write index, label, class and file of every chosen image, and the digest to FILE.json",
+        kind=Path,
+        metavar="FILE.csv",
+    )
+    overwrite: bool = switch(False, "let --write replace a file that it has not written, or that has changed since")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -76,4 +84,13 @@ def run_show(parsed: argparse.Namespace) -> None:
     from studiogan_gsr.datasets.show import show
 
     options = read_options(ShowOptions, parsed)
-    show(options.name, options.data, options.out or Path(f"{options.name}-show"), options.split)
+    if options.overwrite and options.write is None:
+        raise RequestError("--overwrite needs --write")
+    show(
+        options.name,
+        options.data,
+        options.out or Path(f"{options.name}-show"),
+        options.split,
+        write=options.write,
+        overwrite=options.overwrite,
+    )

@@ -16,6 +16,7 @@ from studiogan_gsr.class_groups import shot_groups
 from studiogan_gsr.contract import Dataset
 from studiogan_gsr.datasets.by_name import open_named
 from studiogan_gsr.datasets.preprocessing import Prepared, inspect_files, preprocessing_of
+from studiogan_gsr.datasets.splits import check_target, description, write_split
 from studiogan_gsr.datasets.summary import describe
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.pages import chart, facts, page, picture, side_by_side, table
@@ -33,11 +34,18 @@ class Shown:
     images_sha256: str
 
 
-def show(name: str, root: str, out: Path, split: str = "train") -> Shown:
+def show(
+    name: str, root: str, out: Path, split: str = "train", write: Path | None = None, overwrite: bool = False
+) -> Shown:
     """Print a data set's counts, and write a page with their chart and with images of head and tail.
 
-    Raises ConfigurationError for an unknown name, DataError for missing or damaged data.
+    write: a CSV file for the chosen images, see `write_split`; None: none.  overwrite: whether it may replace a file
+    that this package has not written.
+    Raises ConfigurationError for an unknown name, DataError for missing or damaged data, and RequestError if the CSV
+    file cannot be written.
     """
+    if write is not None:
+        check_target(write, overwrite)
     dataset, _ = open_named(name, root, split)
     summary = describe(dataset)
     notes = [*summary["notes"], *inspect_files(dataset, preprocessing_of(dataset))]
@@ -70,6 +78,9 @@ def show(name: str, root: str, out: Path, split: str = "train") -> Shown:
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(path, page(f"{name}, {split}", sections))
     console().print(f"Images and chart: {path}")
+    if write is not None:
+        write_split(dataset, name, split, summary["images_sha256"], write)
+        console().print(f"Chosen images: {write}; data set, split and digest: {description(write)}")
     return Shown(path, summary["images_sha256"])
 
 

@@ -14,23 +14,37 @@ _WIDTH = 24  # characters; longer class names are shortened
 
 
 def table_lines(result: dict[str, Any]) -> list[str]:
-    """Return the lines of the table, and of the notes under it.
-
-    Rows: all images, each group, and, for up to 20 classes, each class.
-    """
-    network = result["column"].removeprefix("FD")
-    kernel, score = ("KID", "IS") if network == "FID" else (f"KD{network}", f"IS{network}")
-    titles = {"frechet": result["column"], "kernel": kernel, "inception_score": score}
-    columns = {name: titles.get(name, name) for name in result["all"]}
-    cells = [["", "training", *columns.values()]]
-    for name, count, values in _rows(result):
-        cells.append([name, "" if count is None else str(count), *(as_text(values, key) for key in columns)])
+    """Return the lines of the table, and of the notes under it."""
+    cells = table_cells(result)
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = []
     for first, *rest in cells:
         padded = [text.rjust(width) for text, width in zip(rest, widths[1:], strict=True)]
         lines.append("  ".join([first.ljust(widths[0]), *padded]))
-    return [*lines, *_legend(result, kernel), *_cautions(result, kernel), *_other_protocol(result["protocol"])]
+    return [*lines, *table_notes(result)]
+
+
+def table_cells(result: dict[str, Any]) -> list[list[str]]:
+    """Return a header and the rows: all images, each group, and, for up to 20 classes, each class."""
+    kernel, score = _titles(result)
+    titles = {"frechet": result["column"], "kernel": kernel, "inception_score": score}
+    columns = {name: titles.get(name, name) for name in result["all"]}
+    cells = [["", "training", *columns.values()]]
+    for name, count, values in _rows(result):
+        cells.append([name, "" if count is None else str(count), *(as_text(values, key) for key in columns)])
+    return cells
+
+
+def table_notes(result: dict[str, Any]) -> list[str]:
+    """Return what columns and groups mean, and what a reader must know before comparing the numbers."""
+    kernel, _ = _titles(result)
+    return [*_legend(result, kernel), *_cautions(result, kernel), *_other_protocol(result["protocol"])]
+
+
+def _titles(result: dict[str, Any]) -> tuple[str, str]:
+    """Return what the kernel distance and the inception score are called."""
+    network = result["column"].removeprefix("FD")
+    return ("KID", "IS") if network == "FID" else (f"KD{network}", f"IS{network}")
 
 
 def _rows(result: dict[str, Any]) -> list[tuple[str, int | None, dict[str, Any]]]:

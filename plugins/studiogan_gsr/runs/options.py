@@ -122,3 +122,13 @@ class DownstreamOptions:
     device: str | None = option(None, "default: cuda if it is available", choices=["cpu", "cuda"])
     threads: int | None = option(None, "default: the fastest of a few updates", kind=positive, metavar="N")
     out: Path | None = option(None, "default: a file in the run's downstream/", kind=Path, metavar="FILE")
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Options of `studiogan-gsr export`."""
+
+    out: Path = option(None, "a new folder", kind=Path, metavar="DIR", required=True)
+    checkpoint: str = option("last", "last (default), best, or a step", metavar="last|best|STEP")
+    averaged: bool | None = switch(None, "export the averaged generator; default: if there is one", flag="--ema")
+    config: str | None = option(None, "configuration of a checkpoint without a run's records", metavar="CONFIG")

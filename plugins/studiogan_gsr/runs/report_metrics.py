@@ -53,7 +53,7 @@ def metrics_section(runs: Sequence[ReportedRun], order: Sequence[int]) -> list[t
         return [("Metrics", paragraph(text, note=True))]
     column = measured[0][1]["column"]
     results = Results([(name, result) for name, result in measured if result["column"] == column], order)
-    texts = [_protocol(name, result) for name, result in results.by_run]
+    texts = [protocol_text(name, result) for name, result in results.by_run]
     other = [(name, result["column"]) for name, result in measured if result["column"] != column]
     texts += [f"{name} was measured with {theirs}, not {column}, and is left out." for name, theirs in other]
     texts += [f"{run.name} has not been measured." for run in runs if not run.evaluations]
@@ -161,7 +161,8 @@ def _mean(result: dict[str, Any], label: int, metric: str) -> float | None:
     return None if mean is None else float(mean) * SHOWN_TIMES.get(metric, 1)
 
 
-def _protocol(name: str, result: dict[str, Any]) -> str:
+def protocol_text(name: str, result: dict[str, Any]) -> str:
+    """Return how a run was measured, as one sentence that begins with its name."""
     protocol = result["protocol"]
     reference, preset = protocol["reference"], protocol.get("preset")
     split = reference["split"] if reference["split"] != "full" else "the whole set, training images among them (full)"

@@ -34,12 +34,12 @@ class ReportedRun:
 def open_run(path: Path) -> ReportedRun:
     """Load a run's newest checkpoint, its log and its results."""
     trained = load_trained(path)
-    run = trained.run or trained.folder
-    found = {name: _results(run / name) for name in ("evaluations", "downstream")}
+    found = {name: results_of(trained, name) for name in ("evaluations", "downstream")}
     return ReportedRun(path.resolve().name, trained, trained.log, **found)
 
 
-def _results(folder: Path) -> list[dict[str, Any]]:
-    """Return the results in a folder, oldest first."""
+def results_of(trained: Trained, name: str) -> list[dict[str, Any]]:
+    """Return the results in a run's folder `name`, "evaluations" or "downstream", oldest first."""
+    folder = (trained.run or trained.folder) / name
     found: list[dict[str, Any]] = [json.loads(file.read_text()) for file in folder.glob("*.json")]
     return sorted(found, key=lambda result: str(result["protocol"]["time"]))

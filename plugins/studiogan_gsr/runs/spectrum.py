@@ -19,6 +19,7 @@ from studiogan_gsr.pages import chart, page, paragraph, shortened, table, wide
 from studiogan_gsr.progress import console
 from studiogan_gsr.regularizers.mapping import MAPPING
 from studiogan_gsr.regularizers.norms import THRESHOLD, Spectrum, exploding, group_correlation, spectrum
+from studiogan_gsr.runs.exported import is_exported
 from studiogan_gsr.runs.trained import Trained, load_trained
 from studiogan_gsr.settings import Configured
 
@@ -32,7 +33,7 @@ def inspect(path: Path, config: str | None, out: Path | None) -> dict[str, Any]:
     out: folder of the two files; None: `spectrum` in the run's folder.
     Raises RequestError if there is no checkpoint, and GeneratorError if the generator is not class-conditional.
     """
-    trained = load_trained(path, config, averaged=False)
+    trained = load_trained(path, config, averaged=None if is_exported(path) else False)
     groups = _groups(trained.configuration)
     found = spectrum(trained.generator, groups)
     began = trained.start()

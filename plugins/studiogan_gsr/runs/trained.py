@@ -27,6 +27,7 @@ from studiogan_gsr.hosts.native.configuration import ELSEWHERE, ELSEWHERE_TOO, r
 from studiogan_gsr.hosts.native.networks import make_networks
 from studiogan_gsr.hosts.studiogan.generators import read_studiogan_configuration, studiogan_generator
 from studiogan_gsr.regularizers.affines import unwrapped
+from studiogan_gsr.runs.exported import CONFIGURATION, WEIGHTS, is_exported, read_exported
 from studiogan_gsr.settings import Configured, load_configuration
 from studiogan_gsr.shipped import configuration_file
 
@@ -123,7 +124,7 @@ class Trained:
 def load_trained(
     path: Path, config: str | None = None, averaged: bool | None = None, checkpoint: str = "last"
 ) -> Trained:
-    """Load a checkpoint of a run, or the checkpoint in a folder.
+    """Load a checkpoint of a run, the checkpoint in a folder, or an exported generator.
 
     config: a file or a shipped name, for a checkpoint without records.
     averaged: whether to load the averaged generator; None: load it if there is one.
@@ -133,6 +134,8 @@ def load_trained(
     """
     if checkpoint not in ("last", "best") and not checkpoint.isdecimal():
         raise RequestError(f"--checkpoint: found {checkpoint!r}; allowed: last, best, or a step")
+    if is_exported(path):
+        return _exported(path, config, averaged, checkpoint)
     run, folder = _found(path)
     rule, chosen = "best" if checkpoint == "best" else "last", None
     if run is not None and run != folder:  # a run of the native host
@@ -166,6 +169,34 @@ def load_trained(
     )
 
 
+def _exported(folder: Path, config: str | None, averaged: bool | None, checkpoint: str) -> Trained:
+    """Load an exported generator; raise RequestError for options that choose another one."""
+    exported = read_exported(folder)
+    record, state = exported.record, exported.state
+    other = "--config" if config is not None else "" if checkpoint == "last" else "--checkpoint"
+    if averaged not in (None, record["averaged"]):
+        other = "--ema" if averaged else "--no-ema"
+    if other:
+        kind = "the averaged generator" if record["averaged"] else "a generator, not averaged,"
+        raise RequestError(
+            f"{other}: found an exported folder, {folder}; it has only {kind} of step {record['step']}"
+        )
+    configuration, untrained = _read(load_configuration(folder / CONFIGURATION))
+    return Trained(
+        generator=_with_weights(untrained(_EXAMPLE), state, folder / WEIGHTS, configuration.DATA.num_classes),
+        configuration=configuration,
+        step=record["step"],
+        folder=folder,
+        file=folder / WEIGHTS,
+        averaged=record["averaged"],
+        record=record,
+        run=folder,
+        untrained=untrained,
+        rule=record["checkpoint_rule"],
+        chosen=record.get("chosen"),
+    )
+
+
 def _read(sections: Mapping[str, Any]) -> tuple[Configured, Callable[[int], nn.Module]]:
     """Return a configuration, and a function that builds its generator from a seed.
 
@@ -185,6 +216,10 @@ def _load(generator: nn.Module, file: Path, classes: int) -> nn.Module:
     state = read_file(file).get("state_dict")
     if not isinstance(state, dict):
         raise CheckpointError(f"{file}: not a checkpoint of this host or of StudioGAN")
+    return _with_weights(generator, state, file, classes)
+
+
+def _with_weights(generator: nn.Module, state: dict[str, Any], file: Path, classes: int) -> nn.Module:
     inner = unwrapped(generator)
     check_architecture(inner, state, file, classes)
     inner.load_state_dict(state)

@@ -28,6 +28,7 @@ from studiogan_gsr.hosts.native.threads import using_threads
 from studiogan_gsr.hosts.native.training import Trainer
 from studiogan_gsr.hosts.readings import read
 from studiogan_gsr.hosts.regularization.ranks import check_ranks
+from studiogan_gsr.machine import versions
 from studiogan_gsr.seeds import SAMPLES, mixed
 
 OnInterval = Callable[[Trainer], dict[str, Any]]
@@ -61,7 +62,13 @@ class Loop:
         self.stop, self.on_interval, self.evaluation_threads = stop, on_interval, evaluation_threads
         self.first_step = trainer.steps + 1
         self.total: int = trainer.configuration.OPTIMIZATION.total_steps
-        self.log = RunLog(folder.path, trainer.steps, active=ranks.first)
+        self.log = RunLog(
+            folder.path,
+            trainer.steps,
+            viewer=start.log,
+            configuration={**folder.sections, "seed": start.seed, "versions": versions(), "start": start.record()},
+            active=ranks.first,
+        )
         self._seconds = seconds
 
     def done(self) -> bool:
@@ -167,14 +174,17 @@ class Loop:
         trainer, model = self.trainer, self.trainer.configuration.MODEL
         check_weights(trainer)
         if self.ranks.first:  # the grid first: a run that is killed in between saves both again
+            grid = self.folder.path / "samples" / f"step={trainer.steps:06}.png"
             save_grid(
                 trainer.averaged or trainer.generator,
                 trainer.class_counts,
                 model.z_prior,
                 model.z_dim,
                 mixed(self.start.seed, SAMPLES),
-                self.folder.path / "samples" / f"step={trainer.steps:06}.png",
+                grid,
             )
+            with self.clock.paused():
+                self.log.picture(trainer.steps, grid)
         save_checkpoint(
             trainer,
             self.folder.checkpoints,

@@ -12,6 +12,7 @@ from studiogan_gsr.evaluation.choices import SELECT_ON
 
 _MEASURING = "evaluation while training; the best checkpoint is kept in addition to the newest two"
 _SPEED = "speed; none of these changes what is computed, except for rounding"
+VIEWERS = ("tensorboard", "wandb", "none")
 SWITCHES = ("precision", "channels_last", "folded", "fused", "graphs", "compiled")  # fields of `training.Speed`
 
 
@@ -47,6 +48,12 @@ class TrainOptions:
     )
     print_freq: int | None = option(None, "steps between log lines (100)", kind=positive)
     save_freq: int | None = option(None, "steps between checkpoints (2000)", kind=positive)
+    log: str | None = option(
+        None,
+        "what shows scalars and sample grids, in addition to log.jsonl; wandb: offline without a login; default: "
+        "tensorboard",
+        choices=VIEWERS,
+    )
     resizer: str | None = option(None, "resizes images to DATA.img_size; default: none", choices=RESIZERS)
     workers: int | None = option(None, "processes that read images (4)", kind=count)
     stream: bool | None = switch(

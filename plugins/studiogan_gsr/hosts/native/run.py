@@ -3,7 +3,8 @@
 config.yaml      the configuration with StudioGAN's defaults filled in, and all options of REGULARIZER
 run.json         seed, plug-ins, data and class counts; device, versions and options of every start
 log.jsonl        one line per print interval
-tensorboard/     the scalars of log.jsonl and selection.jsonl as TensorBoard events
+tensorboard/     the scalars of log.jsonl and selection.jsonl, and samples/, as TensorBoard events
+wandb/           the same for Weights & Biases, with --log wandb
 samples/         grids of images, one row per class
 selection.jsonl  one line per evaluation, if the run evaluates while it trains; see evaluation/selection.py
 checkpoints/     the newest two checkpoints and the best one; see checkpoint.py
@@ -29,6 +30,7 @@ from studiogan_gsr.hosts.native.configuration import Configuration, read_configu
 from studiogan_gsr.hosts.native.failures import failures_explained, memory_explained
 from studiogan_gsr.hosts.native.folder import RunFolder
 from studiogan_gsr.hosts.native.images import Images, load_images
+from studiogan_gsr.hosts.native.log import check_installed
 from studiogan_gsr.hosts.native.loop import Loop, OnInterval
 from studiogan_gsr.hosts.native.options import TrainOptions
 from studiogan_gsr.hosts.native.process import Ranks, joined_ranks, number_of_ranks, own_rank
@@ -66,6 +68,7 @@ def train(name: str | Path | dict[str, Any], options: TrainOptions, on_interval:
         saved = _find_checkpoint(folder, options, configuration)
         last = _last_start(folder, options, saved)
         start = choose_start(options, last, number_of_ranks())
+        check_installed(start.log)
         evaluation_threads = options.threads or most_threads()
         measures = fixed_threads(options.threads, last, start.device_type, start.ranks) is None
         configuration = _with_steps(configuration, folder, start.steps)

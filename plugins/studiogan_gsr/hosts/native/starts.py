@@ -31,6 +31,7 @@ class Start:
     workers: processes that read images.
     in_memory: whether all images are read before training; None: if they fit in memory.
     print_freq, save_freq: steps between log lines and between checkpoints.
+    log: what shows the run's scalars, one of VIEWERS.
     evaluate: images to generate and measure whenever a checkpoint is saved; 0 means no evaluations.
     select_on: real images to select the best checkpoint on, one of SELECT_ON.
     backbone: the network that measures; None means inception, or effnetlite0 if inception is not available.
@@ -46,6 +47,7 @@ class Start:
     in_memory: bool | None = None
     print_freq: int = 100
     save_freq: int = 2000
+    log: str = "tensorboard"
     speed: Speed = field(default_factory=Speed)
     evaluate: int = 0
     select_on: str = "validation"
