@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import socket
@@ -16,6 +17,7 @@ from filelock import FileLock, Timeout
 from studiogan_gsr.progress import console
 
 LOCK = ".lock"
+_BLOCK = 2**24  # bytes
 _PATIENCE, _SILENCE, _DAY = 10, 60, 24 * 3600  # seconds
 
 
@@ -61,6 +63,15 @@ def flush(path: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    total = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(_BLOCK):
+            total.update(block)
+    return total.hexdigest()
 
 
 @contextmanager

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from studiogan_gsr.cli import main
 from studiogan_gsr.errors import EvaluationError, WeightsError
 from studiogan_gsr.evaluation import backbones, cache
-from studiogan_gsr.evaluation.backbones import Clip, DinoV2, find_backbone, make_backbone, sha256
+from studiogan_gsr.evaluation.backbones import Clip, DinoV2, find_backbone, make_backbone
 from studiogan_gsr.evaluation.cache import cached
 from studiogan_gsr.evaluation.dinov2 import VisionTransformer
 from studiogan_gsr.evaluation.features import Sample, extract
 from studiogan_gsr.evaluation.measure import METRICS, Reference, measure
 from studiogan_gsr.evaluation.selection import evaluations
+from studiogan_gsr.files import sha256
 from support.plugins import PIXELS, MakePackage
 from support.runs import PLAIN, arguments, one_thread, write
 

@@ -217,7 +217,7 @@ def test_runs_that_cannot_be_compared_are_refused(
     none = {"g_cond_mtd": "W/O", "d_cond_mtd": "W/O"}
     for name, change, resizer, message in (
         ("small", {"DATA": {"img_size": 16}}, "box", "was trained on images of 16 pixels, plain on 32: compare like"),
-        ("boxed", {}, "box", "was trained on images prepared in another way than plain: compare like runs"),
+        ("boxed", {}, "box", "was trained on images resized by box, plain by wo_resize: compare like runs"),
         ("upright", {"PRE": {"apply_rflip": False}}, "wo_resize", "found false in upright, true in plain; --flip or"),
         ("classless", {"MODEL": none}, "wo_resize", "the generator's images have no classes"),
     ):
@@ -226,6 +226,9 @@ def test_runs_that_cannot_be_compared_are_refused(
             assert main(argv) == 0
         assert message in error_of(capsys, runs[0], tmp_path / name)
     record = json.loads((runs[1] / "run.json").read_text())
+    record["data"]["preprocessing"] = {"resizer": "wo_resize"}  # as in records of StudioGAN's runs
+    (runs[1] / "run.json").write_text(json.dumps(record))
+    command._check_same_images([(run.name, command.load_trained(run)) for run in runs])
     record["data"]["images_sha256"] = "0" * 64
     (runs[1] / "run.json").write_text(json.dumps(record))
     assert "gsr: was trained on other images than plain: compare like runs" in error_of(capsys, *runs)
@@ -279,6 +282,8 @@ def copied(page: str, title: str) -> list[list[str]]:
 def test_a_report_shows_accuracies_of_groups_and_classes_by_way_and_run(runs: Sequence[Path], tmp_path: Path) -> None:
     assert "Downstream accuracy" not in page_of(tmp_path / "page", *runs)
     measured(*runs)
+    namesake = shutil.copytree(runs[1], tmp_path / "other" / "plain")
+    assert copied(page_of(tmp_path / "page", runs[0], namesake), "accuracy in %")[0].count("filled, plain") == 2
     page = page_of(tmp_path / "page", *runs)
     header, *rows = copied(page, "accuracy in %")
     assert header[2:4] == ["real", "balanced"]

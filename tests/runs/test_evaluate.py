@@ -26,7 +26,6 @@ from studiogan_gsr.evaluation.backbones import (
     downloaded,
     find_backbone,
     make_backbone,
-    sha256,
 )
 from studiogan_gsr.evaluation.cache import cached
 from studiogan_gsr.evaluation.features import Sample, extract
@@ -34,6 +33,7 @@ from studiogan_gsr.evaluation.generation import generated
 from studiogan_gsr.evaluation.measure import METRICS, Reference, inception_score, measure, metrics, summarise
 from studiogan_gsr.evaluation.perceptual import Album, Perceptual
 from studiogan_gsr.evaluation.reference import choose_backbone, measure_real, open_reference
+from studiogan_gsr.files import sha256
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
 from studiogan_gsr.machine import arithmetic
 from studiogan_gsr.runs.trained import load_trained

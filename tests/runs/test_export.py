@@ -19,12 +19,13 @@ from safetensors.torch import load, load_file, save, save_file
 from studiogan_gsr import load_generator
 from studiogan_gsr.cli import main
 from studiogan_gsr.errors import WRONG_REQUEST
-from studiogan_gsr.evaluation.backbones import sha256
+from studiogan_gsr.files import sha256
 from studiogan_gsr.hosts.checkpoint_files import network_file, read_file
 from studiogan_gsr.hosts.native.options import TrainOptions
 from studiogan_gsr.hosts.native.run import train
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
 from studiogan_gsr.runs import export as exporting
+from studiogan_gsr.runs.export import _is_of
 from studiogan_gsr.runs.exported import RECORD, WEIGHTS
 from studiogan_gsr.runs.reported import results_of
 from studiogan_gsr.runs.trained import load_trained
@@ -388,3 +389,11 @@ def test_options_that_choose_another_generator_are_refused(
         f"{options[0]}: found an exported folder, {exported}; it has only a generator, not averaged, of step 4"
         in line
     )
+
+
+def test_evaluations_of_other_weights_are_not_in_the_card(runs: dict[str, Path]) -> None:
+    trained = load_trained(runs["sngan"])
+    protocol = {"step": trained.step, "averaged_generator": trained.averaged}
+    for digest, expected in ((None, True), (trained.sha256, True), ("0" * 64, False)):
+        assert _is_of(trained, {**protocol, "checkpoint_sha256": digest}) is expected
+    assert not _is_of(trained, {**protocol, "step": trained.step + 1})

@@ -25,7 +25,7 @@ from studiogan_gsr.cli import main
 from studiogan_gsr.datasets.by_name import open_images
 from studiogan_gsr.datasets.hdf5 import hdf5_lt
 from studiogan_gsr.errors import CheckpointError, RequestError
-from studiogan_gsr.evaluation.backbones import sha256
+from studiogan_gsr.files import sha256
 from studiogan_gsr.runs.image_files import ImageArray, PNGFolder, folder_names
 from studiogan_gsr.runs.trained import load_trained
 from support.runs import (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor
 from studiogan_gsr.contract import Backbone
 from studiogan_gsr.errors import FOREIGN, GSRError, PluginError, WeightsError, reason
 from studiogan_gsr.evaluation.dinov2 import VisionTransformer
-from studiogan_gsr.files import impatient_network, locked
+from studiogan_gsr.files import impatient_network, locked, sha256
 from studiogan_gsr.registry import BACKBONES, LoadedPlugin, load_plugin
 
 INCEPTION_URL = (
@@ -31,7 +30,6 @@ DINOV2_URL = "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_
 DINOV2_SHAPE = {"width": 1024, "depth": 24, "heads": 16}
 WEIGHTS_VARIABLE = "STUDIOGAN_GSR_WEIGHTS"
 _EFFNET_SIZE = 224
-_BLOCK = 2**24  # bytes
 _FIDELITY = "torch-fidelity 0.4 or newer: pip install 'torch-fidelity>=0.4'"
 
 
@@ -177,15 +175,6 @@ def downloaded(url: str, digest: str) -> str:
             f"{path}: cannot be downloaded from {url} ({reason(error)}); put the file there, or use another backbone"
         ) from error
     return str(path)
-
-
-def sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    total = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while block := file.read(_BLOCK):
-            total.update(block)
-    return total.hexdigest()
 
 
 def find_backbone(name: str) -> LoadedPlugin:

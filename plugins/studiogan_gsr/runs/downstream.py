@@ -17,7 +17,6 @@ from torch import Tensor
 from studiogan_gsr.datasets.identity import digest
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import EvaluationError, RequestError
-from studiogan_gsr.evaluation.backbones import sha256
 from studiogan_gsr.evaluation.cache import find_numbers, keep_numbers
 from studiogan_gsr.evaluation.class_images import ClassImages
 from studiogan_gsr.evaluation.classifier import Recipe, recognised, train
@@ -154,9 +153,15 @@ def _check_same_images(runs: Sequence[tuple[str, Trained]]) -> None:
             raise RequestError(
                 f"{name}: was trained on images of {sizes[0]} pixels, {first_name} on {sizes[1]}: compare like runs"
             )
-        for key, what in (("images_sha256", "other images"), ("preprocessing", "images prepared in another way")):
-            if trained.data.get(key) != first.data.get(key):
-                raise RequestError(f"{name}: was trained on {what} than {first_name}: compare like runs")
+        if trained.data.get("images_sha256") != first.data.get("images_sha256"):
+            raise RequestError(f"{name}: was trained on other images than {first_name}: compare like runs")
+        # The record of StudioGAN's runs has the resizer alone.
+        resizers = [run.data.get("preprocessing", {}).get("resizer") for run in (trained, first)]
+        if resizers[0] != resizers[1]:
+            raise RequestError(
+                f"{name}: was trained on images resized by {resizers[0]}, {first_name} by {resizers[1]}: "
+                "compare like runs"
+            )
 
 
 def _flip(runs: Sequence[tuple[str, Trained]], given: bool | None) -> bool:
@@ -335,7 +340,7 @@ def _protocol(trained: Trained, setting: _Setting, devices: Sequence[str]) -> di
     return {
         "step": trained.step,
         "checkpoint": str(trained.file.resolve()),
-        "checkpoint_sha256": sha256(trained.file),
+        "checkpoint_sha256": trained.sha256,
         "checkpoint_rule": checkpoint_rule(trained, "reference"),
         "selection": None if trained.chosen is None else trained.chosen["rule"],
         "averaged_generator": trained.averaged,

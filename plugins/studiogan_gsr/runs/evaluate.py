@@ -202,6 +202,7 @@ def _protocol(setting: _Setting, seconds: Seconds) -> dict[str, Any]:
     protocol = {
         "step": trained.step,
         "checkpoint": str(trained.folder.resolve()),
+        "checkpoint_sha256": trained.sha256,
         "checkpoint_rule": checkpoint_rule(trained, setting.split),
         "selection": None if trained.chosen is None else trained.chosen["rule"],
         "data": trained.configuration.DATA.name,

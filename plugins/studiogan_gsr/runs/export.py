@@ -13,7 +13,6 @@ from safetensors.torch import save
 from torch import Tensor
 
 from studiogan_gsr.errors import DataError, RequestError, reason
-from studiogan_gsr.evaluation.backbones import sha256
 from studiogan_gsr.evaluation.samples import save_grid
 from studiogan_gsr.machine import versions
 from studiogan_gsr.progress import console
@@ -94,7 +93,7 @@ def _record(trained: Trained, weights: bytes) -> dict[str, Any]:
         "averaged": trained.averaged,
         "checkpoint_rule": trained.rule,
         "chosen": trained.chosen,
-        "checkpoint_sha256": sha256(trained.file),
+        "checkpoint_sha256": trained.sha256,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "batch_norm": _BATCH_NORM,
         "host": known.get("host"),
@@ -117,5 +116,6 @@ def _only(record: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _is_of(trained: Trained, protocol: dict[str, Any]) -> bool:
-    """Return whether an evaluation is of this generator."""
-    return (protocol["step"], protocol["averaged_generator"]) == (trained.step, trained.averaged)
+    """Return whether an evaluation is of this generator; evaluations of older versions have no digest."""
+    same = (protocol["step"], protocol["averaged_generator"]) == (trained.step, trained.averaged)
+    return same and protocol.get("checkpoint_sha256") in (None, trained.sha256)

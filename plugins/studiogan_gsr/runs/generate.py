@@ -20,7 +20,6 @@ from studiogan_gsr.datasets.identity import digest, where
 from studiogan_gsr.datasets.labels import label_of
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import DataError, EvaluationError, RequestError, reason
-from studiogan_gsr.evaluation.backbones import sha256
 from studiogan_gsr.evaluation.class_images import ClassImages
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.machine import choose_device, device_name
@@ -143,7 +142,7 @@ def _request(
     """Return everything that determines the images, as plain data."""
     configuration = trained.configuration
     return {
-        "checkpoint_sha256": sha256(trained.file),
+        "checkpoint_sha256": trained.sha256,
         "checkpoint_rule": trained.rule,
         "step": trained.step,
         "averaged_generator": trained.averaged,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from markupsafe import Markup
 
@@ -38,23 +39,21 @@ def downstream_section(runs: Sequence[ReportedRun]) -> list[tuple[str, Markup]]:
 
 def _comparable(runs: Sequence[ReportedRun]) -> tuple[Results, list[str]]:
     """Return the results of the protocol that most runs share, of several the newest; and the names of other runs."""
-    by_terms: dict[str, dict[str, dict[str, object]]] = {}
+    by_terms: dict[str, dict[int, dict[str, Any]]] = {}  # by place in `runs`, because names may be equal
     newest: dict[str, str] = {}
-    for run in runs:
+    for place, run in enumerate(runs):
         for result in run.downstream:  # oldest first
             terms = terms_of(result["protocol"])
-            by_terms.setdefault(terms, {})[run.name] = result
+            by_terms.setdefault(terms, {})[place] = result
             newest[terms] = max(newest.get(terms, ""), result["protocol"]["time"])
-    chosen = max(by_terms, key=lambda terms: (len(by_terms[terms]), newest[terms]))
-    shared = by_terms[chosen]
-    return list(shared.items()), [run.name for run in runs if run.name not in shared]
+    shared = by_terms[max(by_terms, key=lambda terms: (len(by_terms[terms]), newest[terms]))]
+    results = [(runs[place].name, result) for place, result in shared.items()]
+    return results, [run.name for place, run in enumerate(runs) if place not in shared]
 
 
-def _checkpoint(name: str, protocol: dict[str, object]) -> str:
-    devices = protocol["devices"]
-    assert isinstance(devices, list)
+def _checkpoint(name: str, protocol: dict[str, Any]) -> str:
     return (
         f"{name}: step {protocol['step']} ({protocol['checkpoint_rule']}); images of seed {protocol['image_seed']}, "
         f"batch norm: {protocol['batch_norm']} statistics; averaged generator: "
-        f"{'yes' if protocol['averaged_generator'] else 'no'}; classifiers: {'; '.join(devices)}."
+        f"{'yes' if protocol['averaged_generator'] else 'no'}; classifiers: {'; '.join(protocol['devices'])}."
     )

@@ -14,7 +14,7 @@ from torch import nn
 
 from studiogan_gsr.errors import CheckpointError, ConfigurationError, RequestError
 from studiogan_gsr.evaluation.selection import best as best_evaluation
-from studiogan_gsr.files import lines_by_step
+from studiogan_gsr.files import lines_by_step, sha256
 from studiogan_gsr.hosts.checkpoint_files import (
     check_architecture,
     checkpoints,
@@ -69,6 +69,11 @@ class Trained:
     untrained: Callable[[int], nn.Module]
     rule: str
     chosen: dict[str, Any] | None
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of the file that holds the generator."""
+        return sha256(self.file)
 
     @property
     def data(self) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from studiogan_gsr.evaluation.backbones import (
     DINOV2_URL,
     INCEPTION_SHA256,
     INCEPTION_URL,
-    sha256,
     weights_folder,
 )
+from studiogan_gsr.files import sha256
 from studiogan_gsr.hosts.studiogan.checkout import PINNED, Checkout, find_checkout
 from studiogan_gsr.hosts.studiogan.patching import series, state_of
 from studiogan_gsr.hosts.studiogan.shims import SHIMS
