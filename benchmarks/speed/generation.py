@@ -13,6 +13,7 @@ import yaml
 from benchmarks.speed.part import Part
 from studiogan_gsr.evaluation.choices import FORMATS
 from studiogan_gsr.evaluation.class_images import BATCH
+from studiogan_gsr.evaluation.samples import to_pixels
 from studiogan_gsr.hosts.checkpoint_files import file_name
 from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.native.networks import make_networks
@@ -62,7 +63,7 @@ def generation(images: int, device: str, turns: int) -> Part:
 
 @torch.no_grad()
 def _run(generator: torch.nn.Module, number: int, dimensions: int, device: str) -> None:
-    """Generate images and copy them to the CPU as they are."""
+    """Generate images and copy them to the CPU as uint8."""
     labels = torch.zeros(BATCH, dtype=torch.int64, device=device)
     for _ in range(-(-number // BATCH)):
-        generator(torch.randn(BATCH, dimensions, device=device), labels).cpu()
+        to_pixels(generator(torch.randn(BATCH, dimensions, device=device), labels)).cpu()

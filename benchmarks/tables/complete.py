@@ -53,6 +53,16 @@ def complete(run: PlannedRun) -> Path:
         results["last"]["protocol"] |= {"checkpoint_rule": "last", "selection": None}
     else:
         results["last"] = _measured(run, "last")
+    hours = {
+        "training": training.hours,
+        "evaluation while training": sum(line["seconds"] for line in evaluations(out)) / 3600,
+        "evaluation": (time.perf_counter() - began) / 3600,
+    }
+    of_classifiers = None
+    if protocol.downstream is not None:
+        began = time.perf_counter()
+        of_classifiers = _downstream(run, protocol.downstream)
+        hours["downstream"] = (time.perf_counter() - began) / 3600
     data = json.loads((out / "run.json").read_text())["data"]
     found = find_dataset(data["name"])
     record = Record(
@@ -79,15 +89,11 @@ def complete(run: PlannedRun) -> Path:
         penalties=training.penalties,
         course=[_course(line) for line in evaluations(out)],
         norms=_norms(out, run.seed),
-        hours={
-            "training": training.hours,
-            "evaluation while training": sum(line["seconds"] for line in evaluations(out)) / 3600,
-            "evaluation": (time.perf_counter() - began) / 3600,
-        },
+        hours=hours,
         results=results,
         git=records.git_state(BENCHMARKS),
         time=datetime.now(timezone.utc).isoformat(),
-        downstream=None if protocol.downstream is None else _downstream(run, protocol.downstream),
+        downstream=of_classifiers,
     )
     return records.write(record, Path(run.records))
 

@@ -49,8 +49,8 @@ class Record:
     penalties: (step, penalty) at print intervals, by the name of each regularizer that reports one.
     course: evaluations while training, each {step, frechet, tail, class_norms}.
     norms: the largest exact spectral norm per class, before the first step and of the last and the best checkpoint.
-    hours: duration of each part in HOURS.  results: output of `studiogan-gsr evaluate` for the last and the best
-    checkpoint.
+    hours: duration of each part in HOURS, and of "downstream" if the protocol has it.
+    results: output of `studiogan-gsr evaluate` for the last and the best checkpoint.
     git: the commit of this repository, and whether tracked files had changed.
     downstream: output of `studiogan-gsr downstream` for the best checkpoint; None if the protocol has none.
     """
@@ -93,8 +93,9 @@ class Record:
             self._check_result(which)
         self._check_course(classes)
         self._check_downstream()
-        if set(self.hours) != set(HOURS) or min(self.hours.values()) < 0:
-            raise RecordError(f"{self.key}: hours are {self.hours}; expected hours of {', '.join(HOURS)}")
+        expected = HOURS if self.downstream is None else (*HOURS, "downstream")
+        if set(self.hours) != set(expected) or min(self.hours.values()) < 0:
+            raise RecordError(f"{self.key}: hours are {self.hours}; expected hours of {', '.join(expected)}")
 
     def _check_starts(self) -> None:
         """Raise RecordError if a run was resumed with other speed settings or images than it began with."""

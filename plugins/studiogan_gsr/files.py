@@ -36,9 +36,12 @@ def written_atomically(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file completely, or leave the old one unchanged."""
+    """Write a file completely, or leave the old one unchanged.
+
+    Text is UTF-8; bytes in a name that are no text become escapes, those of JSON.
+    """
     with written_atomically(path) as partial:
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        partial.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
 
 
 def publish(partial: Path, path: Path) -> None:

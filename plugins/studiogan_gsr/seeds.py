@@ -11,7 +11,7 @@ def mixed(*seeds: int) -> int:
     return int(np.random.SeedSequence(whole).generate_state(1, np.uint64)[0] >> 1)
 
 
-# Numbers to mix with a seed, so that the order of images, sample grids, evaluations, generated images and their
-# standing statistics have streams of their own.  Networks use a run's seed itself; training noise uses the seed plus
-# the rank.
-ORDER, SAMPLES, EVALUATION, IMAGES, STANDING = 1, 2, 3, 4, 5
+# Numbers to mix with a seed, so that each use has a stream of its own: the order of images, sample grids,
+# evaluations, generated images by number and by batch, and their standing statistics.  Networks use a run's seed
+# itself; training noise uses the seed plus the rank.
+ORDER, SAMPLES, EVALUATION, IMAGES, BATCHES, STANDING = 1, 2, 3, 4, 5, 6

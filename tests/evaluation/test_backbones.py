@@ -88,7 +88,7 @@ NORMALISED = {
 def test_features_are_those_of_the_normalised_image(
     name: str, size: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of images of one colour, which no resizing changes."""
+    """Test images of one colour, which no resizing changes."""
     colours = torch.tensor([[0, 0, 0], [255, 128, 3]], dtype=torch.uint8)
     images = colours[:, :, None, None].expand(-1, -1, 32, 32).contiguous()
     mean, deviation = (torch.tensor(values)[:, None, None] for values in NORMALISED[name])

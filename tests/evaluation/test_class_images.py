@@ -10,11 +10,12 @@ from scipy import stats
 
 from studiogan_gsr.errors import EvaluationError, OptionError, RequestError
 from studiogan_gsr.evaluation.class_images import ClassImages
+from studiogan_gsr.evaluation.generation import prepare_batch_norm
 from studiogan_gsr.evaluation.latents import draw, latents_of, sample_latents
 from studiogan_gsr.evaluation.samples import to_pixels
 from studiogan_gsr.hosts.native.configuration import Configuration, read_configuration
 from studiogan_gsr.hosts.native.networks import make_networks
-from studiogan_gsr.seeds import IMAGES, mixed
+from studiogan_gsr.seeds import BATCHES, mixed
 from support.runs import BIGGAN, PLAIN, Sections, changed
 
 Trained = tuple[torch.nn.Module, Configuration]
@@ -99,9 +100,9 @@ def test_batch_statistics_are_those_of_evaluation(trained: Trained) -> None:
     by_key = {(label, number): None for label in (0, 8) for number in range(5)}
     for some, places in images.batches(list(by_key)):
         by_key |= {list(by_key)[place]: one for place, one in zip(places, some, strict=True)}
-    stream = torch.Generator().manual_seed(mixed(0, IMAGES))
+    stream = torch.Generator().manual_seed(mixed(0, BATCHES))
     z, labels = sample_latents("gaussian", 24, configuration.MODEL.z_dim, 10, stream)
-    generator.train()
+    prepare_batch_norm(generator, "batch", lambda: None)
     with torch.no_grad():
         expected = to_pixels(generator(z, labels))[labels == 8]
     assert len(expected)

@@ -175,7 +175,7 @@ def test_the_best_stays_beside_the_last_and_is_measured_on_what_did_not_choose_i
     assert (by_name["checkpoint_rule"], by_name["selection"]) == ("step 8, by name; not the last of its run", None)
     assert measured(run / "checkpoints" / "step=10")["protocol"]["checkpoint_rule"] == "last"
     assert main(["evaluate", str(run / "checkpoints" / "step=4"), "--best", "--backbone", pixels]) == 2
-    assert f"name its run's folder, {run}" in capsys.readouterr().err
+    assert f"name its run's, {run}" in capsys.readouterr().err
     for split, warning in (
         ("reference", "chosen on half of the images that it is measured on here"),
         ("validation", "chosen on the images that it is measured on here"),

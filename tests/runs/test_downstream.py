@@ -157,6 +157,20 @@ def test_a_command_that_was_interrupted_trains_only_what_is_missing(
     assert result_of(runs[0])["ways"] == first["ways"]
 
 
+def test_a_run_that_still_trains_may_remove_the_checkpoint_meanwhile(
+    runs: Sequence[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recognised = command.recognised
+
+    def removing(*given: Any) -> list[int]:
+        shutil.rmtree(runs[0] / "checkpoints", ignore_errors=True)
+        return recognised(*given)
+
+    monkeypatch.setattr(command, "recognised", removing)
+    measured(runs[0])
+    assert result_of(runs[0])["protocol"]["step"] == 4
+
+
 def test_what_changes_the_numbers_is_measured_anew_and_in_a_file_of_its_own(
     runs: Sequence[Path], trained: list[tuple[int, int]]
 ) -> None:

@@ -134,7 +134,7 @@ def test_of_a_killed_save_the_newest_whole_step_is_read(tmp_path: Path) -> None:
     configuration = str(tmp_path / "run" / "config.yaml")
     for averaged in (True, False):
         assert load_trained(folder, configuration, averaged).step == 10000
-    with pytest.raises(CheckpointError, match=r"no best checkpoint was kept: .*; without --best the last"):
+    with pytest.raises(CheckpointError, match=r"no best checkpoint was kept: .*; choose the last one"):
         load_trained(folder, configuration, checkpoint="best")
     for network in ("G", "G_ema"):
         path = folder / f"model={network}-current-weights-step=9000.pth"

@@ -30,7 +30,7 @@ from studiogan_gsr.runs.exported import RECORD, WEIGHTS
 from studiogan_gsr.runs.reported import results_of
 from studiogan_gsr.runs.trained import load_trained
 from support.host import Host, narrowed
-from support.runs import BIGGAN, PLAIN, changed, difference, one_thread
+from support.runs import BIGGAN, PLAIN, arguments, changed, difference, one_thread
 
 
 def command(*argv: object) -> int:
@@ -38,7 +38,7 @@ def command(*argv: object) -> int:
         return main([str(part) for part in argv])
 
 
-def told(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
+def refused(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
     """The command is refused in one line."""
     capsys.readouterr()
     assert command(*argv) == WRONG_REQUEST
@@ -229,6 +229,17 @@ def test_without_an_evaluation_the_card_says_so_and_shows_the_samples_of_the_run
     assert np.abs(shown.astype(int) - saved).max() <= 1  # the trainer's memory format rounds otherwise
 
 
+@pytest.mark.parametrize("options", [(), ("--resume",)])
+def test_an_exported_folder_is_not_trained_on(
+    options: tuple[str, ...], exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(exported, tmp_path / "exported")
+    before = {path: path.read_bytes() for path in folder.rglob("*")}
+    assert main(arguments(folder / "config.yaml", folder, *options)) == 2
+    assert "found an exported generator, which is not trained on" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folder.rglob("*")} == before
+
+
 def test_the_cards_lines_load_the_generator(exported: Path) -> None:
     (lines,) = re.findall(r"```python\n(.*?)```", (exported / "README.md").read_text(), flags=re.DOTALL)
     assert len(lines.splitlines()) == 3
@@ -295,12 +306,12 @@ def test_nothing_of_somebody_else_is_written_over(
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "README.md").write_text("mine")
     (tmp_path / "file").write_text("mine")
-    assert "found files there; name a new folder" in told(
+    assert "found files there; name a new folder" in refused(
         capsys, "export", runs["sngan"], "--out", tmp_path / "theirs"
     )
-    assert "found a file; name a new folder" in told(capsys, "export", runs["sngan"], "--out", tmp_path / "file")
-    assert "found files there" in told(capsys, "export", runs["sngan"], "--out", exported)
-    assert "found an exported generator; copy the folder" in told(
+    assert "found a file; name a new folder" in refused(capsys, "export", runs["sngan"], "--out", tmp_path / "file")
+    assert "found files there" in refused(capsys, "export", runs["sngan"], "--out", exported)
+    assert "found an exported generator; copy the folder" in refused(
         capsys, "export", exported, "--out", tmp_path / "new"
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "theirs"]
@@ -315,7 +326,7 @@ def test_a_full_disk_leaves_no_folder_and_the_command_can_be_repeated(
 
     with monkeypatch.context() as patch:
         patch.setattr(exporting, "save_grid", full)
-        assert "cannot be written: OSError: [Errno 28]" in told(
+        assert "cannot be written: OSError: [Errno 28]" in refused(
             capsys, "export", runs["sngan"], "--out", tmp_path / "x"
         )
     assert not (tmp_path / "x").exists()
@@ -327,7 +338,7 @@ def test_a_generator_without_classes_is_refused(tmp_path: Path, capsys: pytest.C
     sections = changed(PLAIN, MODEL={"g_cond_mtd": "W/O", "d_cond_mtd": "W/O"})
     with one_thread():
         train(sections, TrainOptions(data="unused", out=tmp_path / "run", device="cpu", steps=1))
-    assert "images have no classes" in told(capsys, "export", tmp_path / "run", "--out", tmp_path / "out")
+    assert "images have no classes" in refused(capsys, "export", tmp_path / "run", "--out", tmp_path / "out")
 
 
 def damage(folder: Path, what: str) -> None:
@@ -375,7 +386,7 @@ def test_damaged_and_foreign_files_are_told_in_a_line(
     what: str, message: str, copied: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damage(copied, what)
-    assert message in told(capsys, "spectrum", copied)
+    assert message in refused(capsys, "spectrum", copied)
 
 
 @pytest.mark.parametrize(
@@ -384,7 +395,7 @@ def test_damaged_and_foreign_files_are_told_in_a_line(
 def test_options_that_choose_another_generator_are_refused(
     options: list[str], exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = told(capsys, "generate", exported, "--out", tmp_path / "images", *options)
+    line = refused(capsys, "generate", exported, "--out", tmp_path / "images", *options)
     assert (
         f"{options[0]}: found an exported folder, {exported}; it has only a generator, not averaged, of step 4"
         in line

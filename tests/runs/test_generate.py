@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ from studiogan_gsr.datasets.by_name import open_images
 from studiogan_gsr.datasets.hdf5 import hdf5_lt
 from studiogan_gsr.errors import CheckpointError, RequestError
 from studiogan_gsr.files import sha256
+from studiogan_gsr.hosts.checkpoint_files import read_file
 from studiogan_gsr.runs.image_files import ImageArray, PNGFolder, folder_names
+from studiogan_gsr.runs.staging import staged
 from studiogan_gsr.runs.trained import load_trained
 from support.runs import (
     BIGGAN,
@@ -35,6 +38,7 @@ from support.runs import (
     arguments,
     changed,
     command,
+    command_that_dies,
     command_with_small_files,
     one_thread,
     run,
@@ -142,7 +146,7 @@ def test_nothing_to_fill_is_said_and_nothing_is_written(
 ) -> None:
     with one_thread():
         assert main(["generate", str(sngan), "--out", str(tmp_path / "out"), "--fill", "2"]) == 0
-    assert "nothing to generate: every chosen class has as many training images" in capsys.readouterr().out
+    assert "nothing to generate, and nothing written: every chosen class has as many" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
 
@@ -213,6 +217,8 @@ def test_all_formats_hold_the_same_images(sngan: Path, tmp_path: Path) -> None:
         (["a/b", "a\\b", "c:d"], ["0_a_b", "1_a_b", "c_d"]),
         (["..", ".hidden", "", "end."], ["0_..", "1_.hidden", "2_", "3_end."]),
         (["Cat", "cat", "größe"], ["0_Cat", "1_cat", "größe"]),
+        (["1_a", "A", "a"], ["0_1_a", "1_A", "2_a"]),
+        (["manifest.json", "x"], ["0_manifest.json", "x"]),
     ],
 )
 def test_class_names_become_folders(classes: list[str], expected: list[str], tmp_path: Path) -> None:
@@ -226,7 +232,7 @@ def test_class_names_become_folders(classes: list[str], expected: list[str], tmp
 # ------------------------------------------------------------------ whole or absent
 
 
-def test_a_killed_command_goes_on_and_gives_what_it_would_have_given(sngan: Path, tmp_path: Path) -> None:
+def test_a_killed_command_resumes_and_gives_what_it_would_have_given(sngan: Path, tmp_path: Path) -> None:
     argv = ["generate", str(sngan), "--device", "cpu", "--images", "500"]
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert run(tmp_path, command, [*argv, "--out", str(whole)]).process.exitcode == 0
@@ -267,7 +273,7 @@ def test_a_full_disk_keeps_what_was_generated(sngan: Path, tmp_path: Path) -> No
     child = run(tmp_path, command_with_small_files, argv, 4000)
     assert child.process.exitcode == 2
     assert "cannot be written: OSError" in child.output
-    assert "free some space, then the same command goes on" in child.output
+    assert "free some space, then the same command resumes" in child.output
     assert not (tmp_path / "out").exists()
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob(".out.partial/3/*.png")}
     assert len(before) == 9
@@ -298,6 +304,48 @@ def test_the_same_request_again_is_done_and_others_are_refused(
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
+@pytest.mark.parametrize(
+    ("first", "other"),
+    [
+        (["--fill", "--with-real", "--classes", "8"], ["--fill", "--with-real", "--classes", "0", "8"]),
+        (["--fill", "5", "--with-real"], ["--fill", "5", "--with-real", "--resizer", "box"]),
+        (["--images", "2"], ["--images", "2", "--truncation", "1"]),
+    ],
+)
+def test_requests_that_differ_are_not_taken_for_the_same(
+    first: list[str], other: list[str], sngan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = generate(sngan, tmp_path / "out", *first)
+    assert manifest["options"]["with_real"] is ("--with-real" in first)
+    assert "images that another command generated" in refused(
+        capsys, str(sngan), "--out", str(tmp_path / "out"), *other
+    )
+
+
+def test_a_command_that_is_killed_before_its_folder_appears_resumes(sngan: Path, tmp_path: Path) -> None:
+    argv = ["generate", str(sngan), "--device", "cpu", "--images", "2", "--out", str(tmp_path / "out")]
+    at = 0
+    while not (tmp_path / "out").exists():  # kill at the first flush of a file, then at the second, ...
+        at += 1
+        run(tmp_path, command_that_dies, argv, at)
+    assert at > 2
+    assert run(tmp_path, command, argv).process.exitcode == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [*map(str, range(10)), "manifest.json"]
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_folders_in_another_order_than_the_labels_are_announced(
+    sngan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(sngan, tmp_path / "run")
+    record = json.loads((folder / "run.json").read_text())
+    for classes, announced in (([*"9876543210"], True), ([*"abcdefghij"], False)):
+        record["data"]["classes"] = classes
+        (folder / "run.json").write_text(json.dumps(record))
+        generate(folder, tmp_path / classes[0], "--images", "1")
+        assert ("folders sort in another order" in capsys.readouterr().out) is announced
+
+
 def test_somebodys_files_are_left_alone(sngan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("folder", ".staged.partial"):
         (tmp_path / name).mkdir()
@@ -317,7 +365,106 @@ def test_an_unfinished_folder_of_another_request_is_begun_again(sngan: Path, tmp
     assert sorted(pictures(tmp_path / "out")) == ["3/000000.png", "3/000001.png"]
 
 
+@pytest.mark.parametrize("flush", range(1, 7))
+def test_a_command_that_is_killed_at_any_flush_goes_on(flush: int, sngan: Path, tmp_path: Path) -> None:
+    """Flushes: of the request and its folder, of the manifest and its folder, before and after the new name."""
+    argv = ["generate", str(sngan), "--device", "cpu", "--out", str(tmp_path / "out"), "--images", "1"]
+    assert run(tmp_path, command_that_dies, argv, flush).process.exitcode == -signal.SIGKILL
+    assert (tmp_path / "out").exists() == (flush == 6)
+    generate(sngan, tmp_path / "out", "--images", "1")
+    assert len(pictures(tmp_path / "out")) == 10
+    assert not (tmp_path / ".out.partial").exists()
+    assert not list((tmp_path / "out").glob("*.partial"))
+
+
+def test_an_interrupted_command_says_what_remains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyboardInterrupt), staged(tmp_path / "out", {}):
+        raise KeyboardInterrupt
+    assert f"stays in {tmp_path / '.out.partial'}; the same command resumes" in capsys.readouterr().out
+
+
+def test_of_two_commands_the_one_that_waited_leaves_the_images_of_the_other(tmp_path: Path) -> None:
+    def second() -> str:
+        with pytest.raises(RequestError) as caught, staged(tmp_path / "out", {}):
+            pass
+        return str(caught.value)
+
+    with ThreadPoolExecutor() as threads:
+        with staged(tmp_path / "out", {}) as folder:
+            (folder / "image").write_text("first")
+            waiting = threads.submit(second)
+            time.sleep(0.5)
+            assert not waiting.done()
+        assert "another process has written it meanwhile" in waiting.result()
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "image"]
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_link_stays_and_its_folder_is_written(exists: bool, sngan: Path, tmp_path: Path) -> None:
+    if exists:
+        (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to("disk")
+    generate(sngan, tmp_path / "link", "--images", "1")
+    assert len(pictures(tmp_path / "disk")) == 10
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_names_that_are_no_text_are_kept(sngan: Path, tmp_path: Path) -> None:
+    folder, name = shutil.copytree(sngan, tmp_path / "run"), "caf\udce9"
+    record = json.loads((folder / "run.json").read_text())
+    record["data"]["classes"] = [name, *"bcdefghij"]
+    (folder / "run.json").write_text(json.dumps(record))
+    assert generate(folder, tmp_path / "out", "--images", "1")["classes"][0] == name
+    assert f"{name}/000000.png" in pictures(tmp_path / "out")
+    with one_thread():
+        assert main(["export", str(folder), "--out", str(tmp_path / "exported")]) == 0
+        assert main(["report", str(folder), "--out", str(tmp_path / "page")]) == 0
+    assert studiogan_gsr.load_generator(tmp_path / "exported").classes[0] == name
+
+
 # ------------------------------------------------------------------ what is refused
+
+
+@pytest.mark.parametrize("images", ["100000000", "9" * 30])
+def test_more_images_than_can_be_listed_are_refused(
+    images: str, sngan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refused(capsys, str(sngan), "--out", str(tmp_path / "out"), "--images", images)
+    assert "GB are free: fewer, several times" in line
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ("", "JSONDecodeError"),
+        ("[]", "no mapping;"),
+        ('{"data": null}', "no mapping data"),
+        ('{"data": {"classes": 3}}', "no list data.classes"),
+        ('{"data": {"class_counts": [1, 2]}}', "its data.class_counts is not that of 10 classes"),
+        ('{"data": {"class_counts": "ten"}}', "its data.class_counts is not that of 10 classes"),
+        ('{"starts": [3]}', "no list of mappings starts"),
+        ('{"starts": [{}]}', "no step of each start"),
+    ],
+)
+def test_a_damaged_record_is_told(
+    content: str, found: str, sngan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = shutil.copytree(sngan, tmp_path / "run"), tmp_path / "out"
+    (folder / "run.json").write_text(content)
+    line = refused(capsys, str(folder), "--out", str(out))
+    assert f"{folder / 'run.json'}: damaged" in line
+    assert found in line
+    (folder / "run.json").unlink()  # as the message says
+    generate(folder, out, "--images", "1")
+
+
+def test_a_checkpoint_that_the_run_removes_meanwhile_is_told(sngan: Path, tmp_path: Path) -> None:
+    trained = load_trained(shutil.copytree(sngan, tmp_path / "run"))
+    trained.file.unlink()
+    with pytest.raises(CheckpointError, match=r"was removed while it was read; .*start the command again"):
+        _ = trained.sha256
+    with pytest.raises(CheckpointError, match="was removed while it was read"):
+        read_file(trained.file)
 
 
 def test_wrong_requests_are_refused_in_one_line(
@@ -398,10 +545,27 @@ def test_a_loaded_generator_gives_the_images_that_the_command_writes(sngan: Path
     assert "step 4, 10 classes" in repr(generator)
 
 
-@pytest.mark.parametrize("wrong", [[10], [-1], ["ten"], "4", 4])
+def test_standing_statistics_are_the_commands(sngan: Path, tmp_path: Path) -> None:
+    generate(sngan, tmp_path / "out", "--images", "1", "--seed", "5", "--batch-norm", "standing")
+    generator = studiogan_gsr.load_generator(sngan, batch_norm="standing", device="cpu")
+    with one_thread():
+        image = generator([3], seed=5)[0]
+    assert image.permute(1, 2, 0).contiguous().numpy().tobytes() == pictures(tmp_path / "out")["3/000000.png"]
+
+
+def test_no_labels_give_no_images(sngan: Path) -> None:
+    assert studiogan_gsr.load_generator(sngan, device="cpu")([]).shape == (0, 3, 32, 32)
+
+
+@pytest.mark.parametrize("wrong", [[10], [-1], ["ten"], "4", 4, [0.7], [None], [[1]], b"4", [b"4"]])
 def test_a_loaded_generator_refuses_unknown_classes(wrong: Any, sngan: Path) -> None:
     with pytest.raises(RequestError, match="allowed"):
         studiogan_gsr.load_generator(sngan, device="cpu")(wrong)
+
+
+def test_no_labels_are_no_images(sngan: Path) -> None:
+    images = studiogan_gsr.load_generator(sngan, device="cpu")([])
+    assert (images.shape, images.dtype) == ((0, 3, 32, 32), torch.uint8)
 
 
 def test_a_checkpoint_that_is_missing_is_told(sngan: Path) -> None:

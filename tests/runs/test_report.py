@@ -143,6 +143,21 @@ def test_a_run_that_was_not_measured_says_what_to_do(pair: tuple[Path, Path], tm
     assert "Spectral norms by class" in headings(page)
 
 
+@pytest.mark.parametrize("folder", ["evaluations", "downstream"])
+@pytest.mark.parametrize("content", ["", "[]", "{}", "null", '{"protocol": {}}', '{"protocol": {"time": "now"}}'])
+def test_a_result_that_is_damaged_is_told(
+    folder: str, content: str, pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(pair[0], tmp_path / "run")
+    (run / folder).mkdir()
+    (run / folder / "result.json").write_text(content)
+    assert main(["report", str(run), "--out", str(tmp_path / "page")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{run / folder / 'result.json'}: damaged, or of another version" in line
+    assert "move it away" in line
+    assert not (tmp_path / "page").exists()
+
+
 def test_runs_are_compared_by_a_protocol_that_they_have_in_common(
     pair: tuple[Path, Path], tmp_path: Path, pixels: str
 ) -> None:
@@ -233,8 +248,8 @@ def test_a_checkpoint_without_a_configuration_is_refused_without_an_option_that_
     alone = shutil.copytree(pair[0] / "checkpoints" / "step=4", tmp_path / "alone")
     assert main(["report", str(alone), "--out", str(tmp_path / "page")]) == 2
     message = (
-        f"{alone}: found a checkpoint without a config.yaml; copy the run's into this folder, or, for `evaluate` and "
-        "`spectrum`, name it with --config"
+        f"{alone}: found a checkpoint without a config.yaml; copy the run's into this folder, or name it with "
+        "--config, which evaluate, generate, export and spectrum have"
     )
     assert message in capsys.readouterr().err
     shutil.copy(pair[0] / "config.yaml", alone)

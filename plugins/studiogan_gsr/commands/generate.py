@@ -14,7 +14,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Writes images of every class, or of some, from a run's newest checkpoint or the checkpoint in a folder, of "
         "either host. --fill --with-real gives a data set whose rare classes are filled up. An image is the same for "
-        "the same seed, class and number, whatever else is generated. An interrupted command goes on when it is "
+        "the same seed, class and number, whatever else is generated. An interrupted command resumes when it is "
         "started again. manifest.json says where each image comes from."
     )
     parser.add_argument("path", metavar="RUN|CHECKPOINT", type=Path)

@@ -12,28 +12,27 @@ from studiogan_gsr.errors import OptionError, RequestError
 from studiogan_gsr.evaluation.choices import BATCH_NORM
 from studiogan_gsr.evaluation.generation import checked_pixels, frozen_copy, prepare_batch_norm
 from studiogan_gsr.evaluation.latents import latents_of, sample_latents
-from studiogan_gsr.seeds import IMAGES, STANDING, mixed
+from studiogan_gsr.seeds import BATCHES, STANDING, mixed
 from studiogan_gsr.settings import Configured
 
-BATCH = 64
-# Batches are filled up to a multiple of this.  Convolutions of a few images round otherwise than those of many, on a
-# CPU for fewer than 16, so a short last batch would change its images.
+BATCH = 32
+# Batch sizes are multiples of this: on a CPU, convolutions of fewer images round differently from those of more.
 _MULTIPLE = 16
 
 
 class ClassImages:
     """Images of a trained generator by class and number.
 
-    With running or standing batch-norm statistics, an image depends on seed, class and number alone, whatever the
-    batch size and whatever else is generated.  (On a GPU, other batch sizes may round otherwise.)
+    With running or standing batch-norm statistics, an image depends on seed, class and number alone, whatever else is
+    generated.  The batch size makes no difference on a CPU; on a GPU another one may round differently.
     With batch statistics an image depends on the others of its batch.  Batches are then drawn as `evaluate` draws
     them, uniformly over the classes; number k of a class is the k-th that is drawn, and other batch sizes give other
     images.
 
     The generator itself does not change: a copy makes the images.
-    seed: of noise and standing statistics.  batch_norm: one of `choices.BATCH_NORM`; see `generated`.
+    seed: of the noise.  batch_norm: one of `choices.BATCH_NORM`; see `generated`.
     truncation: see `latents.draw`; None: none.
-    batch_size: a multiple of 16 is used; default: 64.  With batch statistics it is used as it is; default: the
+    batch_size: rounded up to a multiple of 16; default: 32.  With batch statistics it is used as it is; default: the
     configuration's.
     Raises RequestError for a truncation where there is none, and OptionError for an unknown batch_norm.
     """
@@ -62,7 +61,7 @@ class ClassImages:
             raise RequestError(f"truncation: found {truncation}; allowed: a number above 0")
         self.seed, self.batch_norm, self.truncation = seed, batch_norm, truncation
         self.device = torch.device(device)
-        self.classes = int(data.num_classes)
+        self.classes, self._size = int(data.num_classes), int(data.img_size)
         self._prior, self._dimensions = str(model.z_prior), int(model.z_dim)
         own_size = int(configuration.OPTIMIZATION.batch_size)
         if stylegan:  # the noise in its layers is seeded by the whole batch
@@ -72,7 +71,7 @@ class ClassImages:
         else:
             self.batch_size = -(-(batch_size or BATCH) // _MULTIPLE) * _MULTIPLE
         self._generator = frozen_copy(generator, self.device)
-        stream = torch.Generator().manual_seed(mixed(seed, STANDING))
+        stream = torch.Generator().manual_seed(STANDING)  # the same for all seeds, which may follow in calls
         prepare_batch_norm(self._generator, batch_norm, lambda: self._run(*self._draw(own_size, stream)))
 
     def __call__(self, labels: Sequence[int], seed: int | None = None) -> Tensor:
@@ -85,6 +84,8 @@ class ClassImages:
         for label in labels:
             wanted.append((int(label), seen[label]))
             seen[label] += 1
+        if not wanted:
+            return torch.empty(0, 3, self._size, self._size, dtype=torch.uint8, device=self.device)
         images: list[Tensor] = [torch.empty(0)] * len(wanted)
         for some, places in self.batches(wanted, seed):
             for image, place in zip(some, places, strict=True):
@@ -106,8 +107,8 @@ class ClassImages:
     def _by_number(self, wanted: Sequence[tuple[int, int]], seed: int) -> Iterator[tuple[Tensor, list[int]]]:
         for first in range(0, len(wanted), self.batch_size):
             some = wanted[first : first + self.batch_size]
-            missing = -len(some) % (1 if self.batch_size == 1 else _MULTIPLE)
-            filled = [*some, *[some[-1]] * missing]
+            # A short last batch would round differently.
+            filled = [*some, *[some[-1]] * (self.batch_size - len(some))]
             z = latents_of(filled, self._prior, self._dimensions, seed, self.truncation)
             images = self._run(z, torch.tensor([label for label, _ in filled]))
             yield checked_pixels(images[: len(some)]), list(range(first, first + len(some)))
@@ -116,7 +117,7 @@ class ClassImages:
         """Draw batches over all classes until every wanted image is found; batches without one are not run."""
         left = {key: place for place, key in enumerate(wanted)}
         seen = Counter[int]()
-        stream = torch.Generator().manual_seed(mixed(seed, IMAGES))
+        stream = torch.Generator().manual_seed(mixed(seed, BATCHES))
         while left:
             z, labels = self._draw(self.batch_size, stream)
             rows, places = [], []

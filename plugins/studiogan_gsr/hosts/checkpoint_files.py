@@ -127,11 +127,21 @@ def read_file(path: Path) -> dict[str, Any]:
     try:
         with torch.serialization.safe_globals(numpy_numbers):
             content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(removed(path)) from error
     except Exception as error:
         raise CheckpointError(f"{path}: damaged, or not a checkpoint: {reason(error)[:200]}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: found {type(content).__name__}; a checkpoint holds a mapping")
     return content
+
+
+def removed(path: Path) -> str:
+    """Return the message about a file that was there a moment ago."""
+    return (
+        f"{path}: was removed while it was read; a run that still trains replaces its checkpoints: start the command "
+        "again"
+    )
 
 
 def check_architecture(network: nn.Module, state: dict[str, Any], path: Path, num_classes: int | None = None) -> None:

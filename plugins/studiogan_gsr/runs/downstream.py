@@ -29,7 +29,6 @@ from studiogan_gsr.evaluation.filled import (
     summary,
     wanted_images,
 )
-from studiogan_gsr.evaluation.reference import open_reference
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.hosts.keys import KEYS
 from studiogan_gsr.hosts.native.images import InMemory
@@ -59,6 +58,7 @@ class _Images(NamedTuple):
 class _Setting:
     """What is the same for all runs.
 
+    digests: of the pixels and labels of real and reference.
     counts, references: training and reference images per class.  fill: images per class after filling.
     """
 
@@ -69,6 +69,7 @@ class _Setting:
     reference_set: Prepared
     real: _Images
     reference: _Images
+    digests: tuple[str, str]
     counts: list[int]
     references: list[int]
     fill: int
@@ -116,14 +117,14 @@ def _prepare(runs: Sequence[tuple[str, Trained]], options: DownstreamOptions) ->
     """Check that the runs can be compared, and load their real images."""
     for _, trained in runs:
         check_conditional(trained)
+        _ = trained.sha256  # the checkpoint may be gone when the classifiers are trained
     check_same_data(runs)
     _check_same_images(runs)
     first = runs[0][1]
     recipe = Recipe(options.updates, options.width, _flip(runs, options.flip))
     device = torch.device(choose_device(options.device))
     dataset, counts = real_images(first, EvaluateOptions(data=options.data), "train")
-    root, resizer = options.data or first.data.get("root"), dataset.preprocessing.resizer
-    reference_set = open_reference(dataset, str(root), resizer)
+    reference_set, _ = real_images(first, EvaluateOptions(data=options.data), "reference")
     fill = options.fill or max(counts)
     needed = 2 * (sum(counts) + sum(filled_counts(counts, fill))) + len(reference_set)  # all, and the current way's
     _check_memory(needed, dataset.size, fill, device)
@@ -137,6 +138,7 @@ def _prepare(runs: Sequence[tuple[str, Trained]], options: DownstreamOptions) ->
         reference_set=reference_set,
         real=real,
         reference=reference,
+        digests=(_sha256(*real), _sha256(*reference)),
         counts=counts,
         references=references,
         fill=fill,
@@ -305,12 +307,12 @@ def _recognised(name: str, ways: Sequence[Way], pool: _Images, setting: _Setting
 
 
 def _terms(way: Way, pool: _Images, setting: _Setting) -> dict[str, Any]:
-    """Return what determines the classifiers of a way, but for their seed and the number of threads."""
+    """Return what determines the classifiers of a way, except for their seed and the number of threads."""
     packages = versions()
     return {
         "images_sha256": _sha256(pool.pixels[way.places.to(setting.device)], pool.labels[way.places]),
         "sampler": way.sampler.__name__,
-        "reference_sha256": _sha256(*setting.reference),
+        "reference_sha256": setting.digests[1],
         "classes": len(setting.counts),
         "recipe": setting.recipe.record(),
         **arithmetic(setting.device),
@@ -324,11 +326,12 @@ def _threads(setting: _Setting) -> int:
     if setting.options.threads is not None or most == 1 or setting.device.type != "cpu":
         return setting.options.threads or most
     one = dataclasses.replace(setting.recipe, updates=1)
+    some = (setting.real.pixels[: one.batch_size], setting.real.labels[: one.batch_size])
 
     def update(threads: int) -> float:
         with using_threads(threads):
             began = time.perf_counter()
-            train(*setting.real, len(setting.counts), one)
+            train(*some, len(setting.counts), one)
             return time.perf_counter() - began
 
     return choose(measure(update, sorted({1, max(1, most // 2), most})))
@@ -347,8 +350,8 @@ def _protocol(trained: Trained, setting: _Setting, devices: Sequence[str]) -> di
         "data": dataset.name,
         "size": dataset.size,
         "preprocessing": dataset.preprocessing.record(),
-        "training": {"names_sha256": digest(dataset.dataset), "pixels_sha256": _sha256(*setting.real)},
-        "reference": {"names_sha256": digest(reference.dataset), "pixels_sha256": _sha256(*setting.reference)},
+        "training": {"names_sha256": digest(dataset.dataset), "pixels_sha256": setting.digests[0]},
+        "reference": {"names_sha256": digest(reference.dataset), "pixels_sha256": setting.digests[1]},
         "fill": setting.fill,
         "image_seed": options.seed,
         "batch_norm": options.batch_norm,

@@ -8,11 +8,10 @@ from typing import Any
 from studiogan_gsr.datasets.labels import class_title
 from studiogan_gsr.evaluation.filled import OF_DATA_ALONE, WAYS
 from studiogan_gsr.pages import shortened
+from studiogan_gsr.runs.evaluation_table import FEW, WIDTH, aligned, standard_groups
 
 Results = Sequence[tuple[str, dict[str, Any]]]  # (name of the run, result of `downstream`), of one protocol
 ACCURACY, OVER_REAL = "accuracy in %", "difference to real, in points"
-_FEW = 20  # up to this many classes, each class has a row in the terminal
-_WIDTH = 24  # characters; longer class names are shortened
 
 
 def cells(results: Results, what: str, width: int | None = None) -> tuple[list[str], list[list[str]]]:
@@ -60,16 +59,11 @@ def table_lines(results: Results) -> list[str]:
     """Return the lines of both tables, and of what they mean."""
     lines = []
     for what in (ACCURACY, OVER_REAL):
-        header, rows = cells(results, what, _WIDTH)
+        header, rows = cells(results, what, WIDTH)
         counts = results[0][1]["training_images"]
-        if len(counts) > _FEW:
+        if len(counts) > FEW:
             rows = rows[: len(rows) - len(counts)]
-        whole = [header, *rows]
-        widths = [max(map(len, column)) for column in zip(*whole, strict=True)]
-        lines.append(f"{what[0].upper()}{what[1:]}:")
-        for first, *rest in whole:
-            padded = [text.rjust(width) for text, width in zip(rest, widths[1:], strict=True)]
-            lines.append("  ".join([first.ljust(widths[0]), *padded]).rstrip())
+        lines += [f"{what[0].upper()}{what[1:]}:", *aligned([header, *rows])]
     return [*lines, *legend(results)]
 
 
@@ -87,9 +81,8 @@ def legend(results: Results) -> list[str]:
     recipe = protocol["recipe"]
     flips = "with" if recipe["flip"] else "without"
     lines += [
-        f"All: ResNet-18 of width {recipe['width']}, {recipe['updates']:,} updates of {recipe['batch_size']} images, "
-        f"{flips} flips; {spread}. Another training of the generator is not in the interval.",
-        "Many: over 100 training images; few: under 20; head, middle, tail: thirds of the classes by number of "
-        "training images.",
+        f"All ways: ResNet-18 of width {recipe['width']}, {recipe['updates']:,} updates of {recipe['batch_size']} "
+        f"images, {flips} flips; {spread}. Another training of the generator is not in the interval.",
+        standard_groups(len(result["training_images"])),
     ]
     return lines + [f"{note[0].upper()}{note[1:]}." for note in result["notes"]]

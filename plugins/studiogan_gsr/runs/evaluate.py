@@ -123,6 +123,7 @@ def _prepare(path: Path, options: EvaluateOptions) -> _Setting:
     if options.out is not None:
         check_out(options.out)
     trained = load_trained(path, options.config, options.averaged, "best" if options.best else "last")
+    _ = trained.sha256  # the checkpoint may be gone when the images are measured
     device = torch.device(choose_device(options.device))
     name, backbone = choose_backbone(how.backbone, device)
     split = how.split or _default_split(trained)

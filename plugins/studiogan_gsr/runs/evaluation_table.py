@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from studiogan_gsr.datasets.labels import class_title
@@ -9,19 +10,23 @@ from studiogan_gsr.evaluation.groups import described
 from studiogan_gsr.evaluation.measure import MOST, SHOWN_TIMES, as_text
 from studiogan_gsr.pages import shortened
 
-_FEW = 20  # up to this many classes, each class has a row
-_WIDTH = 24  # characters; longer class names are shortened
+FEW = 20  # up to this many classes, each class has a row
+WIDTH = 24  # characters; longer class names are shortened
 
 
 def table_lines(result: dict[str, Any]) -> list[str]:
     """Return the lines of the table, and of the notes under it."""
-    cells = table_cells(result)
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [*aligned(table_cells(result)), *table_notes(result)]
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of text as lines with columns of equal width: the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
-    for first, *rest in cells:
+    for first, *rest in rows:
         padded = [text.rjust(width) for text, width in zip(rest, widths[1:], strict=True)]
-        lines.append("  ".join([first.ljust(widths[0]), *padded]))
-    return [*lines, *table_notes(result)]
+        lines.append("  ".join([first.ljust(widths[0]), *padded]).rstrip())
+    return lines
 
 
 def table_cells(result: dict[str, Any]) -> list[list[str]]:
@@ -52,8 +57,8 @@ def _rows(result: dict[str, Any]) -> list[tuple[str, int | None, dict[str, Any]]
     rows: list[tuple[str, int | None, dict[str, Any]]] = [("all", None, result["all"])]
     rows += [(name, None, values) for name, values in result["groups"].items()]
     counts = result["training_images"]
-    if len(counts) <= _FEW and result["groups"]:
-        names = [shortened(name, _WIDTH) for name in result["class_names"]]
+    if len(counts) <= FEW and result["groups"]:
+        names = [shortened(name, WIDTH) for name in result["class_names"]]
         order = sorted(range(len(counts)), key=lambda label: -counts[label])
         rows += [(class_title(label, names), counts[label], result["classes"][label]) for label in order]
     return rows
@@ -70,16 +75,16 @@ def _legend(result: dict[str, Any], kernel: str) -> list[str]:
             f"{sum(of_real) / max(1, len(of_real)):.4g}."
         )
     if result["groups"]:
-        lines += [_standard_groups(result), *given_groups(result)]
+        replaced = result["protocol"].get("groups_replaced", ())
+        lines += [standard_groups(len(result["training_images"]), replaced), *given_groups(result)]
     return lines
 
 
-def _standard_groups(result: dict[str, Any]) -> str:
-    """Return what the standard groups are, as far as no given group replaces them."""
-    replaced = result["protocol"].get("groups_replaced", ())
+def standard_groups(classes: int, replaced: Collection[str] = ()) -> str:
+    """Return what the standard groups of so many classes are, as far as no given group replaces them."""
     shots = {"many": "many: over 100 training images", "few": "few: under 20 training images"}
     parts = [text for name, text in shots.items() if name not in replaced]
-    two = len(result["training_images"]) == 2
+    two = classes == 2
     thirds = [name for name in (("head", "tail") if two else ("head", "middle", "tail")) if name not in replaced]
     if thirds:
         what = "the two classes" if two else "thirds of the classes"

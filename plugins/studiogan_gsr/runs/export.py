@@ -59,7 +59,7 @@ def export(path: Path, options: ExportOptions) -> Path:
             sections = yaml.safe_dump(trained.configuration.sections(), sort_keys=False)
             (folder / CONFIGURATION).write_text(sections, encoding="utf-8")
             (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-            (folder / CARD).write_text(model_card(trained, record, evaluations), encoding="utf-8")
+            (folder / CARD).write_text(model_card(trained, record, evaluations), "utf-8", "backslashreplace")
             save_grid(
                 trained.generator,
                 trained.data.get("class_counts") or [0] * data.num_classes,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -22,22 +22,23 @@ from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import DataError, EvaluationError, RequestError, reason
 from studiogan_gsr.evaluation.class_images import ClassImages
 from studiogan_gsr.files import write_atomically
-from studiogan_gsr.machine import choose_device, device_name
+from studiogan_gsr.machine import choose_device, device_name, free_memory
 from studiogan_gsr.progress import console, counting
 from studiogan_gsr.runs.evaluate import real_images
 from studiogan_gsr.runs.generator import check_conditional
 from studiogan_gsr.runs.image_files import ImageArray, ImageStore, PNGFolder, folder_names
 from studiogan_gsr.runs.options import EvaluateOptions, GenerateOptions
-from studiogan_gsr.runs.staging import staged
+from studiogan_gsr.runs.staging import remove_notes, staged
 from studiogan_gsr.runs.trained import Trained, load_trained
 
 MANIFEST = "manifest.json"
 _DEFAULT = 100  # images of each class
 _READ = 64  # training images that are read together
+_ROW = 1500  # bytes of memory for an image's row and its line in the manifest
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class _Row:
     """One image.  number: of a generated image, in its class; of a training image, its index in the set."""
 
@@ -52,7 +53,7 @@ class _Row:
 def generate(path: Path, options: GenerateOptions) -> Path | None:
     """Write the images and `manifest.json` to the folder `options.out`, whole or not at all; return the folder.
 
-    Returns None if there is nothing to generate.  An interrupted command goes on when it is started again.
+    Returns None if there is nothing to generate.  An interrupted command resumes when it is started again.
     Raises RequestError, ConfigurationError, CheckpointError, DataError or HostError before the first image is
     generated; EvaluationError if one is not finite; DataError if the disk is full.
     """
@@ -63,8 +64,12 @@ def generate(path: Path, options: GenerateOptions) -> Path | None:
     numbers = _numbers(trained, real, options, labels)
     show = console()
     if not any(numbers.values()):
-        show.print("nothing to generate: every chosen class has as many training images as it is filled up to")
+        show.print(
+            "nothing to generate, and nothing written: every chosen class has as many training images as it is "
+            "filled up to"
+        )
         return None
+    _check_number(sum(numbers.values()))
     rows = [_Row(label, i, False) for label, number in numbers.items() for i in range(number)]
     if real is not None and options.with_real:
         rows = [*(_Row(label, i, True) for i, label in enumerate(real.targets) if label in numbers), *rows]
@@ -102,13 +107,19 @@ def generate(path: Path, options: GenerateOptions) -> Path | None:
     except EvaluationError as error:
         raise EvaluationError(f"{trained.folder}: {error}") from error
     except OSError as error:
-        full = "; free some space, then the same command goes on" if error.errno in _FULL else ""
+        full = "; free some space, then the same command resumes" if error.errno in _FULL else ""
         raise DataError(f"{options.out} cannot be written: {reason(error)}{full}") from error
     whole = max(seconds.whole, 1e-9)
     show.print(
-        f"written to {options.out}: {seconds.images:,} generated images, {seconds.images / whole:,.0f} a second; the "
-        f"generator took {seconds.generator / whole:.0%} of the time"
+        f"written to {options.out}: {seconds.images:,} generated images, {seconds.images / whole:,.0f} a second; "
+        f"making them took {seconds.generator / whole:.0%} of the time, storing them the rest"
     )
+    folders = folder_names(trained.classes)
+    if options.format == "folder" and folders != sorted(folders):
+        show.print(
+            "folders sort in another order than the classes: labels of an ImageFolder are not those of the run, "
+            f"which are in {MANIFEST}"
+        )
     return options.out
 
 
@@ -128,12 +139,20 @@ def _numbers(
     if options.fill is None:
         return dict.fromkeys(labels, options.images or _DEFAULT)
     if options.images is not None:
-        raise RequestError("--images and --fill: found both; --images: so many of each class; --fill: what they lack")
+        raise RequestError("--images and --fill: found both; give --images for a number of each class, or --fill")
     counts = trained.data.get("class_counts") if real is None else real.class_counts
     if not counts:
         raise RequestError("--fill: the run's record has no class counts; --data names the folder of its images")
     target = max(counts) if options.fill < 0 else options.fill
     return {label: max(0, target - int(counts[label])) for label in labels}
+
+
+def _check_number(images: int) -> None:
+    if (needed := _ROW * images) > (free := free_memory()):
+        raise RequestError(
+            f"found {images:,} images to generate; the list of them needs {needed / 1e9:.3g} GB of memory, and "
+            f"{free / 1e9:.3g} GB are free: fewer, several times, each with its own --seed and --out"
+        )
 
 
 def _request(
@@ -149,13 +168,17 @@ def _request(
         "configuration": configuration.sections(),
         "seed": options.seed,
         "batch_norm": options.batch_norm,
-        "batch_size": images.batch_size if options.batch_norm == "batch" else None,
+        "batch_size": images.batch_size,
         "truncation": options.truncation,
         "format": options.format,
         "pixels": configuration.DATA.img_size,
         "classes": trained.classes,
         "generated": [numbers.get(label, 0) for label in range(len(trained.classes))],
-        "training_images_sha256": digest(real.dataset) if options.with_real and real is not None else None,
+        "training_images_sha256": None if real is None else digest(real.dataset),
+        "preprocessing": None if real is None else real.preprocessing.record(),
+        "options": {
+            name: value for name, value in dataclasses.asdict(options).items() if name not in ("out", "device")
+        },
     }
 
 
@@ -170,6 +193,7 @@ def _is_there(out: Path, request: dict[str, Any]) -> bool:
     try:
         manifest = json.loads((out / MANIFEST).read_text())
         if {key: manifest.get(key) for key in request} == json.loads(json.dumps(request)):
+            remove_notes(out)
             return True
         found = "images that another command generated"
     except (OSError, ValueError, AttributeError):
@@ -185,7 +209,7 @@ def _store(
     return ImageArray(folder, [row.label for row in rows], int(trained.configuration.DATA.img_size), format)
 
 
-@dataclass
+@dataclasses.dataclass
 class _Seconds:
     """Seconds spent in the generator, and altogether, on a number of generated images."""
 

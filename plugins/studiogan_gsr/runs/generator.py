@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index
 from pathlib import Path
 
 import torch
@@ -34,7 +35,7 @@ class TrainedGenerator:
         Raises RequestError for an unknown class.
         """
         given = labels.tolist() if isinstance(labels, Tensor) else labels
-        if isinstance(given, str | int):
+        if isinstance(given, str | bytes | int | float):
             raise RequestError(f"labels: found {given!r}; allowed: a list of names or labels")
         return self._images([self.label(one) for one in given], seed)
 
@@ -42,9 +43,15 @@ class TrainedGenerator:
         """Return the label of a class, given its name or label; raise RequestError for an unknown one."""
         if isinstance(name, str):
             return label_of(name, self.classes)
-        if not 0 <= int(name) < len(self.classes):
-            raise RequestError(f"class: found {name}; allowed: a label from 0 to {len(self.classes) - 1}")
-        return int(name)
+        try:
+            label = index(name)  # 0.7 is no label
+        except TypeError:
+            label = -1
+        if not 0 <= label < len(self.classes):
+            raise RequestError(
+                f"class: found {name!r}; allowed: a name, or a label from 0 to {len(self.classes) - 1}"
+            )
+        return label
 
     def __repr__(self) -> str:
         trained = self.trained

@@ -23,6 +23,7 @@ from studiogan_gsr.files import write_atomically
 Pixels = npt.NDArray[np.uint8]
 _PNG_END = b"IEND\xaeB`\x82"  # the last bytes of a whole PNG file
 _SAVE_SECONDS = 1.0
+_TAKEN = ("manifest.json", "request.json")  # names of files beside the classes' folders
 
 
 class ImageStore(Protocol):
@@ -48,7 +49,8 @@ class ImageStore(Protocol):
 def folder_names(classes: Sequence[str]) -> list[str]:
     """Return a folder name for each class: its name, without characters that file systems refuse.
 
-    Names that would be hidden, or equal to another's where capitals do not count, get their label.
+    Names that would be hidden, or equal to another's where capitals do not count, get their label; so do names of
+    other files there.
     """
     names = [re.sub(r'[\x00-\x1f<>:"/\\|?*]', "_", name).strip(" ") for name in classes]
     lower = [name.casefold() for name in names]
@@ -56,7 +58,16 @@ def folder_names(classes: Sequence[str]) -> list[str]:
     def is_good(name: str) -> bool:
         return name.strip(".") != "" and name[0] != "." and name[-1] != "." and lower.count(name.casefold()) == 1
 
-    return [name if is_good(name) else f"{label}_{name}" for label, name in enumerate(names)]
+    def numbered(label: int) -> str:
+        return f"{label}_{names[label]}"
+
+    folders = [
+        name if is_good(name) and name.casefold() not in _TAKEN else numbered(label)
+        for label, name in enumerate(names)
+    ]
+    if len({name.casefold() for name in folders}) < len(folders):  # one class is called "1_a", and class 1 "a"
+        return [numbered(label) for label in range(len(names))]
+    return folders
 
 
 class PNGFolder:

@@ -91,7 +91,7 @@ class GenerateOptions:
         None, "redraw noise beyond ± T: likelier, less diverse images; gaussian noise only", kind=float, metavar="T"
     )
     batch_size: int | None = option(
-        None, "images per batch; default: 64, or OPTIMIZATION.batch_size with --batch-norm batch", kind=positive
+        None, "images per batch; default: 32, or OPTIMIZATION.batch_size with --batch-norm batch", kind=positive
     )
     averaged: bool | None = switch(None, "use the averaged generator; default: if there is one", flag="--ema")
     config: str | None = option(None, "configuration of a checkpoint without a run's records", metavar="CONFIG")

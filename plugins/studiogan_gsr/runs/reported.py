@@ -7,8 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from studiogan_gsr.errors import DataError, reason
 from studiogan_gsr.runs.same_data import recorded_counts
 from studiogan_gsr.runs.trained import Trained, load_trained
+
+# What tables and texts need of a result, and of its protocol.
+_KEYS = {
+    "evaluations": ("column", "class_names", "training_images", "reference_images", "all", "groups", "classes"),
+    "downstream": ("class_names", "training_images", "reference_images", "notes", "ways"),
+}
+_OF_PROTOCOL = ("step", "time", "checkpoint_rule", "averaged_generator", "batch_norm", "seeds")
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,24 @@ def open_run(path: Path) -> ReportedRun:
 
 
 def results_of(trained: Trained, name: str) -> list[dict[str, Any]]:
-    """Return the results in a run's folder `name`, "evaluations" or "downstream", oldest first."""
+    """Return the results in a run's folder `name`, "evaluations" or "downstream", oldest first.
+
+    Raises DataError if one is damaged, or of a version with other keys.
+    """
     folder = (trained.run or trained.folder) / name
-    found: list[dict[str, Any]] = [json.loads(file.read_text()) for file in folder.glob("*.json")]
+    found = [_read_result(file, name) for file in sorted(folder.glob("*.json"))]
     return sorted(found, key=lambda result: str(result["protocol"]["time"]))
+
+
+def _read_result(path: Path, name: str) -> dict[str, Any]:
+    try:
+        result = json.loads(path.read_text())
+        missing = [key for key in _KEYS[name] if key not in result]
+        missing += [f"protocol.{key}" for key in _OF_PROTOCOL if key not in result["protocol"]]
+        if missing:
+            raise ValueError(f"{missing[0]} is missing")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: damaged, or of another version of studiogan-gsr: {reason(error)}; move it away"
+        ) from error
+    return dict(result)

@@ -6,13 +6,14 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from torch import nn
 
-from studiogan_gsr.errors import CheckpointError, ConfigurationError, RequestError
+from studiogan_gsr.errors import CheckpointError, ConfigurationError, RequestError, reason
 from studiogan_gsr.evaluation.selection import best as best_evaluation
 from studiogan_gsr.files import lines_by_step, sha256
 from studiogan_gsr.hosts.checkpoint_files import (
@@ -20,6 +21,7 @@ from studiogan_gsr.hosts.checkpoint_files import (
     checkpoints,
     file_name,
     read_file,
+    removed,
     step_of,
     whole_steps,
 )
@@ -31,6 +33,7 @@ from studiogan_gsr.runs.exported import CONFIGURATION, WEIGHTS, is_exported, rea
 from studiogan_gsr.settings import Configured, load_configuration
 from studiogan_gsr.shipped import configuration_file
 
+_COUNTS = "data.class_counts"
 _EXAMPLE = 0  # seed of an untrained generator that serves as an example
 
 
@@ -71,11 +74,6 @@ class Trained:
     chosen: dict[str, Any] | None
 
     @property
-    def sha256(self) -> str:
-        """The SHA-256 of the file that holds the generator."""
-        return sha256(self.file)
-
-    @property
     def data(self) -> dict[str, Any]:
         """The record of the training images in run.json; empty for runs of StudioGAN without our hooks."""
         return dict(self.record.get("data", {}))
@@ -85,6 +83,17 @@ class Trained:
         """Names of the classes in label order; their numbers if the record has no names."""
         number, names = self.configuration.DATA.num_classes, self.data.get("classes") or []
         return [str(name) for name in (names if len(names) == number else range(number))]
+
+    @cached_property
+    def sha256(self) -> str:
+        """The digest of the file; CheckpointError if it was removed since.
+
+        Long commands ask for it at the start, because a run that still trains removes its old checkpoints.
+        """
+        try:
+            return sha256(self.file)
+        except FileNotFoundError as error:
+            raise CheckpointError(removed(self.file)) from error
 
     @property
     def seed(self) -> int | None:
@@ -147,8 +156,8 @@ def load_trained(
         folder, rule, chosen = _of_run(run, folder, checkpoint, named=folder == Path(os.path.abspath(path)))
     if config is None and run is None:
         raise RequestError(
-            f"{path}: found a checkpoint without a config.yaml; copy the run's into this folder, or, for `evaluate` "
-            "and `spectrum`, name it with --config"
+            f"{path}: found a checkpoint without a config.yaml; copy the run's into this folder, or name it with "
+            "--config, which evaluate, generate, export and spectrum have"
         )
     source = run / "config.yaml" if config is None and run is not None else configuration_file(str(config))
     configuration, untrained = _read(load_configuration(source))
@@ -168,9 +177,47 @@ def load_trained(
         file = _newest(folder, names, "best" if checkpoint == "best" and chosen is None else "current")
     file = file.with_name(file.name.replace("model=G-", "model=G_ema-")) if averaged else file
     generator = _load(untrained(_EXAMPLE), file, configuration.DATA.num_classes)
-    record = json.loads((run / "run.json").read_text()) if run is not None and (run / "run.json").is_file() else {}
+    record = {} if run is None else _read_record(run / "run.json", configuration.DATA.num_classes)
     return Trained(
         generator, configuration, step_of(file), folder, file, averaged, record, run, untrained, rule, chosen
+    )
+
+
+def _read_record(path: Path, classes: int) -> dict[str, Any]:
+    """Return the content of run.json; {} without one.  Raises CheckpointError if it is damaged."""
+    if not path.is_file():
+        return {}
+    try:
+        record = json.loads(path.read_text())
+        if wrong := _wrong_in(record, classes):
+            raise ValueError(f"its {wrong} is not that of {classes} classes" if wrong == _COUNTS else f"no {wrong}")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: damaged, or not the record of this run: {reason(error)}; restore it, or move it away: the "
+            "checkpoint is then read without names and numbers of its classes"
+        ) from error
+    return dict(record)
+
+
+def _wrong_in(record: Any, classes: int) -> str:
+    """Return what a record lacks or has in another form; "" if nothing.  Records of older versions have less."""
+    if not isinstance(record, dict):
+        return "mapping"
+    data, starts, regularizers = record.get("data", {}), record.get("starts", []), record.get("regularizers", [])
+    if not isinstance(data, dict):
+        return "mapping data"
+    if not isinstance(data.get("classes", []), list | NoneType):
+        return "list data.classes"
+    for name, entries in (("starts", starts), ("regularizers", regularizers)):
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            return f"list of mappings {name}"
+    if not all("step" in start for start in starts):
+        return "step of each start"
+    counts = data.get("class_counts")
+    return (
+        ""
+        if counts is None or (isinstance(counts, list) and [type(count) for count in counts] == [int] * classes)
+        else _COUNTS
     )
 
 
@@ -241,7 +288,9 @@ def _of_run(run: Path, folder: Path, checkpoint: str, named: bool) -> tuple[Path
     line = best_evaluation(run, max(saved)) if saved else None
     if checkpoint == "best" and line is not None:
         if named:
-            raise RequestError(f"--best: found a checkpoint, {folder}; name its run's folder, {run}")
+            raise RequestError(
+                f"the best checkpoint: found the folder of a checkpoint, {folder}; name its run's, {run}"
+            )
         if line["step"] not in saved:
             raise CheckpointError(
                 f"{run}: the best checkpoint, of step {line['step']}, is not there any more; choose the last one"
@@ -265,7 +314,7 @@ def _newest(folder: Path, names: Sequence[str], when: str) -> Path:
         if when == "best" and not list(folder.glob("*-best-*")):
             raise CheckpointError(
                 f"{folder}: no best checkpoint was kept: the run was not measured while it trained "
-                "(`train --evaluate`); without --best the last one is used"
+                "(`train --evaluate`); choose the last one"
             )
         raise CheckpointError(f"{folder}: no {when} checkpoint has all of {', '.join(names)}")
     return folder / file_name("G", when, max(steps))

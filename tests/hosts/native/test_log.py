@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from studiogan_gsr.cli import main
 from studiogan_gsr.errors import WRONG_REQUEST, TrainingError
 from studiogan_gsr.hosts.native import log, wandb_log
+from studiogan_gsr.hosts.native.log import TensorBoard
 from studiogan_gsr.hosts.native.options import TrainOptions
 from studiogan_gsr.hosts.native.run import train
 from studiogan_gsr.hosts.native.training import Trainer
@@ -176,3 +180,29 @@ def test_messages_wait_without_delaying_the_run_and_lost_ones_are_counted(
         viewer.scalars(step, {"loss": 1.0})
     viewer.close(failed=False)
     assert "messages did not reach it; log.jsonl has all numbers" in capsys.readouterr().out
+
+
+def test_errors_of_the_thread_that_writes_events_are_raised_and_not_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    printed: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", printed.append)
+    hook = threading.excepthook
+    board = TensorBoard(tmp_path, 0)
+    writer = board._events.file_writer.event_writer._async_writer
+    monkeypatch.setattr(writer._writer, "write", full)
+    with suppress(OSError):
+        board.scalars(1, {"loss": 1.0})
+    writer._worker.join()
+    with pytest.raises(OSError, match="No space left"):
+        board.scalars(2, {"loss": 1.0})
+    other = threading.Thread(target=full, args=(b"",))
+    other.start()
+    other.join()
+    with pytest.raises(OSError, match="No space left"):
+        board.close(failed=True)
+    assert [error.thread for error in printed] == [other]
+    assert threading.excepthook == hook

@@ -19,6 +19,7 @@ from studiogan_gsr.hosts.regularization.plugins import with_all_options
 from studiogan_gsr.settings import SECTION, load_configuration, regularizer_settings
 
 RECORD, CONFIGURATION = "run.json", "config.yaml"
+_EXPORTED = "export.json"  # of `studiogan-gsr export`, whose folder has a config.yaml, too
 
 
 class RunFolder:
@@ -132,6 +133,8 @@ class RunFolder:
 
     def _check(self, resume: bool) -> None:
         """Raise RequestError unless the folder is free, or holds the run to resume."""
+        if (self.path / _EXPORTED).is_file():
+            raise RequestError(f"--out {self.path}: found an exported generator, which is not trained on; name a run")
         old = self.path / CONFIGURATION
         if self.path.exists() and not self.path.is_dir():
             raise RequestError(f"--out {self.path}: found a file; name an empty or new folder")

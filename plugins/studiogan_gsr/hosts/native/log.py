@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext, suppress
 from importlib.util import find_spec
@@ -92,6 +93,7 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
         self._events = SummaryWriter(str(folder), purge_step=step + 1)
+        self._hook, threading.excepthook = threading.excepthook, self._show
 
     def scalars(self, step: int, numbers: Mapping[str, float]) -> None:
         """Add an event per number."""
@@ -108,4 +110,12 @@ class TensorBoard:
 
     def close(self, failed: bool) -> None:
         """Write the last events."""
-        self._events.close()
+        try:
+            self._events.close()
+        finally:
+            threading.excepthook = self._hook
+
+    def _show(self, error: threading.ExceptHookArgs) -> None:
+        """Print an error of a thread, unless it is of the one that writes events: the next event raises that here."""
+        if type(error.thread).__name__ != "_AsyncWriterThread":
+            self._hook(error)
