@@ -225,3 +225,17 @@ def test_an_unknown_preset_is_refused_before_anything_is_read(
     message = error_of(capsys, str(tmp_path / "nowhere"), "--protocol", "utol")
     assert message.startswith("studiogan-gsr: --protocol: found utol; allowed: paper, utlo, ")
     assert message.endswith("; did you mean utlo?")
+
+
+def test_a_result_of_a_named_protocol_does_not_replace_one_without_a_name(
+    run: Path, pixels: str, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(run, tmp_path / "run")
+    argv = ["evaluate", str(folder), "--backbone", "pixels", "--images", "96", "--device", "cpu", *ONE]
+    for more in ([], ["--protocol", "utlo", "--split", "reference"]):
+        with one_thread():
+            assert main([*argv, *more]) == 0
+    results = [json.loads(path.read_text()) for path in (folder / "evaluations").iterdir()]
+    assert len(results) == 2
+    assert {str((result["protocol"]["preset"] or {}).get("name")) for result in results} == {"None", "utlo"}
+    assert len({terms_of(result["protocol"]) for result in results}) == 1  # comparable all the same

@@ -136,7 +136,7 @@ def full_set(name: str, train: Labelled) -> Dataset:
     if found is None or full is None:
         raise DataError(
             f"--split full: {name} was not chosen from a larger balanced training set; --split train measures "
-            "against its training images, --split reference against its reference"
+            "against its training images, --split reference against its reference (full may be that of --protocol)"
         )
     return _checked(full, found[0])
 

@@ -347,6 +347,8 @@ def check_out(out: Path) -> None:
 
 
 def _place(trained: Trained, protocol: dict[str, Any]) -> Path:
-    key = hashlib.sha256(terms_of(protocol).encode()).hexdigest()[:8]
+    # A result by a named protocol says what differs from it, and does not replace one without a name.
+    named = f" {protocol['preset']['name']}" if protocol["preset"] else ""
+    key = hashlib.sha256(f"{terms_of(protocol)}{named}".encode()).hexdigest()[:8]
     folder = trained.folder if trained.run is None else trained.run / "evaluations"
     return folder / f"step={trained.step}-{protocol['backbone']}-{key}.json"

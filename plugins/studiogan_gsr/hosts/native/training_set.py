@@ -45,7 +45,8 @@ def open_training_set(name: str, root: str, num_classes: int, size: int, resizer
     counts = prepared.class_counts
     if len(counts) != num_classes:
         raise DataError(
-            f"DATA.num_classes: found {num_classes}; {name} has {len(counts)} classes (images: {listed(counts)})"
+            f"DATA.num_classes: found {num_classes}; {name} has {len(counts)} classes (images: {listed(counts)}); "
+            f"write num_classes: {len(counts)}"
         )
     record = {
         "name": name,

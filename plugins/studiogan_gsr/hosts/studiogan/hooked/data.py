@@ -158,7 +158,8 @@ def check_data(images: StudioGANDataset, name: str, DATA: Section) -> list[int]:
     counts = class_counts(images)
     if len(counts) != DATA.num_classes:
         raise DataError(
-            f"DATA.num_classes: found {DATA.num_classes}; {name} has {len(counts)} classes (images: {listed(counts)})"
+            f"DATA.num_classes: found {DATA.num_classes}; {name} has {len(counts)} classes (images: "
+            f"{listed(counts)}); write num_classes: {len(counts)}"
         )
     with torch.random.fork_rng(devices=[]):  # the random flip draws a number
         image, _ = images[0]
