@@ -71,6 +71,7 @@ def test_a_pair_of_runs_is_shown_side_by_side(pair: tuple[Path, Path], tmp_path:
     assert latex.count("\\\\") == 1 + len(rows)
     assert page.count("<img ") == 4 + 2
     assert "class 9 (" in page
+    assert "few: under 20 training images; head, middle, tail: thirds of the classes by number of" in page
 
 
 def test_classes_have_their_names_on_the_page_and_in_the_terminal(

@@ -13,7 +13,7 @@ from studiogan_gsr.datasets.labels import class_title
 from studiogan_gsr.evaluation.measure import METRICS, SHOWN_TIMES, as_text
 from studiogan_gsr.pages import chart, comma_separated, copyable, latex, notes, paragraph, table, wide
 from studiogan_gsr.runs.evaluate import terms_of
-from studiogan_gsr.runs.evaluation_table import given_groups
+from studiogan_gsr.runs.evaluation_table import given_groups, standard_groups
 from studiogan_gsr.runs.reported import ReportedRun
 
 _ROWS = 40  # shown in a table; longer tables are cut in the middle, but their CSV and LaTeX copies are complete
@@ -53,7 +53,10 @@ def metrics_section(runs: Sequence[ReportedRun], order: Sequence[int]) -> list[t
         return [("Metrics", paragraph(text, note=True))]
     column = measured[0][1]["column"]
     results = Results([(name, result) for name, result in measured if result["column"] == column], order)
-    texts = [protocol_text(name, result) for name, result in results.by_run]
+    first = results.by_run[0][1]
+    replaced = first["protocol"].get("groups_replaced", ())
+    texts = [standard_groups(len(first["training_images"]), replaced)] if first["groups"] else []
+    texts += [protocol_text(name, result) for name, result in results.by_run]
     other = [(name, result["column"]) for name, result in measured if result["column"] != column]
     texts += [f"{name} was measured with {theirs}, not {column}, and is left out." for name, theirs in other]
     texts += [f"{run.name} has not been measured." for run in runs if not run.evaluations]
