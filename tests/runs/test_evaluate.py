@@ -140,6 +140,11 @@ def test_of_a_killed_save_the_newest_whole_step_is_read(tmp_path: Path) -> None:
         path = folder / f"model={network}-current-weights-step=9000.pth"
         shutil.copy(path, folder / f"model={network}-best-weights-step=9000.pth")
     assert load_trained(folder, configuration, checkpoint="best").step == 9000
+    for step, rule in (("9000", "named"), ("10000", "last")):
+        assert load_trained(folder, configuration, checkpoint=step).step == int(step)
+        assert load_trained(folder, configuration, checkpoint=step).rule == rule
+    with pytest.raises(CheckpointError, match="has the steps 4, 9000, 10000"):
+        load_trained(folder, configuration, checkpoint="11000")
 
 
 def test_images_without_classes_are_measured_as_a_whole(

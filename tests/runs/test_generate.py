@@ -31,6 +31,7 @@ from studiogan_gsr.hosts.checkpoint_files import read_file
 from studiogan_gsr.runs.image_files import ImageArray, PNGFolder, folder_names
 from studiogan_gsr.runs.staging import staged
 from studiogan_gsr.runs.trained import load_trained
+from support.plugins import MakePackage
 from support.runs import (
     BIGGAN,
     COUNTS,
@@ -524,6 +525,30 @@ def test_a_fill_needs_to_know_the_training_images(
     assert "--fill: the run's record has no class counts; --data names" in line
     manifest = generate(folder, tmp_path / "out", "--config", config, "--fill", "3", "--data", str(tmp_path))
     assert manifest["generated"] == [max(0, 3 - count) for count in COUNTS]
+
+
+GAPPY = """
+from studiogan_gsr.datasets.digits import digits_lt
+from studiogan_gsr.datasets.long_tailed import View
+
+def make(root, split, **options):
+    whole = digits_lt(root, split, 50)
+    return View(whole, [i for i, label in enumerate(whole.targets) if label != 7], whole.classes)
+"""
+
+
+def test_a_class_without_training_images_is_filled_up_and_named(
+    sngan: Path, tmp_path: Path, make_package: MakePackage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_package("gappy", "studiogan.datasets", {"Gappy": "gappy:make"}, {"gappy": GAPPY})
+    folder = shutil.copytree(sngan / "checkpoints" / "step=4", tmp_path / "alone")
+    config = (sngan / "config.yaml").read_text().replace("Digits_LT_rho50", "Gappy")
+    (folder / "config.yaml").write_text(config)
+    options = ("--fill", "3", "--with-real", "--data", str(tmp_path))
+    manifest = generate(folder, tmp_path / "out", *options)
+    assert "classes without training images: 7" in capsys.readouterr().out
+    assert (manifest["training_images"][7], manifest["generated"][7]) == (0, 3)
+    assert sorted(path.name for path in (tmp_path / "out" / "7").iterdir()) == [f"{i:06}.png" for i in range(3)]
 
 
 # ------------------------------------------------------------------ in Python
