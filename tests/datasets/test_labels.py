@@ -15,9 +15,9 @@ from torchvision.datasets import FakeData, ImageFolder
 
 from studiogan_gsr import LongTailed
 from studiogan_gsr.datasets.identity import file_of, where
-from studiogan_gsr.datasets.labels import labels_of
+from studiogan_gsr.datasets.labels import label_of, labels_of, some_names
 from studiogan_gsr.datasets.preprocessing import Prepared
-from studiogan_gsr.errors import DataError, LabelError, OptionError
+from studiogan_gsr.errors import DataError, LabelError, OptionError, RequestError
 
 COUNTS = {"ant": 16, "bee": 12, "cat": 9, "dog": 8}
 
@@ -123,3 +123,19 @@ def test_an_item_that_contradicts_its_target_ends_whatever_reads_it() -> None:
         prepared[2]
     with pytest.raises(DataError, match="has the label"):
         Prepared(LongTailed(Moving(), 1, seed=None), "Mine", 8).read(1)
+
+
+def test_many_names_are_cut_short_in_messages() -> None:
+    assert some_names([*"abcde"]) == "a, b, c, d, e"
+    assert some_names([*"abcdef"]) == "a, b, c, d, e, ..."
+    assert some_names([*"abc"], most=1) == "a, ..."
+    assert some_names([]) == ""
+
+
+def test_a_class_is_found_by_its_name_first_and_then_by_its_label() -> None:
+    assert [label_of(text, ["cat", "dog", "0"]) for text in ("dog", "0", "1")] == [1, 2, 1]
+    assert label_of("10", ["10", "2"]) == 0  # folders sort so
+    with pytest.raises(RequestError, match=r"found '2'; allowed: a name \(cat, dog\), or a label from 0 to 1"):
+        label_of("2", ["cat", "dog"])
+    with pytest.raises(RequestError, match="found 'cat', the name of 2 classes"):
+        label_of("cat", ["cat", "cat"])

@@ -106,6 +106,11 @@ def start_hint(present: Sequence[int] | npt.NDArray[np.integer]) -> str:
     return "; the labels begin at 1: subtract 1 from each" if begin_at_1 else ""
 
 
+def some_names(names: Sequence[str], most: int = 5) -> str:
+    """Return names as text for a message: at most so many, then "..."."""
+    return ", ".join([*names[:most], *(["..."] if len(names) > most else [])])
+
+
 def class_title(label: int, classes: Sequence[str] | None, *details: str) -> str:
     """Return a class's name with its label and details, "beaver (label 4, 30 images)".
 

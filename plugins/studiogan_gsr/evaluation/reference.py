@@ -16,6 +16,7 @@ from studiogan_gsr.contract import Backbone, Labelled
 from studiogan_gsr.datasets.by_name import find_dataset, full_set, open_images
 from studiogan_gsr.datasets.identity import content_digests, digest, file_of, source_of, where
 from studiogan_gsr.datasets.images import check_reference
+from studiogan_gsr.datasets.labels import some_names
 from studiogan_gsr.datasets.overlap import duplicates
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import DataError, WeightsError, reason
@@ -123,7 +124,7 @@ def _duplicates(reference: Prepared) -> list[str]:
         return []
     (one, other), targets = found[0], reference.targets
     classes = sorted({targets[i] for i, _ in found})
-    names = ", ".join(reference.classes[label] for label in classes[:5]) + (", ..." if len(classes) > 5 else "")
+    names = some_names([reference.classes[label] for label in classes])
     first = f"{where(reference.dataset, one)} ({where(reference.dataset, other)})"
     return [
         f"{len(found)} of {len(reference)} reference images repeat others, the first is {first}; classes: {names}; "

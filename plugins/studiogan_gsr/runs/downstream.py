@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from studiogan_gsr.datasets.identity import digest
+from studiogan_gsr.datasets.labels import some_names
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import EvaluationError, RequestError
 from studiogan_gsr.evaluation.cache import find_numbers, keep_numbers
@@ -43,7 +44,6 @@ from studiogan_gsr.runs.options import DownstreamOptions, EvaluateOptions
 from studiogan_gsr.runs.same_data import check_same_data
 from studiogan_gsr.runs.trained import Trained, load_trained
 
-_LISTED = 5  # at most so many class names in a message
 _MARGIN = 0.8  # share of the free memory that images may take
 
 
@@ -214,9 +214,8 @@ def _notes(classes: Sequence[str], counts: Sequence[int], references: Sequence[i
     ):
         empty = [name for name, number in zip(classes, numbers, strict=True) if not number]
         if empty:
-            names = ", ".join([*empty[:_LISTED], *(["..."] if len(empty) > _LISTED else [])])
             have = "1 class has" if len(empty) == 1 else f"{len(empty)} classes have"
-            notes.append(f"{have} no {what} images ({names}): {consequence}")
+            notes.append(f"{have} no {what} images ({some_names(empty)}): {consequence}")
     if min(counts) >= fill:
         notes.append(
             f"nothing to fill: each class has {min(counts):,} or more training images, and --fill is {fill:,}; "

@@ -18,6 +18,7 @@ from studiogan_gsr.class_groups import STANDARD_GROUPS
 from studiogan_gsr.contract import Backbone, Labelled
 from studiogan_gsr.datasets.by_name import open_images
 from studiogan_gsr.datasets.identity import digest
+from studiogan_gsr.datasets.labels import some_names
 from studiogan_gsr.datasets.packed import open_packed
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import DataError, EvaluationError, RequestError, WeightsError
@@ -149,9 +150,8 @@ def _prepare(path: Path, options: EvaluateOptions) -> _Setting:
     show, images = console(), _images_per_class(setting.real)
     empty = [class_name for class_name, number in zip(dataset.classes, images, strict=True) if number == 0]
     if empty:
-        names = ", ".join([*empty[:5], *(["..."] if len(empty) > 5 else [])])
         show.print(
-            f"{len(empty)} classes have no reference images ({names}): "
+            f"{len(empty)} classes have no reference images ({some_names(empty)}): "
             "metrics that compare with real images are missing for them"
         )
     if not setting.conditional:

@@ -17,7 +17,7 @@ import torch
 
 from studiogan_gsr.class_groups import listed
 from studiogan_gsr.datasets.identity import digest, where
-from studiogan_gsr.datasets.labels import label_of
+from studiogan_gsr.datasets.labels import label_of, some_names
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import DataError, EvaluationError, RequestError, reason
 from studiogan_gsr.evaluation.class_images import ClassImages
@@ -74,7 +74,7 @@ def generate(path: Path, options: GenerateOptions) -> Path | None:
     if real is not None and options.with_real:
         rows = [*(_Row(label, i, True) for i, label in enumerate(real.targets) if label in numbers), *rows]
         if empty := [trained.classes[label] for label in labels if not real.class_counts[label]]:
-            show.print(f"classes without training images: {', '.join(empty)}")
+            show.print(f"classes without training images: {some_names(empty)}")
     device = torch.device(choose_device(options.device))
     images = ClassImages(
         trained.generator,

@@ -168,11 +168,8 @@ def load_trained(
     names = ["G", "G_ema"] if has_average else ["G"]
     if checkpoint.isdecimal():
         file = _of_step(folder, names, int(checkpoint))
-        rule = (
-            "named"
-            if rule == "last" and step_of(file) != max(whole_steps(folder, "current", names), default=-1)
-            else rule
-        )
+        newest = max(whole_steps(folder, "current", names), default=-1)
+        rule = "named" if rule == "last" and step_of(file) != newest else rule
     else:
         file = _newest(folder, names, "best" if checkpoint == "best" and chosen is None else "current")
     file = file.with_name(file.name.replace("model=G-", "model=G_ema-")) if averaged else file
@@ -214,11 +211,8 @@ def _wrong_in(record: Any, classes: int) -> str:
     if not all("step" in start for start in starts):
         return "step of each start"
     counts = data.get("class_counts")
-    return (
-        ""
-        if counts is None or (isinstance(counts, list) and [type(count) for count in counts] == [int] * classes)
-        else _COUNTS
-    )
+    known = isinstance(counts, list) and [type(count) for count in counts] == [int] * classes
+    return "" if counts is None or known else _COUNTS
 
 
 def _exported(folder: Path, config: str | None, averaged: bool | None, checkpoint: str) -> Trained:
