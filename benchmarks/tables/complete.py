@@ -156,7 +156,8 @@ def _downstream(run: PlannedRun, sizes: Mapping[str, int]) -> dict[str, Any]:
 
 def _course(line: dict[str, Any]) -> dict[str, Any]:
     distances = {"frechet": line["all"]["frechet"], "tail": line["groups"].get("tail", {}).get("frechet")}
-    return {"step": line["step"], **distances, "class_norms": line["class_norms"]}
+    diversity = line.get("class_diversity", [None] * len(line["class_norms"]))  # lines of older versions have none
+    return {"step": line["step"], **distances, "class_norms": line["class_norms"], "class_diversity": diversity}
 
 
 def _norms(out: Path, seed: int) -> dict[str, list[float]]:

@@ -47,7 +47,8 @@ class Record:
     ranks: for each rank, its device, packages, plug-ins and regularizers.  A regularizer has its name, plug-in,
     summary, options and roles, and the number of updates in which it was active, summed over restarts (`acted`).
     penalties: (step, penalty) at print intervals, by the name of each regularizer that reports one.
-    course: evaluations while training, each {step, frechet, tail, class_norms}.
+    course: evaluations while training, each {step, frechet, tail, class_norms, class_diversity}; older ones have no
+        diversity.
     norms: the largest exact spectral norm per class, before the first step and of the last and the best checkpoint.
     hours: duration of each part in HOURS, and of "downstream" if the protocol has it.
     results: output of `studiogan-gsr evaluate` for the last and the best checkpoint.

@@ -142,6 +142,7 @@ def test_a_record_holds_all_that_made_a_run(record: dict[str, Any]) -> None:
     ] * 2
     assert [line["step"] for line in record["course"]] == [2, 4]
     assert record["course"][-1]["class_norms"] == record["norms"]["last"]
+    assert len(record["course"][-1]["class_diversity"]) == 10
     assert len(record["norms"]["start"]) == len(record["norms"]["best"]) == 10
     assert str(Path.home()) not in json.dumps(record)
     for result in record["results"].values():

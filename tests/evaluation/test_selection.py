@@ -71,8 +71,10 @@ def distances(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Fréchet distances that evaluations are to find, in turn."""
     wanted: list[float] = []
 
-    def metrics(reference: Any, fake: Any, labels: Any, names: Any) -> dict[str, float]:
-        return {"frechet": wanted[0] if labels is not None else wanted.pop(0), "inception_score": 1.0}
+    def metrics(reference: Any, fake: Any, labels: Any, names: Any) -> dict[str, float | None]:
+        if labels is not None:
+            return {"diversity": None}
+        return {"frechet": wanted.pop(0), "inception_score": 1.0}
 
     monkeypatch.setattr(selection, "metrics", metrics)
     monkeypatch.setattr(selection, "groups", lambda counts: {})
@@ -97,6 +99,7 @@ def test_evaluations_say_by_which_rule_and_change_nothing_of_the_training(
         assert line["all"]["frechet"] > 0
         assert set(line["groups"]) == {"many", "medium", "few", "head", "middle", "tail"}
         assert line["groups"]["tail"]["frechet"] > 0
+        assert len(line["class_diversity"]) == len(line["class_norms"]) == 10
     printed = capsys.readouterr().out
     assert f"step 2: FD-Pixels {lines[0]['all']['frechet']:.4g}" in printed
     assert "in the tail) on validation: the best so far" in printed
@@ -107,6 +110,37 @@ def test_evaluations_say_by_which_rule_and_change_nothing_of_the_training(
     events = EventAccumulator(str(run / "tensorboard")).Reload()
     shown = [(event.step, pytest.approx(event.value)) for event in events.Scalars("evaluation/frechet")]
     assert shown == [(line["step"], line["all"]["frechet"]) for line in lines]
+
+
+def test_diversity_of_each_class_is_relative_to_its_real_images(
+    tmp_path: Path, pixels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Sample] = {}
+
+    class Seen(selection.Reference):
+        def __init__(self, sample: Sample) -> None:
+            super().__init__(sample)
+            seen["real"] = sample
+
+    def extract(*given: Any) -> Sample:
+        seen["fake"] = features_of(*given)
+        return seen["fake"]
+
+    features_of = selection.extract
+    monkeypatch.setattr(selection, "Reference", Seen)
+    monkeypatch.setattr(selection, "extract", extract)
+    found = evaluations(trained(tmp_path, "--evaluate", "20", "--backbone", "pixels"))[-1]["class_diversity"]
+
+    def spread(sample: Sample, label: int) -> float:
+        features = sample.of([label]).features.double()
+        return float(torch.pdist(features).mean()) if len(features) > 1 else float("nan")
+
+    wanted = [spread(seen["fake"], label) / spread(seen["real"], label) for label in range(10)]
+    assert any(value is None for value in found)  # classes with fewer than two of 20 images
+    assert any(value is not None for value in found)
+    for value, expected in zip(found, wanted, strict=True):
+        assert (value is None) == (expected != expected)
+        assert value is None or value == pytest.approx(expected, abs=1e-4)
 
 
 def test_what_is_measured_is_what_evaluate_measures(tmp_path: Path, pixels: str) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import RequestError
-from studiogan_gsr.evaluation.features import extract
+from studiogan_gsr.evaluation.features import Sample, extract
 from studiogan_gsr.evaluation.generation import generated
 from studiogan_gsr.evaluation.measure import Reference, groups, metrics
 from studiogan_gsr.evaluation.reference import choose_backbone, measure_real
@@ -120,12 +120,18 @@ class Selection:
             "all": metrics(self.reference, fake, None, _METRICS),
             "groups": {name: metrics(self.reference, fake, labels, _METRICS) for name, labels in found.items()},
             "class_norms": [round(norm, 5) for norm in norms],
+            "class_diversity": self._diversity(fake) if conditional else [],
             "seconds": round(time.perf_counter() - began, 3),
             "rule": self.rule,
         }
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
         return line
+
+    def _diversity(self, fake: Sample) -> list[float | None]:
+        """Return the diversity of each class's images, 1 for real ones; None where there are fewer than two."""
+        of_classes = (metrics(self.reference, fake, [label], ["diversity"]) for label in range(len(self.counts)))
+        return [None if (found := of["diversity"]) is None else round(found, 5) for of in of_classes]
 
     def describe(self, line: dict[str, Any]) -> str:
         """Return a sentence about an evaluation and the best one so far."""
