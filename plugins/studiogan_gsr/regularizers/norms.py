@@ -116,7 +116,7 @@ def largest_class_norms(generator: nn.Module, groups: int | str = "square") -> T
     return torch.cat(norms).amax(0)
 
 
-def exploding(norms: Sequence[float], start: Sequence[float]) -> list[int]:
+def exploding(norms: Sequence[float], start: Sequence[float], threshold: float = THRESHOLD) -> list[int]:
     """Return the labels of classes whose norms explode (see THRESHOLD) or are not finite.
 
     norms: the largest norm per class now.  start: the same at the start of training.
@@ -124,7 +124,7 @@ def exploding(norms: Sequence[float], start: Sequence[float]) -> list[int]:
     shrinks the others.
     """
     now = torch.tensor(norms, dtype=torch.float64)
-    bound = THRESHOLD * max(max(start), float(now.median()))
+    bound = threshold * max(max(start), float(now.median()))
     labels: list[int] = torch.nonzero(~(now.isfinite() & (now <= bound))).flatten().tolist()
     return labels
 
