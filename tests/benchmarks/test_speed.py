@@ -206,6 +206,19 @@ def test_gradient_shares_follow_weight_and_class(capsys: pytest.CaptureFixture[s
         assert message in capsys.readouterr().err
 
 
+def test_gradient_shares_of_the_rarest_class_by_width_and_size(capsys: pytest.CaptureFixture[str]) -> None:
+    row = ["cpu-study-weights", "gSR, weight 0.5", "--batches", "2"]
+    assert gradient_shares.main(row) == 0
+    rarest = capsys.readouterr().out.splitlines()[-1].split("|")[4].strip()
+    assert gradient_shares.main([*row, "--times", "1", "2", "--sizes", "16", "32", "--seeds", "0"]) == 0
+    header, _, *rows = capsys.readouterr().out.splitlines()
+    assert header == "| channels of G, D | 16 pixels | 32 pixels |"
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in rows]
+    assert [line[0] for line in cells] == ["8, 16", "16, 32"]
+    assert cells[0][1] == rarest
+    assert len({cell for line in cells for cell in line[1:]}) == 4
+
+
 @pytest.mark.parametrize(
     ("name", "counts"),
     [
