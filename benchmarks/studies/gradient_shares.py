@@ -1,4 +1,4 @@
-"""Compare the penalty's gradient with the adversarial gradient, in the gains and biases of each class.
+"""Compare gSR's gradient with the adversarial gradient, in the gains and biases of each class.
 
     python -m benchmarks.studies.gradient_shares TABLE ROW       before training
     python -m benchmarks.studies.gradient_shares TABLE ROW --checkpoint DIR
@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,32 +30,54 @@ from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.native.losses import generator_loss
 from studiogan_gsr.hosts.native.restore import load_checkpoint
 from studiogan_gsr.hosts.native.training import Speed, Trainer
-from studiogan_gsr.hosts.regularization.method import Method
+from studiogan_gsr.regularizers.affines import find_conditional_layers
+from studiogan_gsr.regularizers.gsr import GroupSpectralRegularizer
 
 # Images in the most frequent class.  Folder_LT is CIFAR-10 as an image folder here.
 HEAD = {"CIFAR10_LT": 5000, "Folder_LT": 5000, "LSUN_LT": 50_000}
 
 
 def shares(trainer: Trainer, batches: int) -> list[tuple[float, float]]:
-    """Return the sizes of the adversarial and the penalties' gradient, a pair per class.
+    """Return the Euclidean norms of the adversarial gradient and of gSR's, a pair per class.
 
-    A size is the root mean square over the class's gains and biases; for the adversarial gradient, over batches too.
-    A class that no batch contains has an adversarial gradient of 0.
-    The generator's condition must be a one-hot label, as in SNGAN.
+    They are gradients with respect to the class's gains and biases in all layers, as if these were free parameters;
+    in an SNGAN they are.  The adversarial one is the root mean square over batches; it is 0 for a class that no batch
+    contains.
     """
-    loss = trainer.configuration.LOSS.adv_loss
-    parameters = _class_parameters(trainer.generator, trainer.configuration.DATA.num_classes)
+    loss, classes = trainer.configuration.LOSS.adv_loss, trainer.configuration.DATA.num_classes
+    modules = [weight.module for layer in find_conditional_layers(trainer.generator) for weight in layer.weights]
     trainer.generator.train()
     trainer.discriminator.train().requires_grad_(False)
     squares = []
     for _ in range(batches):
-        _, labels, images = trainer._generate(trainer.configuration.OPTIMIZATION.batch_size, "generator")
+        with _outputs(modules) as outputs:
+            _, labels, images = trainer._generate(trainer.configuration.OPTIMIZATION.batch_size, "generator")
         value = generator_loss(loss, trainer._judge(images, labels).logits)
-        squares.append(_by_class(torch.autograd.grad(value, parameters)).square().mean(1))
-    penalties = torch.stack([method.regularizer.penalty() for method in _penalized(trainer)])
-    penalty = _by_class(torch.autograd.grad(penalties.sum(), parameters)).square().mean(1)
+        of_images = torch.cat(torch.autograd.grad(value, outputs), 1)
+        of_classes = of_images.new_zeros(classes, of_images.shape[1]).index_add_(0, labels, of_images)
+        squares.append(of_classes.square().sum(1))
     adversarial = torch.stack(squares).mean(0)
-    return list(zip(adversarial.sqrt().tolist(), penalty.sqrt().tolist(), strict=True))
+    return list(zip(adversarial.sqrt().tolist(), _penalty_gradient(_gsr(trainer)).tolist(), strict=True))
+
+
+def _penalty_gradient(gsr: GroupSpectralRegularizer) -> Tensor:
+    """Return the norm of the penalty's gradient per class: that of sigma^2 is 2 sigma u v^T, with unit u and v."""
+    norms = torch.stack([side for layer in gsr.class_norms().values() for side in layer.values()])
+    sides = len(gsr.options.apply_to)
+    sizes: Tensor = 2 * gsr._weights * norms.norm(dim=0) / (norms.shape[0] / sides * norms.shape[1])
+    return sizes
+
+
+@contextmanager
+def _outputs(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+    """Collect what the modules return inside."""
+    found: list[Tensor] = []
+    hooks = [module.register_forward_hook(lambda _, given, output: found.append(output)) for module in modules]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def share_of_rarest(sections: Mapping[str, Any], batches: int, seed: int = 0) -> float:
@@ -74,9 +97,9 @@ def _at(sections: Mapping[str, Any], times: int, size: int) -> Mapping[str, Any]
 def _trainer(sections: Mapping[str, Any], seed: int) -> Trainer:
     configuration = read_configuration(sections)
     counts = _class_counts(configuration.DATA.name, configuration.DATA.num_classes)
-    trainer = Trainer(configuration, counts, iter(()), torch.device("cpu"), seed, Speed())
-    if not _penalized(trainer):
-        raise RequestError("ROW: it has no regularizer that penalizes the generator's weights")
+    # Folded layers do not call the modules whose outputs are gains and biases.
+    trainer = Trainer(configuration, counts, iter(()), torch.device("cpu"), seed, Speed(folded=False))
+    _gsr(trainer)
     return trainer
 
 
@@ -89,22 +112,12 @@ def _class_counts(name: str, classes: int) -> list[int]:
     return counts[::-1] if options.get("reversed") else counts
 
 
-def _penalized(trainer: Trainer) -> list[Method]:
-    """Return the regularizers that penalize the generator's weights."""
-    return [method for method in trainer.regularization.methods if "penalty" in method.roles]
-
-
-def _class_parameters(generator: nn.Module, classes: int) -> Sequence[Tensor]:
-    found = [p for name, p in generator.named_parameters() if ".bn" in name and p.ndim == 2 and p.shape[1] == classes]
-    if not found:
-        raise RequestError(
-            "ROW: found a generator without one weight column per class; choose a row of SNGAN (backbone resnet)"
-        )
-    return found
-
-
-def _by_class(gradients: Sequence[Tensor]) -> Tensor:
-    return torch.cat([gradient.T for gradient in gradients], 1)
+def _gsr(trainer: Trainer) -> GroupSpectralRegularizer:
+    found = [method.regularizer for method in trainer.regularization.methods]
+    gsr = next((regularizer for regularizer in found if isinstance(regularizer, GroupSpectralRegularizer)), None)
+    if gsr is None:
+        raise RequestError("ROW: it has no gsr; choose a row with it")
+    return gsr
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -122,8 +135,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         must_be("TABLE", options.table, tables)
         must_be("ROW", options.row, rows := tables[options.table].rows)
         sections = rows[options.row].sections
-        if sections is None or "REGULARIZER" not in sections:
-            raise RequestError(f"ROW: found {options.row}; it has no regularizer: choose a row with gSR")
+        if sections is None:
+            raise RequestError(f"ROW: found {options.row}, which has published values alone; choose a row with gSR")
         if options.times is not None or options.sizes is not None:
             _print_grid(sections, options)
             return 0

@@ -162,21 +162,45 @@ def test_all_shapes_are_timed_by_default() -> None:
     assert {name.split("-")[0] for name in speed._default_configurations()} == families
 
 
-def test_gradient_shares_are_of_penalties_alone() -> None:
-    tiny = {
-        "DATA": {"num_classes": 4},
-        "MODEL": {"g_conv_dim": 4, "d_conv_dim": 4, "g_cond_mtd": "cBN", "d_cond_mtd": "PD"},
-        "OPTIMIZATION": {"batch_size": 8, "d_updates_per_step": 1},
-    }
+TINY = {
+    "DATA": {"num_classes": 4},
+    "MODEL": {"g_conv_dim": 4, "d_conv_dim": 4, "g_cond_mtd": "cBN", "d_cond_mtd": "PD"},
+    "OPTIMIZATION": {"batch_size": 8, "d_updates_per_step": 1},
+}
 
-    def shares(regularizers: object) -> list[tuple[float, float]]:
-        configuration = read_configuration({**tiny, "REGULARIZER": regularizers})
-        trainer = Trainer(configuration, [9, 6, 3, 1], iter(()), torch.device("cpu"), 0, Speed())
-        return gradient_shares.shares(trainer, 2)
 
-    alone = shares("gsr")
+def tiny(regularizers: object, **model: object) -> Trainer:
+    sections = {**TINY, "MODEL": {**TINY["MODEL"], **model}, "REGULARIZER": regularizers}
+    speed = Speed(folded=False)
+    return Trainer(read_configuration(sections), [9, 6, 3, 1], iter(()), torch.device("cpu"), 0, speed)
+
+
+def test_gradient_shares_are_of_gsr_alone() -> None:
+    alone = gradient_shares.shares(tiny("gsr"), 2)
     assert all(penalty > 0 for _, penalty in alone)
-    assert shares(["lecam", "gsr"]) == alone
+    assert gradient_shares.shares(tiny(["lecam", "gsr"]), 2) == alone
+
+
+def test_gradient_shares_are_of_the_columns_of_an_sngans_weights() -> None:
+    trainer = tiny("gsr")
+    columns = [p for name, p in trainer.generator.named_parameters() if ".bn" in name and p.shape[-1] == 4]
+    gsr = trainer.regularization.methods[0].regularizer
+
+    def by_class(value: torch.Tensor) -> list[float]:
+        return torch.cat(torch.autograd.grad(value, columns)).norm(dim=0).tolist()
+
+    found = gradient_shares.shares(tiny("gsr"), 1)
+    assert [penalty for _, penalty in found] == pytest.approx(by_class(gsr.penalty()), rel=1e-4)
+    trainer.generator.train()
+    _, labels, images = trainer._generate(8, "generator")
+    trainer.discriminator.train().requires_grad_(False)
+    loss = -trainer._judge(images, labels).logits.mean()
+    assert [adversarial for adversarial, _ in found] == pytest.approx(by_class(loss), rel=1e-4)
+
+
+def test_gradient_shares_of_a_shared_embedding() -> None:
+    found = gradient_shares.shares(tiny("gsr", backbone="big_resnet", g_shared_dim=6, z_dim=8), 2)
+    assert all(adversarial > 0 and penalty > 0 for adversarial, penalty in found)
 
 
 def test_gradient_shares_follow_weight_and_class(capsys: pytest.CaptureFixture[str]) -> None:
@@ -192,12 +216,8 @@ def test_gradient_shares_follow_weight_and_class(capsys: pytest.CaptureFixture[s
     assert strong[9] > 10 * strong[0]
     assert max(alike) < 2 * min(alike)
     for table, row, message in (
-        ("cpu-study-weights", "without gSR", "it has no regularizer"),
-        (
-            "ablation",
-            "LeCam as released, without gSR",
-            "it has no regularizer that penalizes the generator's weights",
-        ),
+        ("cpu-study-weights", "without gSR", "it has no gsr"),
+        ("ablation", "LeCam as released, without gSR", "it has no gsr"),
         ("cpu-study", "SNGAN, ratio 1000", "did you mean SNGAN, ratio 100?"),
         ("cpu-studi", "SNGAN", "did you mean cpu-study?"),
         ("inaturalist-2019", "BigGAN + gSR", "DATA.name without its ratio: found iNaturalist2019"),
