@@ -7,7 +7,7 @@ It reads the evaluations that the table's runs made while they trained.  In ever
 largest exact spectral norm of its gains and biases, and the diversity of its generated images.
 
 A class has collapsed at an evaluation if, from there to the end of the run, its diversity is below BELOW times that
-of the run's median class.  The last evaluation alone does not count: its images are few.
+of the run's median class.  Diversities are averaged over three neighbouring evaluations, because the images are few.
 An alarm at a threshold is the first evaluation at which `exploding` names the class.  It is in time if it is not
 after the collapse, and false if the class has not collapsed by the end of the run, though it may later.
 """
@@ -62,8 +62,9 @@ class ClassCourse:
         return [norms[self.label] for norms in self.norms]
 
     def relative_diversity(self) -> list[float]:
-        """Return the diversity over that of the median class."""
-        return [of_classes[self.label] / median(of_classes) for of_classes in self.diversity]
+        """Return the diversity over that of the median class, each averaged with its two neighbours in time."""
+        single = [of_classes[self.label] / median(of_classes) for of_classes in self.diversity]
+        return [mean(single[max(0, place - 1) : place + 2]) for place in range(len(single))]
 
     def collapse(self, below: float = BELOW) -> int | None:
         """Return the step of the first evaluation at which the class has collapsed; None if it has not."""
@@ -71,7 +72,7 @@ class ClassCourse:
         low = 0
         while low < len(relative) and relative[-1 - low] < below:
             low += 1
-        return self.steps[-low] if low > 1 else None
+        return self.steps[-low] if low else None
 
     def alarm(self, threshold: float) -> int | None:
         """Return the step of the first evaluation at which the class's norm explodes; None if it never does."""
@@ -190,7 +191,7 @@ def page(names: Sequence[str], courses: Sequence[ClassCourse], set_on: Sequence[
         "",
         f"From the evaluations of the runs of {', '.join(f'`{name}`' for name in names)} while they trained, every "
         f"{courses[0].steps[0]:,} steps. A class has collapsed from the first evaluation after which the diversity "
-        f"of its images stays below {BELOW} times that of the run's median class.",
+        f"of its images, averaged over three evaluations, stays below {BELOW} times that of the run's median class.",
         "",
         "## Which classes collapse",
         "",
@@ -287,7 +288,7 @@ def chart(courses: Sequence[ClassCourse]) -> str:
     rarest = min(courses, key=lambda course: course.images).label
     panels: dict[str, list[Band]] = {
         "spectral norm of the rarest class": [],
-        "its diversity, over the median class's": [],
+        "its diversity, over the median class's (mean of three)": [],
     }
     for color, (row, of_row) in enumerate(_by_row(courses).items()):
         of_class = [course for course in of_row if course.label == rarest]

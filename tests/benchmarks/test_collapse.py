@@ -12,7 +12,7 @@ from benchmarks.studies import collapse
 from benchmarks.studies.collapse import Alarms, ClassCourse, alarms, best_threshold
 
 STEPS = [100, 200, 300, 400, 500]
-FALLEN = [0.9, 0.9, 0.5, 0.4, 0.3]  # of the median class's diversity
+FALLEN = [0.9, 0.9, 0.9, 0.4, 0.3]  # of the median class's diversity
 HEALTHY = [0.9, 0.9, 0.9, 0.9, 0.9]
 
 
@@ -34,11 +34,11 @@ def course(diversity: list[float], norms: list[float], row: str = "plain", seed:
 @pytest.mark.parametrize(
     ("diversity", "step"),
     [
-        (FALLEN, 300),
+        (FALLEN, 300),  # there (0.9 + 0.9 + 0.4) / 3 is below 0.8
         (HEALTHY, None),
-        ([0.5, 0.9, 0.5, 0.9, 0.9], None),  # it comes back
-        ([0.9, 0.5, 0.9, 0.5, 0.5], 400),
-        ([0.9, 0.9, 0.9, 0.9, 0.5], None),  # one evaluation is not enough
+        ([0.3, 0.3, 0.3, 0.9, 0.9], None),  # it comes back
+        ([1.0, 0.7, 1.0, 0.9, 0.3], 400),
+        ([0.9, 0.9, 0.9, 0.75, 0.9], None),  # one low evaluation is not enough
         ([0.5, 0.5, 0.5, 0.5, 0.5], 100),  # never diverse
     ],
 )
@@ -60,11 +60,12 @@ def test_an_alarm_is_the_first_norm_above_the_start_and_above_the_others() -> No
 
 
 def test_half_way_is_between_evaluations() -> None:
-    # The norm rises from 0.8 to 1.8: 1.3 is half-way from 1.2 at 200 to 1.4 at 300.
-    risen, fallen = course([0.9, 0.8, 0.7, 0.5, 0.5], [1.0, 1.2, 1.4, 1.6, 1.8]).half_way()
-    assert (risen, fallen) == (pytest.approx(250), pytest.approx(300))
-    flat, low = course([0.5, 0.9, 0.9, 0.1, 0.9], [0.8] * 5).half_way()
-    assert (flat, low) == (0, pytest.approx(350))  # the diversity falls from its highest
+    # The norm rises from 0.8 to 1.8: 1.3 is half-way from 1.2 at 200 to 1.4 at 300.  Averaged, the diversity is 0.9,
+    # 0.9, 0.7, 0.5, 0.3: half-way, 0.6, is between 0.7 at 300 and 0.5 at 400.
+    risen, fallen = course([0.9, 0.9, 0.9, 0.3, 0.3], [1.0, 1.2, 1.4, 1.6, 1.8]).half_way()
+    assert (risen, fallen) == (pytest.approx(250), pytest.approx(350))
+    flat, low = course([0.3, 0.3, 0.9, 0.9, 0.3], [0.8] * 5).half_way()
+    assert (flat, low) == (0, pytest.approx(450))  # from its highest, 0.7 at 300 and at 400, to 0.6
 
 
 def test_alarms_are_counted_by_what_becomes_of_the_class() -> None:
