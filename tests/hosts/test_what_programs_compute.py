@@ -95,17 +95,14 @@ def shares(labels: Tensor, classes: int) -> Tensor:
 
 
 def test_every_tag_has_its_test_and_every_test_its_tag() -> None:
-    sections = PAGE.split("\n## ")
-    elsewhere = dict(re.findall(r"^- \[([A-Z]\d+)\] `(tests/\S+)`$", PAGE, flags=re.MULTILINE))
-    rows = [line for section in sections for line in section.splitlines() if line.startswith("| ")]
-    tags = [tag for row in rows for tag in re.findall(r"\[([A-Z]\d+)\]", row)]
+    stated = re.findall(r"\| \[([A-Z]\d+)\] \|$", PAGE, flags=re.MULTILINE)
     here = [match[1].upper() for name in globals() if (match := re.match(r"test_([a-z]\d+)_", name))]
-    assert len(set(here)) == len(here)
-    assert not set(here) & set(elsewhere)
-    assert set(tags) == set(here) | set(elsewhere)
-    for identifier in elsewhere.values():
-        path, test = identifier.split("::")
-        assert re.search(rf"^def {test}\(", (REPOSITORY / path).read_text(encoding="utf-8"), re.MULTILINE), identifier
+    elsewhere = []
+    for tags, path, test in re.findall(r"^- ((?:\[[A-Z]\d+\] )+)`(tests/\S+)::(\S+)`$", PAGE, flags=re.MULTILINE):
+        elsewhere += re.findall(r"\w+", tags)
+        assert re.search(rf"^def {test}\(", (REPOSITORY / path).read_text(encoding="utf-8"), re.MULTILINE), test
+    assert sorted(stated) == sorted(here + elsewhere)
+    assert set(re.findall(r"\[([A-Z]\d+)\]", PAGE)) == set(stated)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -113,7 +110,7 @@ def test_the_page_describes_the_commits_that_are_checked_out(name: str) -> None:
     folder = default_root().parent / name
     if not (folder / ".git").exists():
         pytest.skip(f"{name} is not checked out at {folder}")
-    (described,) = re.findall(rf"/{name}\) at commit `([0-9a-f]{{40}})`", PAGE)
+    (described,) = re.findall(rf"/{name}\) at commit\s`([0-9a-f]{{40}})`", PAGE)
     found = subprocess.run(["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
     head = found.stdout.strip()
     assert head == described, f"{folder} is at {head}: read {name} again, the page describes {described}"
@@ -377,6 +374,19 @@ def test_g19_some_configurations_lack_keys_and_one_is_without_gsr() -> None:
     assert without == ["BigGAN_LSUN_128"]
 
 
+def random_states(source: Path) -> list[Path]:
+    """Return the files that read or set the state of a random generator."""
+    return [
+        path for path in source.rglob("*.py") if re.search(r"rng_state|random\.(get|set)_?state", path.read_text())
+    ]
+
+
+def test_g21_no_checkpoint_has_the_state_of_a_random_generator() -> None:
+    source = authors_program("gSRGAN", "src/main.py") / "src"
+    assert random_states(source) == []
+    assert "seed" in ast.unparse(calls(definition(source / "main.py", "main"), "fix_all_seed")[0])
+
+
 def of_settings(node: ast.AST, name: str) -> bool:
     return isinstance(node, ast.Attribute) and ast.unparse(node.value) == name
 
@@ -517,6 +527,12 @@ def test_s13_its_differentiable_augmentation_has_all_three_kinds(checkout: Check
     assert policy == "color,translation,cutout"
 
 
+@host
+def test_s15_no_checkpoint_has_the_state_of_a_random_generator(checkout: Checkout) -> None:
+    assert random_states(checkout.source) == []
+    assert calls(definition(checkout.source / "loader.py", "load_worker"), "fix_seed")
+
+
 # ------------------------------------------------------------------ MSGAN
 
 CLASSES = 4
@@ -580,6 +596,16 @@ def test_n1_the_correlation_is_divided_by_the_size_of_half_the_batch() -> None:
     twins = barlow.BarlowTwins(width, lambd=0.0, use_projector=False)
     w = torch.randn(20, width)
     assert barlow.compute_contrastive(w, w, twins, 1.0).item() < 1e-6 < width / 4
+
+
+def test_n3_noise_is_switched_off_by_an_argument_and_not_by_eval() -> None:
+    (stylegan,) = noisytwins("models.stylegan2")
+    sizes = {"z_dim": 4, "c_dim": 3, "w_dim": 8, "num_ws": 2, "effective_num_samples_lambda": torch.ones(3, 1)}
+    network = stylegan.MappingNetwork(**sizes, add_emb_noise=True, emb_noise_std=0.75).eval()
+    z, labels = torch.randn(5, 4), torch.eye(3)[[0, 1, 2, 0, 1]]
+    quiet = network(z, labels, mode="eval")
+    assert torch.equal(quiet, network(z, labels, mode="eval"))
+    assert (network(z, labels) - quiet).abs().max() > 0.1
 
 
 def test_n4_twins_are_made_in_the_generators_updates_alone() -> None:
