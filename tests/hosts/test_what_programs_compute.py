@@ -215,7 +215,7 @@ def test_g8_a_resumed_run_has_no_moving_averages() -> None:
     first = lecam_of_gsrgan(None, alpha_r=100.0, alpha_f=100.0, **logits)
     assert first["alpha_r"].tolist() == pytest.approx([99.01, 99.03])
     resumed = lecam_of_gsrgan("folder", alpha_r=100.0, alpha_f=100.0, **logits)
-    assert (resumed["alpha_r"], resumed["alpha_f"]) == (2.0, -1.0)
+    assert [resumed[name].tolist() for name in ("alpha_r", "alpha_f")] == [2.0, -1.0]
     # The path is of no use but this: a checkpoint always has one, a new run never.
     assert "self.checkpoint_dir" in ast.unparse(definition(worker_of("gSRGAN"), "save"))
     assert "best_fid_checkpoint_path" not in ast.unparse(definition(worker_of("gSRGAN"), "evaluation"))
