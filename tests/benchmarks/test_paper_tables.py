@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from benchmarks.paths import BENCHMARKS, TABLES_FILE
-from benchmarks.tables.content import _overrides
+from benchmarks.tables.notes import overrides_of
 from benchmarks.tables.plan import reason_against
-from benchmarks.tables.rows import METRICS, overlaid, read_tables
+from benchmarks.tables.published import METRICS
+from benchmarks.tables.rows import overlaid, read_tables
 from studiogan_gsr.errors import ConfigurationError
 from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.settings import load_configuration
@@ -60,7 +61,7 @@ def test_rows_of_the_released_lecam_are_as_shipped_but_for_lecam() -> None:
         assert row.sections["LOSS"] == {**loss, "apply_lecam": False}
         apart = ("LOSS", "REGULARIZER")
         assert all(row.sections[key] == values for key, values in shipped.items() if key not in apart)
-        assert _overrides(row) == "LeCam as released"
+        assert overrides_of(row) == "LeCam as released"
         assert reason_against("studiogan", row) == ""
 
 
@@ -68,9 +69,9 @@ def test_lecam_under_regularizer_is_not_described_as_off() -> None:
     row = TABLES.tables["ablation"].rows["without gSR"]
     assert row.sections is not None
     sections = overlaid(row.sections, {"LOSS": {"apply_lecam": False}})
-    assert _overrides(dataclasses.replace(row, sections=sections)) == "LOSS.apply_lecam False, not True"
+    assert overrides_of(dataclasses.replace(row, sections=sections)) == "LOSS.apply_lecam False, not True"
     sections["REGULARIZER"] = ["lecam"]
-    assert _overrides(dataclasses.replace(row, sections=sections)) == "LeCam under REGULARIZER"
+    assert overrides_of(dataclasses.replace(row, sections=sections)) == "LeCam under REGULARIZER"
 
 
 def test_published_values_are_those_that_were_read() -> None:
