@@ -162,28 +162,36 @@ def published_text(value: Published | None) -> str:
     return value.value + (f" (read ± {value.margin})" if value.margin is not None else "")
 
 
-def over_seeds(by_seed: Mapping[int, float], digits: int = 2) -> str:
+def over_seeds(by_seed: Mapping[int, float], digits: int = 2, places: int = 9) -> str:
     """Return mean and standard deviation, rounded to so many significant digits of the deviation.
 
-    Without a deviation, the mean has two more significant digits than that.
+    Without a deviation, the mean has two more significant digits than that.  places: the most decimals.
     """
     if not (values := list(by_seed.values())):
         return NOTHING
     if len(values) == 1 or not (deviation := stdev(values)):
         return f"{mean(values):.{digits + 2}g}"
-    decimals = max(0, digits - 1 - math.floor(math.log10(deviation)))
+    decimals = _decimals(deviation, digits, places)
     return f"{mean(values):.{decimals}f} ± {deviation:.{decimals}f}"
 
 
-def gap_text(gap: tuple[float, float | None] | None, digits: int = 3) -> str:
-    """Return a difference and its interval, rounded to so many significant digits of the half width."""
+def gap_text(gap: tuple[float, float | None] | None, digits: int = 3, places: int = 9) -> str:
+    """Return a difference and its interval, rounded to so many significant digits of the half width.
+
+    places: the most decimals.
+    """
     if gap is None:
         return NOTHING
     middle, width = gap
     if not width:
         return f"{middle:+.{digits + 1}g}"
-    decimals = max(0, digits - 1 - math.floor(math.log10(width)))
+    decimals = _decimals(width, digits, places)
     low, between, high = (
         f"{round(value, decimals) + 0.0:+.{decimals}f}" for value in (middle - width, middle, middle + width)
     )
     return f"{between} [{low}, {high}]"
+
+
+def _decimals(value: float, digits: int, places: int) -> int:
+    """Return the decimals that show so many significant digits of a value, at most `places`."""
+    return min(places, max(0, digits - 1 - math.floor(math.log10(value))))

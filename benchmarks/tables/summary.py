@@ -28,7 +28,8 @@ _COLUMNS = (
     ("norm of the tail", "norms", "best", ""),
     ("accuracy of the tail, %", "downstream", "tail", "filled"),
 )
-_DIGITS, _GAP_DIGITS = 1, 2  # significant, of a deviation and of the half width of an interval
+# Significant digits of a deviation and of the half width of an interval, and the most decimals.
+_DIGITS, _GAP_DIGITS, _PLACES = 1, 2, 2
 
 
 def summary_of(table: Table, tables: Tables, found: dict[str, Measured]) -> Content:
@@ -42,7 +43,9 @@ def summary_of(table: Table, tables: Tables, found: dict[str, Measured]) -> Cont
     rows, gaps = [], []
     for of_row in found.values():
         row, other = of_row.row, beside(of_row.row, tables)
-        cells = [_of_seeds(over_seeds(values, _DIGITS), values, of_row.by_seed) for values in _values(of_row)]
+        cells = [
+            _of_seeds(over_seeds(values, _DIGITS, _PLACES), values, of_row.by_seed) for values in _values(of_row)
+        ]
         cells.append(f"{len(of_row.by_seed)} of {len(row.seeds)}")
         rows.append([row.name, *cells, *(published_text(_of(other, metric)) for metric in theirs)])
         if row.baseline is None:
@@ -60,7 +63,7 @@ def summary_of(table: Table, tables: Tables, found: dict[str, Measured]) -> Cont
         for seed, value in of_row.values("downstream", "tail", "real").items()
     }
     if alone:
-        cell = over_seeds(dict(enumerate(alone.values())), _DIGITS)
+        cell = over_seeds(dict(enumerate(alone.values())), _DIGITS, _PLACES)
         rows.append(["real images alone", *[""] * (len(_COLUMNS) - 1), cell, *[""] * (1 + len(theirs))])
     return Content(header, rows, header, gaps, _sentences(table, found, name, bool(theirs)), name)
 
@@ -80,7 +83,7 @@ def _of_seeds(text: str, values: Mapping[int, float], by_seed: Mapping[int, obje
 
 def _marked(gap: tuple[float, float | None] | None) -> str:
     """Return a difference and its interval, in bold if the interval does not contain zero."""
-    text = gap_text(gap, _GAP_DIGITS)
+    text = gap_text(gap, _GAP_DIGITS, _PLACES)
     return f"**{text}**" if gap is not None and gap[1] and abs(gap[0]) > gap[1] else text
 
 
@@ -126,10 +129,10 @@ def _sentences(table: Table, found: Mapping[str, Measured], distance: str, publi
 def _of_protocol(protocol: Protocol, distance: str) -> list[str]:
     """Return how the columns are measured."""
     halves = protocol.select_on == "validation"
-    on, chosen = ("one half of the reference", "the other") if halves else ("the reference", "the same images")
+    on, against = ("one half of the reference", "the other") if halves else ("the reference", "the same images")
     what = "FID" if distance == "FID" else f"FD: {distance}, not FID"
     lines = [
-        f"{what}; {protocol.images:,} generated images against {on}, of the checkpoint that is best on {chosen}.",
+        f"{what}; {protocol.images:,} images of the checkpoint that is best on {on}, against {against}.",
         "Tail: the rarest third of the classes. Diversity: 1 for real images. Norm: the largest spectral norm of a "
         "class's parameters.",
     ]
