@@ -315,6 +315,9 @@ def test_what_is_wrong_is_named_with_its_place(place: str, value: Any, message: 
     for key in keys[:-1]:
         inner = inner[key]
     inner[keys[-1]] = value
+    if place.startswith(("tables.", "protocols.")):  # the others are right, and take time
+        read = (keys[1], "ada", "lecam-diffaug")
+        content["tables"] = {name: table for name, table in content["tables"].items() if name in read}
     path = tmp_path / "tables.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     with pytest.raises(ConfigurationError, match=re.escape(message)) as caught:
