@@ -34,9 +34,8 @@ _DIGITS, _GAP_DIGITS, _PLACES = 1, 2, 2
 
 def summary_of(table: Table, tables: Tables, found: dict[str, Measured]) -> Content:
     """Return the short form of a table; raise RequestError or RecordError if its records cannot be compared."""
-    name = distance_of(table, found)
-    distance = name.partition("-")[0]
-    titles = [title.format(distance) for title, *_ in _COLUMNS]
+    distance = distance_of(table, found)
+    titles = [title.format(distance.partition("-")[0]) for title, *_ in _COLUMNS]
     others = [other for row in table.rows.values() if (other := beside(row, tables)) is not None]
     theirs = [metric for metric in METRICS if any(metric in row.published for row in others)][:1]
     header = ["", *titles, "seeds", *(f"{METRICS[metric]} in the paper" for metric in theirs)]
@@ -57,15 +56,11 @@ def summary_of(table: Table, tables: Tables, found: dict[str, Measured]) -> Cont
         first = beside(table.rows[row.baseline], tables) if row.baseline in table.rows else None
         cells += [f"{shared} of {len(row.seeds)}", *(_published_gap(other, first, metric) for metric in theirs)]
         gaps.append([f"{row.name}, minus {row.baseline}", *cells])
-    alone = {
-        (name, seed): value
-        for name, of_row in found.items()
-        for seed, value in of_row.values("downstream", "tail", "real").items()
-    }
-    if alone:
-        cell = over_seeds(dict(enumerate(alone.values())), _DIGITS, _PLACES)
+    alone = [value for of_row in found.values() for value in of_row.values("downstream", "tail", "real").values()]
+    if alone:  # the same for all generators
+        cell = over_seeds(dict(enumerate(alone)), _DIGITS, _PLACES)
         rows.append(["real images alone", *[""] * (len(_COLUMNS) - 1), cell, *[""] * (1 + len(theirs))])
-    return Content(header, rows, header, gaps, _sentences(table, found, name, bool(theirs)), name)
+    return Content(header, rows, header, gaps, _sentences(table, found, distance, bool(theirs)), distance)
 
 
 def _values(of_row: Measured) -> list[dict[int, float]]:
@@ -133,8 +128,8 @@ def _of_protocol(protocol: Protocol, distance: str) -> list[str]:
     what = "FID" if distance == "FID" else f"FD: {distance}, not FID"
     lines = [
         f"{what}; {protocol.images:,} images of the checkpoint that is best on {on}, against {against}.",
-        "Tail: the rarest third of the classes. Diversity: 1 for real images. Norm: the largest spectral norm of a "
-        "class's parameters.",
+        "Lower distances and higher recall, diversity and accuracy are better. Tail: the rarest third of the "
+        "classes. Diversity: 1 for real images. Norm: the largest spectral norm of a class's parameters.",
     ]
     if protocol.downstream is not None:
         lines.append("Accuracy: of a classifier trained on the real images and, of rare classes, generated ones.")
