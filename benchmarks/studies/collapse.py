@@ -25,7 +25,7 @@ from statistics import mean, median, stdev
 from scipy import stats
 
 from benchmarks.paths import RECORDS, RESULTS
-from benchmarks.tables.content import CONFIDENCE, measured
+from benchmarks.tables.measured import CONFIDENCE, measured
 from benchmarks.tables.records import Record
 from benchmarks.tables.rows import must_be, read_tables
 from studiogan_gsr.charts import Band, bands_chart

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean, stdev
 
-from scipy import stats
-
 from benchmarks.tables import records
-from benchmarks.tables.figures import tail_norm, tail_of
-from benchmarks.tables.plan import HOSTS
+from benchmarks.tables.measured import Measured, difference
+from benchmarks.tables.notes import beside, notes_of
+from benchmarks.tables.published import METRICS, Published
 from benchmarks.tables.records import Record, RecordError
-from benchmarks.tables.rows import Protocol, Row, Table, Tables
-from studiogan_gsr.errors import RequestError
+from benchmarks.tables.rows import Table, Tables
+from studiogan_gsr.errors import ConfigurationError, RequestError
+from studiogan_gsr.evaluation.backbones import find_backbone
 from studiogan_gsr.evaluation.filled import WAYS
-from studiogan_gsr.runs.downstream_table import legend
-from studiogan_gsr.settings import load_configuration, regularizer_settings
-from studiogan_gsr.shipped import shipped_configuration
 
-CONFIDENCE = 0.95
 UNKNOWN, NOTHING = "unknown", "-"
-PUBLISHED = {"fid": "FID", "is": "IS", "fid_few": "FID of few-shot classes"}
 # Title, checkpoint, group of classes, metric.  In titles, {} is the name of the Frechet distance, {kernel} that of
 # the kernel distance, and {network} a suffix for features other than FID's.
 COLUMNS: tuple[tuple[str, str, str, str], ...] = (
@@ -40,96 +33,15 @@ COLUMNS: tuple[tuple[str, str, str, str], ...] = (
 
 # Accuracies in % of `studiogan-gsr downstream`, by the way that classifiers are trained; in tables whose records have
 # them.
+ACCURACY = "accuracy "  # how their titles begin
 DOWNSTREAM_COLUMNS = tuple(
-    (f"accuracy {of}, {way}", "downstream", group, way)
+    (f"{ACCURACY}{of}, {way}", "downstream", group, way)
     for of, group in (("of all", "all"), ("of the tail", "tail"))
     for way in WAYS
 )
 
-
-@dataclass(frozen=True)
-class Measured:
-    """The records of a row, by seed."""
-
-    row: Row
-    by_seed: dict[int, Record]
-
-    def values(self, which: str, group: str, metric: str) -> dict[int, float]:
-        """Return a metric by training seed, averaged over sampling seeds; kernel distances are multiplied by 1000.
-
-        group: a group of classes in the result, "all", or "each of the tail": the mean over single tail classes.
-        With "downstream" in place of a checkpoint, return accuracies in %, averaged over the classifier's seeds.
-        """
-        if which == "downstream":
-            return self._accuracies(group, metric)
-        found = {}
-        for seed, record in self.by_seed.items():
-            result = record.results[which]
-            if group == "each of the tail":
-                parts = [result["classes"][label] for label in tail_of(record)]
-            else:
-                parts = [result["all"] if group == "all" else result["groups"].get(group, {})]
-            values = [numbers.get(metric, {}).get("mean") for numbers in parts]
-            if values and all(value is not None for value in values):
-                found[seed] = mean(values) * (1000 if metric == "kernel" else 1)
-        return found
-
-    def _accuracies(self, group: str, way: str) -> dict[int, float]:
-        found = {}
-        for seed, record in self.by_seed.items():
-            values = {} if record.downstream is None else record.downstream["ways"][way]
-            value = (values if group == "all" else values.get("groups", {})).get(group, {}).get("mean")
-            if value is not None:
-                found[seed] = 100 * value
-        return found
-
-    def tail_norms(self, when: str) -> dict[int, float]:
-        """Return `tail_norm` by seed, before training ("start") or of the last checkpoint ("last")."""
-        found = {s: tail_norm(record, record.norms[when]) for s, record in self.by_seed.items() if record.norms}
-        return {seed: norm for seed, norm in found.items() if norm is not None}
-
-
-def measured(table: Table, folder: Path) -> dict[str, Measured]:
-    """Return the records of every row, by row name; StudioGAN's are rows of their own, if there are any.
-
-    Raises RecordError for a record that is damaged or belongs to another run.
-    """
-    found = {}
-    for row in table.rows.values():
-        for host in HOSTS:
-            paths = {seed: records.path_of(key, folder) for seed, key in keys_of(row, host).items()}
-            by_seed = {seed: records.read(path, path.stem) for seed, path in paths.items() if path.is_file()}
-            shown = row if host == "native" else _in_studiogan(row)
-            if by_seed or host == "native":
-                found[shown.name] = Measured(shown, by_seed)
-    return found
-
-
-def _in_studiogan(row: Row) -> Row:
-    baseline = None if row.baseline is None else f"{row.baseline}, in StudioGAN"
-    return dataclasses.replace(row, name=f"{row.name}, in StudioGAN", baseline=baseline)
-
-
-def keys_of(row: Row, host: str) -> dict[int, str]:
-    """Return the keys of a row's records, by seed."""
-    if row.sections is None or row.protocol is None:
-        return {}
-    return {seed: records.key_of(host, row.sections, seed, vars(row.protocol)) for seed in row.seeds}
-
-
-def difference(ours: dict[int, float], baseline: dict[int, float]) -> tuple[float, float | None] | None:
-    """Return the mean difference over shared seeds, and half the width of its paired 95 % interval (Student's t).
-
-    None if no seed is shared; for a single shared seed, the half width is None.
-    """
-    shared = sorted(set(ours) & set(baseline))
-    if not shared:
-        return None
-    gaps = [ours[seed] - baseline[seed] for seed in shared]
-    if len(gaps) < 2:
-        return gaps[0], None
-    width = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(gaps) - 1)) * stdev(gaps) / len(gaps) ** 0.5
-    return mean(gaps), width
+# What a part of a table says of its rows, by attributes of `Part`.
+OF_PART = ("data", "preset", "source")
 
 
 @dataclass(frozen=True)
@@ -148,19 +60,44 @@ class Content:
     distance: str
 
 
+def distance_of(table: Table, found: Mapping[str, Measured]) -> str:
+    """Return the name of a table's Frechet distance: that in its records, or else that of its protocols' backbones.
+
+    Raises RequestError if there are several.
+    """
+    kept = [record for ours in found.values() for record in ours.by_seed.values()]
+    called = {record.results[which]["column"] for record in kept for which in records.WHICH}
+    protocols = [row.protocol for row in table.rows.values() if row.protocol is not None]
+    called = called or {_column(protocol.backbone) for protocol in protocols} or {"FID"}
+    if len(called) > 1:
+        what = "records" if kept else "protocols"
+        raise RequestError(f"{table.name}: its {what} have different distances: {', '.join(sorted(called))}")
+    return str(called.pop())
+
+
+def _column(backbone: str) -> str:
+    """Return what a backbone calls its Frechet distance, without its weights; if it does not say, FD and its name."""
+    try:
+        return str(getattr(find_backbone(backbone).factory, "column", f"FD-{backbone}"))
+    except ConfigurationError:  # of a package that is not installed here
+        return f"FD-{backbone}"
+
+
 def content_of(table: Table, tables: Tables, found: dict[str, Measured]) -> Content:
     """Return a table's content; raise RequestError or RecordError if its records cannot be compared."""
     kept = [record for ours in found.values() for record in ours.by_seed.values()]
-    called = {record.results[which]["column"] for record in kept for which in records.WHICH}
-    if len(called) > 1:
-        raise RequestError(f"{table.name}: its records have different distances: {', '.join(sorted(called))}")
-    distance = called.pop() if called else "FID"
-    published = [name for name in PUBLISHED if any(name in row.published for row in table.rows.values())]
+    distance = distance_of(table, found)
+    rows_of_file = table.rows.values()
+    published = [name for name in METRICS if any(name in row.published for row in rows_of_file)]
+    others = [other for row in rows_of_file if (other := beside(row, tables)) is not None]
+    theirs = [name for name in METRICS if any(name in other.published for other in others)]
+    context = list(OF_PART) if any(row.part is not None for row in rows_of_file) else []
     groups = dict.fromkeys(name for record in kept for name in _groups(record))
     given = tuple((f"{{}} of {name}, best", "best", name, "frechet") for name in groups)
-    ours = (*COLUMNS, *given) if any(row.sections is not None for row in table.rows.values()) else ()
+    ours = (*COLUMNS, *given) if any(row.sections is not None for row in rows_of_file) else ()
     ours += DOWNSTREAM_COLUMNS if any(record.downstream is not None for record in kept) else ()
-    header = ["", *(f"published {PUBLISHED[name]}" for name in published)]
+    header = ["", *context, *(f"published {METRICS[name]}" for name in published)]
+    header += [f"published {METRICS[name]}, beside" for name in theirs]
     network = distance.removeprefix("FD") if distance != "FID" else ""
     kernel = "KID" if distance == "FID" else distance.replace("FD", "KD", 1)
     titles = [title.format(distance, network=network, kernel=kernel) for title, *_ in ours]
@@ -169,19 +106,33 @@ def content_of(table: Table, tables: Tables, found: dict[str, Measured]) -> Cont
     rows, gaps = [], []
     for name, of_row in found.items():
         row = of_row.row
-        cells = [name, *(_published(row, metric) for metric in published)]
-        cells += [_over_seeds(of_row.values(*what)) for _, *what in ours]
+        cells = [name]
+        if context:
+            cells += [NOTHING] * len(context) if row.part is None else [getattr(row.part, key) for key in context]
+        cells += [published_text(row.published.get(metric)) for metric in published]
+        other = beside(row, tables)
+        cells += [published_text(None if other is None else other.published.get(metric)) for metric in theirs]
+        cells += [over_seeds(of_row.values(*what)) for _, *what in ours]
         if ours:
-            cells += [_over_seeds(of_row.tail_norms(when)) for when in ("start", "last")]
+            cells += [over_seeds(of_row.tail_norms(when)) for when in ("start", "last")]
             cells += [str(len(of_row.by_seed)) if row.sections is not None else NOTHING]
         rows.append(cells)
-        base = found.get(row.baseline or "")
-        if base is not None and set(of_row.by_seed) & set(base.by_seed):
-            _check_images(of_row, base)
+        base = baseline_of(of_row, found)
+        if base is not None:
             pairs = [(of_row.values(*what), base.values(*what)) for _, *what in ours]
             pairs += [(of_row.tail_norms("last"), base.tail_norms("last"))]
-            gaps.append([name, base.row.name, *(_gap(difference(*pair)) for pair in pairs)])
-    return Content(header, rows, ["", "over", *titles, norms[-1]], gaps, _notes(table, tables, found), distance)
+            gaps.append([name, base.row.name, *(gap_text(difference(*pair)) for pair in pairs)])
+    notes = notes_of(table, tables, found)
+    return Content(header, rows, ["", "over", *titles, norms[-1]], gaps, notes, distance)
+
+
+def baseline_of(of_row: Measured, found: Mapping[str, Measured]) -> Measured | None:
+    """Return a row's baseline if both have a seed in common; raise RecordError if they have other images."""
+    base = found.get(of_row.row.baseline or "")
+    if base is None or not set(of_row.by_seed) & set(base.by_seed):
+        return None
+    _check_images(of_row, base)
+    return base
 
 
 def _check_images(ours: Measured, baseline: Measured) -> None:
@@ -202,8 +153,8 @@ def _groups(record: Record) -> Mapping[str, list[int]]:
     return record.results["best"]["protocol"].get("groups") or {}
 
 
-def _published(row: Row, metric: str) -> str:
-    value = row.published.get(metric)
+def published_text(value: Published | None) -> str:
+    """Return a published value with its deviation or its margin of error."""
     if value is None:
         return UNKNOWN
     if value.deviation is not None:
@@ -211,108 +162,36 @@ def _published(row: Row, metric: str) -> str:
     return value.value + (f" (read ± {value.margin})" if value.margin is not None else "")
 
 
-def _over_seeds(by_seed: Mapping[int, float]) -> str:
-    """Return mean and standard deviation, rounded to two significant digits of the deviation."""
+def over_seeds(by_seed: Mapping[int, float], digits: int = 2, places: int = 9) -> str:
+    """Return mean and standard deviation, rounded to so many significant digits of the deviation.
+
+    Without a deviation, the mean has two more significant digits than that.  places: the most decimals.
+    """
     if not (values := list(by_seed.values())):
         return NOTHING
     if len(values) == 1 or not (deviation := stdev(values)):
-        return f"{mean(values):.4g}"
-    decimals = max(0, 1 - math.floor(math.log10(deviation)))
+        return f"{mean(values):.{digits + 2}g}"
+    decimals = _decimals(deviation, digits, places)
     return f"{mean(values):.{decimals}f} ± {deviation:.{decimals}f}"
 
 
-def _gap(gap: tuple[float, float | None] | None) -> str:
-    """Return a difference and its interval, rounded to three significant digits of the half width."""
+def gap_text(gap: tuple[float, float | None] | None, digits: int = 3, places: int = 9) -> str:
+    """Return a difference and its interval, rounded to so many significant digits of the half width.
+
+    places: the most decimals.
+    """
     if gap is None:
         return NOTHING
     middle, width = gap
     if not width:
-        return f"{middle:+.4g}"
-    decimals = max(0, 2 - math.floor(math.log10(width)))
+        return f"{middle:+.{digits + 1}g}"
+    decimals = _decimals(width, digits, places)
     low, between, high = (
         f"{round(value, decimals) + 0.0:+.{decimals}f}" for value in (middle - width, middle, middle + width)
     )
     return f"{between} [{low}, {high}]"
 
 
-def _notes(table: Table, tables: Tables, found: dict[str, Measured]) -> list[str]:
-    """Return notes: sources of published values, our protocol, and how it differs from the paper's."""
-    sources = dict.fromkeys(value.source for row in table.rows.values() for value in row.published.values())
-    notes = [f"Published, {name}: {tables.sources[name]}." for name in sources]
-    if "poster" in sources:
-        notes.append("Published deviations are over repeated sampling of one checkpoint, not over training seeds.")
-    kept = [record for ours in found.values() for record in ours.by_seed.values()]
-    if kept:
-        notes.append(
-            "Ours: mean ± standard deviation over training seeds, each averaged over sampling seeds. Over the "
-            f"baseline: mean paired difference [{CONFIDENCE:.0%} confidence interval, Student's t]; about one in "
-            "twenty such intervals misses the true value. Lower distances (FID, FD, KID, KD) and higher IS, recall "
-            "and diversity are better; for the few images of a tail, the kernel distance is the more reliable one."
-        )
-        notes.append(
-            "Tail: the rarest third of the classes. Diversity in tail classes: 1 for real images. Norm of the tail: "
-            "the largest exact spectral norm of a class over layers, gain and bias, averaged over the tail's classes."
-        )
-    notes += dict.fromkeys(_how(record, tables.protocols.get("paper")) for record in kept)
-    with_accuracy = [record.downstream for record in kept if record.downstream is not None]
-    notes += dict.fromkeys(line for result in with_accuracy for line in legend([("", result)]))
-    changed: dict[str, list[str]] = {}
-    for row in table.rows.values():
-        if overrides := _overrides(row):
-            changed.setdefault(overrides, []).append(row.name)
-    notes += [f"Not as shipped: {overrides} ({'; '.join(names)})." for overrides, names in changed.items()]
-    if table.departures:
-        notes.append(
-            f"Not as the paper's program: {'; '.join(tables.departures[name] for name in table.departures)}."
-        )
-    if any(row.sections is not None and not found[name].by_seed for name, row in table.rows.items()):
-        notes.append("A row with 0 seeds has not been trained here.")
-    return notes + [f"{name}: {row.note}." for name, row in table.rows.items() if row.note]
-
-
-def _overrides(row: Row) -> str:
-    """Return keys that differ from the shipped configuration, except REGULARIZER's: the row's name shows them."""
-    if row.sections is None or row.configuration is None:
-        return ""
-    shipped = load_configuration(shipped_configuration(row.configuration))
-    lecam = next((settings for settings in regularizer_settings(row.sections) if settings.name == "lecam"), None)
-
-    def described(path: str, value: object, before: object) -> str:
-        if path == "LOSS.apply_lecam" and lecam is not None:
-            return "LeCam as released" if lecam.options.get("released") else "LeCam under REGULARIZER"
-        return f"{path} {value}, not {before}"
-
-    return ", ".join(
-        described(f"{section}.{key}", value, shipped.get(section, {}).get(key, "the default"))
-        for section, values in row.sections.items()
-        for key, value in (values.items() if section != "REGULARIZER" else ())
-        if shipped.get(section, {}).get(key) != value
-    )
-
-
-def _how(record: Record, paper: Protocol | None) -> str:
-    """Return how a record's numbers were made, and how that differs from the paper's program."""
-    protocol, measured, rank = record.protocol, record.results["best"]["protocol"], record.ranks[0]
-    reference = measured["reference"]
-    points = []
-    for key, value in vars(paper).items() if paper is not None else ():
-        if key != "name" and protocol.get(key) != value:
-            points.append(f"{key} {protocol.get(key)}, not {value}")
-    versions = ", ".join(f"{name} {number}" for name, number in rank["packages"].items())
-    return (
-        f"Ours: {record.data['name']}, {sum(record.data['class_counts']):,} images of {reference['size']} pixels; "
-        f"{_host(record)}, {record.steps:,} steps; {rank['device']}; "
-        f"{measured['repeats']} x {measured['images']:,} images, "
-        f"against {reference['images']:,} of {reference['split']}, by {measured['backbone']}; best: of every "
-        f"{protocol['every']:,} steps, on {protocol['images_while_training']:,} images against "
-        f"{protocol['select_on']}; {versions}."
-        + (f" Not the paper's protocol: {'; '.join(points)}." if points else "")
-    )
-
-
-def _host(record: Record) -> str:
-    host = record.host
-    if host["name"] == "native":
-        return "native host"
-    changed = f", changed in {', '.join(host['changed_files'])}" if host["changed_files"] else ""
-    return f"StudioGAN {str(host['commit'])[:7]}{changed}"
+def _decimals(value: float, digits: int, places: int) -> int:
+    """Return the decimals that show so many significant digits of a value, at most `places`."""
+    return min(places, max(0, digits - 1 - math.floor(math.log10(value))))

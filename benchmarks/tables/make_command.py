@@ -1,6 +1,7 @@
 """Write tables from records: published values beside ours, and how ours were obtained.
 
-    python benchmarks/make_table.py [TABLE ...]      writes TABLE.md, .csv, .tex and, if rows were measured, .svg
+    python benchmarks/make_table.py [TABLE ...]      writes TABLE.md, .csv, .tex and, if rows were measured, .svg;
+                                                     of a table with `summary`, also TABLE-summary.md
     python benchmarks/make_table.py --check          lists which of them are stale; exit status 1 if any is
 
 The only writer of the files in benchmarks/results/tables, and of the tables in README.md.
@@ -14,18 +15,26 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.paths import README, RECORDS, TABLES, TABLES_FILE
+from benchmarks.paths import README, RECORDS, REPOSITORY, TABLES, TABLES_FILE
 from benchmarks.tables import records
-from benchmarks.tables.content import NOTHING, Content, content_of, keys_of, measured
+from benchmarks.tables.content import ACCURACY, NOTHING, UNKNOWN, Content, content_of
 from benchmarks.tables.figures import drawn_of, figure
+from benchmarks.tables.measured import Measured, keys_of, measured
+from benchmarks.tables.notes import part_note
 from benchmarks.tables.plan import HOSTS
-from benchmarks.tables.rows import Table, Tables, must_be, read_tables
+from benchmarks.tables.published import Part
+from benchmarks.tables.rows import SUMMARY, Table, Tables, must_be, read_tables
+from benchmarks.tables.summary import summary_of
 from studiogan_gsr.errors import GSRError, RequestError, in_one_line
+from studiogan_gsr.evaluation.filled import OF_DATA_ALONE
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.pages import comma_separated, latex
 
 # README shows the row names (whose column has no title) and the columns whose titles end in one of these.
 IN_README = ("Lite0, best", "FID, best", "tail, best", "classes, best", "tail, last")
+
+OF_DATA = tuple(f", {way}" for way in OF_DATA_ALONE)  # accuracies that no generator changes
+README_FOLDER = f"{TABLES.relative_to(REPOSITORY).as_posix()}/"
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -37,11 +46,45 @@ def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def markdown(table: Table, content: Content) -> str:
-    lines = [f"# {table.title}", "", *_grid(content.header, content.rows), ""]
-    lines += ["## Over the baseline", "", *_grid(content.gap_header, content.gaps), ""] if content.gaps else []
+    lines = [f"# {table.title}", ""]
+    parts = {name: row.part for name, row in table.rows.items()}
+    for part in dict.fromkeys(parts.values()):
+        rows = [row for row in content.rows if parts.get(row[0]) == part]
+        lines += _part_lines(content.header, rows, part) if part is not None else _lines(content.header, rows)
+    if content.gaps:
+        of_generators = [i for i, title in enumerate(content.gap_header) if not title.endswith(OF_DATA)]
+        gaps = _columns(content.gap_header, content.gaps, of_generators)
+        lines += ["## Over the baseline", "", *_lines(*gaps, names=2)]
     lines += [f"* {note}" for note in content.notes]
     command = f"python benchmarks/make_table.py {table.name}"
     return "\n".join([*lines, "", f"Written by `{command}` from benchmarks/results/records; not by hand.", ""])
+
+
+def _lines(header: Sequence[str], rows: Sequence[Sequence[str]], names: int = 1) -> list[str]:
+    """Return a grid, and one of the accuracies, which would make it too wide; names: columns that both begin with."""
+    accuracies = [i for i, title in enumerate(header) if title.startswith(ACCURACY)]
+    if not accuracies:
+        return [*_grid(header, rows), ""]
+    others = [i for i in range(len(header)) if i not in accuracies]
+    first = [*range(names), *accuracies]
+    titles = [title.removeprefix(ACCURACY) for title in header]
+    caption = "Accuracy of a classifier, in %:"
+    return [*_grid(*_columns(header, rows, others)), "", caption, "", *_grid(*_columns(titles, rows, first)), ""]
+
+
+def _part_lines(header: Sequence[str], rows: Sequence[Sequence[str]], part: Part) -> list[str]:
+    """Return a part of a table, with the columns that it has values in."""
+    context = {NOTHING, UNKNOWN, part.data, part.preset, part.source}
+    filled = [i for i in range(len(header)) if not {row[i] for row in rows} <= context]
+    titles = [title.removeprefix("published ") for title in header]  # all of a part is
+    named = [[row[0].removesuffix(f", {part.name}"), *row[1:]] for row in rows]
+    return [f"## {part.name}", "", part_note(part), "", *_grid(*_columns(titles, named, filled)), ""]
+
+
+def _columns(
+    header: Sequence[str], rows: Sequence[Sequence[str]], places: Sequence[int]
+) -> tuple[list[str], list[list[str]]]:
+    return [header[i] for i in places], [[row[i] for i in places] for row in rows]
 
 
 def _joined(content: Content) -> tuple[list[str], list[list[str]]]:
@@ -63,26 +106,50 @@ def files(table: Table, tables: Tables, folder: Path) -> dict[str, str | None]:
         f"{table.name}.csv": comma_separated(*_joined(content)),
         f"{table.name}.tex": written + (latex(content.gap_header, content.gaps) if content.gaps else ""),
         f"{table.name}.svg": drawn,
+        **({f"{table.name}{SUMMARY}.md": _summary_page(table, tables, found)} if table.summary else {}),
     }
 
 
-def in_readme(text: str, tables: Tables, folder: Path) -> str:
-    """Return README's text with its tables replaced, between `<!-- table: NAME -->` and `<!-- /table -->`.
+def _summary_page(table: Table, tables: Tables, found: dict[str, Measured]) -> str:
+    command = f"python benchmarks/make_table.py {table.name}"
+    lines = summary_lines(table, tables, found, "")
+    written = f"Written by `{command}` from benchmarks/results/records; not by hand."
+    return "\n".join([f"# {table.title}", "", *lines, "", written, ""])
 
-    They show only the columns of IN_README.
+
+def summary_lines(table: Table, tables: Tables, found: dict[str, Measured], folder: str) -> list[str]:
+    """Return the short form of a table in Markdown; folder: where the whole one is, with its last slash."""
+    content = summary_of(table, tables, found)
+    whole = f"[All numbers and the whole protocol]({folder}{table.name}.md)."
+    lines = [*_grid(content.header, content.rows), ""]
+    lines += [*_grid(content.gap_header, content.gaps), ""] if content.gaps else []
+    return [*lines, f"*{' '.join([*content.notes, whole])}*"]
+
+
+def in_readme(text: str, tables: Tables, folder: Path) -> str:
+    """Return README's text with its tables replaced, between marks.
+
+    `<!-- table: NAME -->` ... `<!-- /table -->` shows the columns of IN_README, `<!-- summary: NAME -->` ...
+    `<!-- /summary -->` the short form.
     """
 
     def made(found: re.Match[str]) -> str:
-        must_be("README.md, after `table:`", found[2], tables.tables)
-        table = tables.tables[found[2]]
-        content = content_of(table, tables, measured(table, folder))
-        places = [i for i, title in enumerate(content.header) if not title or title.endswith(IN_README)]
-        header, *rows = ([cells[i] for i in places] for cells in (content.header, *content.rows))
-        return "\n".join([found[1], *_grid(header, rows), found[3]])
+        must_be(f"README.md, after `{found[2]}:`", found[3], tables.tables)
+        table = tables.tables[found[3]]
+        kept = measured(table, folder)
+        if found[2] == "summary":
+            lines = ["", *summary_lines(table, tables, kept, README_FOLDER), ""]
+        else:
+            content = content_of(table, tables, kept)
+            places = [i for i, title in enumerate(content.header) if not title or title.endswith(IN_README)]
+            lines = _grid(*_columns(content.header, content.rows, places))
+        return "\n".join([found[1], *lines, found[4]])
 
-    mark = r"(<!-- table: ([a-z0-9-]+) -->)\n.*?(<!-- /table -->)"
-    if len(re.findall(mark, text, flags=re.DOTALL)) < text.count("<!-- table"):
-        raise RequestError("README.md: a table mark is wrong; expected: `<!-- table: NAME -->`...`<!-- /table -->`")
+    mark = r"(<!-- (table|summary): ([a-z0-9-]+) -->)\n.*?(<!-- /\2 -->)"
+    if len(re.findall(mark, text, flags=re.DOTALL)) < len(re.findall("<!-- (?:table|summary)", text)):
+        raise RequestError(
+            "README.md: a table mark is wrong; expected: `<!-- table: NAME -->`...`<!-- /table -->`, or with summary"
+        )
     return re.sub(mark, made, text, flags=re.DOTALL)
 
 
@@ -132,8 +199,9 @@ def _main(options: argparse.Namespace) -> int:
                 path.unlink()
             else:
                 write_atomically(path, content)
+    stems = {*tables.tables, *(f"{table.name}{SUMMARY}" for table in tables.tables.values() if table.summary)}
     for path in sorted(options.out.glob("*")):
-        if path.stem not in tables.tables:
+        if path.stem not in stems:
             print(f"this file belongs to no table (any longer): {path}")
             stale += [str(path)] if options.check else []
     if options.out == TABLES and (text := README.read_text()) != (made := in_readme(text, tables, options.records)):

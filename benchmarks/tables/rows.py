@@ -5,35 +5,24 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.paths import TABLES_FILE
+from benchmarks.tables.checks import choice, choices, known, mapping
+from benchmarks.tables.published import Part, Published, read_part, read_published
 from studiogan_gsr.datasets.resizers import RESIZERS
 from studiogan_gsr.errors import ConfigurationError, OptionError, RequestError, near_miss
 from studiogan_gsr.evaluation.choices import BATCH_NORM, SELECT_ON
 from studiogan_gsr.evaluation.protocols import OPTIONS, PRESETS
-from studiogan_gsr.hosts.keys import COUNT, POSITIVE, Kind, one_of
+from studiogan_gsr.hosts.keys import COUNT, FLAG, POSITIVE, Kind, one_of
 from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.regularization.plugins import find_regularizer
 from studiogan_gsr.settings import SECTION, load_configuration
 from studiogan_gsr.shipped import shipped_configuration
 
-METRICS = ("fid", "is", "fid_few")
-
-
-@dataclass(frozen=True)
-class Published:
-    """A published value, with its standard deviation, or its margin of error if it was read off a plot.
-
-    Numbers are strings: YAML would drop trailing zeros.
-    """
-
-    value: str
-    source: str
-    deviation: str | None = None
-    margin: str | None = None
+SUMMARY = "-summary"  # the end of the name of a table's short form
 
 
 @dataclass(frozen=True)
@@ -72,8 +61,19 @@ def split_of(protocol: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """A row of another table, whose published values are shown beside ours."""
+
+    table: str
+    row: str
+
+
+@dataclass(frozen=True)
 class Row:
-    """A row of a table; one without sections has published values only, and is not run."""
+    """A row of a table; one without sections has published values only, and is not run.
+
+    part: the part of the table that it is in; None if the table has no parts.
+    """
 
     table: str
     name: str
@@ -84,16 +84,23 @@ class Row:
     baseline: str | None
     published: Mapping[str, Published]
     note: str
+    beside: Beside | None = None
+    part: Part | None = None
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows that belong together."""
+    """Rows that belong together.
+
+    departures, notes: names of what is written under it.  summary: whether a short form of it is written, too.
+    """
 
     name: str
     title: str
     rows: Mapping[str, Row]
     departures: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    summary: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,12 +108,13 @@ class Tables:
     """The whole file.
 
     version: is increased when the meaning of a row changes.  sources: where published values were read.
-    departures: how tables differ from the paper's program, besides the protocol.
+    departures: how tables differ from the paper's program, besides the protocol.  notes: what else readers must know.
     """
 
     version: int
     sources: Mapping[str, str]
     departures: Mapping[str, str]
+    notes: Mapping[str, str]
     protocols: Mapping[str, Protocol]
     tables: Mapping[str, Table]
 
@@ -114,34 +122,69 @@ class Tables:
 def read_tables(path: Path = TABLES_FILE) -> Tables:
     """Read the tables; ConfigurationError names the table, the row and the key."""
     content = load_configuration(path)
-    _known(content, ("version", "sources", "departures", "protocols", "tables"), "")
+    known(content, ("version", "sources", "departures", "notes", "protocols", "tables"), "")
     version: Any = content.get("version")
-    sources = _mapping(content.get("sources"), "sources")
-    departures = _mapping(content.get("departures", {}), "departures")
+    sources = mapping(content.get("sources"), "sources")
+    departures, notes = (mapping(content.get(key, {}), key) for key in ("departures", "notes"))
     if not POSITIVE.accepts(version):
         raise ConfigurationError("version", repr(version), f"allowed: {POSITIVE.allowed}")
-    given_protocols = _mapping(content.get("protocols"), "protocols")
+    given_protocols = mapping(content.get("protocols"), "protocols")
     protocols = {name: _protocol(name, value) for name, value in given_protocols.items()}
     tables = {}
-    for name, given in _mapping(content.get("tables"), "tables").items():
-        _known(given, ("title", "protocol", "seeds", "departures", "rows"), f"tables.{name}")
-        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):  # it names the table's files
-            raise ConfigurationError(f"tables.{name}", "a name", "allowed: lowercase letters, digits and -")
-        rows = {}
-        for title, values in _mapping(given.get("rows"), f"tables.{name}.rows").items():
-            rows[title] = _row(name, title, values, given, protocols, sources)
-        for row in rows.values():
-            others = [other for other in rows if other != row.name]
-            if row.baseline is not None and row.baseline not in others:
-                path_of = f"tables.{name}.rows.{row.name}.baseline"
-                hint = near_miss(str(row.baseline), others)
-                raise ConfigurationError(path_of, repr(row.baseline), f"allowed: another row of this table{hint}")
-        named = given.get("departures", [])
-        if not isinstance(named, list) or not all(other in list(departures) for other in named):
-            allowed = f"allowed: a list of {', '.join(departures) or 'nothing'}"
-            raise ConfigurationError(f"tables.{name}.departures", repr(named), allowed)
-        tables[name] = Table(name, str(given.get("title", "")), rows, tuple(named))
-    return Tables(version, sources, departures, protocols, tables)
+    for name, given in mapping(content.get("tables"), "tables").items():
+        path_of = f"tables.{name}"
+        known(given, ("title", "protocol", "seeds", "departures", "notes", "summary", "rows", "parts"), path_of)
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name) or name.endswith(SUMMARY):  # it names the table's files
+            allowed = f"allowed: lowercase letters, digits and -, not ending in {SUMMARY}"
+            raise ConfigurationError(path_of, "a name", allowed)
+        if not FLAG.accepts(summary := given.get("summary", False)):
+            raise ConfigurationError(f"{path_of}.summary", repr(summary), f"allowed: {FLAG.allowed}")
+        tables[name] = Table(
+            name=name,
+            title=str(given.get("title", "")),
+            rows=_rows(name, given, protocols, sources),
+            departures=choices(given.get("departures", []), departures, f"{path_of}.departures"),
+            notes=choices(given.get("notes", []), notes, f"{path_of}.notes"),
+            summary=summary,
+        )
+    for table in tables.values():
+        for row in table.rows.values():
+            _check_references(row, tables)
+        if table.summary and any(row.protocol is None for row in table.rows.values()):
+            path_of = f"tables.{table.name}.summary"
+            raise ConfigurationError(path_of, "true", "allowed: only if every row has a configuration")
+    return Tables(version, sources, departures, notes, protocols, tables)
+
+
+def _rows(
+    table: str, given: Mapping[str, Any], protocols: Mapping[str, Protocol], sources: Mapping[str, Any]
+) -> dict[str, Row]:
+    """Return a table's rows, those under `rows` and those of its parts, by name."""
+    rows = {}
+    if "rows" in given or "parts" not in given:
+        for title, values in mapping(given.get("rows"), f"tables.{table}.rows").items():
+            rows[title] = _row(table, title, values, given, protocols, sources)
+    for name, values in mapping(given.get("parts", {}), f"tables.{table}.parts").items():
+        part, by_method = read_part(name, values, sources, f"tables.{table}.parts.{name}")
+        for method, published in by_method.items():
+            title = f"{method}, {name}"
+            if title in rows:
+                raise ConfigurationError(f"tables.{table}.parts.{name}.rows.{method}", "a row", f"{title} exists")
+            rows[title] = Row(table, title, None, None, (), None, None, published, "", part=part)
+    return rows
+
+
+def _check_references(row: Row, tables: Mapping[str, Table]) -> None:
+    """Raise ConfigurationError if a row's baseline, or the row that is shown beside it, does not exist."""
+    path = f"tables.{row.table}.rows.{row.name}"
+    others = [other for other in tables[row.table].rows if other != row.name]
+    if row.baseline is not None and row.baseline not in others:
+        hint = near_miss(str(row.baseline), others)
+        raise ConfigurationError(f"{path}.baseline", repr(row.baseline), f"allowed: another row of this table{hint}")
+    if row.beside is not None:
+        table = tables[choice(row.beside.table, tables, f"{path}.beside.table")]
+        with_values = [name for name, other in table.rows.items() if other.published]
+        choice(row.beside.row, with_values, f"{path}.beside.row")
 
 
 def must_be(what: str, name: str | None, allowed: Iterable[str]) -> None:
@@ -186,19 +229,17 @@ _DOWNSTREAM = ("updates", "seeds", "width")
 
 def _protocol(name: str, given: Any) -> Protocol:
     path = f"protocols.{name}"
-    _known(given, (*_PROTOCOL, "preset", "downstream"), path)
+    known(given, (*_PROTOCOL, "preset", "downstream"), path)
     if (preset := given.get("preset")) is not None:
-        if preset not in PRESETS:
-            hint = near_miss(str(preset), PRESETS)
-            raise ConfigurationError(f"{path}.preset", repr(preset), f"allowed: {', '.join(PRESETS)}{hint}")
+        choice(preset, PRESETS, f"{path}.preset")
         theirs = {option: getattr(PRESETS[preset], option) for option in OPTIONS if option in _PROTOCOL}
         given = {**{option: value for option, value in theirs.items() if value is not None}, **given}
     for key, kind in _PROTOCOL.items():
         if key not in given or not kind.accepts(given[key]):
             raise ConfigurationError(f"{path}.{key}", repr(given.get(key, "nothing")), f"allowed: {kind.allowed}")
     if "downstream" in given:
-        sizes = _mapping(given["downstream"], f"{path}.downstream")
-        _known(sizes, (*_DOWNSTREAM, "fill"), f"{path}.downstream")
+        sizes = mapping(given["downstream"], f"{path}.downstream")
+        known(sizes, (*_DOWNSTREAM, "fill"), f"{path}.downstream")
         for key in (*_DOWNSTREAM, *sizes):
             if not POSITIVE.accepts(sizes.get(key)):
                 found = repr(sizes.get(key, "nothing"))
@@ -215,33 +256,24 @@ def _row(
     sources: Mapping[str, Any],
 ) -> Row:
     path = f"tables.{table}.rows.{name}"
-    _known(given, ("configuration", "overrides", "seeds", "protocol", "baseline", "published", "note"), path)
-    published = {}
-    for metric, value in _mapping(given.get("published", {}), f"{path}.published").items():
-        where = f"{path}.published.{metric}"
-        if metric not in METRICS:
-            raise ConfigurationError(where, "an unknown metric", f"allowed: {', '.join(METRICS)}")
-        _known(value, [field.name for field in fields(Published)], where)
-        if value.get("source") not in list(sources):
-            raise ConfigurationError(f"{where}.source", repr(value.get("source")), f"allowed: {', '.join(sources)}")
-        for key in ("value", *({"deviation", "margin"} & set(value))):
-            if not isinstance(value.get(key), str) or not re.fullmatch(r"\d+(\.\d+)?", value[key]):
-                raise ConfigurationError(
-                    f"{where}.{key}", repr(value.get(key)), "allowed: a number in quotes, such as '37.20'"
-                )
-        published[metric] = Published(**value)
+    known(given, ("configuration", "overrides", "seeds", "protocol", "baseline", "published", "beside", "note"), path)
+    published = read_published(given.get("published", {}), sources, f"{path}.published")
+    beside = None
+    if "beside" in given:
+        known(given["beside"], ("table", "row"), f"{path}.beside")
+        beside = Beside(*(given["beside"].get(key) for key in ("table", "row")))
     configuration = given.get("configuration")
     if configuration is None:
         for key in ("overrides", "seeds", "protocol"):
             if key in given:
                 raise ConfigurationError(f"{path}.{key}", "a training key", "only a row with configuration has it")
-        return Row(table, name, None, None, (), None, given.get("baseline"), published, str(given.get("note", "")))
+        note = str(given.get("note", ""))
+        return Row(table, name, None, None, (), None, given.get("baseline"), published, note, beside)
     seeds, protocol = (given.get(key, of_table.get(key)) for key in ("seeds", "protocol"))
     valid = isinstance(seeds, list) and seeds and all(map(valid_seed, seeds))
     if not valid or len(set(seeds)) < len(seeds):
         raise ConfigurationError(f"{path}.seeds", repr(seeds), f"{SEEDS}, each once, in a list")
-    if protocol not in list(protocols):
-        raise ConfigurationError(f"{path}.protocol", repr(protocol), f"allowed: {', '.join(protocols)}")
+    choice(protocol, protocols, f"{path}.protocol")
     sections = _at(path, lambda: _sections(str(configuration), given.get("overrides", {})))
     return Row(
         table=table,
@@ -253,15 +285,16 @@ def _row(
         baseline=given.get("baseline"),
         published=published,
         note=str(given.get("note", "")),
+        beside=beside,
     )
 
 
 def _sections(configuration: str, overrides: Any) -> dict[str, Any]:
     """Return a row's complete configuration, after the native host and the regularizers have checked it."""
-    overrides = _mapping(overrides, "overrides")
+    overrides = mapping(overrides, "overrides")
     for name, values in overrides.items():
         if name != SECTION or not isinstance(values, list):
-            _mapping(values, f"overrides.{name}")
+            mapping(values, f"overrides.{name}")
     sections = overlaid(load_configuration(shipped_configuration(configuration)), overrides)
     for settings in read_configuration(sections).regularizers:
         find_regularizer(settings)
@@ -276,16 +309,3 @@ def _at(path: str, read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         raise ConfigurationError(f"{path}: {error.path}", error.found, error.allowed) from error
     except OptionError as error:
         raise ConfigurationError(f"{path}: {error.option}", repr(error.found), f"allowed: {error.allowed}") from error
-
-
-def _mapping(value: Any, path: str) -> dict[str, Any]:
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise ConfigurationError(path, repr(value)[:60], "expected: a mapping with text keys")
-    return value
-
-
-def _known(given: Any, keys: Any, path: str) -> None:
-    for key in _mapping(given, path or "the file"):
-        if key not in keys:
-            where = f"{path}.{key}" if path else key
-            raise ConfigurationError(where, "an unknown key", f"allowed: {', '.join(keys)}{near_miss(key, keys)}")

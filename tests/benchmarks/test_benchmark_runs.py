@@ -35,6 +35,7 @@ from benchmarks.tables import (
     studiogan_host,
 )
 from benchmarks.tables import content as table_content
+from benchmarks.tables import measured as measured_rows
 from benchmarks.tables.executors import run_on_cluster
 from benchmarks.tables.records import Record, RecordError
 from benchmarks.tables.rows import read_tables
@@ -746,7 +747,7 @@ def test_a_run_is_measured_by_a_preset(
     whole, other = copy.deepcopy(measured), copy.deepcopy(measured)
     other["results"]["best"]["protocol"]["groups"] = {"few": [9]}
     row = read_tables(tmp_path / "tables.yaml").tables["tiny"].rows["gsr"]
-    ours, baseline = (table_content.Measured(row, {5: Record(**content)}) for content in (whole, other))
+    ours, baseline = (measured_rows.Measured(row, {5: Record(**content)}) for content in (whole, other))
     with pytest.raises(RecordError, match="its baseline was measured with other groups of classes"):
         table_content._check_images(ours, baseline)
 
@@ -875,9 +876,9 @@ def test_records_of_studiogan_have_lines_of_their_own(record: dict[str, Any], tm
 
 
 def test_a_difference_of_one_seed_has_no_interval() -> None:
-    assert table_content.difference({1: 3.0}, {1: 2.0, 2: 9.0}) == (1.0, None)
-    assert table_content.difference({1: 3.0}, {2: 9.0}) is None
-    middle, width = table_content.difference({1: 1.0, 2: 2.0, 3: 6.0}, {1: 0.0, 2: 0.0, 3: 0.0}) or (0, 0)
+    assert measured_rows.difference({1: 3.0}, {1: 2.0, 2: 9.0}) == (1.0, None)
+    assert measured_rows.difference({1: 3.0}, {2: 9.0}) is None
+    middle, width = measured_rows.difference({1: 1.0, 2: 2.0, 3: 6.0}, {1: 0.0, 2: 0.0, 3: 0.0}) or (0, 0)
     assert middle == 3
     assert width == pytest.approx(4.302653 * 7**0.5 / 3**0.5)
 
