@@ -48,7 +48,7 @@ def estimate(runs: Sequence[PlannedRun], folder: Path) -> list[str]:
             f"operations of training: {exaflop:.3g} EFLOP{of}, {exaflop * HOURS_PER_EXAFLOP:.1f} h at 10 TFLOP/s"
         )
     shapes = {_shape(run.sections): run for run in runs}
-    sizes = {shape: _parameters_of(run) for shape, run in shapes.items()}
+    sizes = {shape: parameters_of(run) for shape, run in shapes.items()}
     disk = sum(_gigabytes(run, *sizes[_shape(run.sections)]) for run in runs)
     return [*lines, f"disk: {disk:.1f} GB for checkpoints, at most"]
 
@@ -94,7 +94,7 @@ def _shape(sections: dict[str, Any]) -> str:
     return json.dumps([data, steps, losses, rest], sort_keys=True)
 
 
-def _parameters_of(run: PlannedRun) -> tuple[int, int]:
+def parameters_of(run: PlannedRun) -> tuple[int, int]:
     """Return the number of parameters of the generator and of the discriminator."""
     from studiogan_gsr.hosts.native.configuration import read_configuration
     from studiogan_gsr.hosts.native.networks import make_networks
