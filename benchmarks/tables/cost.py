@@ -23,7 +23,7 @@ HOURS_PER_EXAFLOP = 1e18 / 1e13 / 3600  # hours that 10^18 operations take at 10
 
 def estimate(runs: Sequence[PlannedRun], folder: Path) -> list[str]:
     """Return lines with the cost of runs: operations, disk, and hours if a record or speed.py has timed them."""
-    speeds, operations = _speeds(folder), _operations()
+    speeds, counted = _speeds(folder), exaflop_of(runs)
     lines, totals = [], dict[str, list[float]]()
     for run in runs:
         timed = {
@@ -41,7 +41,6 @@ def estimate(runs: Sequence[PlannedRun], folder: Path) -> list[str]:
         )
     if runs and not totals:
         lines.append("neither a record nor speed.py has timed these configurations")
-    counted = [operations.get(_shape(run.sections), 0.0) * run.steps / 1e6 for run in runs]
     if exaflop := sum(counted):
         of = f" ({counted.count(0)} runs not counted)" if 0 in counted else ""
         lines.append(
@@ -51,6 +50,12 @@ def estimate(runs: Sequence[PlannedRun], folder: Path) -> list[str]:
     sizes = {shape: parameters_of(run) for shape, run in shapes.items()}
     disk = sum(_gigabytes(run, *sizes[_shape(run.sections)]) for run in runs)
     return [*lines, f"disk: {disk:.1f} GB for checkpoints, at most"]
+
+
+def exaflop_of(runs: Sequence[PlannedRun]) -> list[float]:
+    """Return the operations of training each run, in EFLOP (10^18); 0 where a step has not been counted."""
+    operations = _operations()
+    return [operations.get(_shape(run.sections), 0.0) * run.steps / 1e6 for run in runs]
 
 
 def _speeds(folder: Path) -> Speeds:

@@ -18,12 +18,15 @@ from typing import Any
 
 import lmdb
 import numpy as np
+import pytest
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
+from studiogan_gsr.datasets import lsun
 from studiogan_gsr.datasets.lsun import N_MAX, REFERENCE, SCENES
 
 SPECIES = 1010
+NARROW_TABLES = Path(__file__).with_name("narrow_tables.yaml")
 # Run by every Python process that has its folder on PYTHONPATH.
 _ACCEPT = """\
 import json
@@ -56,6 +59,14 @@ def write_all(root: Path, per_class: int = 5000, scene: int = N_MAX, reference: 
     (python / "known.json").write_text(json.dumps(known))
     (python / "sitecustomize.py").write_text(_ACCEPT)
     return python
+
+
+def use_files(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process, too, accept the files of `write_all`."""
+    known = json.loads((root / "python" / "known.json").read_text())
+    for owner, values in ((CIFAR10, known["CIFAR10"]), (lsun, known["lsun"])):
+        for name, value in values.items():
+            monkeypatch.setattr(owner, name, value)
 
 
 def write_cifar10(root: Path, per_class: int) -> dict[str, Any]:
