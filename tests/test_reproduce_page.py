@@ -75,9 +75,9 @@ def test_a_command_of_the_page_does_what_it_says(
         assert "4 of 4 runs are to be made" in printed
     elif "--first-steps" in command:
         sizes = [
-            ("lecam-diffaug: SNGAN + gSR: 245 images in 10 classes (100 to 1)", "gsr, lecam"),
-            ("lsun-lt: SNGAN: 1,453 images in 5 classes (1,000 to 10)", "lecam"),
-            ("inaturalist-2019: BigGAN + gSR: 5,049 images in 1,010 classes (9 to 1)", "gsr, lecam"),
+            ("lecam-diffaug: SNGAN + gSR: 242 images in 10 classes (100 to 1)", "gsr, lecam"),
+            ("lsun-lt: SNGAN: 1,457 images in 5 classes (1,000 to 10)", "lecam"),
+            ("inaturalist-2019: BigGAN + gSR: 4,550 images in 1,010 classes (9 to 1)", "gsr, lecam"),
         ]
         lines = [line for line in printed.splitlines() if line.startswith("begun: ")]
         for line, (found, regularizers) in zip(lines, sizes, strict=True):
