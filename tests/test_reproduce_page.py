@@ -75,15 +75,15 @@ def test_a_command_of_the_page_does_what_it_says(
         assert "4 of 4 runs are to be made" in printed
     elif "--first-steps" in command:
         sizes = [
-            ("lecam-diffaug: SNGAN + gSR: 242 images in 10 classes (100 to 1)", "gsr, lecam"),
-            ("lsun-lt: SNGAN: 1,457 images in 5 classes (1,000 to 10)", "lecam"),
-            ("inaturalist-2019: BigGAN + gSR: 4,550 images in 1,010 classes (9 to 1)", "gsr, lecam"),
+            ("lecam-diffaug: SNGAN + gSR: 242 images in 10 classes (100 to 1)", "gsr, lecam", 20),
+            ("lsun-lt: SNGAN: 1,457 images in 5 classes (1,000 to 10)", "lecam", 10),
+            ("inaturalist-2019: BigGAN + gSR: 4,550 images in 1,010 classes (9 to 1)", "gsr, lecam", 64),
         ]
         lines = [line for line in printed.splitlines() if line.startswith("begun: ")]
-        for line, (found, regularizers) in zip(lines, sizes, strict=True):
+        for line, (found, regularizers, reference) in zip(lines, sizes, strict=True):
             assert line.startswith(f"begun: {found}; G ")
             assert f"; {regularizers}; " in line
-            assert "measured on 40 images by pixels; " in line
+            assert f"; 40 images measured against {reference} by pixels; " in line
         assert "3 of 3 runs began" in printed
         assert not left  # neither runs nor records
     elif "run.py" in command:

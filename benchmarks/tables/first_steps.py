@@ -197,7 +197,7 @@ def _begin(run: PlannedRun) -> Beginning:
     out, training = Path(run.out), TRAIN[run.host](run)
     memory = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     on_gpu = run.host == "native" and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    (line,) = evaluations(out)
+    rule = evaluations(out)[-1]["rule"]
     return Beginning(
         images=json.loads((out / "run.json").read_text())["data"]["class_counts"],
         parameters=parameters_of(run),
@@ -206,7 +206,7 @@ def _begin(run: PlannedRun) -> Beginning:
         seconds=3600 * training.hours / training.steps,
         memory=memory / 1e6,
         gpu_memory=torch.cuda.max_memory_reserved() / 1e9 if on_gpu else None,
-        measured=f"measured on {line['rule']['images']} images by {line['rule']['backbone']}",
+        measured=f"{rule['images']} images measured against {rule['reference']['images']} by {rule['backbone']}",
     )
 
 

@@ -82,7 +82,7 @@ def test_each_configuration_begins_once_and_what_it_lacks_is_named(
     begun, failed = printed[2:4]
     assert begun.startswith("begun: one: gsr; two: the same: 371 images in 10 classes (134 to 2); G ")
     assert "; gsr; " in begun
-    assert "; measured on 20 images by effnetlite0; " in begun
+    assert "; 20 images measured against 10 by effnetlite0; " in begun
     assert failed.startswith(f"failed: one: lost: {tmp_path} needs train/ and valid/")
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in printed if line.startswith("|")]
     assert [row[:2] for row in table[2:]] == [["one: gsr; two: the same", "yes"], ["one: lost", "no"]]
@@ -183,5 +183,5 @@ def test_a_run_begins_in_studiogan(
     printed = capsys.readouterr().out
     assert "begun: one: gsr: 371 images in 10 classes (134 to 2); G " in printed
     assert "; gsr; " in printed
-    assert "; measured on 20 images by effnetlite0; " in printed
+    assert "; 20 images measured against 10 by effnetlite0; " in printed
     assert not (tmp_path / "a").exists()
