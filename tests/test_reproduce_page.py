@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.paths import REPRODUCE
-from benchmarks.tables import make_command, run_command
+from benchmarks.tables import make_command, reproduce_page, run_command
+from benchmarks.tables.first_steps import Beginning
 from benchmarks.tables.reproduce_page import papers_tables, with_generated_parts
 from benchmarks.tables.rows import read_tables
 from studiogan_gsr.cli import main
@@ -99,7 +100,22 @@ def test_a_command_of_the_page_does_what_it_says(
 
 def test_the_generated_parts_are_current() -> None:
     assert with_generated_parts(PAGE, read_tables()) == PAGE, "run python -m benchmarks.tables.reproduce_page"
-    assert PAGE.count("<!-- generated: ") == 2
+    assert PAGE.count("<!-- generated: ") == 3
+
+
+def test_a_row_counts_as_tried_where_its_run_has_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    beginning = Beginning(images=[5000, 50], measured="64 images measured")
+    failed = "failed: ada: SNGAN + ADA: no images in 3 classes"
+    (tmp_path / "first-steps-native.txt").write_text(
+        f"begun: lsun-128: SNGAN; ablation: gSR: {beginning}\n{failed}\n"
+    )
+    (tmp_path / "first-steps-studiogan.txt").write_text("")
+    monkeypatch.setattr(reproduce_page, "RESULTS", tmp_path)
+    text = with_generated_parts("<!-- generated: tried -->\n<!-- /generated -->", read_tables())
+    assert "| `lecam-diffaug` | 1 of 4: SNGAN + LeCam + DiffAug + gSR | none of 4 |" in text  # the same run
+    assert "| `cifar10-lt` | 1 of 8: SNGAN + gSR, ratio 100 | none of 8 |" in text
+    assert "| `lsun-128` | 1 of 4: SNGAN | none of 4 |" in text
+    assert "| `ada` | none of 4 | none of 4 |" in text
 
 
 def test_every_table_of_the_paper_is_on_the_page() -> None:

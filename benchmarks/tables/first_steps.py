@@ -28,7 +28,7 @@ from benchmarks.processes import end, how_it_ended
 from benchmarks.tables.complete import TRAIN
 from benchmarks.tables.cost import parameters_of
 from benchmarks.tables.executors import command, places, specify
-from benchmarks.tables.plan import PlannedRun, read_run
+from benchmarks.tables.plan import PlannedRun, but_for_the_seed, read_run
 from benchmarks.tables.rows import Row
 from studiogan_gsr.errors import GSRError, RequestError, in_one_line, reason
 from studiogan_gsr.evaluation.backbones import find_backbone, make_backbone
@@ -104,16 +104,11 @@ def begin_all(runs: Sequence[PlannedRun], rows: Sequence[Row], steps: int, minut
 
 def _named(runs: Sequence[PlannedRun], rows: Sequence[Row]) -> list[tuple[PlannedRun, list[str]]]:
     """Return the first seed of each configuration with the names of its rows."""
-    first = {_what(run): run for run in reversed(runs)}
+    first = {but_for_the_seed(run): run for run in reversed(runs)}
     names: dict[str, list[str]] = {}
     for row in rows:
-        names.setdefault(_what(row), []).append(f"{row.table}: {row.name}")
-    return [(first[what], names[what]) for what in dict.fromkeys(map(_what, runs))]
-
-
-def _what(run: PlannedRun | Row) -> str:
-    """Return a text that two runs share if they differ in the seed alone."""
-    return json.dumps([run.sections, run.protocol and asdict(run.protocol)], sort_keys=True)
+        names.setdefault(but_for_the_seed(row), []).append(f"{row.table}: {row.name}")
+    return [(first[what], names[what]) for what in dict.fromkeys(map(but_for_the_seed, runs))]
 
 
 def _missing_weights(backbones: set[str]) -> dict[str, str]:

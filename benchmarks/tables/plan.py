@@ -104,6 +104,11 @@ def plan_runs(
     return list(runs.values())
 
 
+def but_for_the_seed(run: PlannedRun | Row) -> str:
+    """Return a text that identifies a run's configuration and protocol, or a row's."""
+    return json.dumps([run.sections, run.protocol and dataclasses.asdict(run.protocol)], sort_keys=True)
+
+
 def reason_against(host: str, row: Row) -> str:
     """Return why a host cannot run a row; "" if it can, or if the row has published values only."""
     if host == "native" or row.sections is None or row.protocol is None:

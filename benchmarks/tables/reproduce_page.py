@@ -1,7 +1,7 @@
 """Write the generated parts of docs/reproduce-the-tables.md: `python -m benchmarks.tables.reproduce_page`.
 
-They are between `<!-- generated: NAME -->` and `<!-- /generated -->`; they come from tables.yaml and the operations
-that speed.py has counted.
+They are between `<!-- generated: NAME -->` and `<!-- /generated -->`, and come from tables.yaml, from the operations
+that speed.py has counted, and from results/first-steps-HOST.txt: lines that `run.py --first-steps` has printed.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from benchmarks.paths import REPRODUCE
+from benchmarks.paths import REPRODUCE, RESULTS
 from benchmarks.tables.cost import exaflop_of
-from benchmarks.tables.plan import PlannedRun, plan_runs
+from benchmarks.tables.plan import HOSTS, PlannedRun, but_for_the_seed, plan_runs
 from benchmarks.tables.rows import Table, Tables, read_tables
 from studiogan_gsr.files import write_atomically
 
@@ -26,7 +26,7 @@ def papers_tables(tables: Tables) -> list[Table]:
 
 def with_generated_parts(text: str, tables: Tables) -> str:
     """Return the page with its generated parts replaced; KeyError for a part of an unknown name."""
-    parts = {"tables": _costs(tables), "departures": _departures(tables)}
+    parts = {"tables": _costs(tables), "departures": _departures(tables), "tried": _tried(tables)}
 
     def made(found: re.Match[str]) -> str:
         return "\n".join([found[1], *parts[found[2]], found[3]])
@@ -83,6 +83,30 @@ def _departures(tables: Tables) -> list[str]:
         if where:
             lines.append(f"* {what} ({'all' if len(where) == len(found) else ', '.join(where)})")
     return lines
+
+
+def _tried(tables: Tables) -> list[str]:
+    """Return the lines of a table with the rows of each table that were begun, by host."""
+    found = papers_tables(tables)
+    keys = {f"{table.name}: {row.name}": but_for_the_seed(row) for table in found for row in table.rows.values()}
+    lines = ["| table | native host | StudioGAN |", "|---|---|---|"]
+    begun = [{keys[name] for name in _begun(host)} for host in HOSTS]
+    for table in found:
+        rows = [row for row in table.rows.values() if row.sections]
+        cells = []
+        for of_host in begun:
+            names = [row.name for row in rows if but_for_the_seed(row) in of_host]
+            some = f"{len(names)} of {len(rows)}: {'; '.join(names)}" if names else f"none of {len(rows)}"
+            cells.append(f"all {len(rows)} rows" if len(names) == len(rows) else some)
+        lines.append(f"| `{table.name}` | {' | '.join(cells)} |")
+    return lines
+
+
+def _begun(host: str) -> list[str]:
+    """Return the rows, "table: row", in the kept lines of `run.py --first-steps --host HOST`."""
+    lines = (RESULTS / f"first-steps-{host}.txt").read_text(encoding="utf-8").splitlines()
+    matches = [re.match(r"begun: (.+?): [\d,]+ images in ", line) for line in lines]
+    return [name for match in matches if match for name in match[1].split("; ")]
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +98,9 @@ def test_each_configuration_begins_once_and_what_it_lacks_is_named(
 def test_a_run_is_shortened_but_for_its_configuration(tmp_path: Path) -> None:
     run = planned(tmp_path)
     short = first_steps._shortened(run, 3, tmp_path / "there", "other")
-    assert (short.steps, short.protocol.every, short.protocol.backbone) == (3, 3, "other")
-    assert short.protocol.images_while_training == 20  # of at most 64
+    assert short.protocol == replace(run.protocol, every=3, backbone="other")
+    many = replace(run, protocol=replace(run.protocol, images_while_training=10_000))
+    assert first_steps._shortened(many, 3, tmp_path, "other").protocol.images_while_training == 64
     assert Path(short.out).parent == Path(short.records) == tmp_path / "there"
     optimization = {**run.sections["OPTIMIZATION"], "total_steps": 3}
     assert short.sections == {**run.sections, "OPTIMIZATION": optimization}
