@@ -17,7 +17,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -47,7 +47,7 @@ _TITLES = ("run", "begun", "images", "classes", "parameters", "regularizers", "s
 class Beginning:
     """What became of a run's first steps.
 
-    failure: one line; "" if the run began.  explained: whether it says all, and the run's output no more.
+    failure: one line; "" if the run began.  explained: whether it says all there is to say.
     images: per class.  parameters: of generator and discriminator.  regularizers: those that were active.
     seconds: of a step.  memory: the largest process's, in GB.  gpu_memory: the most that PyTorch reserved,
     in GB; None on a CPU, and for StudioGAN, which is in another process.
@@ -111,17 +111,17 @@ def _named(runs: Sequence[PlannedRun], rows: Sequence[Row]) -> list[tuple[Planne
     return [(first[what], names[what]) for what in dict.fromkeys(map(but_for_the_seed, runs))]
 
 
-def _missing_weights(backbones: set[str]) -> dict[str, str]:
-    """Return the backbones that cannot be made, with the reason, and print a line for each; weights are downloaded.
+def _missing_weights(backbones: set[str]) -> set[str]:
+    """Download weights; return the backbones that cannot be made, after a line for each that says why.
 
-    Raises GSRError if one is missing and the one that would measure in its place is, too.
+    Raises GSRError if the one that would measure in their place cannot be made, either.
     """
-    missing = {}
+    missing = set()
     for name in sorted(backbones):
         try:
             make_backbone(find_backbone(name), torch.device("cpu"))
         except GSRError as error:
-            missing[name] = str(error)
+            missing.add(name)
             print(f"weights: missing for {name}: {error}; {OFFLINE} measures in its place here", flush=True)
     if missing:
         make_backbone(find_backbone(OFFLINE), torch.device("cpu"))
@@ -227,8 +227,9 @@ def _temporary_folder(out: Path) -> Iterator[Path]:
         with folder as path:
             yield Path(path).resolve()
     finally:
-        for empty in made:
-            empty.rmdir()
+        with suppress(OSError):  # another process uses it by now
+            for empty in made:
+                empty.rmdir()
         signal.signal(signal.SIGTERM, before)
 
 

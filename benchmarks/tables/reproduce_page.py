@@ -15,12 +15,12 @@ from benchmarks.tables.plan import HOSTS, PlannedRun, but_for_the_seed, plan_run
 from benchmarks.tables.rows import Table, Tables, read_tables
 from studiogan_gsr.files import write_atomically
 
-_OURS = "cpu-study"  # the start of the names of tables that are no paper's
+_STUDIES = "cpu-study"  # the start of the names of tables with small networks
 
 
 def papers_tables(tables: Tables) -> list[Table]:
     """Return the tables that train at full size."""
-    found = [table for table in tables.tables.values() if not table.name.startswith(_OURS)]
+    found = [table for table in tables.tables.values() if not table.name.startswith(_STUDIES)]
     return [table for table in found if any(row.sections for row in table.rows.values())]
 
 
@@ -36,32 +36,20 @@ def with_generated_parts(text: str, tables: Tables) -> str:
 
 def _costs(tables: Tables) -> list[str]:
     """Return the lines of a table with a line per table: runs, steps, operations, published values."""
-    lines = [
-        "| table | what | runs | steps of each | EFLOP | GPU hours | published |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    lines = ["| table | what | runs | steps of each | EFLOP | published |", "|---|---|---|---|---|---|"]
     every: list[PlannedRun] = []
     for table in papers_tables(tables):
         runs = _runs(table)
         steps = " or ".join(f"{number:,}" for number in sorted({run.steps for run in runs}))
         known = sum(bool(row.published) for row in table.rows.values())
         published = f"{known} of {len(table.rows)} rows" if known else "unknown"
-        results = f"../benchmarks/results/tables/{table.name}.md"
-        cells = [
-            f"[`{table.name}`]({results})",
-            table.title,
-            f"{len(runs)}",
-            steps,
-            _rounded(runs),
-            "not measured",
-            published,
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
+        link = f"[`{table.name}`](../benchmarks/results/tables/{table.name}.md)"
+        lines.append(f"| {link} | {table.title} | {len(runs)} | {steps} | {_rounded(runs)} | {published} |")
         every += runs
     once = list({run.key: run for run in every}.values())
     return [
         *lines,
-        f"| `all` of these | runs that tables share, once | {len(once)} | | {_rounded(once)} | not measured | |",
+        f"| `all` of these | runs that tables share, once | {len(once)} | | {_rounded(once)} | |",
     ]
 
 
