@@ -80,10 +80,12 @@ class Beginning:
 def begin_all(runs: Sequence[PlannedRun], rows: Sequence[Row], steps: int, minutes: float, out: Path) -> int:
     """Begin the first seed of each run, one after the other; print a line for each, and a table.
 
-    rows: the rows of these runs; those that share a run are begun once.  minutes: the most that a run may take.
+    rows: the rows of these runs; those that share a run are begun once.
+    steps: of each run; StudioGAN trains two at least.  minutes: the most that a run may take.
     out: the folder for temporary folders, as for the runs themselves.
     Return the exit status: 0 if all began and lack nothing, else 1.
     """
+    steps = max(steps, *(_FEWEST[run.host] for run in runs))
     named = _named(runs, rows)
     lacking = _missing_weights({run.protocol.backbone for run, _ in named})
     found: list[tuple[list[str], Beginning, str]] = []
@@ -130,7 +132,6 @@ def _missing_weights(backbones: set[str]) -> set[str]:
 
 def _shortened(run: PlannedRun, steps: int, folder: Path, backbone: str) -> PlannedRun:
     """Return a run that ends after a few steps, measures a few images, and has its files in `folder`."""
-    steps = max(steps, _FEWEST[run.host])
     optimization = {**run.sections["OPTIMIZATION"], "total_steps": steps}
     few = min(IMAGES, run.protocol.images_while_training)
     return replace(
