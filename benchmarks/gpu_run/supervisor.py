@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from benchmarks.gpu_run.child import LINES
 from benchmarks.gpu_run.plan import PlannedPart
 from benchmarks.gpu_run.record import FAILED, FINAL, LEFT_OUT, RUNNING, WAITING, Outcome, Record
 from benchmarks.gpu_run.settings import Settings
+from benchmarks.processes import end, how_it_ended
 
 START, _END = 120, 30  # seconds until a child has to begin its first task, and the next one or end
 _LOOK = 0.1  # seconds between two looks at a child
@@ -101,7 +100,7 @@ class Supervisor:
                         ended.add(name)
                         self._tell(part, name, outcomes[name])
                 if status is not None:
-                    return FAILED, f"its process ended {_by(status)}"
+                    return FAILED, f"its process ended {how_it_ended(status)}"
                 running = next((name for name in waiting if outcomes[name].state == RUNNING), None)
                 if running != task:
                     task, since = running, time.time()
@@ -117,7 +116,7 @@ class Supervisor:
                     return FAILED, f"it did not end in {limit:g} s"
                 self.stop.wait(_LOOK)
         finally:
-            _end(process, part.grace)
+            end(process, part.grace)
 
     def _tell(self, part: PlannedPart, name: str, outcome: Outcome) -> None:
         why = f": {outcome.why}" if outcome.why else ""
@@ -129,26 +128,6 @@ class Supervisor:
                 file.seek(-_LOG // 2, os.SEEK_END)
                 rest = file.read()
             self.log.write_bytes(rest)
-
-
-def _end(process: subprocess.Popen[bytes], grace: float) -> None:
-    """End a child, if it still runs, with SIGTERM and after `grace` seconds SIGKILL; then all that it has started."""
-    if process.poll() is None:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(grace)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _by(status: int) -> str:
-    """Return how a process ended: with a status, or by a signal."""
-    if status >= 0:
-        return f"with status {status}"
-    with suppress(ValueError):
-        return f"by {signal.Signals(-status).name}"
-    return f"by signal {-status}"
 
 
 def _last_lines(log: Path, begun: int) -> list[str]:

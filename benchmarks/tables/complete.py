@@ -21,9 +21,9 @@ from filelock import FileLock, Timeout
 from benchmarks.paths import BENCHMARKS
 from benchmarks.tables import records
 from benchmarks.tables.native_host import train_native
-from benchmarks.tables.plan import PlannedRun
+from benchmarks.tables.plan import PlannedRun, read_run
 from benchmarks.tables.records import Record
-from benchmarks.tables.rows import Protocol, split_of
+from benchmarks.tables.rows import split_of
 from benchmarks.tables.studiogan_host import train_studiogan
 from benchmarks.tables.training import Training
 from studiogan_gsr.datasets.by_name import find_dataset
@@ -100,8 +100,7 @@ def complete(run: PlannedRun) -> Path:
 
 def complete_described(specification: Path) -> int:
     """Complete the run that a file describes; return the exit status of its process."""
-    content = json.loads(specification.read_text())
-    run = PlannedRun(**{**content, "protocol": Protocol(**content["protocol"])})
+    run = read_run(specification)
     try:
         Path(run.out).parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{run.out}.lock", timeout=0):

@@ -23,7 +23,7 @@ HOURS_PER_EXAFLOP = 1e18 / 1e13 / 3600  # hours that 10^18 operations take at 10
 
 def estimate(runs: Sequence[PlannedRun], folder: Path) -> list[str]:
     """Return lines with the cost of runs: operations, disk, and hours if a record or speed.py has timed them."""
-    speeds, operations = _speeds(folder), _operations()
+    speeds, counted = _speeds(folder), exaflop_of(runs)
     lines, totals = [], dict[str, list[float]]()
     for run in runs:
         timed = {
@@ -41,16 +41,21 @@ def estimate(runs: Sequence[PlannedRun], folder: Path) -> list[str]:
         )
     if runs and not totals:
         lines.append("neither a record nor speed.py has timed these configurations")
-    counted = [operations.get(_shape(run.sections), 0.0) * run.steps / 1e6 for run in runs]
     if exaflop := sum(counted):
         of = f" ({counted.count(0)} runs not counted)" if 0 in counted else ""
         lines.append(
             f"operations of training: {exaflop:.3g} EFLOP{of}, {exaflop * HOURS_PER_EXAFLOP:.1f} h at 10 TFLOP/s"
         )
     shapes = {_shape(run.sections): run for run in runs}
-    sizes = {shape: _parameters_of(run) for shape, run in shapes.items()}
+    sizes = {shape: parameters_of(run) for shape, run in shapes.items()}
     disk = sum(_gigabytes(run, *sizes[_shape(run.sections)]) for run in runs)
     return [*lines, f"disk: {disk:.1f} GB for checkpoints, at most"]
+
+
+def exaflop_of(runs: Sequence[PlannedRun]) -> list[float]:
+    """Return the operations of training each run, in EFLOP (10^18); 0 where a step has not been counted."""
+    operations = _operations()
+    return [operations.get(_shape(run.sections), 0.0) * run.steps / 1e6 for run in runs]
 
 
 def _speeds(folder: Path) -> Speeds:
@@ -94,7 +99,7 @@ def _shape(sections: dict[str, Any]) -> str:
     return json.dumps([data, steps, losses, rest], sort_keys=True)
 
 
-def _parameters_of(run: PlannedRun) -> tuple[int, int]:
+def parameters_of(run: PlannedRun) -> tuple[int, int]:
     """Return the number of parameters of the generator and of the discriminator."""
     from studiogan_gsr.hosts.native.configuration import read_configuration
     from studiogan_gsr.hosts.native.networks import make_networks

@@ -168,9 +168,9 @@ def _at_work(run: PlannedRun) -> Any:
     return None if job is None or job.done(force_check=True) else job
 
 
-def command(run: PlannedRun) -> list[str]:
-    """Return the command that completes a run in its own process."""
-    return [sys.executable, str(_SCRIPT), "--one", str(_specification(run))]
+def command(run: PlannedRun, flag: str = "--one") -> list[str]:
+    """Return the command that completes a run in its own process, or, with the flag "--begin", begins it."""
+    return [sys.executable, str(_SCRIPT), flag, str(_specification(run))]
 
 
 def places(device: str | None, jobs: int | None) -> list[dict[str, str]]:

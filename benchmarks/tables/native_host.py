@@ -30,6 +30,7 @@ def train_native(run: PlannedRun) -> Training:
             select_on=protocol.select_on,
             backbone=protocol.backbone,
             resizer=protocol.resizer,
+            reference_images=run.reference_images,
             label=run.title,
         ),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ class PlannedRun:
     key: the name of its record.  title: its name in messages.  host: one of HOSTS.
     data: the folder of data sets.  out: the run's folder.  records: the folder of records.
     root: StudioGAN's checkout, for the host "studiogan"; None: the default place.
+    reference_images: the most reference images to measure against while training; None: all.
     """
 
     key: str
@@ -38,6 +40,7 @@ class PlannedRun:
     records: str
     device: str | None = None
     root: str | None = None
+    reference_images: int | None = None
 
     @property
     def steps(self) -> int:
@@ -55,6 +58,12 @@ class PlannedRun:
             return (records.read(path, self.key), "") if path.is_file() else (None, "")
         except RecordError as error:
             return None, str(error)
+
+
+def read_run(specification: Path) -> PlannedRun:
+    """Return the run that a file of `executors.specify` describes."""
+    content = json.loads(specification.read_text())
+    return PlannedRun(**{**content, "protocol": Protocol(**content["protocol"])})
 
 
 def plan_runs(
@@ -93,6 +102,11 @@ def plan_runs(
             )
             runs.setdefault(key, run)
     return list(runs.values())
+
+
+def but_for_the_seed(run: PlannedRun | Row) -> str:
+    """Return a text that identifies a run's configuration and protocol, or a row's."""
+    return json.dumps([run.sections, run.protocol and dataclasses.asdict(run.protocol)], sort_keys=True)
 
 
 def reason_against(host: str, row: Row) -> str:

@@ -2,6 +2,7 @@
 
     python benchmarks/run.py TABLE --data DIR                all rows and seeds, one run per GPU or core at a time
     python benchmarks/run.py TABLE --data DIR --dry-run      only print what would run, and what it would cost
+    python benchmarks/run.py TABLE --data DIR --first-steps  begin each run for a step, and throw it away
     python benchmarks/run.py TABLE --data DIR --only ROW --seeds 0 1
     python benchmarks/run.py TABLE --data DIR --host studiogan
     python benchmarks/run.py TABLE --data DIR --executor slurm --slurm slurm_partition=gpu timeout_min=1440
@@ -21,7 +22,7 @@ from typing import Any
 from benchmarks.paths import RECORDS, RUNS, TABLES_FILE
 from benchmarks.tables.cost import estimate
 from benchmarks.tables.executors import places, run_here, run_on_cluster
-from benchmarks.tables.plan import HOSTS, plan_runs, reason_against
+from benchmarks.tables.plan import HOSTS, PlannedRun, plan_runs, reason_against
 from benchmarks.tables.rows import SEEDS, Row, must_be, read_tables, valid_seed
 from studiogan_gsr.commandline import positive
 from studiogan_gsr.errors import GSRError, RequestError, in_one_line
@@ -51,13 +52,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--executor", choices=["local", "slurm"], default="local", help="slurm: one job per run")
     parser.add_argument("--slurm", metavar="KEY=VALUE", nargs="+", default=[], help="job parameters for submitit")
-    parser.add_argument("--dry-run", action="store_true", help="only print what would run, and what it would cost")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--dry-run", action="store_true", help="only print what would run, and what it would cost")
+    instead.add_argument(
+        "--first-steps",
+        metavar="N",
+        type=positive,
+        nargs="?",
+        const=1,
+        help="begin one seed of each run for N steps (1), one run at a time, measure a few images, and throw it away",
+    )
+    parser.add_argument(
+        "--limit", metavar="MINUTES", type=positive, default=10, help="the most that --first-steps of a run take (10)"
+    )
     parser.add_argument("--one", metavar="FILE", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--begin", metavar="FILE", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.one is not None:
         from benchmarks.tables.complete import complete_described  # slow to import
 
         return complete_described(options.one)
+    if options.begin is not None:
+        from benchmarks.tables.first_steps import begin_described
+
+        return begin_described(options.begin)
     try:
         return _run(options)
     except GSRError as error:
@@ -103,6 +121,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.dry_run:
         print("\n".join([f"{len(todo)} of {len(runs)} runs are to be made:", *estimate(todo, options.records)]))
         return 0
+    if options.first_steps:
+        return _first_steps(options, rows, todo)
     if options.executor == "slurm" and options.jobs:
         raise RequestError("--jobs is for --executor local; Slurm decides how many jobs run at a time")
     if options.executor == "slurm" and todo:
@@ -114,6 +134,20 @@ def _run(options: argparse.Namespace) -> int:
     for line in failed:
         print(f"failed: {line}")
     return 0 if made == len(runs) else 1
+
+
+def _first_steps(options: argparse.Namespace, rows: Sequence[Row], todo: Sequence[PlannedRun]) -> int:
+    if options.executor != "local" or options.jobs:
+        raise RequestError("--first-steps begins one run at a time on this machine: without --executor and --jobs")
+    for row in rows:
+        if row.sections is None:
+            print(f"left out: {row.table}: {row.name}: it has published values only")
+    if not todo:
+        print("every run has a record: none is begun")
+        return 0
+    from benchmarks.tables.first_steps import begin_all  # slow to import
+
+    return begin_all(todo, rows, options.first_steps, options.limit, options.out)
 
 
 def _rows(options: argparse.Namespace) -> list[Row]:

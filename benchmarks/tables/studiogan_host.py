@@ -145,7 +145,7 @@ def _measure(run: PlannedRun, owed: list[tuple[int, Path]]) -> None:
         out,
         trained.configuration,
         images.class_counts,
-        open_reference(images, run.data, protocol.resizer),
+        open_reference(images, run.data, protocol.resizer, run.reference_images),
         protocol.images_while_training,
         protocol.select_on,
         protocol.backbone,

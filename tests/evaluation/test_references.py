@@ -213,6 +213,21 @@ def test_images_that_a_reference_has_twice_are_counted(photos: Path, capsys: pyt
     assert overlap.duplicates(Stored(pixels)) == [(1, 0)]
 
 
+def test_a_part_of_a_reference_has_two_images_of_a_class_and_all_of_the_notes(photos: Path) -> None:
+    folder = sorted((photos / "valid").iterdir())[0]
+    images = sorted(folder.iterdir())
+    images[1].write_bytes(images[0].read_bytes())
+    trained_on = Prepared(class_folders(photos, "train", ""), "Mine", 16, "bilinear")
+    whole = open_reference(trained_on, str(photos), "bilinear")
+    part = open_reference(trained_on, str(photos), "bilinear", images=3)
+    assert part.targets == [0, 0, 1]
+    assert whole.targets[:3] != part.targets
+    assert part.notes == whole.notes
+    assert part.preprocessing == whole.preprocessing
+    places = [0, 1, whole.targets.index(1)]
+    assert [part.read(i)[0].tolist() for i in range(3)] == [whole.read(i)[0].tolist() for i in places]
+
+
 class Stored:
     """Images without files."""
 

@@ -17,6 +17,7 @@ from studiogan_gsr.datasets.by_name import find_dataset, full_set, open_images
 from studiogan_gsr.datasets.identity import content_digests, digest, file_of, source_of, where
 from studiogan_gsr.datasets.images import check_reference
 from studiogan_gsr.datasets.labels import some_names
+from studiogan_gsr.datasets.long_tailed import View
 from studiogan_gsr.datasets.overlap import duplicates
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.errors import DataError, WeightsError, reason
@@ -75,9 +76,10 @@ class MissingReference(DataError):
     """A data set's reference images cannot be opened."""
 
 
-def open_reference(trained_on: Prepared, root: str, resizer: str) -> Prepared:
+def open_reference(trained_on: Prepared, root: str, resizer: str, images: int | None = None) -> Prepared:
     """Open the reference images of a data set, prepared like its training images.
 
+    images: the most images to return, two of a class, after all have been checked; None: all.
     The `notes` of the returned set list its faults, such as duplicates; show them with the results.
     Raises DataError if the reference is missing, contains a training image or has other classes, or if it is a
     plug-in's and not balanced.  For a published split, shared images and imbalance are only noted.
@@ -89,7 +91,7 @@ def open_reference(trained_on: Prepared, root: str, resizer: str) -> Prepared:
     prepared = _prepared(reference, trained_on, resizer)
     found = check_reference(trained_on, prepared, prepared.name, find_dataset(prepared.name) is not None)
     prepared.notes = (*prepared.notes, *found, *_duplicates(prepared))
-    return prepared
+    return prepared if images is None else _some_of(prepared, images)
 
 
 def open_full(train: Labelled, trained_on: Prepared, resizer: str) -> Prepared:
@@ -103,6 +105,17 @@ def open_full(train: Labelled, trained_on: Prepared, resizer: str) -> Prepared:
     unbalanced = check_reference(None, prepared, prepared.name, plugin=False)
     prepared.notes = (*prepared.notes, *unbalanced, *_duplicates(prepared))
     return prepared
+
+
+def _some_of(reference: Prepared, images: int) -> Prepared:
+    """Return two images of each class, so that both halves of the reference have one, up to `images` of them."""
+    of_classes: list[list[int]] = [[] for _ in reference.classes]
+    for place, label in enumerate(reference.targets):
+        if len(of_classes[label]) < 2:
+            of_classes[label].append(place)
+    places = [place for of_class in of_classes for place in of_class][:images]
+    view = View(reference.dataset, places, reference.classes, reference.preprocessing, reference.notes)
+    return Prepared(view, reference.name, reference.size)
 
 
 def _prepared(reference: Labelled, trained_on: Prepared, resizer: str) -> Prepared:

@@ -24,6 +24,7 @@ class TrainOptions:
 
     resume: True to resume the run in `out`; a path to start a new run in `out` from another run or checkpoint.
     Not on the command line:
+    reference_images: the most reference images to measure against while training; None: all.
     label: the start of every progress line.
     lines: the most progress lines to print when the output is no terminal; None: one per print interval; 0: none.
     """
@@ -102,6 +103,7 @@ class TrainOptions:
         kind=positive,
         group=_SPEED,
     )
+    reference_images: int | None = None
     label: str = "training"
     lines: int | None = None
 

@@ -313,7 +313,7 @@ def _open_selection(
         return None
     if start.evaluate < 2:
         raise RequestError(f"--evaluate: found {start.evaluate}; allowed: an integer, 2 or more")
-    reference = open_reference(data.pixels.images, options.data, start.resizer)
+    reference = open_reference(data.pixels.images, options.data, start.resizer, options.reference_images)
     for note in reference.notes:
         ranks.say(f"reference: {note}")
     return Selection(
