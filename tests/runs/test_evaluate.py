@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 import re
 import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -407,8 +410,26 @@ def test_reference_features_are_made_once_for_equal_terms_alone(tmp_path: Path) 
     path = tmp_path / f"{key}.pt"
     path.write_bytes(path.read_bytes()[:100])
     assert torch.equal(cached(terms, make, tmp_path)[0].labels, torch.arange(3))
+
     assert len(made) == 4
-    assert len(list(tmp_path.iterdir())) == 3  # nothing half-written
+    assert len([file for file in tmp_path.iterdir() if file.suffix != ".lock"]) == 3  # nothing half-written
+
+
+def test_runs_that_start_together_compute_features_once(tmp_path: Path) -> None:
+    begun, made = threading.Event(), []
+
+    def make() -> Sample:
+        made.append(1)
+        begun.set()
+        time.sleep(0.3)  # the other has time to find no file
+        return Sample(torch.ones(3, 2), None, torch.arange(3))
+
+    with ThreadPoolExecutor() as threads:
+        one = threads.submit(cached, {"backbone": "a"}, make, tmp_path)
+        assert begun.wait(10)
+        other = threads.submit(cached, {"backbone": "a"}, make, tmp_path)
+        assert torch.equal(one.result()[0].features, other.result()[0].features)
+    assert len(made) == 1
 
 
 # ------------------------------------------------------------------ backbones

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from studiogan_gsr.evaluation.features import Sample
-from studiogan_gsr.files import write_atomically, written_atomically
+from studiogan_gsr.files import locked, write_atomically, written_atomically
 
 # Features of reference images, and what trained classifiers recognise.
 FOLDER = Path.home() / ".cache" / "studiogan-gsr" / "references"
@@ -25,15 +25,25 @@ def cached(terms: Mapping[str, Any], make: Callable[[], Sample], folder: Path | 
     """
     digest = _digest(terms)
     path = (folder or FOLDER) / f"{digest}.pt"
+    if (sample := _kept(path)) is not None:
+        return sample, digest
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Runs that start together need the same features: the first computes them.
+    with locked(path.with_suffix(".lock"), "another process that computes the same features"):
+        if (sample := _kept(path)) is None:
+            sample = make()
+            with written_atomically(path) as partial:
+                torch.save({name: getattr(sample, name) for name in ("features", "logits", "labels")}, partial)
+    return sample, digest
+
+
+def _kept(path: Path) -> Sample | None:
+    """Return the sample in a file; None if the file is missing or damaged."""
     try:
         kept = torch.load(path, map_location="cpu", weights_only=True)
-        return Sample(kept["features"], kept["logits"], kept["labels"]), digest
-    except Exception:  # missing or damaged
-        sample = make()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written_atomically(path) as partial:
-        torch.save({name: getattr(sample, name) for name in ("features", "logits", "labels")}, partial)
-    return sample, digest
+        return Sample(kept["features"], kept["logits"], kept["labels"])
+    except Exception:
+        return None
 
 
 def find_numbers(terms: Mapping[str, Any]) -> dict[str, Any] | None:
