@@ -4,18 +4,19 @@
                                                      of a table with `summary`, also TABLE-summary.md
     python benchmarks/make_table.py --check          lists which of them are stale; exit status 1 if any is
 
-The only writer of the files in benchmarks/results/tables, and of the tables in README.md.
+The only writer of the files in benchmarks/results/tables, and of the tables in README.md and docs/evidence.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.paths import README, RECORDS, REPOSITORY, TABLES, TABLES_FILE
+from benchmarks.paths import EVIDENCE, README, RECORDS, TABLES, TABLES_FILE
 from benchmarks.tables import records
 from benchmarks.tables.content import ACCURACY, NOTHING, UNKNOWN, Content, content_of
 from benchmarks.tables.figures import drawn_of, figure
@@ -30,11 +31,11 @@ from studiogan_gsr.evaluation.filled import OF_DATA_ALONE
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.pages import comma_separated, latex
 
-# README shows the row names (whose column has no title) and the columns whose titles end in one of these.
-IN_README = ("Lite0, best", "FID, best", "tail, best", "classes, best", "tail, last")
+# Pages show the row names (whose column has no title) and the columns whose titles end in one of these.
+ON_PAGES = ("Lite0, best", "FID, best", "tail, best", "classes, best", "tail, last")
 
 OF_DATA = tuple(f", {way}" for way in OF_DATA_ALONE)  # accuracies that no generator changes
-README_FOLDER = f"{TABLES.relative_to(REPOSITORY).as_posix()}/"
+PAGES = (README, EVIDENCE)
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -126,29 +127,31 @@ def summary_lines(table: Table, tables: Tables, found: dict[str, Measured], fold
     return [*lines, f"*{' '.join([*content.notes, whole])}*"]
 
 
-def in_readme(text: str, tables: Tables, folder: Path) -> str:
-    """Return README's text with its tables replaced, between marks.
+def in_page(page: Path, tables: Tables, folder: Path) -> str:
+    """Return a page's text with its tables replaced, between marks.
 
-    `<!-- table: NAME -->` ... `<!-- /table -->` shows the columns of IN_README, `<!-- summary: NAME -->` ...
+    `<!-- table: NAME -->` ... `<!-- /table -->` shows the columns of ON_PAGES, `<!-- summary: NAME -->` ...
     `<!-- /summary -->` the short form.
     """
+    where, text = page.name, page.read_text()
+    whole = f"{os.path.relpath(TABLES, page.parent)}/"
 
     def made(found: re.Match[str]) -> str:
-        must_be(f"README.md, after `{found[2]}:`", found[3], tables.tables)
+        must_be(f"{where}, after `{found[2]}:`", found[3], tables.tables)
         table = tables.tables[found[3]]
         kept = measured(table, folder)
         if found[2] == "summary":
-            lines = ["", *summary_lines(table, tables, kept, README_FOLDER), ""]
+            lines = ["", *summary_lines(table, tables, kept, whole), ""]
         else:
             content = content_of(table, tables, kept)
-            places = [i for i, title in enumerate(content.header) if not title or title.endswith(IN_README)]
+            places = [i for i, title in enumerate(content.header) if not title or title.endswith(ON_PAGES)]
             lines = _grid(*_columns(content.header, content.rows, places))
         return "\n".join([found[1], *lines, found[4]])
 
     mark = r"(<!-- (table|summary): ([a-z0-9-]+) -->)\n.*?(<!-- /\2 -->)"
     if len(re.findall(mark, text, flags=re.DOTALL)) < len(re.findall("<!-- (?:table|summary)", text)):
         raise RequestError(
-            "README.md: a table mark is wrong; expected: `<!-- table: NAME -->`...`<!-- /table -->`, or with summary"
+            f"{where}: a table mark is wrong; expected: `<!-- table: NAME -->`...`<!-- /table -->`, or with summary"
         )
     return re.sub(mark, made, text, flags=re.DOTALL)
 
@@ -204,10 +207,11 @@ def _main(options: argparse.Namespace) -> int:
         if path.stem not in stems:
             print(f"this file belongs to no table (any longer): {path}")
             stale += [str(path)] if options.check else []
-    if options.out == TABLES and (text := README.read_text()) != (made := in_readme(text, tables, options.records)):
-        stale.append(str(README))
-        if not options.check:
-            write_atomically(README, made)
+    for page in PAGES if options.out == TABLES else ():
+        if page.read_text() != (made := in_page(page, tables, options.records)):
+            stale.append(str(page))
+            if not options.check:
+                write_atomically(page, made)
     for line in stale:
         print(f"stale: {line}" if options.check else f"written: {line}")
     return 1 if stale and options.check else 0

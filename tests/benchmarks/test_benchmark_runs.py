@@ -832,29 +832,29 @@ def test_a_figure_tells_rows_of_one_baseline_apart(record: dict[str, Any]) -> No
     assert figures.tail_norm(two, [1.0, 2.0]) == 2.0
 
 
-def test_the_readmes_table_is_a_part_of_the_whole_one(record: dict[str, Any], tmp_path: Path) -> None:
+def test_a_pages_table_is_a_part_of_the_whole_one(record: dict[str, Any], tmp_path: Path) -> None:
     kept(tmp_path, record, {"plain": {5: 30.0}, "gsr": {5: 20.0, 6: 22.0}})
     tables = read_tables(tmp_path / "tables.yaml")
     text = "before\n<!-- table: tiny -->\nold\n<!-- /table -->\nafter\n"
-    made = make_command.in_readme(text, tables, tmp_path / "records")
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    made = make_command.in_page(page, tables, tmp_path / "records")
     lines = made.splitlines()
     assert lines[:2] == ["before", "<!-- table: tiny -->"]
     assert lines[-2:] == ["<!-- /table -->", "after"]
     assert "old" not in made
     assert [line.split("|")[1].strip() for line in lines[4:-2]] == ["plain", "gsr", "lost"]
     assert "norm of the tail, last" in lines[2]
-    assert make_command.in_readme(made, tables, tmp_path / "records") == made
+    page.write_text(made)
+    assert make_command.in_page(page, tables, tmp_path / "records") == made
     for mark, why in (
         ("<!-- table: tinny -->", "did you mean tiny?"),
         ("<!-- table: tiny-->", "a table mark is wrong"),
     ):
-        with pytest.raises(RequestError, match=re.escape(why)):
-            make_command.in_readme(
-                text.replace("<!-- table: tiny -->", mark),
-                tables,
-                tmp_path / "records",
-            )
-    assert "<!-- table: cpu-study -->" in make_command.README.read_text()  # which `--check` looks at
+        page.write_text(text.replace("<!-- table: tiny -->", mark))
+        with pytest.raises(RequestError, match=rf"page.md.*{re.escape(why)}"):
+            make_command.in_page(page, tables, tmp_path / "records")
+    assert any("<!-- table: " in page.read_text() for page in make_command.PAGES)  # which `--check` looks at
 
 
 def test_records_of_studiogan_have_lines_of_their_own(record: dict[str, Any], tmp_path: Path) -> None:

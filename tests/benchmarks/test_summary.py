@@ -122,7 +122,7 @@ def test_make_table_writes_the_summary_to_a_file_and_into_the_readme(
     readme, out = tmp_path / "README.md", tmp_path / "tables"
     before, mark = "# Title\n\ntext\n", "<!-- summary: cpu-study-2x2 -->"
     readme.write_text(f"{before}{mark}\nSTALE\n<!-- /summary -->\nafter\n")
-    monkeypatch.setattr(make_command, "README", readme)
+    monkeypatch.setattr(make_command, "PAGES", [readme])
     monkeypatch.setattr(make_command, "TABLES", out)
     argv = ["cpu-study-2x2", "--records", str(some), "--out", str(out)]
     assert make_command.main(argv) == 0
@@ -130,7 +130,7 @@ def test_make_table_writes_the_summary_to_a_file_and_into_the_readme(
     assert text.startswith(f"{before}{mark}\n\n|  | FD | ")
     assert text.endswith("*\n\n<!-- /summary -->\nafter\n")
     assert "STALE" not in text
-    assert "](benchmarks/results/tables/cpu-study-2x2.md)" in text
+    assert "](tables/cpu-study-2x2.md)" in text
     page = (out / "cpu-study-2x2-summary.md").read_text()
     assert "](cpu-study-2x2.md)" in page
     assert cells(page.splitlines(), "gSR") == cells(text.splitlines(), "gSR")
