@@ -7,7 +7,8 @@ It reads the evaluations that the table's runs made while they trained.  In ever
 largest exact spectral norm of its gains and biases, and the diversity of its generated images.
 
 A class has collapsed at an evaluation if, from there to the end of the run, its diversity is below BELOW times that
-of the run's median class.  Diversities are averaged over three neighbouring evaluations, because the images are few.
+of the run's median class.  Diversities are averaged over three neighbouring evaluations, because the images are few;
+and the last two evaluations alone do not count, because one of few images can make both of them low.
 An alarm at a threshold is the first evaluation at which `exploding` names the class.  It is in time if it is not
 after the collapse, and false if the class has not collapsed by the end of the run, though it may later.
 """
@@ -39,7 +40,7 @@ THRESHOLDS = tuple(round(1.05 + 0.05 * i, 2) for i in range(20))
 SET_ON = (0, 1)  # the seeds that choose the threshold
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ClassCourse:
     """A class of one run over its evaluations.
 
@@ -72,7 +73,7 @@ class ClassCourse:
         low = 0
         while low < len(relative) and relative[-1 - low] < below:
             low += 1
-        return self.steps[-low] if low else None
+        return self.steps[-low] if low > 2 else None
 
     def alarm(self, threshold: float) -> int | None:
         """Return the step of the first evaluation at which the class's norm explodes; None if it never does."""
@@ -85,6 +86,7 @@ class ClassCourse:
         """Return the steps at which the norm has risen, and the diversity fallen, by half of what it does in all.
 
         The norm rises from its start to its highest; the diversity falls from its highest to its lowest after that.
+        NaN for a norm that never rises.
         """
         norms, diversity = [self.start[self.label], *self.own_norms()], [math.nan, *self.relative_diversity()]
         steps = [0, *self.steps]
@@ -99,6 +101,8 @@ class ClassCourse:
 def _crossing(steps: Sequence[int], values: Sequence[float]) -> float:
     """Return the step at which values are first half-way from the first to the last, between evaluations linearly."""
     half = (values[0] + values[-1]) / 2
+    if len(values) == 1:
+        return math.nan
     rising = values[-1] > values[0]
     for place in range(1, len(values)):
         if (values[place] >= half) if rising else (values[place] <= half):
@@ -202,8 +206,8 @@ def page(names: Sequence[str], courses: Sequence[ClassCourse], set_on: Sequence[
         "## Which comes first",
         "",
         "In the collapsed classes: the step at which the norm has risen by half of what it rises in all, and that "
-        "at which the diversity has fallen by half. The 95 % interval is over classes of runs, which are not "
-        "independent within a run.",
+        "at which the diversity has fallen by half. The 95 % interval is of the mean over runs, each the mean of its "
+        "classes; from three runs on. A norm that never rose before a collapse would contradict the paper.",
         "",
         *_order(courses),
         "",
@@ -215,18 +219,21 @@ def page(names: Sequence[str], courses: Sequence[ClassCourse], set_on: Sequence[
         "",
         *_grid(["threshold", "seeds", "in time", "late", "missed", "false", "other classes", "steps ahead, median"]),
     ]
-    for where, of_seeds in ((set_on, chosen), (sorted({course.seed for course in tested}), tested)):
+    for of_seeds in (chosen, tested):
+        seeds = sorted({course.seed for course in of_seeds})
         shown = THRESHOLDS[::2] if of_seeds is chosen else ()
         for value in sorted({*shown, THRESHOLD, *([] if threshold is None else [threshold])}):
-            lines += _alarm_line(alarms(of_seeds, value), where, chosen=value == threshold) if of_seeds else []
-    lines += ["", "How much rests on the definition of a collapse:", ""]
-    lines += _grid(["below", "collapses without gSR", "with gSR", "threshold chosen"])
+            lines += _alarm_line(alarms(of_seeds, value), seeds, chosen=value == threshold) if of_seeds else []
+    lines += [] if tested else ["", "No other seed tests the threshold yet."]
+    lines += ["", f"How much rests on the definition of a collapse; in time and late are alarms at {THRESHOLD}:", ""]
+    lines += _grid(
+        ["below", "collapses without gSR", "with gSR", "threshold chosen", "in time", "late", "steps ahead"]
+    )
     for below in BOUNDS:
-        counts = [
-            sum(c.collapse(below) is not None for c in courses if c.regularized == gsr) for gsr in (False, True)
-        ]
-        found = best_threshold(chosen, below)
-        lines.append(f"| {below} | {counts[0]} | {counts[1]} | {'-' if found is None else found} |")
+        collapsed = [course.regularized for course in courses if course.collapse(below) is not None]
+        found, rung = best_threshold(chosen, below), alarms(without, THRESHOLD, below)
+        cells = [collapsed.count(False), collapsed.count(True), "-" if found is None else found]
+        lines.append(f"| {below} | {' | '.join(map(str, [*cells, rung.in_time, rung.late, _median(rung.ahead)]))} |")
     command = f"python -m benchmarks.studies.collapse {' '.join(names)} --keep"
     return "\n".join([*lines, "", f"Written by `{command}` from benchmarks/results/records; not by hand.", ""])
 
@@ -248,31 +255,39 @@ def _collapses(courses: Sequence[ClassCourse]) -> list[str]:
 
 
 def _order(courses: Sequence[ClassCourse]) -> list[str]:
-    lines = _grid(["", "collapses", "norm", "diversity", "norm ahead by", "norm first"])
+    lines = _grid(["", "collapses", "norm", "diversity", "norm ahead by", "norm first", "norm never rose"])
     for row, of_row in _by_row(courses).items():
-        pairs = [course.half_way() for course in of_row if course.collapse() is not None]
-        if not pairs:
-            lines.append(f"| {row} | 0 | - | - | - | - |")
+        pairs = {c: c.half_way() for c in of_row if c.collapse() is not None}
+        risen = {c: halves for c, halves in pairs.items() if not math.isnan(halves[0])}
+        if not risen:
+            lines.append(f"| {row} | {len(pairs)} | - | - | - | - | {len(pairs)} |")
             continue
-        norm, diversity = (mean(values) for values in zip(*pairs, strict=True))
-        ahead = [fallen - risen for risen, fallen in pairs]
-        first = f"{sum(steps > 0 for steps in ahead)} of {len(ahead)}"
-        lines.append(f"| {row} | {len(pairs)} | {norm:,.0f} | {diversity:,.0f} | {_interval(ahead)} | {first} |")
+        norm, diversity = (mean(values) for values in zip(*risen.values(), strict=True))
+        ahead = {c: fallen - rose for c, (rose, fallen) in risen.items()}
+        of_runs = [mean(ahead[c] for c in ahead if c.seed == seed) for seed in sorted({c.seed for c in ahead})]
+        first = f"{sum(steps > 0 for steps in ahead.values())} of {len(ahead)}"
+        never = len(pairs) - len(risen)
+        cells = f"{norm:,.0f} | {diversity:,.0f} | {_interval(of_runs)} | {first} | {never}"
+        lines.append(f"| {row} | {len(pairs)} | {cells} |")
     return lines
 
 
 def _interval(values: Sequence[float]) -> str:
-    if len(values) < 2:
-        return f"{values[0]:+,.0f}"
+    """Return the mean, and from three values on its confidence interval."""
+    if len(values) < 3:
+        return f"{mean(values):+,.0f}"
     width = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
     return f"{mean(values):+,.0f} [{mean(values) - width:+,.0f}, {mean(values) + width:+,.0f}]"
 
 
 def _alarm_line(found: Alarms, seeds: Sequence[int], chosen: bool) -> list[str]:
     threshold = f"**{found.threshold}**" if chosen else f"{found.threshold}"
-    ahead = f"{median(found.ahead):,.0f}" if found.ahead else "-"
     numbers = [found.in_time, found.late, found.missed, found.false, found.false + found.quiet]
-    return [f"| {threshold} | {_listed(seeds)} | {' | '.join(map(str, numbers))} | {ahead} |"]
+    return [f"| {threshold} | {_listed(seeds)} | {' | '.join(map(str, numbers))} | {_median(found.ahead)} |"]
+
+
+def _median(steps: Sequence[int]) -> str:
+    return f"{median(steps):,.0f}" if steps else "-"
 
 
 def _by_row(courses: Sequence[ClassCourse]) -> dict[str, list[ClassCourse]]:

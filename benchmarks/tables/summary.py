@@ -28,6 +28,8 @@ _COLUMNS = (
     ("norm of the tail", "norms", "best", ""),
     ("accuracy of the tail, %", "downstream", "tail", "filled"),
 )
+# Ways to train the classifier without any generator, and their rows' titles.
+_OF_DATA = (("real", "real images alone"), ("balanced", "real images, classes drawn equally often"))
 # Significant digits of a deviation and of the half width of an interval, and the most decimals.
 _DIGITS, _GAP_DIGITS, _PLACES = 1, 2, 2
 
@@ -56,10 +58,11 @@ def summary_of(table: Table, tables: Tables, found: dict[str, Measured]) -> Cont
         first = beside(table.rows[row.baseline], tables) if row.baseline in table.rows else None
         cells += [f"{shared} of {len(row.seeds)}", *(_published_gap(other, first, metric) for metric in theirs)]
         gaps.append([f"{row.name}, minus {row.baseline}", *cells])
-    alone = [value for of_row in found.values() for value in of_row.values("downstream", "tail", "real").values()]
-    if alone:  # the same for all generators
-        cell = over_seeds(dict(enumerate(alone)), _DIGITS, _PLACES)
-        rows.append(["real images alone", *[""] * (len(_COLUMNS) - 1), cell, *[""] * (1 + len(theirs))])
+    for way, title in _OF_DATA:
+        values = [v for of_row in found.values() for v in of_row.values("downstream", "tail", way).values()]
+        if values:  # the same for all generators
+            cell = over_seeds(dict(enumerate(values)), _DIGITS, _PLACES)
+            rows.append([title, *[""] * (len(_COLUMNS) - 1), cell, *[""] * (1 + len(theirs))])
     return Content(header, rows, header, gaps, _sentences(table, found, distance, bool(theirs)), distance)
 
 
@@ -116,7 +119,7 @@ def _sentences(table: Table, found: Mapping[str, Measured], distance: str, publi
         tables = dict.fromkeys(r.row.beside.table for r in rows if r.row.beside is not None)
         lines.append(
             f"In the paper: at full width, of other images and by another network ({', '.join(tables)}): only the "
-            "signs of differences can be compared."
+            "signs of differences can be compared. The paper's ± is over samples of one checkpoint."
         )
     return lines
 

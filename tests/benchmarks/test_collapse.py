@@ -37,8 +37,8 @@ def course(diversity: list[float], norms: list[float], row: str = "plain", seed:
         (FALLEN, 300),  # there (0.9 + 0.9 + 0.4) / 3 is below 0.8
         (HEALTHY, None),
         ([0.3, 0.3, 0.3, 0.9, 0.9], None),  # it comes back
-        ([1.0, 0.7, 1.0, 0.9, 0.3], 400),
-        ([0.9, 0.9, 0.9, 0.75, 0.9], None),  # one low evaluation is not enough
+        ([1.0, 0.9, 0.9, 0.9, 0.1], None),
+        ([0.9, 0.9, 0.9, 0.75, 0.9], None),  # nor is one low evaluation in the middle
         ([0.5, 0.5, 0.5, 0.5, 0.5], 100),  # never diverse
     ],
 )
@@ -65,7 +65,8 @@ def test_half_way_is_between_evaluations() -> None:
     risen, fallen = course([0.9, 0.9, 0.9, 0.3, 0.3], [1.0, 1.2, 1.4, 1.6, 1.8]).half_way()
     assert (risen, fallen) == (pytest.approx(250), pytest.approx(350))
     flat, low = course([0.3, 0.3, 0.9, 0.9, 0.3], [0.8] * 5).half_way()
-    assert (flat, low) == (0, pytest.approx(450))  # from its highest, 0.7 at 300 and at 400, to 0.6
+    assert math.isnan(flat)
+    assert low == pytest.approx(450)  # from its highest, 0.7 at 300 and at 400, to 0.6
 
 
 def test_alarms_are_counted_by_what_becomes_of_the_class() -> None:
@@ -91,7 +92,10 @@ def test_the_page_shows_thresholds_on_other_seeds_than_chose_them() -> None:
     text = collapse.page(["table"], courses, set_on=[0, 1])
     assert "| plain | 3 | - | 3 from 300 |" in text  # by falling number of images
     assert "| gSR | 3 | - | - |" in text
-    assert "| gSR | 0 | - | - | - | - |" in text
+    assert "| gSR | 0 | - | - | - | - | 0 |" in text
+    assert "yet" not in text
+    assert "| 0.7 | 0 | 0 | - | 0 | 0 | - |" in text  # below 0.7 at the last two alone
+    assert "| 0.8 | 3 | 0 | 1.05 | 3 | 0 | 200 |" in text
     assert "| 1.25 | 0, 1 | 2 | 0 | 0 |" in text
     assert "| 1.25 | 2 | 1 | 0 | 0 |" in text
     assert "**" in text

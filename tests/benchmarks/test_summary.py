@@ -84,6 +84,7 @@ def test_a_summary_has_few_digits_and_says_what_is_missing(some: Path) -> None:
     assert cells(lines, "gSR")[6:] == ["22 ± 4", "2 of 5", "27.85 ± 0.05"]
     assert cells(lines, "LeCam + DiffAug + gSR")[1:] == [*"------", "0 of 5", "18.58 ± 0.10"]
     assert cells(lines, "real images alone")[1:] == [*[""] * 5, "12", "", ""]
+    assert cells(lines, "real images, classes drawn equally often")[1:] == [*[""] * 5, "20", "", ""]
     distances = found["neither"].values("best", "all", "frechet")
     assert cells(lines, "neither")[1] == over_seeds(distances, 1) == f"{sum(distances.values()) / 3:.0f} ± 4"
     norms = [record.norms["best"] for record in found["neither"].by_seed.values()]
