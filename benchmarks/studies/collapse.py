@@ -21,16 +21,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, median, stdev
-
-from scipy import stats
+from statistics import mean, median
 
 from benchmarks.paths import RECORDS, RESULTS
-from benchmarks.tables.measured import CONFIDENCE, measured
+from benchmarks.tables.measured import measured
 from benchmarks.tables.records import Record
 from benchmarks.tables.rows import must_be, read_tables
 from studiogan_gsr.charts import Band, bands_chart
 from studiogan_gsr.errors import GSRError, RequestError, in_one_line
+from studiogan_gsr.evaluation.filled import interval
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.regularizers.norms import THRESHOLD, exploding
 
@@ -276,8 +275,11 @@ def _interval(values: Sequence[float]) -> str:
     """Return the mean, and from three values on its confidence interval."""
     if len(values) < 3:
         return f"{mean(values):+,.0f}"
-    width = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
-    return f"{mean(values):+,.0f} [{mean(values) - width:+,.0f}, {mean(values) + width:+,.0f}]"
+    of_mean = interval(values)
+    middle, width = of_mean["mean"], of_mean["half_width"]
+    assert middle is not None
+    assert width is not None
+    return f"{middle:+,.0f} [{middle - width:+,.0f}, {middle + width:+,.0f}]"
 
 
 def _alarm_line(found: Alarms, seeds: Sequence[int], chosen: bool) -> list[str]:

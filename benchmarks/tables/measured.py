@@ -5,17 +5,14 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
-
-from scipy import stats
+from statistics import mean
 
 from benchmarks.tables import records
 from benchmarks.tables.figures import tail_norm, tail_of
 from benchmarks.tables.plan import HOSTS
 from benchmarks.tables.records import Record
 from benchmarks.tables.rows import Row, Table
-
-CONFIDENCE = 0.95
+from studiogan_gsr.evaluation.filled import interval
 
 
 @dataclass(frozen=True)
@@ -96,8 +93,6 @@ def difference(ours: dict[int, float], baseline: dict[int, float]) -> tuple[floa
     shared = sorted(set(ours) & set(baseline))
     if not shared:
         return None
-    gaps = [ours[seed] - baseline[seed] for seed in shared]
-    if len(gaps) < 2:
-        return gaps[0], None
-    width = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(gaps) - 1)) * stdev(gaps) / len(gaps) ** 0.5
-    return mean(gaps), width
+    gap = interval([ours[seed] - baseline[seed] for seed in shared])
+    assert gap["mean"] is not None
+    return gap["mean"], gap["half_width"]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from benchmarks.tables.measured import CONFIDENCE, Measured
+from benchmarks.tables.measured import Measured
 from benchmarks.tables.published import Part
 from benchmarks.tables.records import Record
 from benchmarks.tables.rows import Protocol, Row, Table, Tables
+from studiogan_gsr.evaluation.filled import CONFIDENCE
 from studiogan_gsr.evaluation.protocols import OPTIONS, PRESETS, Preset
 from studiogan_gsr.runs.downstream_table import legend
 from studiogan_gsr.settings import load_configuration, regularizer_settings

@@ -14,10 +14,11 @@ from benchmarks.tables.content import (
     over_seeds,
     published_text,
 )
-from benchmarks.tables.measured import CONFIDENCE, Measured, difference
+from benchmarks.tables.measured import Measured, difference
 from benchmarks.tables.notes import beside, regularizers_of
 from benchmarks.tables.published import METRICS, Published
 from benchmarks.tables.rows import Protocol, Row, Table, Tables
+from studiogan_gsr.evaluation.filled import CONFIDENCE
 
 # Title, and what `Measured.values` is asked for; {} is the name of the Frechet distance.
 _COLUMNS = (
