@@ -131,7 +131,7 @@ def in_page(page: Path, tables: Tables, folder: Path) -> str:
     """Return a page's text with its tables replaced, between marks.
 
     `<!-- table: NAME -->` ... `<!-- /table -->` shows the columns of ON_PAGES, `<!-- summary: NAME -->` ...
-    `<!-- /summary -->` the short form.
+    `<!-- /summary -->` the short form, and `<!-- rows: NAME -->` ... `<!-- /rows -->` the short form's rows alone.
     """
     where, text = page.name, page.read_text()
     whole = f"{os.path.relpath(TABLES, page.parent)}/"
@@ -142,16 +142,19 @@ def in_page(page: Path, tables: Tables, folder: Path) -> str:
         kept = measured(table, folder)
         if found[2] == "summary":
             lines = ["", *summary_lines(table, tables, kept, whole), ""]
+        elif found[2] == "rows":
+            short = summary_of(table, tables, kept)
+            lines = _grid(short.header, short.rows)
         else:
             content = content_of(table, tables, kept)
             places = [i for i, title in enumerate(content.header) if not title or title.endswith(ON_PAGES)]
             lines = _grid(*_columns(content.header, content.rows, places))
         return "\n".join([found[1], *lines, found[4]])
 
-    mark = r"(<!-- (table|summary): ([a-z0-9-]+) -->)\n.*?(<!-- /\2 -->)"
-    if len(re.findall(mark, text, flags=re.DOTALL)) < len(re.findall("<!-- (?:table|summary)", text)):
+    mark = r"(<!-- (table|summary|rows): ([a-z0-9-]+) -->)\n.*?(<!-- /\2 -->)"
+    if len(re.findall(mark, text, flags=re.DOTALL)) < len(re.findall("<!-- (?:table|summary|rows):", text)):
         raise RequestError(
-            f"{where}: a table mark is wrong; expected: `<!-- table: NAME -->`...`<!-- /table -->`, or with summary"
+            f"{where}: a mark is wrong; expected: `<!-- table: NAME -->`...`<!-- /table -->`, or summary, or rows"
         )
     return re.sub(mark, made, text, flags=re.DOTALL)
 

@@ -47,14 +47,14 @@ _COMMANDS = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status: 0, 1 if the run failed, 2 if the request was wrong."""
-    parser = _parser()
-    parsed, unknown = parser.parse_known_args(arguments)
+    whole = parser()
+    parsed, unknown = whole.parse_known_args(arguments)
     if "--traceback" in unknown:  # it may also follow a subcommand
         unknown.remove("--traceback")
         parsed.traceback = True
     if unknown:
         hint = parsed.explain_unknown(unknown[0]) if hasattr(parsed, "explain_unknown") else ""
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        whole.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     if hasattr(sys.stdout, "reconfigure"):  # file names may contain bytes that are not valid text
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -71,13 +71,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return message.exit_status
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command and all its subcommands."""
+    whole = argparse.ArgumentParser(
         "studiogan-gsr", description="gSR and long-tailed data sets as plug-ins for PyTorch-StudioGAN."
     )
-    parser.add_argument("--traceback", action="store_true", help="show an error's whole traceback")
-    parser.add_argument("--version", action="version", version=f"studiogan-gsr {version('studiogan-gsr')}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    whole.add_argument("--traceback", action="store_true", help="show an error's whole traceback")
+    whole.add_argument("--version", action="version", version=f"studiogan-gsr {version('studiogan-gsr')}")
+    commands = whole.add_subparsers(required=True, metavar="COMMAND")
     for name, command, summary in _COMMANDS:
         command.add(commands.add_parser(name, help=summary))
-    return parser
+    return whole

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.paths import README, RECORDS
+from benchmarks.paths import EVIDENCE, README, RECORDS
 from benchmarks.tables import make_command, records
 from benchmarks.tables.content import content_of, gap_text, over_seeds
 from benchmarks.tables.measured import keys_of, measured
@@ -117,19 +117,22 @@ def test_a_cell_of_fewer_seeds_than_its_row_says_so(some: Path) -> None:
     assert [i for i, cell in enumerate(row) if "(" in cell] == [2, 3]
 
 
-def test_make_table_writes_the_summary_to_a_file_and_into_the_readme(
+def test_make_table_writes_the_summary_to_a_file_and_into_pages(
     some: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     readme, out = tmp_path / "README.md", tmp_path / "tables"
-    before, mark = "# Title\n\ntext\n", "<!-- summary: cpu-study-2x2 -->"
-    readme.write_text(f"{before}{mark}\nSTALE\n<!-- /summary -->\nafter\n")
+    before, mark, short = "# Title\n\ntext\n", "<!-- summary: cpu-study-2x2 -->", "<!-- rows: cpu-study-2x2 -->"
+    readme.write_text(f"{before}{mark}\nSTALE\n<!-- /summary -->\n{short}\nSTALE\n<!-- /rows -->\nafter\n")
     monkeypatch.setattr(make_command, "PAGES", [readme])
     monkeypatch.setattr(make_command, "TABLES", out)
     argv = ["cpu-study-2x2", "--records", str(some), "--out", str(out)]
     assert make_command.main(argv) == 0
     text = readme.read_text()
     assert text.startswith(f"{before}{mark}\n\n|  | FD | ")
-    assert text.endswith("*\n\n<!-- /summary -->\nafter\n")
+    whole, rows = text.split(f"*\n\n<!-- /summary -->\n{short}\n")
+    assert cells(rows.splitlines(), "gSR") == cells(whole.splitlines(), "gSR")
+    assert rows.endswith("|\n<!-- /rows -->\nafter\n")
+    assert "minus" not in rows
     assert "STALE" not in text
     assert "](tables/cpu-study-2x2.md)" in text
     page = (out / "cpu-study-2x2-summary.md").read_text()
@@ -143,7 +146,8 @@ def test_make_table_writes_the_summary_to_a_file_and_into_the_readme(
     (out / "cpu-study-steps-summary.md").touch()
     make_command.main([*argv, "--check"])
     assert "belongs to no table" in capsys.readouterr().out
-    assert mark in README.read_text()  # which the test of committed tables compares
+    assert mark in EVIDENCE.read_text()  # which the test of committed tables compares
+    assert short in README.read_text()
 
 
 def test_accuracies_have_a_table_of_their_own_in_markdown_and_are_all_in_the_csv_file(some: Path) -> None:

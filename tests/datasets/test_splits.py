@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +18,8 @@ from studiogan_gsr.datasets import splits
 from studiogan_gsr.datasets.by_name import open_named
 from studiogan_gsr.datasets.identity import digest
 from support.cifar import write_cifar
+from support.documents import texts
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 NAMES = ["a, b", 'the "c"', "two\nlines", "Zürich 鳥", "#5"]  # of classes, in the order of folders
 
 
@@ -42,16 +41,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def test_the_readmes_lines_read_the_images_and_labels_of_the_training_set(
+def test_the_lines_of_docs_read_the_images_and_labels_of_the_training_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("data").mkdir()
     write_cifar(Path("data"), CIFAR10, 20, monkeypatch, noise=True)
     written(Path("data"), "CIFAR10_LT_rho10_reversed_seed3", Path("cifar10-lt.csv"))
-    (lines,) = [
-        text for text in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL) if "cifar10-lt.csv" in text
-    ]
+    (lines,) = texts("python", "docs/data-sets.md")
     assert len([line for line in lines.splitlines() if line and "import" not in line]) <= 4
     namespace: dict[str, Subset[tuple[Image.Image, int]]] = {}
     exec(lines, namespace)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -31,6 +30,7 @@ from studiogan_gsr.hosts.checkpoint_files import read_file
 from studiogan_gsr.runs.image_files import ImageArray, PNGFolder, folder_names
 from studiogan_gsr.runs.staging import staged
 from studiogan_gsr.runs.trained import load_trained
+from support.documents import texts
 from support.plugins import MakePackage
 from support.runs import (
     BIGGAN,
@@ -598,11 +598,8 @@ def test_a_checkpoint_that_is_missing_is_told(sngan: Path) -> None:
         studiogan_gsr.load_generator(sngan, 3)
 
 
-def test_the_readmes_script_works_in_a_new_process(sngan: Path, tmp_path: Path) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    (script,) = [
-        block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "load_generator" in block
-    ]
+def test_the_script_of_docs_works_in_a_new_process(sngan: Path, tmp_path: Path) -> None:
+    (script,) = texts("python", "docs/generated-images.md")
     folder = shutil.copytree(sngan, tmp_path / "runs" / "sngan-gsr")
     record = json.loads((folder / "run.json").read_text())
     record["data"]["classes"] = ["cat", "ship", *"abcdefgh"]

@@ -1,4 +1,4 @@
-"""The package that the README tells to write: its files, installed by pip as a stranger would."""
+"""The package that docs/plugins.md tells to write: its files, installed by pip as a stranger would."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any
 
 import yaml
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-SECTION = README[README.index("## Write your own plug-in") : README.index("## What gSR is")]
-# What its methods do, by name; the README shows one of each kind.
+PAGE = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text(encoding="utf-8")
+# What its methods do, by name; the page shows one of each kind.
 ROLES = {
     "weight_decay": "penalty",
     "total_variation": "generator_loss",
@@ -24,12 +23,12 @@ SCALARS = {"weight_decay/penalty", "total_variation/variation", "drift/real_logi
 
 
 def blocks(language: str) -> list[str]:
-    """The section's snippets in one language."""
-    return re.findall(rf"```{language}\n(.*?)```", SECTION, flags=re.DOTALL)
+    """The page's snippets in one language."""
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
 
 
-def section_of_the_readme() -> list[Any]:
-    """The REGULARIZER that the README shows: ours and the package's, stacked."""
+def section_of_the_page() -> list[Any]:
+    """The REGULARIZER that the page shows: ours and the package's, stacked."""
     (text,) = blocks("yaml")
     return yaml.safe_load(text)["REGULARIZER"]
 

@@ -1,4 +1,4 @@
-"""A package of a stranger in the native host: the README's methods, one of each role, alone and stacked."""
+"""A stranger's package in the native host: the methods of docs/plugins.md, one of each role, alone and stacked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from studiogan_gsr.cli import main
 from support.runs import PLAIN, arguments, difference, files, log_lines, one_thread, write
-from support.strangers_package import ROLES, SCALARS, blocks, install, section_of_the_readme
+from support.strangers_package import ROLES, SCALARS, blocks, install, section_of_the_page
 
 LAST = "step=4"
 NAMES = ["gsr", "lecam", *ROLES]
@@ -47,14 +47,14 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def stacked(site: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A run with gSR, LeCam and all four methods, as the README shows it, and what it printed."""
+    """A run with gSR, LeCam and all four methods, as docs/plugins.md shows it, and what it printed."""
     folder = tmp_path_factory.mktemp("stacked")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(site)
         printed = folder / "printed.txt"
         with printed.open("w") as file:
             patch.setattr(sys, "stdout", file)
-            run = train(folder, section_of_the_readme())
+            run = train(folder, section_of_the_page())
     return run, printed.read_text()
 
 
@@ -92,7 +92,7 @@ def test_all_act_together_with_gsr_and_lecam(stacked: tuple[Path, str]) -> None:
     assert records(run)["total_variation"]["options"] == {"weight": 0.1}  # the default
 
 
-def test_the_output_that_the_readme_shows_is_printed(stacked: tuple[Path, str]) -> None:
+def test_the_output_that_the_page_shows_is_printed(stacked: tuple[Path, str]) -> None:
     (shown,) = blocks("text")
     for line in shown.splitlines():
         parts = re.split(r"\.\.\.|-?\d+\.\d+(?!:)", line)  # "..." and measured numbers may be anything
@@ -113,7 +113,7 @@ def test_their_numbers_are_in_the_log_and_in_tensorboard(stacked: tuple[Path, st
 
 
 def test_the_order_of_the_list_does_not_matter(stacked: tuple[Path, str], tmp_path: Path) -> None:
-    again = train(tmp_path / "reversed", section_of_the_readme()[::-1])
+    again = train(tmp_path / "reversed", section_of_the_page()[::-1])
     for line, other in zip(log_lines(stacked[0]), log_lines(again), strict=True):
         for key in ("g_loss", "d_loss", *SCALARS):
             assert other[key] == pytest.approx(line[key], rel=1e-3), key
@@ -122,7 +122,7 @@ def test_the_order_of_the_list_does_not_matter(stacked: tuple[Path, str], tmp_pa
 def test_a_resumed_run_restores_their_states(
     stacked: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = train(tmp_path / "resumed", section_of_the_readme(), "--steps", "2")
+    run = train(tmp_path / "resumed", section_of_the_page(), "--steps", "2")
     argv = arguments(tmp_path / "resumed" / "configuration.yaml", run, "--steps", "4", "--resume")
     with one_thread():
         assert main(argv) == 0

@@ -1,4 +1,4 @@
-"""A package of a stranger in the real StudioGAN: the README's methods, one of each role, alone and stacked."""
+"""A stranger's package in the real StudioGAN: the methods of docs/plugins.md, one of each role, alone and stacked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from studiogan_gsr.cli import main
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
 from support.host import Host, Outcome, configure
 from support.runs import one_thread
-from support.strangers_package import ROLES, SCALARS, install, section_of_the_readme
+from support.strangers_package import ROLES, SCALARS, install, section_of_the_page
 
 pytestmark = pytest.mark.host
 
@@ -36,8 +36,8 @@ def train(checkout: Checkout, site: Path, digits: Path, folder: Path, regularize
 
 @pytest.fixture(scope="module")
 def stacked(checkout: Checkout, site: Path, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    """A run with gSR, LeCam and all four methods, as the README shows it."""
-    return train(checkout, site, digits, tmp_path_factory.mktemp("stacked"), section_of_the_readme())
+    """A run with gSR, LeCam and all four methods, as docs/plugins.md shows it."""
+    return train(checkout, site, digits, tmp_path_factory.mktemp("stacked"), section_of_the_page())
 
 
 def active(outcome: Outcome) -> dict[str, str]:
