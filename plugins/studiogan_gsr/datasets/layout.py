@@ -64,4 +64,5 @@ def find_layout(root: Path) -> Layout:
 
 
 def _has_folders(folder: Path) -> bool:
-    return any(entry.is_dir() and not is_hidden(entry.name) for entry in os.scandir(folder))
+    with os.scandir(folder) as entries:
+        return any(entry.is_dir() and not is_hidden(entry.name) for entry in entries)

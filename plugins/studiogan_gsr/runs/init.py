@@ -16,7 +16,7 @@ from studiogan_gsr.errors import DataError, GSRError, RequestError, reason
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.hosts.native.configuration import GENERATOR_BLOCKS
 from studiogan_gsr.progress import console
-from studiogan_gsr.runs.proposal import STUDIOGANS_SMALLEST, Proposal, propose
+from studiogan_gsr.runs.proposal import FEWEST_IMAGES, STUDIOGANS_SMALLEST, Proposal, propose
 from studiogan_gsr.runs.proposal_text import names, proposal_text
 from studiogan_gsr.runs.split_folder import write_split
 
@@ -56,6 +56,8 @@ def init(
         )
     train = layout.training_images()
     counts = np.bincount(train.targets).tolist()
+    if len(train) < FEWEST_IMAGES:
+        raise DataError(f"{layout.root}: found {len(train)} training images; {FEWEST_IMAGES} or more make a batch")
     sizes = sample_sizes(train)
     if not sizes.sides:
         raise DataError(f"{data}: none of {len(sizes.unreadable)} images can be opened; first {sizes.unreadable[0]}")

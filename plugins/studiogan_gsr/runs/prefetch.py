@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from studiogan_gsr.datasets.by_name import find_dataset, open_images
-from studiogan_gsr.errors import DataError, WeightsError
+from studiogan_gsr.errors import ConfigurationError, DataError, WeightsError
 from studiogan_gsr.evaluation.backbones import (
     WEIGHTS_VARIABLE,
     find_backbone,
@@ -27,14 +27,14 @@ from studiogan_gsr.settings import check_data_name, load_configuration
 from studiogan_gsr.shipped import configuration_file
 
 _CPU = torch.device("cpu")
-MISSING, PRESENT, DOWNLOADED = "missing", "present", "downloaded"
+MISSING, PRESENT, DOWNLOADED, NOT_NEEDED = "missing", "present", "downloaded", "not needed"
 
 
 @dataclass(frozen=True)
 class Item:
     """Something that a run needs.
 
-    state: one of MISSING, PRESENT and DOWNLOADED.  found: where it is and how large, or what to do if it is missing.
+    state: one of the four above.  found: where it is and how large, or what to do if it is missing.
     hint: how a machine without network finds it; "" if there is nothing to copy.
     """
 
@@ -52,8 +52,10 @@ def prefetch(configuration: str, root: str, backbone: str | None = None) -> list
     What cannot be downloaded is an item that is missing.  Raises ConfigurationError for an unknown configuration or
     data set, and PluginError for an unknown backbone or a broken plug-in.
     """
-    sections = load_configuration(configuration_file(configuration))
-    name = sections.get("DATA", {}).get("name", "CIFAR10")  # StudioGAN's default
+    data = load_configuration(configuration_file(configuration)).get("DATA")
+    if not isinstance(data, dict) or "name" not in data:
+        raise ConfigurationError("DATA", repr(data), "expected: a mapping with the key name, the data set")
+    name = data["name"]
     check_data_name(name)
     find_dataset(name)
     loaded = find_backbone(backbone or DEFAULT)
@@ -112,7 +114,7 @@ def _backbone(loaded: LoadedPlugin) -> Item:
 def _lpips() -> Item:
     what, path = "LPIPS", weights_path()
     if not installed():
-        return Item(what, PRESENT, "nothing to download: without the package lpips, `evaluate` leaves it out")
+        return Item(what, NOT_NEEDED, "without the package lpips `evaluate` leaves it out")
     before = path.is_file()
     try:
         with impatient_network():

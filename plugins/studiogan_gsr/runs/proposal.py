@@ -12,6 +12,7 @@ from studiogan_gsr.settings import load_configuration
 from studiogan_gsr.shipped import shipped_configuration
 
 STUDIOGANS_SMALLEST = 32  # pixels; the native host also has 16
+FEWEST_IMAGES = 8  # StudioGAN's smallest batch
 _MANY = 100  # classes; from 101 on BigGAN
 _SNGAN = {
     16: "CIFAR10_LT/SNGAN-DiffAug-LeCam",
@@ -47,7 +48,7 @@ class Proposal:
 
 
 def propose(classes: Sequence[str], counts: Sequence[int], size: int) -> Proposal:
-    """Return settings for training images of so many classes with these numbers of images, at `size` pixels."""
+    """Return settings for classes with these numbers of training images, FEWEST_IMAGES or more, at `size` pixels."""
     many = len(counts) > _MANY
     base = _BIGGAN[size] if many and size in _BIGGAN else _SNGAN[size]
     model = "BigGAN" if base in _BIGGAN.values() else "SNGAN"

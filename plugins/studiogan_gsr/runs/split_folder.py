@@ -26,9 +26,8 @@ def write_split(layout: Layout, out: Path, hold_out: int | None) -> None:
     Raises RequestError if `out` has files, if a class would lose all its images, or if copies do not fit on the disk.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RequestError(
-            f"--split {out}: found {'files there' if out.is_dir() else 'a file'}; name a new folder, or go on with --data {out} alone"
-        )
+        found = "files there" if out.is_dir() else "a file"
+        raise RequestError(f"--split {out}: found {found}; name a new folder, or, if it is done, --data {out} alone")
     if out.resolve().is_relative_to(layout.root.resolve()):
         raise RequestError(f"--split {out}: found a folder in --data {layout.root}; name one outside of it")
     train, reference = layout.training_images(), layout.reference_images()
