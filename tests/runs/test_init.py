@@ -164,7 +164,8 @@ def test_no_folder_and_a_file_are_told(tmp_path: Path, capsys: pytest.CaptureFix
     [
         ({}, "valid/, the images to measure against; add --split folder-split, which writes a folder with both"),
         ({"val": {"cat": 2, "dog": 2}}, "valid/, which is called val/ here; rename it; add --split folder-split"),
-        ({"valid": {"cat": 3, "dog": 2}}, "class dog has 2 images, class cat has 3; give all classes 2; add --split"),
+        ({"valid": {"cat": 3, "dog": 2}}, "a balanced valid/, whose classes now have 2 to 3 images; add --split"),
+        ({"valid": {"cat": 1, "dog": 2}}, "two images of each class in valid/ to measure against; add some"),
         ({"valid": {"cat": 2, "cow": 2}}, "only one of them has cow, dog"),
     ],
 )
@@ -356,14 +357,16 @@ def test_total_steps_follow_the_number_of_images() -> None:
     assert found == [20_000, 58_000, 120_000]
 
 
-def test_the_native_host_trains_both(photos: Path) -> None:
+def test_the_native_host_trains_and_measures_both(photos: Path, pixels: str) -> None:
     for path in init(photos, Path("c")):
         sections = load_configuration(path)
         sections["MODEL"] |= {"g_conv_dim": 4, "d_conv_dim": 4}
         path.write_text(yaml.safe_dump(sections))
         argv = ["train", str(path), "--data", str(photos), "--out", path.stem, "--steps", "1", "--device", "cpu"]
         with one_thread():
-            assert main([*argv, "--resizer", "lanczos", "--workers", "0"]) == 0
+            measuring = ["--evaluate", "8", "--backbone", pixels]
+            assert main([*argv, "--resizer", "lanczos", "--workers", "0", *measuring]) == 0
+        assert (Path(path.stem) / "selection.jsonl").is_file()
 
 
 @pytest.mark.host

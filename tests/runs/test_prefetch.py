@@ -154,7 +154,7 @@ def test_what_cannot_be_downloaded_is_named_with_its_source(
     assert main(["prefetch", configuration, "--data", str(tmp_path), "--backbone", "effnetlite0"]) == 1
     out = capsys.readouterr().out
     assert missing in out
-    assert "backbone effnetlite0: present, of the package studiogan-gsr" in out
+    assert "backbone effnetlite0: present, it loads; from the package studiogan-gsr" in out
     assert server.served == []
 
 

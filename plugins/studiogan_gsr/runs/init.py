@@ -106,12 +106,10 @@ def _size_reason(size: int, sizes: Sizes, given: int | None) -> str:
         f"shorter sides are {sizes.sides[0]:,} to {sizes.sides[-1]:,} pixels, {sizes.median:,} in the middle, by the "
         f"headers of {len(sizes.sides):,} of {sizes.of:,} images"
     )
-    why = (
-        "by --size"
-        if given is not None
-        else f"the largest of {_listed(_COMMON)} that upscales at most half of the images"
-    )
-    if given is None and size > sizes.median:
+    why = f"the largest of {_listed(_COMMON)} that upscales at most half of the images"
+    if given is not None:
+        why = "by --size"
+    elif size > sizes.median:
         why = "the smallest that StudioGAN has"
     upscaled = sizes.smaller_than(size)
     return f"{size}: {why}; {found}{f'; {upscaled:,} of these are upscaled' if upscaled else ''}."
@@ -120,10 +118,10 @@ def _size_reason(size: int, sizes: Sizes, given: int | None) -> str:
 def _notes(sizes: Sizes) -> list[str]:
     notes = []
     if sizes.unreadable:
+        looked_at = len(sizes.sides) + len(sizes.unreadable)
         notes.append(
-            f"{len(sizes.unreadable)} of {len(sizes.sides) + len(sizes.unreadable)} images cannot be opened, the "
-            f"first is {sizes.unreadable[0]}; remove them,"
-            f" or `studiogan-gsr data prepare --skip-damaged` leaves them out"
+            f"{len(sizes.unreadable)} of {looked_at:,} images cannot be opened, the first is {sizes.unreadable[0]}; "
+            "remove them, or `studiogan-gsr data prepare --skip-damaged` leaves them out"
         )
     for what, modes in (
         ("have more than 8 bits per channel and cannot be trained on; convert them", {*DEEP_MODES}),
@@ -141,15 +139,22 @@ def _missing_reference(layout: Layout, was_split: bool) -> str | None:
     was_split: whether `write_split` has made the folder, so that splitting it again does not help.
     """
     split = f"; add {_split_option(layout.root)}, which writes a folder with both, or train without measuring"
-    if layout.reference is None:
-        none = "; none was held out, as by --hold-out 0 or where a class has a single image"
-        return f"{REFERENCE[0]}/, the images to measure against{none if was_split else split}"
-    if layout.reference != REFERENCE[0]:
-        return f"{REFERENCE[0]}/, which is called {layout.reference}/ here; rename it{split}"
+    valid = f"{REFERENCE[0]}/"
     try:
+        reference = layout.reference_images()
+        if reference is None:
+            none = "; none was held out, as by --hold-out 0 or where a class has a single image"
+            return f"{valid}, the images to measure against{none if was_split else split}"
+        if layout.reference != REFERENCE[0]:
+            return f"{valid}, which is called {layout.reference}/ here; rename it{split}"
+        counts = np.bincount(reference.targets).tolist()
+        if min(counts) < 2:  # a checkpoint is chosen on one half and measured on the other
+            return f"two images of each class in {valid} to measure against; add some"
+        if min(counts) < max(counts):
+            return f"a balanced {valid}, whose classes now have {min(counts):,} to {max(counts):,} images{split}"
         folder_lt(str(layout.root), "reference")
     except GSRError as error:
-        return f"a {REFERENCE[0]}/ that can be measured against: {error}{split if 'balanced' in str(error) else ''}"
+        return f"a {valid} that can be measured against: {error}"
     return None
 
 

@@ -72,6 +72,7 @@ def prefetch(configuration: str, root: str, backbone: str | None = None) -> list
     for item in items:
         if item.hint:
             show.print(f"  {item.hint}")
+    show.print("StudioGAN's own -metrics download another network; -metrics none needs none.")
     return items
 
 
@@ -105,7 +106,7 @@ def _backbone(loaded: LoadedPlugin) -> Item:
     except WeightsError as error:
         return Item(what, MISSING, str(error))
     if weights is None:
-        return Item(what, PRESENT, f"of the package {loaded.plugin.package}; it keeps weights of its own, if any")
+        return Item(what, PRESENT, f"it loads; from the package {loaded.plugin.package}")
     found = f"{weights.path} ({_amount(weights.path.stat().st_size)})"
     variable = f"{WEIGHTS_VARIABLE}=DIR, if its copy DIR has another place"
     return Item(what, PRESENT if before else DOWNLOADED, found, f"{weights_folder()}; export {variable}")

@@ -88,8 +88,8 @@ def _steps_reason(steps: int, images: int, base: str, most: int) -> str:
     if steps > _FEWEST_STEPS:
         return f"{steps:,}: as many per image as the paper's 120,000 for the 12,406 images of CIFAR-10-LT."
     return (
-        f"{steps:,}: as many per image as in the paper would be fewer than this choice of ours for few images, "
-        f"{images:,} here. Which step is best, --evaluate finds: it keeps the best checkpoint."
+        f"{steps:,}: our choice for few images; as many per image as in the paper would be "
+        f"{images * _PAPERS_PASSES:,.0f}. --evaluate keeps the best checkpoint."
     )
 
 
@@ -115,9 +115,10 @@ def _gsr(
     weights = weight * effective_number_weights(counts, beta)
     most, few = counts.index(max(counts)), counts.index(min(counts))
     shown = " to ".join(f"{weights[y]:.3g} for {classes[y]} ({counts[y]:,} images)" for y in (most, few))
+    why_beta += f" The weights go from {shown}." if counts[most] > counts[few] else " All classes are equally large."
     return (
         {"name": "gsr", "weight": weight, "beta": beta},
-        {"REGULARIZER.weight": why, "REGULARIZER.beta": f"{why_beta} The weights go from {shown}."},
+        {"REGULARIZER.weight": why, "REGULARIZER.beta": why_beta},
     )
 
 
