@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from studiogan_gsr.commands import (
+    configs,
     data,
     demo,
     doctor,
@@ -16,7 +17,9 @@ from studiogan_gsr.commands import (
     evaluate,
     export,
     generate,
+    init,
     plugins,
+    prefetch,
     report,
     spectrum,
     studiogan,
@@ -27,6 +30,9 @@ from studiogan_gsr.errors import DONE, FAILED, in_one_line
 # In the order of the help.
 _COMMANDS = (
     ("train", train, "train with the native host: from the same YAML as StudioGAN, without a checkout, and faster"),
+    ("init", init, "configurations for a folder of images of your own, without gSR and with it"),
+    ("configs", configs, "the shipped configurations: list them, or print one"),
+    ("prefetch", prefetch, "download what a run needs, for machines without network"),
     ("data", data, "data sets by name: pack them into one file, show them"),
     (
         "evaluate",

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from studiogan_gsr.contract import Dataset, Labelled
+from studiogan_gsr.datasets.cifar import open_cifar
 from studiogan_gsr.datasets.folder import class_folders
 from studiogan_gsr.datasets.images import check_reference, is_checked
 from studiogan_gsr.datasets.labels import labels_of, start_hint
@@ -186,15 +187,10 @@ def open_images(name: str, root: str, split: str) -> Labelled:
         folder = f"no plug-in has this data set{near_miss(name, known)}; as an image folder, {Path(root).resolve()}"
         layout = f"{name}: {folder} needs {part}/, with one folder of images per class"
         return class_folders(Path(root), part, layout)
-    from torchvision import datasets
+    from torchvision.datasets import CIFAR10, CIFAR100
 
-    try:
-        Path(root).mkdir(parents=True, exist_ok=True)
-        cifar = datasets.CIFAR10 if name == "CIFAR10" else datasets.CIFAR100
-        images: Labelled = cifar(root=root, train=split == "train", download=True)
-        return images
-    except Exception as error:
-        raise DataError(f"{name}: {Path(root).resolve()} needs the CIFAR archive: {reason(error)}") from error
+    images: Labelled = open_cifar(CIFAR10 if name == "CIFAR10" else CIFAR100, root, split == "train")
+    return images
 
 
 def open_named(name: str, root: str, split: str) -> tuple[Dataset, dict[str, Any]]:

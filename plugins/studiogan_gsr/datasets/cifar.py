@@ -20,7 +20,7 @@ def cifar10_lt(
     """Return CIFAR-10-LT.  "train": 5000 images in the head class; "reference": the 10,000 test images."""
     from torchvision.datasets import CIFAR10
 
-    return _cifar(CIFAR10, "170 MB", root, split, Variant(ratio, profile, seed, reversed))
+    return _cifar(CIFAR10, root, split, Variant(ratio, profile, seed, reversed))
 
 
 def cifar100_lt(
@@ -29,18 +29,24 @@ def cifar100_lt(
     """Return CIFAR-100-LT.  "train": 500 images in the head class; "reference": the 10,000 test images."""
     from torchvision.datasets import CIFAR100
 
-    return _cifar(CIFAR100, "169 MB", root, split, Variant(ratio, profile, seed, reversed))
+    return _cifar(CIFAR100, root, split, Variant(ratio, profile, seed, reversed))
 
 
-def _cifar(cifar: Any, size: str, root: str, split: str, variant: Variant) -> View:
-    check_split(split)
-    train = split == "train"
-    dataset = downloaded(
+def open_cifar(cifar: Any, root: str, train: bool) -> Any:
+    """Return torchvision's CIFAR10 or CIFAR100, downloaded if it is missing; DataError if that fails."""
+    return downloaded(
         cifar.__name__,
         root,
+        (cifar.filename, cifar.base_folder),
         lambda download: cifar(root=root, train=train, download=download),
-        f"{cifar.filename} ({size}) or the folder {cifar.base_folder} there, from {cifar.url}",
+        f"{cifar.filename} (170 MB) or the folder {cifar.base_folder} there, from {cifar.url}",
     )
+
+
+def _cifar(cifar: Any, root: str, split: str, variant: Variant) -> View:
+    check_split(split)
+    train = split == "train"
+    dataset = open_cifar(cifar, root, train)
     source = _Batches(dataset, f"{cifar.__name__}/{'train' if train else 'test'}")
     if train:
         return variant.view(source)

@@ -26,7 +26,7 @@ from studiogan_gsr.errors import DamagedImage, DataError, LabelError, reason
 PECULIARITIES = ("rotated", "transparent", "elongated")
 _ORIENTATION = 0x0112  # the tag's number in EXIF
 # More than 8 bits per channel: Pillow silently clips such values at 255.
-_DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
     Raises DataError for more than 8 bits per channel, which would be clipped.
     """
-    if image.mode in _DEEP_MODES:
+    if image.mode in DEEP_MODES:
         raise DataError(f"mode {image.mode} has more than 8 bits per channel; convert it to 8 bits")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # the same colours, without Pillow's warning

@@ -92,6 +92,7 @@ def flowers102_lt(
     parts = downloaded(
         "Flowers102",
         root,
+        ("flowers-102",),
         lambda download: {part: Flowers102(root, part, download=download) for part in ("train", "val", "test")},
         "flowers-102/jpg/ (102flowers.tgz, 345 MB), flowers-102/imagelabels.mat and flowers-102/setid.mat there, "
         f"from {Flowers102._download_url_prefix}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,28 @@ DINOV2_SHAPE = {"width": 1024, "depth": 24, "heads": 16}
 WEIGHTS_VARIABLE = "STUDIOGAN_GSR_WEIGHTS"
 _EFFNET_SIZE = 224
 _FIDELITY = "torch-fidelity 0.4 or newer: pip install 'torch-fidelity>=0.4'"
+
+
+class Weights(NamedTuple):
+    """A file of weights: where it is downloaded from, and the start of its SHA-256, "" if that is unknown."""
+
+    url: str
+    digest: str
+
+    @property
+    def path(self) -> Path:
+        """Where the file is, or will be."""
+        return weights_folder() / self.url.rpartition("/")[2]
+
+
+def weights_of(name: str) -> Weights | None:
+    """Return the file that a backbone of this package downloads; None for a backbone that downloads none."""
+    files = {
+        "clip": Weights(CLIP_URL, CLIP_SHA256),
+        "dinov2": Weights(DINOV2_URL, ""),
+        "inception": Weights(INCEPTION_URL, INCEPTION_SHA256),
+    }
+    return files.get(name)
 
 
 def weights_folder() -> Path:

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ class Perceptual:
         except Exception as error:
             raise WeightsError(
                 f"LPIPS needs torchvision's AlexNet, which is not available ({reason(error)}); put "
-                f"alexnet-owt-7be5be79.pth into {torch.hub.get_dir()}/checkpoints, or leave LPIPS out with --no-lpips"
+                f"{weights_path().name} into {weights_path().parent}, or leave LPIPS out with --no-lpips"
             ) from error
         self.network = network.to(device).eval().requires_grad_(False)
         self.device = device
@@ -54,6 +55,11 @@ class Perceptual:
     def by_class(self, images: Iterable[Tensor]) -> list[float | None]:
         """Return the `mean_distance` of each class."""
         return [self.mean_distance(some) for some in images]
+
+
+def weights_path() -> Path:
+    """Return where torchvision keeps the weights of AlexNet."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / "alexnet-owt-7be5be79.pth"
 
 
 def installed() -> bool:

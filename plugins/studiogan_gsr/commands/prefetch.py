@@ -1,0 +1,43 @@
+"""`studiogan-gsr prefetch`: download what a run needs, for machines without network."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+from studiogan_gsr.commandline import add_options, argument, option, read_options
+from studiogan_gsr.errors import DONE, FAILED
+
+
+@dataclass(frozen=True)
+class PrefetchOptions:
+    """Options of `studiogan-gsr prefetch`."""
+
+    configuration: str = argument("CONFIG", str, "a file, or the name of a shipped configuration")
+    data: str = option(None, "folder of the data set; downloads go there", metavar="DIR", required=True)
+    backbone: str | None = option(
+        None, "the network that `evaluate` will measure with; default: inception", metavar="NAME"
+    )
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.description = (
+        "Downloads the data set of a configuration and the network that `evaluate` measures with, and says what is "
+        "there, what was downloaded, and what has to be fetched by hand. Run again, it downloads nothing twice."
+    )
+    parser.epilog = (
+        "Example, where there is a network: `studiogan-gsr prefetch CIFAR10_LT/SNGAN-gSR --data data`. It ends with "
+        "what to copy to a machine without one; `studiogan-gsr train` and `evaluate` then need no network."
+    )
+    add_options(parser, PrefetchOptions)
+    parser.set_defaults(command=run)
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Download, and print what is there; return exit status 1 if something is missing."""
+    from studiogan_gsr.runs.prefetch import MISSING, prefetch
+
+    options = read_options(PrefetchOptions, parsed)
+    items = prefetch(options.configuration, options.data, options.backbone)
+    return FAILED if any(item.state == MISSING for item in items) else DONE
