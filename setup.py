@@ -100,6 +100,7 @@ setup(
             "pytest",
             "pytest-xdist",
             "ruff",
+            "setuptools>=77",  # a test builds the package without downloading this
             "submitit",
             "twine",
             "types-PyYAML",

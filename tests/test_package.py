@@ -129,9 +129,8 @@ def test_the_installed_command_finds_its_plugins(installed: Path, tmp_path: Path
 
 
 def test_the_metadata_is_complete_and_its_description_renders(built: Path, unpacked: Path) -> None:
-    done = python(
-        "-m", "twine", "check", "--strict", *map(str, [*built.glob("*.whl"), *built.glob("*.gz")]), cwd=built
-    )
+    distributions = [str(path) for path in (*built.glob("*.whl"), *built.glob("*.tar.gz"))]
+    done = python("-m", "twine", "check", "--strict", *distributions, cwd=built)
     assert done.returncode == 0, done.stdout + done.stderr
     metadata = (unpacked / "PKG-INFO").read_text(encoding="utf-8").split("\n\n")[0]
     for field in ("Author", "Keywords", "License-Expression", "Requires-Python", "Summary"):
