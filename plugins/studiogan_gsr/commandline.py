@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any, TypeVar
 
 _KEY = "argparse"
@@ -30,7 +31,8 @@ class Help(argparse.HelpFormatter):
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         fill = super()._fill_text
-        return "\n".join(line if line.startswith(" ") else fill(line, width, indent) for line in text.splitlines())
+        blocks = groupby(text.splitlines(), key=lambda line: not line or line.startswith(" "))
+        return "\n".join("\n".join(lines) if kept else fill(" ".join(lines), width, indent) for kept, lines in blocks)
 
 
 def describe(parser: argparse.ArgumentParser, description: str, example: str) -> None:
