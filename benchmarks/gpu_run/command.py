@@ -163,9 +163,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python benchmarks/gpu.py")
     describe(parser, str(__doc__), example="python benchmarks/gpu.py --data data/cifar10 --out gpu --minutes 9")
     names = [part.name for part in planned_parts("cuda", small=False)]
-    parser.add_argument("--data", metavar="DIR", help="an image folder, such as CIFAR-10 as JPEG files")
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        help="an image folder, such as CIFAR-10 as JPEG files; default: none, and what needs one is left out",
+    )
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder of the results")
-    parser.add_argument("--minutes", type=float, default=9.0, help="the time of this call (default: 9)")
+    parser.add_argument("--minutes", type=float, default=9, help="the time of this call (default: 9)")
     parser.add_argument(
         "--device", choices=["cuda", "cpu"], default="cuda", help="what to measure; cpu: only small (default: cuda)"
     )

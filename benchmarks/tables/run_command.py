@@ -40,7 +40,11 @@ def make_parser() -> argparse.ArgumentParser:
         default="native",
         help="the trainer; both hosts are measured in the same way (default: native)",
     )
-    parser.add_argument("--data", metavar="DIR", help="the folder of data sets; only CIFAR is downloaded")
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        help="folder of the data sets; only CIFAR is downloaded; default: none, as --dry-run needs no images",
+    )
     parser.add_argument("--only", metavar="ROW", action="append", help="only this row, may be repeated; default: all")
     parser.add_argument("--seeds", metavar="SEED", type=int, nargs="+", help="seeds to run; default: the table's")
     parser.add_argument(

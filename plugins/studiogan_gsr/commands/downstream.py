@@ -17,7 +17,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "Does filling the rare classes with generated images help a classifier? Trains ResNet-18 classifiers on the "
         "real training images, on the same with classes drawn equally often, on the real images with rare classes "
         "filled up by the run, and on generated images alone, and tests them on the reference images. The defaults "
-        "take days on a CPU; for a first look, use --width 8 --updates 300 --seeds 2.",
+        "take days on a CPU; for a first look, use `--width 8 --updates 300 --seeds 2`.",
         example="studiogan-gsr downstream runs/sngan runs/sngan-gsr",
     )
     parser.add_argument("paths", metavar="RUN|CHECKPOINT", type=Path, nargs="+", help=PATHS_HELP)

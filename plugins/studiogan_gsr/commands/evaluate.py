@@ -15,8 +15,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     describe(
         parser,
         "Measures a generator of either host: the newest checkpoint of a run, or the checkpoint in a folder. The "
-        "defaults are the paper's final protocol, which takes hours on a CPU; for a first look, use --images 2000 "
-        "--repeats 1. The result file also holds everything that determines the numbers.",
+        "defaults are the paper's final protocol, which takes hours on a CPU; for a first look, use `--images 2000 "
+        "--repeats 1`. The result file also holds everything that determines the numbers.",
         example="studiogan-gsr evaluate runs/sngan-gsr --images 2000 --repeats 1",
     )
     parser.add_argument("path", metavar="RUN|CHECKPOINT", type=Path, help=PATH_HELP)

@@ -15,8 +15,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     describe(
         parser,
         "Writes images of every class, or of some, from a run's newest checkpoint or the checkpoint in a folder, of "
-        "either host. --fill --with-real gives a data set whose rare classes are filled up. An image is the same for "
-        "the same seed, class and number, whatever else is generated. An interrupted command resumes when it is "
+        "either host. `--fill --with-real` gives a data set whose rare classes are filled up. An image is the same "
+        "for the same seed, class and number, whatever else is generated. An interrupted command resumes when it is "
         "started again. manifest.json says where each image comes from.",
         example="studiogan-gsr generate runs/sngan-gsr --out images --fill --with-real",
     )

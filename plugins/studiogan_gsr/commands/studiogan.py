@@ -24,7 +24,9 @@ class RunOptions:
     device: str | None = option(None, "device to train on; default: cuda if it is available", choices=["cpu", "cuda"])
     ranks: int = option(1, "number of processes of a -DDP run; only with --device cpu", kind=positive, metavar="N")
     no_shim: list[str] = repeatable(
-        "do not apply this shim, may be repeated; `studiogan-gsr doctor` lists them", metavar="NAME", flag="--no-shim"
+        "do not apply this shim, which `studiogan-gsr doctor` lists; may be repeated; default: all are applied",
+        metavar="NAME",
+        flag="--no-shim",
     )
 
 

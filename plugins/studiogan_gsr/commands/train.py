@@ -16,8 +16,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     describe(
         parser,
-        "Trains a configuration with the native host, which needs no checkout of StudioGAN. Several GPUs: torchrun "
-        "--nproc-per-node N -m studiogan_gsr train ...",
+        "Trains a configuration with the native host, which needs no checkout of StudioGAN. Several GPUs: "
+        "`torchrun --nproc-per-node N -m studiogan_gsr train ...`",
         example=f"studiogan-gsr train {EXAMPLE} --data data --out runs/sngan-gsr",
     )
     parser.add_argument(

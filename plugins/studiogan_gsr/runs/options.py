@@ -42,7 +42,7 @@ class EvaluateOptions:
     )
     groups: list[str] = repeatable(
         "also measure a group of classes, few=6,7,8,9 or few=70-99 or few=cat,dog; several: separated by ;, or "
-        "with the option repeated",
+        "with the option repeated; default: none, or those of --protocol",
         metavar="NAME=CLASSES",
         flag="--groups",
     )

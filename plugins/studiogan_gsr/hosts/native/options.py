@@ -41,7 +41,8 @@ class TrainOptions:
     resume: bool | Path = option(
         False,
         "resume the run in --out with its own options, except for those given here; or start a new run there from "
-        "another run's newest checkpoint, a checkpoint's folder or one of its files, this program's or StudioGAN's",
+        "another run's newest checkpoint, a checkpoint's folder or one of its files, this program's or StudioGAN's; "
+        "default: a new run from random weights",
         kind=Path,
         metavar="RUN|CHECKPOINT",
         value_if_bare=True,
