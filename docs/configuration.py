@@ -17,7 +17,7 @@ from studiogan_gsr.registry import DATASETS, REGULARIZERS, LoadedPlugin, find_pl
 
 _METHODS = Path(__file__).with_name("methods")
 # The parts of a data set's name, in the order of the grammar, with the option of its factory that each sets.
-_PARTS = {
+PARTS = {
     "ratio": "_rho<ratio>",
     "profile": "_step",
     "reversed": "_reversed",
@@ -43,7 +43,7 @@ def _datasets() -> list[str]:
         parameters = inspect.signature(loaded.factory).parameters
         parts = [
             text if parameters[option].default is inspect.Parameter.empty else f"[{text}]"
-            for option, text in _PARTS.items()
+            for option, text in PARTS.items()
             if option in parameters
         ]
         text = " ".join((inspect.getdoc(loaded.factory) or "").split()).split(" Raises ")[0].removeprefix("Return ")
