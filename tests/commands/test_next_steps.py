@@ -137,6 +137,7 @@ def test_what_failed_is_to_be_fixed_first(
 
 def test_a_checkpoint_without_records_is_exported_first() -> None:
     assert with_generator("report", Path("run"), None) == "`studiogan-gsr report run`"
+    assert with_generator("downstream", Path("run"), None, "--data", "d") == "`studiogan-gsr downstream run --data d`"
     step = with_generator("report", Path("a b"), "c.yaml")
     assert step == "`studiogan-gsr export 'a b' --config c.yaml --out 'a b-generator'`"
     assert next_in(f"Next: {step}") == step

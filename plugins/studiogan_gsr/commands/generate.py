@@ -29,5 +29,7 @@ def run(parsed: argparse.Namespace) -> None:
     """Generate the images."""
     from studiogan_gsr.runs.generate import generate
 
-    generate(parsed.path, read_options(GenerateOptions, parsed))
-    print_next(with_generator("downstream", parsed.path, parsed.config))
+    options = read_options(GenerateOptions, parsed)
+    generate(parsed.path, options)
+    data = [] if options.data is None else ["--data", options.data]
+    print_next(with_generator("downstream", parsed.path, options.config, *data))

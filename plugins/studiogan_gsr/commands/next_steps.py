@@ -16,8 +16,11 @@ def print_next(*steps: str) -> None:
     print(f"Next: {', '.join(steps)}")
 
 
-def with_generator(name: str, path: Path, config: str | None) -> str:
-    """Return the command `name` for a generator, or `export` if it needs --config, which `name` does not have."""
+def with_generator(name: str, path: Path, config: str | None, *more: str) -> str:
+    """Return the command `name` for a generator, or `export` if it needs --config, which `name` does not have.
+
+    more: further arguments of `name`.
+    """
     if config is None:
-        return command(name, path)
+        return command(name, path, *more)
     return command("export", path, "--config", config, "--out", f"{path}-generator")
