@@ -40,7 +40,6 @@ from benchmarks.gpu_run.settings import Settings
 from benchmarks.gpu_run.supervisor import Supervisor
 from benchmarks.paths import REPOSITORY, RESULTS
 from benchmarks.speed.part import Part, as_markdown
-from studiogan_gsr.commandline import describe
 
 LIMIT = 16_000_000  # bytes of results, without checkpoints
 _CLOSING = 12  # seconds at the end for the last table and its charts
@@ -159,9 +158,13 @@ def _environment(metadata: Path, device: str) -> dict[str, str]:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
-    parser = argparse.ArgumentParser("python benchmarks/gpu.py")
-    describe(parser, str(__doc__), example="python benchmarks/gpu.py --data data/cifar10 --out gpu --minutes 9")
+    """Return the parser of the command line; without `describe`, as studiogan_gsr need not be installed here."""
+    parser = argparse.ArgumentParser(
+        "python benchmarks/gpu.py",
+        description=__doc__,
+        epilog="example:\n  python benchmarks/gpu.py --data data/cifar10 --out gpu --minutes 9",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     names = [part.name for part in planned_parts("cuda", small=False)]
     parser.add_argument(
         "--data",
