@@ -12,7 +12,7 @@ from benchmarks.speed.command import make_parser as speed
 from benchmarks.tables.make_command import make_parser as make_table
 from benchmarks.tables.run_command import make_parser as run
 from docs.markdown import plain, table
-from studiogan_gsr.cli import make_parser
+from studiogan_gsr.cli import parser as program
 
 _DEFAULT = re.compile(r"(.*?)(?: \(default: (.*)\)|; default: (.*))", re.DOTALL)
 _EXAMPLE = re.compile(r"^\s*(?:example: *)?((?:studiogan-gsr|python) .*)$", re.MULTILINE)
@@ -20,7 +20,7 @@ _EXAMPLE = re.compile(r"^\s*(?:example: *)?((?:studiogan-gsr|python) .*)$", re.M
 
 def parsers() -> dict[str, argparse.ArgumentParser]:
     """Return the parser of each command, by the command's whole name; subcommands follow their command."""
-    return {command.prog: command for parser in (make_parser(), *benchmarks()) for command in _walk(parser)}
+    return {command.prog: command for parser in (program(), *benchmarks()) for command in _walk(parser)}
 
 
 def benchmarks() -> list[argparse.ArgumentParser]:
@@ -64,7 +64,7 @@ def examples(parser: argparse.ArgumentParser) -> list[str]:
 def command_parts() -> dict[str, list[str]]:
     """Return the lines of the generated parts, by name."""
     return {
-        "commands": _sections([make_parser()]),
+        "commands": _sections([program()]),
         "benchmarks": _sections(benchmarks()),
     }
 

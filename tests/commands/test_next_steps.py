@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from docs.commands import parsers
-from studiogan_gsr.cli import main, make_parser
+from studiogan_gsr.cli import main, parser
 from studiogan_gsr.commands import plugins
 from studiogan_gsr.commands.data import _training
 from studiogan_gsr.commands.next_steps import command, with_generator
@@ -68,7 +68,7 @@ def next_in(printed: str) -> str:
     assert last.startswith("Next: ")
     assert printed.count("Next: ") == 1
     for text in re.findall(r"`(studiogan-gsr [^`]*)`", last):
-        make_parser().parse_args(shlex.split(text)[1:])
+        parser().parse_args(shlex.split(text)[1:])
     return last.removeprefix("Next: ")
 
 
@@ -91,10 +91,10 @@ def without_the_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_every_command_is_in_the_table() -> None:
-    def has_actions(parser: argparse.ArgumentParser) -> bool:
-        return any(isinstance(action, argparse._SubParsersAction) for action in parser._actions)
+    def has_actions(command: argparse.ArgumentParser) -> bool:
+        return any(isinstance(action, argparse._SubParsersAction) for action in command._actions)
 
-    commands = {name for name, parser in parsers().items() if not has_actions(parser)}
+    commands = {name for name, command in parsers().items() if not has_actions(command)}
     for name in (name.removeprefix("studiogan-gsr ") for name in commands if name.startswith("studiogan-gsr ")):
         assert any(line.startswith(name) for line in STEPS), name
 
