@@ -1,7 +1,5 @@
 """Measure everything that needs a GPU, once, in ten minutes, on a machine with PyTorch and this repository.
 
-    python benchmarks/gpu.py --data DIR --minutes 9 --out DIR
-
 Five parts: facts (the machine), tests (those marked cuda), steps (of three models), costs (of penalty and
 evaluation), training (SNGAN with and without gSR at the same time).  Each part runs in processes of its own, and each
 result is written to OUT/parts/PART.json at once; OUT/table.md, table.json, table.svg and norms.svg show all of them.
@@ -51,7 +49,7 @@ _DRAWING = 30
 def main(argv: Sequence[str] | None = None) -> int:
     """Return 0 if nothing failed, 1 if something did, 128 + n after signal n."""
     arguments = sys.argv[1:] if argv is None else list(argv)
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     small = options.small or options.device == "cpu"
     planned = planned_parts(options.device, small)
     parts = [part for part in planned if part.name in options.only] or planned
@@ -159,15 +157,31 @@ def _environment(metadata: Path, device: str) -> dict[str, str]:
     return {**os.environ, **added, **({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {})}
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line; without `describe`, as studiogan_gsr need not be installed here."""
+    parser = argparse.ArgumentParser(
+        "python benchmarks/gpu.py",
+        description=__doc__,
+        epilog="example:\n  python benchmarks/gpu.py --data data/cifar10 --out gpu --minutes 9",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     names = [part.name for part in planned_parts("cuda", small=False)]
-    parser.add_argument("--data", metavar="DIR", help="an image folder, such as CIFAR-10 as JPEG files")
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=9.0, help="the time of this call (9)")
-    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="cpu: only small")
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        help="an image folder, such as CIFAR-10 as JPEG files; default: none, and what needs one is left out",
+    )
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--minutes", type=float, default=9, help="the time of this call (default: 9)")
+    parser.add_argument(
+        "--device", choices=["cuda", "cpu"], default="cuda", help="what to measure; cpu: only small (default: cuda)"
+    )
     parser.add_argument("--small", action="store_true", help="tiny networks, to test the command itself")
-    parser.add_argument("--only", nargs="+", metavar="PART", choices=names, default=[], help="measure only these")
-    parser.add_argument("--again", nargs="+", metavar="PART", choices=names, default=[], help="measure these again")
-    parser.add_argument("--keep", action="store_true", help=f"also write to {RESULTS}")
+    parser.add_argument(
+        "--only", nargs="+", metavar="PART", choices=names, default=[], help="measure only these; default: all"
+    )
+    parser.add_argument(
+        "--again", nargs="+", metavar="PART", choices=names, default=[], help="measure these again; default: none"
+    )
+    parser.add_argument("--keep", action="store_true", help="also write to benchmarks/results")
     return parser

@@ -1,18 +1,5 @@
 """Measure speed, and compare it with the alternatives.
 
-    python benchmarks/speed.py all --data DIR     everything below but `step`, in one run
-    python benchmarks/speed.py penalty            time of the penalty: ours, a loop over layers, exact SVD
-    python benchmarks/speed.py steps [CONFIG ...] steps of the native host; default: all shipped CONFIGs with gSR
-    python benchmarks/speed.py hosts --data DIR [CONFIG ...]
-                                                  steps of StudioGAN and of the native host
-    python benchmarks/speed.py operations [CONFIG ...]
-                                                  number of operations that a step of the native host dispatches
-    python benchmarks/speed.py packing --data DIR packing the image folder DIR/train into an HDF5 file
-    python benchmarks/speed.py loading --data DIR reading DIR/train into memory, and reading batches from it
-    python benchmarks/speed.py evaluation         time of each part of an evaluation; PRDC against the package prdc
-    python benchmarks/speed.py generation         images a second of `generate`, and of its generator alone
-    python benchmarks/speed.py step CONFIG ARGS   the hook's share of a whole step of the real StudioGAN
-
 Alternatives are timed alternately in one run, and compared by the ratio of their medians.  --keep writes the results
 and a chart to benchmarks/results/speed-cpu.* or speed-gpu.*; `run.py --dry-run` estimates from `steps`.
 """
@@ -37,13 +24,15 @@ from benchmarks.speed.operations import operations
 from benchmarks.speed.packing import loading, packer, packing
 from benchmarks.speed.part import Part
 from benchmarks.speed.penalty import penalty_costs
+from studiogan_gsr.commandline import describe
+from studiogan_gsr.datasets.resizers import RESIZERS
 from studiogan_gsr.shipped import shipped_configurations
 
 HOSTS = ("CIFAR10_LT/SNGAN-DiffAug-LeCam-gSR", "CIFAR10_LT/BigGAN-DiffAug-LeCam-gSR")
 
 
 def main() -> int:
-    options = _parser().parse_args()
+    options = make_parser().parse_args()
     if options.command in _INTERNAL:
         print(json.dumps(_INTERNAL[options.command](options)))
         return 0
@@ -94,6 +83,18 @@ def _step(options: Namespace) -> Part:
     return step_share(options.configuration, options.arguments, options.device)
 
 
+_ABOUT = {
+    "all": "everything but `step`, in one run",
+    "penalty": "time of the penalty: ours, a loop over layers, exact SVD",
+    "steps": "steps of the native host",
+    "hosts": "steps of StudioGAN and of the native host",
+    "operations": "number of operations that a step of the native host dispatches",
+    "packing": "packing the image folder DIR/train into an HDF5 file",
+    "loading": "reading DIR/train into memory, and reading batches from it",
+    "evaluation": "time of each part of an evaluation; PRDC against the package prdc",
+    "generation": "images a second of `generate`, and of its generator alone",
+    "step": "the hook's share of a whole step of the real StudioGAN",
+}
 _PARTS = {
     "penalty": _penalty,
     "steps": _steps,
@@ -128,27 +129,47 @@ def _default_configurations() -> list[str]:
     return [name for name in shipped_configurations() if name.endswith("-gSR")]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    data, kept, device = (argparse.ArgumentParser(add_help=False) for _ in range(3))
-    data.add_argument("--data", required=True)
-    kept.add_argument("--keep", action="store_true", help=f"write to {RESULTS}")
-    device.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
-    several, penalty, steps, repeated, packed, evaluated, generated = (
-        argparse.ArgumentParser(add_help=False) for _ in range(7)
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser("python benchmarks/speed.py")
+    describe(parser, str(__doc__), example="python benchmarks/speed.py penalty")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="PART")
+    data, common, several, penalty, steps, repeated, packed, evaluated, generated = (
+        argparse.ArgumentParser(add_help=False) for _ in range(9)
     )
-    several.add_argument("configurations", nargs="*", metavar="CONFIG")
-    penalty.add_argument("--rounds", type=int, default=50)
-    steps.add_argument("--native-steps", type=int, default=2)
-    repeated.add_argument("--steps", type=int, default=4)
-    repeated.add_argument("--turns", type=int, default=2)
-    packed.add_argument("--size", type=int, default=32)
-    packed.add_argument("--resizer", default="wo_resize")
-    packed.add_argument("--workers", type=int, default=os.cpu_count())
-    for flag, default in (("--images", 50_000), ("--measured", 512), ("--real", 10_000), ("--classes", 10)):
-        evaluated.add_argument(flag, type=int, default=default)
-    generated.add_argument("--images-of-a-class", type=int, default=200)
+    data.add_argument("--data", metavar="DIR", required=True, help="an image folder with train/<class>/")
+    common.add_argument("--keep", action="store_true", help="also write to benchmarks/results")
+    common.add_argument(
+        "--device",
+        choices=["cpu", "cuda"],
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="device to measure; default: cuda if it is available",
+    )
+    several.add_argument(
+        "configurations",
+        nargs="*",
+        metavar="CONFIG",
+        help="files or shipped configurations; default: `steps` takes all with gSR, the others an SNGAN and a BigGAN",
+    )
+    for options, flag, default, meaning in (
+        (penalty, "--rounds", 50, "times that each alternative is timed"),
+        (steps, "--native-steps", 2, "steps of each configuration"),
+        (repeated, "--steps", 4, "steps of each host and turn"),
+        (repeated, "--turns", 2, "times that the alternatives take turns"),
+        (packed, "--size", 32, "width and height of the images"),
+        (evaluated, "--images", 50_000, "generated images; times are extrapolated to them"),
+        (evaluated, "--measured", 512, "images that pass through the networks"),
+        (evaluated, "--real", 10_000, "real images"),
+        (evaluated, "--classes", 10, "number of classes"),
+        (generated, "--images-of-a-class", 200, "images to generate of each class"),
+    ):
+        options.add_argument(flag, metavar="N", type=int, default=default, help=f"{meaning} (default: {default})")
+    packed.add_argument(
+        "--resizer", choices=RESIZERS, default="wo_resize", help="filter that resizes images (default: wo_resize)"
+    )
+    packed.add_argument(
+        "--workers", metavar="N", type=int, default=os.cpu_count(), help="processes; default: one per core"
+    )
     parts = {
         "all": [data, several, penalty, steps, repeated, packed, evaluated, generated],
         "penalty": [penalty],
@@ -159,19 +180,24 @@ def _parser() -> argparse.ArgumentParser:
         "loading": [data, packed],
         "evaluation": [evaluated],
         "generation": [repeated, generated],
+        "step": [],
     }
     for name, parents in parts.items():
-        commands.add_parser(name, parents=[*parents, kept, device])
-    step = commands.add_parser("step", parents=[kept, device])
-    step.add_argument("configuration")
-    step.add_argument("arguments", nargs=argparse.REMAINDER)
+        command = commands.add_parser(name, help=_ABOUT[name], parents=[*parents, common])
+        folder = " --data data/cifar10" if data in parents else ""
+        arguments = " CIFAR10_LT/SNGAN-gSR -data data" if name == "step" else ""
+        example = f"python benchmarks/speed.py {name}{folder}{arguments}"
+        describe(command, f"{_ABOUT[name][0].upper()}{_ABOUT[name][1:]}.", example)
+        if name == "step":
+            command.add_argument("configuration", metavar="CONFIG", help="a file or a shipped configuration")
+            command.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGS", help="arguments of main.py")
     internal = {
         "prdc": {"name": str, "number": int},
         "packer": {"name": str, "folder": str, "size": int, "resizer": str, "workers": int},
         "contestant": {"name": str, "configuration": str, "data": str, "steps": int},
     }
-    for name, arguments in internal.items():
-        command = commands.add_parser(name, help="time one alternative in this process")
-        for argument, kind in arguments.items():
+    for name, kinds in internal.items():
+        command = commands.add_parser(name)  # without a help text, it is not listed
+        for argument, kind in kinds.items():
             command.add_argument(argument, type=kind)
     return parser

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.paths import EVIDENCE, README, RECORDS, TABLES, TABLES_FILE
+from benchmarks.paths import EVIDENCE, README, TABLES, add_path_options
 from benchmarks.tables import records
 from benchmarks.tables.content import ACCURACY, NOTHING, UNKNOWN, Content, content_of
 from benchmarks.tables.figures import drawn_of, figure
@@ -26,6 +26,7 @@ from benchmarks.tables.plan import HOSTS
 from benchmarks.tables.published import Part
 from benchmarks.tables.rows import SUMMARY, Table, Tables, must_be, read_tables
 from benchmarks.tables.summary import summary_of
+from studiogan_gsr.commandline import describe
 from studiogan_gsr.errors import GSRError, RequestError, in_one_line
 from studiogan_gsr.evaluation.filled import OF_DATA_ALONE
 from studiogan_gsr.files import write_atomically
@@ -167,14 +168,25 @@ def _same(path: Path, content: str | None) -> bool:
     return drawn_of(there) == drawn_of(content) if path.suffix == ".svg" else there == content
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", nargs="*", metavar="TABLE", help="default: all")
-    parser.add_argument("--records", metavar="DIR", type=Path, default=RECORDS)
-    parser.add_argument("--tables", metavar="FILE", type=Path, default=TABLES_FILE)
-    parser.add_argument("--out", metavar="DIR", type=Path, default=TABLES)
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser("python benchmarks/make_table.py")
+    describe(parser, str(__doc__), example="python benchmarks/make_table.py lecam-diffaug")
+    parser.add_argument("table", nargs="*", metavar="TABLE", help="a table of tables.yaml; default: all")
+    add_path_options(parser)
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        default=TABLES,
+        help="folder for the tables (default: benchmarks/results/tables)",
+    )
     parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 where a file is stale")
-    options = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = make_parser().parse_args(argv)
     try:
         return _main(options)
     except GSRError as error:

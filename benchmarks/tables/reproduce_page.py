@@ -13,6 +13,7 @@ from benchmarks.paths import REPRODUCE, RESULTS
 from benchmarks.tables.cost import exaflop_of
 from benchmarks.tables.plan import HOSTS, PlannedRun, but_for_the_seed, plan_runs
 from benchmarks.tables.rows import Table, Tables, read_tables
+from docs.markdown import with_parts
 from studiogan_gsr.files import write_atomically
 
 _STUDIES = "cpu-study"  # the start of the names of tables with small networks
@@ -26,12 +27,7 @@ def papers_tables(tables: Tables) -> list[Table]:
 
 def with_generated_parts(text: str, tables: Tables) -> str:
     """Return the page with its generated parts replaced; KeyError for a part of an unknown name."""
-    parts = {"tables": _costs(tables), "departures": _departures(tables), "tried": _tried(tables)}
-
-    def made(found: re.Match[str]) -> str:
-        return "\n".join([found[1], *parts[found[2]], found[3]])
-
-    return re.sub(r"(<!-- generated: (\w+) -->)\n.*?(<!-- /generated -->)", made, text, flags=re.DOTALL)
+    return with_parts(text, {"tables": _costs(tables), "departures": _departures(tables), "tried": _tried(tables)})
 
 
 def _costs(tables: Tables) -> list[str]:

@@ -8,7 +8,6 @@
     python benchmarks/run.py TABLE --data DIR --executor slurm --slurm slurm_partition=gpu timeout_min=1440
 
 An interrupted run is resumed; a run that fails is listed at the end and does not stop the others.
-Records are in benchmarks/results/records (--records), runs in runs/tables of the repository (--out).
 """
 
 from __future__ import annotations
@@ -19,28 +18,42 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.paths import RECORDS, RUNS, TABLES_FILE
+from benchmarks.paths import RUNS, add_path_options
 from benchmarks.tables.cost import estimate
 from benchmarks.tables.executors import places, run_here, run_on_cluster
 from benchmarks.tables.plan import HOSTS, PlannedRun, plan_runs, reason_against
 from benchmarks.tables.rows import SEEDS, Row, must_be, read_tables, valid_seed
-from studiogan_gsr.commandline import positive
+from studiogan_gsr.commandline import describe, positive
 from studiogan_gsr.errors import GSRError, RequestError, in_one_line
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", nargs="?", help="a table of tables.yaml; all: the runs of all tables, each once")
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser("python benchmarks/run.py")
+    describe(parser, str(__doc__), example="python benchmarks/run.py lecam-diffaug --data data --seeds 0 --dry-run")
     parser.add_argument(
-        "--host", choices=HOSTS, default="native", help="the trainer; both hosts are measured in the same way"
+        "table", metavar="TABLE", nargs="?", help="a table of tables.yaml; all: the runs of all tables, each once"
     )
-    parser.add_argument("--data", metavar="DIR", help="the folder of data sets; only CIFAR is downloaded")
-    parser.add_argument("--only", metavar="ROW", action="append", help="only this row; may be repeated")
-    parser.add_argument("--seeds", type=int, nargs="+", help="seeds to run; default: the table's")
-    parser.add_argument("--out", metavar="DIR", type=Path, default=RUNS)
-    parser.add_argument("--records", metavar="DIR", type=Path, default=RECORDS)
-    parser.add_argument("--tables", metavar="FILE", type=Path, default=TABLES_FILE)
-    parser.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda if it is available")
+    parser.add_argument(
+        "--host",
+        choices=HOSTS,
+        default="native",
+        help="the trainer; both hosts are measured in the same way (default: native)",
+    )
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        help="folder of the data sets; only CIFAR is downloaded; default: none, as --dry-run needs no images",
+    )
+    parser.add_argument("--only", metavar="ROW", action="append", help="only this row, may be repeated; default: all")
+    parser.add_argument("--seeds", metavar="SEED", type=int, nargs="+", help="seeds to run; default: the table's")
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, default=RUNS, help="folder of the runs (default: runs/tables)"
+    )
+    add_path_options(parser)
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], help="device to train on; default: cuda if it is available"
+    )
     parser.add_argument(
         "--jobs",
         metavar="N",
@@ -50,8 +63,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--root", metavar="DIR", help="StudioGAN's checkout; default: $STUDIOGAN_ROOT, else the cache folder"
     )
-    parser.add_argument("--executor", choices=["local", "slurm"], default="local", help="slurm: one job per run")
-    parser.add_argument("--slurm", metavar="KEY=VALUE", nargs="+", default=[], help="job parameters for submitit")
+    parser.add_argument(
+        "--executor",
+        choices=["local", "slurm"],
+        default="local",
+        help="where runs are trained; slurm: one job per run (default: local)",
+    )
+    parser.add_argument(
+        "--slurm", metavar="KEY=VALUE", nargs="+", default=[], help="job parameters for submitit; default: Slurm's"
+    )
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--dry-run", action="store_true", help="only print what would run, and what it would cost")
     instead.add_argument(
@@ -60,14 +80,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=positive,
         nargs="?",
         const=1,
-        help="begin one seed of each run for N steps (1), one run at a time, measure a few images, and throw it away",
+        help="begin one seed of each run for N steps, one run at a time, measure a few images, and throw it away; "
+        "default: N is 1",
     )
     parser.add_argument(
-        "--limit", metavar="MINUTES", type=positive, default=10, help="the most that --first-steps of a run take (10)"
+        "--limit",
+        metavar="MINUTES",
+        type=positive,
+        default=10,
+        help="the most that --first-steps of a run take (default: 10)",
     )
     parser.add_argument("--one", metavar="FILE", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--begin", metavar="FILE", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = make_parser().parse_args(argv)
     if options.one is not None:
         from benchmarks.tables.complete import complete_described  # slow to import
 

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from studiogan_gsr.commandline import describe
 from studiogan_gsr.commands import (
     configs,
     data,
@@ -79,10 +80,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command and all its subcommands."""
-    whole = argparse.ArgumentParser(
-        "studiogan-gsr", description="gSR and long-tailed data sets as plug-ins for PyTorch-StudioGAN."
+    whole = argparse.ArgumentParser("studiogan-gsr")
+    describe(
+        whole,
+        "gSR and long-tailed data sets as plug-ins for PyTorch-StudioGAN.",
+        example="studiogan-gsr demo",
     )
-    whole.add_argument("--traceback", action="store_true", help="show an error's whole traceback")
+    whole.add_argument(
+        "--traceback", action="store_true", help="show an error's whole traceback; may also follow a command"
+    )
     whole.add_argument("--version", action="version", version=f"studiogan-gsr {version('studiogan-gsr')}")
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
     for name, command, summary in _COMMANDS:

@@ -1,13 +1,15 @@
 """Command-line options as the fields of a dataclass.
 
 A field made by `option`, `repeatable`, `switch` or `argument` carries its argparse keywords.  So each option is
-defined in one place, with its default and its help, and the parsed options are a typed object.
+defined in one place, with its default and its help, and the parsed options are a typed object.  The help of an
+option ends in its default.  If the default is None, the help itself says what happens then: "default: ...".
 
     @dataclass(frozen=True)
     class Options:
         path: Path = argument("RUN", Path, "the run's folder")
-        steps: int | None = option(None, "where to stop", kind=positive)
+        steps: int | None = option(None, "where to stop; default: never", kind=positive)
 
+    describe(parser, "Trains a network.", example="program train runs/a --steps 100")
     add_options(parser, Options)
     options = read_options(Options, parser.parse_args())
 """
@@ -17,13 +19,30 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any, TypeVar
 
 _KEY = "argparse"
 T = TypeVar("T")
 
 
-def argument(metavar: str, kind: Callable[[str], Any], help: str | None = None, *, nargs: str | None = None) -> Any:
+class Help(argparse.HelpFormatter):
+    """Wraps paragraphs to the terminal, but keeps indented lines, such as examples, as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        blocks = groupby(text.splitlines(), key=lambda line: not line or line.startswith(" "))
+        return "\n".join("\n".join(lines) if kept else fill(" ".join(lines), width, indent) for kept, lines in blocks)
+
+
+def describe(parser: argparse.ArgumentParser, description: str, example: str) -> None:
+    """Set what a command's help says before and after its options; example: a whole command line."""
+    parser.formatter_class = Help
+    parser.description = description
+    parser.epilog = f"example:\n  {example}"
+
+
+def argument(metavar: str, kind: Callable[[str], Any], help: str, *, nargs: str | None = None) -> Any:
     """Return a field for a positional argument; nargs: as in argparse."""
     keywords = {"metavar": metavar, "type": kind, "help": help, "nargs": nargs}
     return dataclasses.field(metadata={_KEY: {k: v for k, v in keywords.items() if v is not None}})
@@ -31,7 +50,7 @@ def argument(metavar: str, kind: Callable[[str], Any], help: str | None = None, 
 
 def option(
     default: Any,
-    help: str | None = None,
+    help: str,
     *,
     kind: Callable[[str], Any] = str,
     metavar: str | None = None,
@@ -63,15 +82,15 @@ def several(help: str, *, metavar: str, kind: Callable[[str], Any] = str) -> Any
     return _field(None, None, None, {"nargs": "+", "type": kind, "metavar": metavar, "help": help})
 
 
-def switch(
-    default: bool | None, help: str | None = None, *, flag: str | None = None, group: str | None = None
-) -> Any:
+def switch(default: bool | None, help: str, *, flag: str | None = None, group: str | None = None) -> Any:
     """Return a field for the flag `--name`, and also `--no-name` unless the default is False."""
     action: Any = "store_true" if default is False else argparse.BooleanOptionalAction
     return _field(default, flag, group, {"action": action, "help": help})
 
 
 def _field(default: Any, flag: str | None, group: str | None, keywords: dict[str, Any]) -> Any:
+    if default is not None and default is not False and "default" not in keywords["help"]:
+        keywords["help"] += f" (default: {default})"
     given = {"default": default, **{name: value for name, value in keywords.items() if value is not None}}
     return dataclasses.field(default=default, metadata={_KEY: given, "flag": flag, "group": group})
 

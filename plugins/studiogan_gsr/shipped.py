@@ -7,6 +7,8 @@ from pathlib import Path
 
 from studiogan_gsr.errors import ConfigurationError, near_miss
 
+EXAMPLE = "CIFAR10_LT/SNGAN-gSR"  # the configuration that help texts and messages name
+
 
 def shipped_folder(name: str) -> Path:
     """Return the folder `configs` or `patches`, of an installed package or of the repository."""

@@ -149,7 +149,7 @@ def test_doctor_is_readable_on_80_columns_and_begins_with_what_is_to_be_mended(
     ]
     assert [text.index(part) for part in order] == sorted(text.index(part) for part in order)
     assert "built for another version of torch, and does not load" in " ".join(text.split())
-    assert lines[-1].startswith("2 to fix, listed first: ")
+    assert lines[-2].startswith("2 to fix, listed first: ")
 
 
 def _weights(root: Path) -> list[doctor.Finding]:
@@ -354,7 +354,7 @@ def test_fetch_clones_the_pinned_commit(
 ) -> None:
     root = tmp_path / "cache" / "deep" / "PyTorch-StudioGAN"
     assert fetch(repository, root) == 0
-    assert capsys.readouterr().out == f"PyTorch-StudioGAN {checkout.PINNED} at {root}\n"
+    assert capsys.readouterr().out.startswith(f"PyTorch-StudioGAN {checkout.PINNED} at {root}\nNext: ")
     assert (root / "src" / "main.py").read_text() == "print('pinned')\n"
     assert git(root, "rev-parse", "HEAD") == checkout.PINNED
     assert git(root, "status", "--porcelain") == ""
@@ -448,7 +448,7 @@ def test_a_checkout_that_is_no_clone_has_no_commit_even_inside_a_repository(
     found = checkout.find_checkout(root)
     assert (found.commit(), found.changed_files()) == (None, [])
     assert main(["studiogan", "fetch", "--root", str(root)]) == 0
-    assert capsys.readouterr().out == f"PyTorch-StudioGAN of an unknown commit at {root}\n"
+    assert capsys.readouterr().out.startswith(f"PyTorch-StudioGAN of an unknown commit at {root}\nNext: ")
     finding = next(finding for finding in doctor.diagnose(str(root)) if finding.what == "its commit")
     assert finding.found == "unknown: the folder is not a git clone"
     assert finding.remedy == f"mv '{root}' '{root}.old' && studiogan-gsr studiogan fetch --root '{root}'"

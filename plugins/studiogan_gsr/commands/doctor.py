@@ -7,9 +7,11 @@ import shutil
 import sys
 from dataclasses import dataclass
 
-from studiogan_gsr.commandline import add_options, option, read_options
+from studiogan_gsr.commandline import add_options, describe, option, read_options
+from studiogan_gsr.commands.next_steps import command, print_next
 from studiogan_gsr.commands.studiogan import ROOT_HELP
 from studiogan_gsr.errors import DONE, FAILED
+from studiogan_gsr.shipped import EXAMPLE
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,12 @@ class DoctorOptions:
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
+    describe(
+        parser,
+        "Checks versions, devices, the weights that evaluation needs, StudioGAN's checkout and all plug-ins, and "
+        "says how to fix each problem. Exit status 1 if there is one.",
+        example="studiogan-gsr doctor",
+    )
     add_options(parser, DoctorOptions)
     parser.set_defaults(command=run)
 
@@ -35,4 +43,7 @@ def run(parsed: argparse.Namespace) -> int:
     print(report(findings, shutil.get_terminal_size().columns if sys.stdout.isatty() else 80))
     if problems:
         print(f"{len(problems)} to fix, listed first: {', '.join(finding.what for finding in problems)}")
+        print_next(f"fix these, then {command('doctor')}")
+    else:
+        print_next(command("demo"), command("train", EXAMPLE, "--data", "data", "--out", "runs/sngan-gsr"))
     return FAILED if problems else DONE

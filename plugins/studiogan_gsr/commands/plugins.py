@@ -5,13 +5,22 @@ from __future__ import annotations
 import argparse
 import sys
 
+from studiogan_gsr.commandline import describe
+from studiogan_gsr.commands.next_steps import command, print_next
 from studiogan_gsr.contract import roles_of_factory
 from studiogan_gsr.errors import DONE, FAILED, GSRError
 from studiogan_gsr.registry import REGULARIZERS, Plugin, load_plugin, try_all_plugins
+from studiogan_gsr.shipped import EXAMPLE
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Register the command, which has no arguments."""
+    describe(
+        parser,
+        "Lists all installed plug-ins: the package of each, what each regularizer can do, and what does not load. "
+        "Exit status 1 if one does not load.",
+        example="studiogan-gsr plugins",
+    )
     parser.set_defaults(command=run)
 
 
@@ -28,7 +37,11 @@ def run(parsed: argparse.Namespace) -> int:
     # Without a terminal, do not wrap lines.
     width = None if sys.stdout.isatty() else 10_000
     Console(markup=False, emoji=False, highlight=False, width=width).print(table)
-    return FAILED if any(error for _, error in tried) else DONE
+    if any(error for _, error in tried):
+        print_next(f"{command('doctor')}, which says what to do about those that do not load")
+        return FAILED
+    print_next(command("demo"), command("train", EXAMPLE, "--data", "data", "--out", "runs/sngan-gsr"))
+    return DONE
 
 
 def _roles(plugin: Plugin, error: GSRError | None) -> str:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import argparse
 import os
 
-from studiogan_gsr.commandline import add_options, read_options
+from studiogan_gsr.commandline import add_options, describe, read_options
+from studiogan_gsr.commands.next_steps import command, print_next
 from studiogan_gsr.errors import RequestError
 from studiogan_gsr.hosts.native.options import TrainOptions
+from studiogan_gsr.shipped import EXAMPLE
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.description = (
-        "CONFIG is a file or a shipped configuration's name, such as CIFAR10_LT/SNGAN-gSR. "
-        "Several GPUs: torchrun --nproc-per-node N -m studiogan_gsr train ..."
+    describe(
+        parser,
+        "Trains a configuration with the native host, which needs no checkout of StudioGAN. Several GPUs: "
+        "`torchrun --nproc-per-node N -m studiogan_gsr train ...`",
+        example=f"studiogan-gsr train {EXAMPLE} --data data --out runs/sngan-gsr",
     )
-    parser.add_argument("configuration", metavar="CONFIG")
+    parser.add_argument(
+        "configuration", metavar="CONFIG", help=f"a file, or the name of a shipped configuration, such as {EXAMPLE}"
+    )
     add_options(parser, TrainOptions)
     parser.add_argument(
         "--no-evaluate", dest="evaluate", action="store_const", const=0, help="do not measure while training"
@@ -34,4 +40,6 @@ def run(parsed: argparse.Namespace) -> None:
     train(parsed.configuration, options)
     if os.environ.get("RANK", "0") == "0":
         out = options.out
-        print(f"the run is in {out}; to inspect it: `studiogan-gsr evaluate {out}` or `studiogan-gsr spectrum {out}`")
+        print_next(
+            command("report", out), command("evaluate", out), command("generate", out, "--out", f"{out}-images")
+        )

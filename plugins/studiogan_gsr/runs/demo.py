@@ -110,7 +110,6 @@ def demo(out: Path, steps: int | None = None, seed: int = 0) -> None:
     write_atomically(out / "index.html", _page(twins, counts, steps, seed))
     write_atomically(marker, json.dumps(record))
     show.print(f"Norms over time and samples side by side: {out / 'index.html'}")
-    show.print(f"Next: `studiogan-gsr report {out}/plain {out}/gsr`, `studiogan-gsr spectrum {out}/gsr`")
 
 
 def _state(marker: Path) -> object:

@@ -29,17 +29,20 @@ class TrainOptions:
     lines: the most progress lines to print when the output is no terminal; None: one per print interval; 0: none.
     """
 
-    data: str = option(None, "where the data set is, or is downloaded to", metavar="DIR", required=True)
-    out: Path = option(None, "the run's folder", kind=Path, metavar="DIR", required=True)
+    data: str = option(None, "folder of the data set; downloads go there, too", metavar="DIR", required=True)
+    out: Path = option(None, "folder of the run", kind=Path, metavar="DIR", required=True)
     steps: int | None = option(
         None, "the step to train to, counting those before --resume; default: OPTIMIZATION.total_steps", kind=positive
     )
-    device: str | None = option(None, "default: cuda if it is available", choices=["cpu", "cuda"])
-    seed: int | None = option(None, "default: 0, or the seed of the run or checkpoint to resume from", kind=count)
+    device: str | None = option(None, "device to train on; default: cuda if it is available", choices=["cpu", "cuda"])
+    seed: int | None = option(
+        None, "seed of all random numbers; default: 0, or that of the run or checkpoint to resume from", kind=count
+    )
     resume: bool | Path = option(
         False,
         "resume the run in --out with its own options, except for those given here; or start a new run there from "
-        "another run's newest checkpoint, a checkpoint's folder or one of its files, this program's or StudioGAN's",
+        "another run's newest checkpoint, a checkpoint's folder or one of its files, this program's or StudioGAN's; "
+        "default: a new run from random weights",
         kind=Path,
         metavar="RUN|CHECKPOINT",
         value_if_bare=True,
@@ -47,22 +50,25 @@ class TrainOptions:
     allow_changed_images: bool = switch(
         False, "resume although images were added, removed or renamed since the last start; run.json records it"
     )
-    print_freq: int | None = option(None, "steps between log lines (100)", kind=positive)
-    save_freq: int | None = option(None, "steps between checkpoints (2000)", kind=positive)
+    print_freq: int | None = option(None, "steps between log lines (default: 100)", kind=positive)
+    save_freq: int | None = option(None, "steps between checkpoints (default: 2000)", kind=positive)
     log: str | None = option(
         None,
-        "what shows scalars and sample grids, in addition to log.jsonl; wandb: offline without a login; default: "
-        "tensorboard",
+        "what shows scalars and sample grids, in addition to log.jsonl; wandb is offline without a login (default: "
+        "tensorboard)",
         choices=VIEWERS,
     )
-    resizer: str | None = option(None, "resizes images to DATA.img_size; default: none", choices=RESIZERS)
-    workers: int | None = option(None, "processes that read images (4)", kind=count)
+    resizer: str | None = option(
+        None, "filter that resizes images to DATA.img_size (default: wo_resize, none)", choices=RESIZERS
+    )
+    workers: int | None = option(None, "processes that read images (default: 4)", kind=count)
     stream: bool | None = switch(
         None, "read images while training; --no-stream: read all before; default: --no-stream if they fit in memory"
     )
     evaluate: int | None = option(
         None,
-        "whenever a checkpoint is saved, generate this many images (10,000) and measure their Frechet distance",
+        "whenever a checkpoint is saved, generate this many images and measure their Frechet distance; default: do "
+        "not measure, or 10,000 images if no number is given",
         kind=positive,
         metavar="IMAGES",
         value_if_bare=10_000,
@@ -70,8 +76,8 @@ class TrainOptions:
     )
     select_on: str | None = option(
         None,
-        "real images that the best checkpoint is selected on; validation (default): half of the reference, so that "
-        "the other half can measure it; reference: all of it, as in the paper",
+        "real images that the best checkpoint is selected on; validation: half of the reference, so that the other "
+        "half can measure it; reference: all of it, as in the paper (default: validation)",
         choices=SELECT_ON,
         group=_MEASURING,
     )
@@ -81,7 +87,12 @@ class TrainOptions:
         metavar="NAME",
         group=_MEASURING,
     )
-    precision: str | None = option(None, "default: float32", choices=["float32", "bfloat16"], group=_SPEED)
+    precision: str | None = option(
+        None,
+        "number format of the networks' computations (default: float32)",
+        choices=["float32", "bfloat16"],
+        group=_SPEED,
+    )
     channels_last: bool | None = switch(None, "use channels-last memory format; default: on", group=_SPEED)
     folded: bool | None = switch(
         None, "resample inside convolutions, not before and after them; default: on", flag="--fold", group=_SPEED

@@ -1,0 +1,26 @@
+"""The last line of each command: what a user may do next."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+
+def command(*words: object) -> str:
+    """Return a command of this program as text to copy; words: its name and arguments."""
+    return f"`{shlex.join(['studiogan-gsr', *map(str, words)])}`"
+
+
+def print_next(*steps: str) -> None:
+    """Print what a user may do next, the most useful first; each step is a `command` or a few words."""
+    print(f"Next: {', '.join(steps)}")
+
+
+def with_generator(name: str, path: Path, config: str | None, *more: str) -> str:
+    """Return the command `name` for a generator, or `export` if it needs --config, which `name` does not have.
+
+    more: further arguments of `name`.
+    """
+    if config is None:
+        return command(name, path, *more)
+    return command("export", path, "--config", config, "--out", f"{path}-generator")

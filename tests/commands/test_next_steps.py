@@ -1,0 +1,151 @@
+"""The last line of each command, which says what to do next, with commands that exist."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from docs.commands import parsers
+from studiogan_gsr.cli import main, parser
+from studiogan_gsr.commands import plugins
+from studiogan_gsr.commands.data import _training
+from studiogan_gsr.commands.next_steps import command, with_generator
+from studiogan_gsr.errors import DONE, FAILED, PluginError
+from studiogan_gsr.hosts.studiogan import checkout, launcher, patching
+from studiogan_gsr.hosts.studiogan import doctor as diagnosis
+from studiogan_gsr.hosts.studiogan.doctor import Finding
+from studiogan_gsr.registry import try_all_plugins
+from studiogan_gsr.runs import demo, downstream, evaluate
+from studiogan_gsr.settings import load_configuration
+from studiogan_gsr.shipped import EXAMPLE, shipped_configuration
+from support.runs import one_thread
+
+TRAIN = f"`studiogan-gsr train {EXAMPLE} --data data --out runs/sngan-gsr`"
+DIGITS = "--out runs/Digits_LT_rho50` with DATA.name: Digits_LT_rho50 in CONFIG"
+RUN = f"-- -t -cfg {EXAMPLE} -data data -save runs"
+# What each command prints after "Next: "; GSR and PLAIN are runs, OUT is an empty folder.
+STEPS = {
+    "train CONFIG --data data --out OUT/run": (
+        "`studiogan-gsr report OUT/run`, `studiogan-gsr evaluate OUT/run`, "
+        "`studiogan-gsr generate OUT/run --out OUT/run-images`"
+    ),
+    "data prepare Digits_LT_rho50 --data OUT --workers 1": f"`studiogan-gsr train CONFIG --data OUT {DIGITS}",
+    "data show Digits_LT_rho50 --data data --out OUT": f"`studiogan-gsr train CONFIG --data data {DIGITS}",
+    "evaluate GSR": "`studiogan-gsr report GSR`",
+    "generate GSR --out OUT/images --images 1 --device cpu": "`studiogan-gsr downstream GSR`",
+    "downstream PLAIN GSR": "`studiogan-gsr report PLAIN GSR`",
+    "export GSR --out OUT/it": (
+        "`studiogan-gsr generate OUT/it --out OUT/it-images`, `studiogan_gsr.load_generator('OUT/it')` in Python, "
+        "upload the folder to a model hub"
+    ),
+    "spectrum GSR --out OUT": "`studiogan-gsr report GSR`",
+    "report PLAIN GSR --out OUT": "open OUT/index.html in a browser",
+    "demo --out OUT": (
+        "`studiogan-gsr report OUT/plain OUT/gsr`, `studiogan-gsr generate OUT/gsr --out OUT/images`, " + TRAIN
+    ),
+    "studiogan run -- -t -cfg x -save OUT": "`studiogan-gsr report OUT`, `studiogan-gsr evaluate OUT`",
+    "studiogan patch --root OUT": (
+        f"`python OUT/src/main.py -t -cfg {shipped_configuration(EXAMPLE)} -data data -save runs`"
+    ),
+    "studiogan patch --root OUT --revert": f"`studiogan-gsr studiogan run --root OUT {RUN}`",
+    "studiogan fetch --root OUT": (
+        f"`studiogan-gsr studiogan run --root OUT {RUN}`, `studiogan-gsr doctor --root OUT`"
+    ),
+    "plugins": f"`studiogan-gsr demo`, {TRAIN}",
+    "doctor": f"`studiogan-gsr demo`, {TRAIN}",
+}
+
+
+def next_in(printed: str) -> str:
+    """What the last line says, whose commands all parse."""
+    last = printed.splitlines()[-1]
+    assert last.startswith("Next: ")
+    assert printed.count("Next: ") == 1
+    for text in re.findall(r"`(studiogan-gsr [^`]*)`", last):
+        parser().parse_args(shlex.split(text)[1:])
+    return last.removeprefix("Next: ")
+
+
+@pytest.fixture
+def without_the_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Leave out what takes long or needs a checkout: these commands only print their last line."""
+
+    def nothing(*_: Any, **__: Any) -> list[str]:
+        return []
+
+    for module, name in (
+        (evaluate, "evaluate"), (downstream, "downstream"), (demo, "demo"), (launcher, "run"),
+        (patching, "apply_series"), (diagnosis, "diagnose"),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, nothing)
+    monkeypatch.setattr("studiogan_gsr.hosts.native.run.train", nothing)
+    found = SimpleNamespace(root=tmp_path, main=tmp_path / "src" / "main.py", commit=lambda: None)
+    for name in ("fetch", "find_checkout"):
+        monkeypatch.setattr(checkout, name, lambda *_: found)
+
+
+def test_every_command_is_in_the_table() -> None:
+    def has_actions(command: argparse.ArgumentParser) -> bool:
+        return any(isinstance(action, argparse._SubParsersAction) for action in command._actions)
+
+    commands = {name for name, command in parsers().items() if not has_actions(command)}
+    for name in (name.removeprefix("studiogan-gsr ") for name in commands if name.startswith("studiogan-gsr ")):
+        assert any(line.startswith(name) for line in STEPS), name
+
+
+@pytest.mark.usefixtures("without_the_work")
+@pytest.mark.parametrize("line", STEPS)
+def test_a_command_ends_with_what_to_do_next(
+    line: str, pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {"PLAIN": pair[0], "GSR": pair[1], "OUT": tmp_path}
+
+    def real(text: str) -> str:
+        return re.sub("PLAIN|GSR|OUT", lambda found: str(places[found[0]]), text)
+
+    with one_thread():
+        assert main(shlex.split(real(line))) == DONE
+    assert next_in(capsys.readouterr().out) == real(STEPS[line])
+
+
+@pytest.mark.parametrize("name", ["CIFAR10_LT_rho100", "LSUN_LT_rho1000", "iNaturalist2019"])
+def test_a_shipped_configuration_of_the_data_set_is_named(name: str) -> None:
+    words = shlex.split(_training(name, "my data").strip("`"))
+    assert words[:2] == ["studiogan-gsr", "train"]
+    assert load_configuration(shipped_configuration(words[2]))["DATA"]["name"] == name
+    assert words[3:] == ["--data", "my data", "--out", f"runs/{name}"]
+
+
+def test_what_failed_is_to_be_fixed_first(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    problem = Finding("torch", "missing", "pip install torch")
+    monkeypatch.setattr(diagnosis, "diagnose", lambda _: [problem])
+    assert main(["doctor"]) == FAILED
+    assert next_in(capsys.readouterr().out) == "fix these, then `studiogan-gsr doctor`"
+    tried = [(plugin, PluginError(str(plugin), "broken")) for plugin, _ in try_all_plugins()[:1]]
+    monkeypatch.setattr(plugins, "try_all_plugins", lambda: tried)
+    assert main(["plugins"]) == FAILED
+    assert next_in(capsys.readouterr().out).startswith("`studiogan-gsr doctor`, which says what to do ")
+
+
+def test_a_checkpoint_without_records_is_exported_first() -> None:
+    assert with_generator("report", Path("run"), None) == "`studiogan-gsr report run`"
+    assert with_generator("downstream", Path("run"), None, "--data", "d") == "`studiogan-gsr downstream run --data d`"
+    step = with_generator("report", Path("a b"), "c.yaml")
+    assert step == "`studiogan-gsr export 'a b' --config c.yaml --out 'a b-generator'`"
+    assert next_in(f"Next: {step}") == step
+
+
+def test_paths_are_quoted() -> None:
+    assert shlex.split(command("report", Path("my runs/it's")).strip("`")) == [
+        "studiogan-gsr",
+        "report",
+        "my runs/it's",
+    ]
