@@ -21,8 +21,8 @@ class AdversarialGradient:
 
     It works on copies of both networks, in training mode, so it changes nothing of a run.
     generator: the copy, whose spectral norm each batch makes more exact.
-    Raises GeneratorError if a network cannot be copied, or if its conditional layers are read by functions or batches
-    are normalised together with other ranks'.
+    Raises GeneratorError if a network cannot be copied, if a conditional layer is read by a registered function, or
+    if batch norm is synchronized between ranks: then a forward pass of one rank would wait for the others.
     """
 
     def __init__(self, generator: nn.Module, discriminator: nn.Module, loss: AdversarialLoss, classes: int) -> None:

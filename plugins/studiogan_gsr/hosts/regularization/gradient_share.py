@@ -66,7 +66,8 @@ def read_gradient_share(
     except torch.OutOfMemoryError:
         cause = "the device has too little memory left"
     else:
-        title = class_title(rarest, classes, f"{counts[rarest]:,} images", "the rarest")
+        rank = "the rarest" if counts.count(counts[rarest]) == 1 else "one of the rarest"
+        title = class_title(rarest, classes, f"{counts[rarest]:,} images", rank)
         line = f"in class {title} the penalty's gradient is {share:.2g} times the adversarial one"
         note = _note(share, gsr.regularizer.options.weight)
         return GradientShare(f"{gsr.name}: {line}{note}", {f"{gsr.name}/gradient_share": share})
