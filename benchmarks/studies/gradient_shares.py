@@ -13,24 +13,24 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from benchmarks.tables.rows import must_be, overlaid, read_tables
 from studiogan_gsr import long_tailed_counts
 from studiogan_gsr.commandline import positive
 from studiogan_gsr.datasets.by_name import find_dataset
 from studiogan_gsr.errors import GSRError, RequestError, in_one_line
+from studiogan_gsr.evaluation.latents import sample_latents
 from studiogan_gsr.hosts.native.configuration import read_configuration
-from studiogan_gsr.hosts.native.losses import generator_loss
+from studiogan_gsr.hosts.native.losses import adversarial_loss
 from studiogan_gsr.hosts.native.restore import load_checkpoint
 from studiogan_gsr.hosts.native.training import Speed, Trainer
-from studiogan_gsr.regularizers.affines import find_conditional_layers
+from studiogan_gsr.hosts.regularization.adversarial_gradient import AdversarialGradient
+from studiogan_gsr.hosts.regularization.gradient_share import penalty_gradient_norms
 from studiogan_gsr.regularizers.gsr import GroupSpectralRegularizer
 
 # Images in the most frequent class.  Folder_LT is CIFAR-10 as an image folder here.
@@ -40,44 +40,20 @@ HEAD = {"CIFAR10_LT": 5000, "Folder_LT": 5000, "LSUN_LT": 50_000}
 def shares(trainer: Trainer, batches: int) -> list[tuple[float, float]]:
     """Return the Euclidean norms of the adversarial gradient and of gSR's, a pair per class.
 
-    They are gradients with respect to the class's gains and biases in all layers, as if these were free parameters;
-    in an SNGAN they are.  The adversarial one is the root mean square over batches; it is 0 for a class that no batch
-    contains.
+    The adversarial one is the root mean square over batches; it is 0 for a class that no batch contains.
     """
-    loss, classes = trainer.configuration.LOSS.adv_loss, trainer.configuration.DATA.num_classes
-    modules = [weight.module for layer in find_conditional_layers(trainer.generator) for weight in layer.weights]
-    trainer.generator.train()
-    trainer.discriminator.train().requires_grad_(False)
+    configuration, classes = trainer.configuration, len(trainer.class_counts)
+    loss = adversarial_loss(configuration.LOSS.adv_loss)
+    gradient = AdversarialGradient(trainer.generator, trainer.discriminator, loss, classes)
+    model, size = configuration.MODEL, configuration.OPTIMIZATION.batch_size
     squares = []
     for _ in range(batches):
-        with _outputs(modules) as outputs:
-            _, labels, images = trainer._generate(trainer.configuration.OPTIMIZATION.batch_size, "generator")
-        value = generator_loss(loss, trainer._judge(images, labels).logits)
-        of_images = torch.cat(torch.autograd.grad(value, outputs), 1)
-        of_classes = of_images.new_zeros(classes, of_images.shape[1]).index_add_(0, labels, of_images)
-        squares.append(of_classes.square().sum(1))
+        z, labels = sample_latents(model.z_prior, size, model.z_dim, classes, trainer.noise)
+        z, labels = trainer.regularization.draw(z, labels, "generator")
+        squares.append(gradient.of_classes(z, labels).square().sum(1))
     adversarial = torch.stack(squares).mean(0)
-    return list(zip(adversarial.sqrt().tolist(), _penalty_gradient(_gsr(trainer)).tolist(), strict=True))
-
-
-def _penalty_gradient(gsr: GroupSpectralRegularizer) -> Tensor:
-    """Return the norm of the penalty's gradient per class: that of sigma^2 is 2 sigma u v^T, with unit u and v."""
-    norms = torch.stack([side for layer in gsr.class_norms().values() for side in layer.values()])
-    sides = len(gsr.options.apply_to)
-    sizes: Tensor = 2 * gsr._weights * norms.norm(dim=0) / (norms.shape[0] / sides * norms.shape[1])
-    return sizes
-
-
-@contextmanager
-def _outputs(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """Collect what the modules return inside."""
-    found: list[Tensor] = []
-    hooks = [module.register_forward_hook(lambda _, given, output: found.append(output)) for module in modules]
-    try:
-        yield found
-    finally:
-        for hook in hooks:
-            hook.remove()
+    penalty = penalty_gradient_norms(_gsr(trainer), gradient.generator)
+    return list(zip(adversarial.sqrt().tolist(), penalty.tolist(), strict=True))
 
 
 def share_of_rarest(sections: Mapping[str, Any], batches: int, seed: int = 0) -> float:
@@ -97,7 +73,6 @@ def _at(sections: Mapping[str, Any], times: int, size: int) -> Mapping[str, Any]
 def _trainer(sections: Mapping[str, Any], seed: int) -> Trainer:
     configuration = read_configuration(sections)
     counts = _class_counts(configuration.DATA.name, configuration.DATA.num_classes)
-    # Folded layers do not call the modules whose outputs are gains and biases.
     trainer = Trainer(configuration, counts, iter(()), torch.device("cpu"), seed, Speed(folded=False))
     _gsr(trainer)
     return trainer

@@ -106,7 +106,8 @@ def test_the_hook_on_studiogans_log_waits_once_and_logs_the_same(
     options = TrainOptions("unused", tmp_path / "native", device="cpu", print_freq=1, save_freq=2, steps=2)
     trainer = train(CASES["stack"], options)
     hooks = SimpleNamespace(
-        run=SimpleNamespace(regularization=trainer.regularization, norms=trainer.norms), log_line=LogLine("")
+        run=SimpleNamespace(regularization=trainer.regularization, norms=trainer.norms, first_numbers={}),
+        log_line=LogLine(""),
     )
     worker = SimpleNamespace(RUN=SimpleNamespace(save_dir=str(tmp_path)), run_name="theirs")
     losses = [trainer.losses[name] for name in ("g_loss", "d_loss")]

@@ -7,7 +7,6 @@ of each layer is run, and its outputs for two classes show which convention it f
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from itertools import product
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from studiogan_gsr.errors import FOREIGN, GeneratorError
 from studiogan_gsr.regularizers.affines import DEVIATION, FACTOR, is_registered
+from studiogan_gsr.regularizers.copies import copied
 from studiogan_gsr.regularizers.stacks import ClassWeight, ConditionalLayer, Side, StackReader
 
 _SPATIAL = ((3, 3), (), (5,))  # trial sizes after (batch, channels): images, vectors, sequences
@@ -66,18 +66,11 @@ def _constant_gain(layer: ConditionalLayer) -> float | None:
 def _measured_convention(module: nn.Module, weight: ClassWeight, side: Side) -> str | None:
     """Return the convention of a layer, by running a copy; None if it cannot be run or computes something else."""
     child = next(name for name, inner in module.named_modules() if inner is weight.module)
-    # Tensors that a hook has computed, such as spectral norm's weight, have a graph and cannot be copied.
-    computed = {
-        id(tensor): tensor.detach().clone()
-        for inner in module.modules()
-        for tensor in vars(inner).values()
-        if isinstance(tensor, Tensor) and not tensor.is_leaf
-    }
     for by_label, spatial in product(sorted({isinstance(weight.module, nn.Embedding), True}), _SPATIAL):
         try:
             with torch.no_grad(), torch.random.fork_rng([]):
                 # On the CPU, a label out of range raises an ordinary exception; on CUDA it breaks the context.
-                trial = copy.deepcopy(module, dict(computed)).float().cpu().eval()
+                trial = copied(module).float().cpu().eval()
                 return _run_convention(trial, child, side, spatial, by_label)
         except FOREIGN:  # the layer has another signature, or expects another shape
             continue

@@ -241,6 +241,15 @@ class GroupSpectralRegularizer(nn.Module):
                     result[self._layers[layer].name][sides[side]] = sigma
         return result
 
+    def class_gradient_norms(self) -> Tensor:
+        """Return the norm of the penalty's gradient with respect to each class's gains and biases, (classes,).
+
+        In closed form, with exact singular vectors: the gradient of sigma^2 is 2 sigma u v^T, with unit u and v.
+        """
+        norms = torch.stack([side for layer in self.class_norms().values() for side in layer.values()])
+        sizes: Tensor = 2 * self._weights.to(norms) * norms.norm(dim=0) / (len(self._layers) * self._num_classes)
+        return sizes
+
     def extra_repr(self) -> str:
         layers, sides, classes = len(self._layers), len(self.options.apply_to), self._num_classes
         vectors = dict(self.named_buffers())

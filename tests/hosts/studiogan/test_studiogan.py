@@ -49,9 +49,10 @@ def trained(host: Host, digits: Path, device: torch.device, tmp_path_factory: py
 
 def test_a_run_ends_well_and_says_at_the_start_what_acts(trained: Outcome) -> None:
     assert trained.status == 0, trained.output
-    line, proof = trained.lines("[studiogan-gsr] rank 0: gsr")
+    line, proof, share = trained.lines("[studiogan-gsr] rank 0: gsr")
     assert re.fullmatch(r".* gsr: active in step 1, penalty 0\.\d*[1-9]\d*", proof)
     assert re.search(r"gsr of studiogan-gsr \d", line)
+    assert re.search(r" gsr: in class 9 \(30 images, the rarest\) the penalty's gradient is \d", share)
     assert "6 layers, 120 matrices of 4x8, weight 0.5, beta 0.999" in line
     assert line.endswith(f"class counts {COUNTS}")
     assert '"name": "gsr"' in trained.output  # among the settings that StudioGAN prints
@@ -69,6 +70,7 @@ def test_penalty_and_norms_are_in_the_log_line_of_every_print_interval(trained: 
     (norms,) = trained.save.glob("statistics/*/log.jsonl")
     kept = [json.loads(line) for line in norms.read_text().splitlines()]
     assert [line["step"] for line in kept] == [1, 2, 3, 4]
+    assert ["gsr/gradient_share" in line for line in kept] == [True, False, False, False]
     largest = max(kept[-1]["class_norms"])
     assert largest == pytest.approx(
         max(float(x) for x in re.findall(number, lines[-1].split("norm_head")[1])), rel=0.02
@@ -109,6 +111,7 @@ def test_resuming_restores_the_state_and_says_so(trained: Outcome, host: Host, d
     outcome = host.run(configure(tmp_path, steps=5), digits, tmp_path / "out", *resume)
     assert outcome.status == 0, outcome.output
     assert outcome.lines("gsr: state restored from the checkpoint")
+    assert not outcome.lines("gsr: in class")  # that line is of the first step
     others = configure(tmp_path, steps=5, REGULARIZER={"name": "gsr", "groups": 2, "beta": 0.9})
     resume = from_copy(trained, tmp_path)
     outcome = host.run(others, digits, tmp_path / "others", *resume)
@@ -176,6 +179,7 @@ def test_every_shipped_gsr_configuration_trains(name: str, host: Host, digits: P
     outcome = host.run(configuration, digits, tmp_path / "out")
     assert outcome.status == 0, outcome.output
     assert len(outcome.lines("gsr_penalty")) == 2
+    assert len(outcome.lines("the penalty's gradient is ")) == 1
 
 
 def test_strangers_plugins_run_in_the_real_benchmark(
@@ -636,6 +640,7 @@ def test_two_spawned_ranks_both_regularize_alike(model: str, host: Host, digits:
     assert sorted(rank for rank, _ in proofs) == ["0", "1"]
     assert proofs[0][1] == proofs[1][1]
     assert proofs[0][1].endswith("the same on all 2 ranks")
+    assert outcome.output.count("the penalty's gradient is ") == 1
     assert len(outcome.lines("gsr_penalty")) == 6  # at each of them all ranks are compared
 
 

@@ -19,6 +19,7 @@ from studiogan_gsr.hosts.native.clock import Clock
 from studiogan_gsr.hosts.native.failures import failures_explained
 from studiogan_gsr.hosts.native.folder import RunFolder
 from studiogan_gsr.hosts.native.log import RunLog
+from studiogan_gsr.hosts.native.losses import adversarial_loss
 from studiogan_gsr.hosts.native.numbers import check_numbers, check_weights, pending_numbers
 from studiogan_gsr.hosts.native.process import Ranks, stop_on_signals
 from studiogan_gsr.hosts.native.progress_line import TrainingProgress
@@ -27,6 +28,7 @@ from studiogan_gsr.hosts.native.stream import ImageStream
 from studiogan_gsr.hosts.native.threads import using_threads
 from studiogan_gsr.hosts.native.training import Trainer
 from studiogan_gsr.hosts.readings import read
+from studiogan_gsr.hosts.regularization.gradient_share import read_gradient_share
 from studiogan_gsr.hosts.regularization.ranks import check_ranks
 from studiogan_gsr.machine import versions
 from studiogan_gsr.seeds import SAMPLES, mixed
@@ -159,6 +161,7 @@ class Loop:
         with self.clock.paused():
             self.progress.show(step, rate, numbers, left=(self.total - step) / rate)
             line |= self._class_norms(values["norms"])
+            line |= self._gradient_share()
             if self.on_interval is not None:
                 line |= self.on_interval(self.trainer)
             self.log.write(step, line)
@@ -169,6 +172,23 @@ class Loop:
         if warning:
             self.ranks.say(f"step {self.trainer.steps}: {warning}")
         return record(checked)
+
+    def _gradient_share(self) -> dict[str, float]:
+        """After the first step of a new run, print how strong gSR is, and return it for the log."""
+        trainer = self.trainer
+        if trainer.steps != 1 or not self.ranks.first:
+            return {}
+        share = read_gradient_share(
+            trainer.regularization,
+            adversarial_loss(trainer.configuration.LOSS.adv_loss),
+            z_prior=trainer.configuration.MODEL.z_prior,
+            ranks=trainer.ranks,
+            classes=trainer.classes,
+        )
+        if share is None:
+            return {}
+        self.ranks.say(share.line)
+        return share.numbers
 
     def _save(self) -> None:
         trainer, model = self.trainer, self.trainer.configuration.MODEL

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from studiogan_gsr.hosts.native.configuration import Loss, Model
 from studiogan_gsr.hosts.native.networks import Judgement
+from studiogan_gsr.hosts.regularization.adversarial_gradient import AdversarialLoss
 
 ConditionalLoss = Callable[[Judgement, Tensor], Tensor]
 
@@ -40,6 +41,13 @@ def generator_loss(name: str, fake: Tensor) -> Tensor:
     if name == "least_square":
         return 0.5 * (fake - 1).square().mean()
     return -fake.mean()  # hinge, wasserstein
+
+
+def adversarial_loss(name: str) -> AdversarialLoss:
+    """Return the function from both networks, z and labels to the generator's loss.  name: LOSS.adv_loss."""
+    return lambda generator, discriminator, z, labels: generator_loss(
+        name, discriminator(generator(z, labels), labels).logits
+    )
 
 
 def conditional_loss(model: Model, loss: Loss) -> ConditionalLoss | None:

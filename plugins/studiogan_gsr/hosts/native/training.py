@@ -89,7 +89,7 @@ class Trainer:
         ranks: int = 1,
         classes: Sequence[str] | None = None,
     ) -> None:
-        self.configuration, self.speed, self.class_counts = configuration, speed, class_counts
+        self.configuration, self.speed, self.class_counts, self.classes = configuration, speed, class_counts, classes
         self.batches, self.device, self.ranks = batches, device, ranks
         model, loss, optimization = configuration.MODEL, configuration.LOSS, configuration.OPTIMIZATION
         generator, discriminator = make_networks(configuration, seed, speed.folded)

@@ -47,8 +47,13 @@ def watch_norms(run: HookedRun, generator: nn.Module) -> ClassNorms:
     Called after the first step, or when a checkpoint is loaded.
     """
     own = None if run.regularization is None else run.regularization.read_norms
-    run.norms = ClassNorms(generator, _describe_images(run.training_set)["classes"], own)
+    run.norms = ClassNorms(generator, class_names(run), own)
     return run.norms
+
+
+def class_names(run: HookedRun) -> list[str]:
+    """Return the names of the training set's classes, in label order."""
+    return list(_describe_images(run.training_set)["classes"])
 
 
 def _sections(worker: Worker) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class HookedRun:
     regularization: the regularizers; None without REGULARIZER.  update: None outside of updates.
     own_methods: names of the regularizers that StudioGAN itself applies in this run: "lecam" or none.
     states_of_ranks: the regularizers' states on every rank, for the next checkpoint; empty in a run of one rank.
-    norms: the classes' norms, on rank 0 only.
+    norms: the classes' norms, on rank 0 only.  first_numbers: what the first line of log.jsonl has in addition.
     adaptive: whether the run trains with ADA or APA.  step_to_load: the step of the checkpoint that is being loaded.
     ranks_checked: whether all ranks have been compared.
     began: the first step of this process, and when it began (seconds since 1970).
@@ -56,6 +56,7 @@ class HookedRun:
         self.training_set: StudioGANDataset = None
         self.generator: nn.Module | None = None
         self.norms: ClassNorms | None = None
+        self.first_numbers: dict[str, float] = {}
         self.regularization: Regularization | None = None
         self.update: Update | None = None
         self.own_methods: set[str] = set()

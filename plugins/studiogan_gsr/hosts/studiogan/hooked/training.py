@@ -20,12 +20,14 @@ from studiogan_gsr.files import claim
 from studiogan_gsr.hosts.class_norms import record
 from studiogan_gsr.hosts.readings import read
 from studiogan_gsr.hosts.regularization.combined import Regularization
+from studiogan_gsr.hosts.regularization.gradient_share import read_gradient_share
 from studiogan_gsr.hosts.regularization.method import TrainingFacts
 from studiogan_gsr.hosts.regularization.ranks import check_ranks, states_of_ranks, synchronise_ranks
 from studiogan_gsr.hosts.studiogan.checkout import UNSUPPORTED
+from studiogan_gsr.hosts.studiogan.hooked.adversarial import adversarial_loss
 from studiogan_gsr.hosts.studiogan.hooked.batches import check_losses
 from studiogan_gsr.hosts.studiogan.hooked.data import check_data
-from studiogan_gsr.hosts.studiogan.hooked.records import watch_norms
+from studiogan_gsr.hosts.studiogan.hooked.records import class_names, watch_norms
 from studiogan_gsr.hosts.studiogan.hooked.state import HookedRun, number_of_ranks, own_rank, say, settings_of
 from studiogan_gsr.hosts.studiogan.hooked.surface import Surface
 from studiogan_gsr.hosts.studiogan.rules import check_size
@@ -193,7 +195,24 @@ class TrainingHooks:
             if first and begun and regularization is not None:
                 for message in regularization.first_step_messages(step, ranks):
                     say(message)
+                self._say_share(worker, regularization)
             run.ranks_checked = begun
+
+    def _say_share(self, worker: Worker, regularization: Regularization) -> None:
+        """At the start of a new run, print how strong gSR is, on rank 0."""
+        run, cfgs = self.run, worker.cfgs
+        if own_rank() != 0 or run.began is None or run.began[0] != 0:
+            return
+        share = read_gradient_share(
+            regularization,
+            adversarial_loss(cfgs),
+            z_prior=cfgs.MODEL.z_prior,
+            ranks=number_of_ranks(),
+            classes=class_names(run),
+        )
+        if share is not None:
+            say(share.line)
+            run.first_numbers = share.numbers
 
     def log(
         self,
@@ -226,7 +245,8 @@ class TrainingHooks:
         folder = Path(worker.RUN.save_dir) / "statistics" / worker.run_name
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "log.jsonl").open("a") as file:
-            file.write(json.dumps({"step": step, **values["losses"], **logged, **record(norms)}) + "\n")
+            first, self.run.first_numbers = self.run.first_numbers, {}
+            file.write(json.dumps({"step": step, **values["losses"], **logged, **record(norms), **first}) + "\n")
         if logged:
             import wandb
 
