@@ -1,4 +1,4 @@
-"""The commands for a folder of one's own, in the README and in docs/getting-started.md, run in order on a small one."""
+"""The commands for a folder of one's own, in the README and docs/getting-started.md, run in order on a small one."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from studiogan_gsr.hosts.studiogan import checkout, launcher, patching
 from studiogan_gsr.hosts.studiogan import doctor as diagnosis
 from studiogan_gsr.hosts.studiogan.doctor import Finding
 from studiogan_gsr.registry import try_all_plugins
-from studiogan_gsr.runs import demo, downstream, evaluate
+from studiogan_gsr.runs import demo, downstream, evaluate, init, prefetch
 from studiogan_gsr.settings import load_configuration
 from studiogan_gsr.shipped import EXAMPLE, shipped_configuration
 from support.runs import one_thread
@@ -31,6 +31,10 @@ DIGITS = "--out runs/Digits_LT_rho50` with DATA.name: Digits_LT_rho50 in CONFIG"
 RUN = f"-- -t -cfg {EXAMPLE} -data data -save runs"
 # What each command prints after "Next: "; GSR and PLAIN are runs, OUT is an empty folder.
 STEPS = {
+    "init --data photos": "`studiogan-gsr data show Folder_LT --data photos`, the commands above",
+    "init --data flat --split split": "`studiogan-gsr data show Folder_LT --data split`, the commands above",
+    "configs": TRAIN,
+    f"prefetch {EXAMPLE} --data data": f"`studiogan-gsr train {EXAMPLE} --data data --out runs/first`",
     "train CONFIG --data data --out OUT/run": (
         "`studiogan-gsr report OUT/run`, `studiogan-gsr evaluate OUT/run`, "
         "`studiogan-gsr generate OUT/run --out OUT/run-images`"
@@ -80,8 +84,8 @@ def without_the_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         return []
 
     for module, name in (
-        (evaluate, "evaluate"), (downstream, "downstream"), (demo, "demo"), (launcher, "run"),
-        (patching, "apply_series"), (diagnosis, "diagnose"),
+        (init, "init"), (prefetch, "prefetch"), (evaluate, "evaluate"), (downstream, "downstream"),
+        (demo, "demo"), (launcher, "run"), (patching, "apply_series"), (diagnosis, "diagnose"),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, nothing)
     monkeypatch.setattr("studiogan_gsr.hosts.native.run.train", nothing)

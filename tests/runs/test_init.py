@@ -20,7 +20,7 @@ from studiogan_gsr.hosts.studiogan.checkout import Checkout
 from studiogan_gsr.runs import split_folder
 from studiogan_gsr.runs.init import init
 from studiogan_gsr.runs.proposal import propose
-from studiogan_gsr.runs.proposal_text import MEANINGS, names, proposal_text
+from studiogan_gsr.runs.proposal_text import MEANINGS, proposal_text
 from studiogan_gsr.settings import load_configuration
 from support.host import Host, write_configuration
 from support.runs import Sections, one_thread
@@ -59,8 +59,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def written(out: Path) -> tuple[Sections, Sections]:
     """Return the sections of the two files in a folder, without gSR and with it."""
-    plain, gsr = sorted(out.glob("*.yaml"), key=lambda path: "gSR" in path.name)
-    return load_configuration(plain), load_configuration(gsr)
+    return load_configuration(out / "plain.yaml"), load_configuration(out / "gsr.yaml")
 
 
 def test_a_pair_differs_in_the_regularizer_alone_and_is_complete(
@@ -80,25 +79,25 @@ def test_a_pair_differs_in_the_regularizer_alone_and_is_complete(
     assert "by the headers of 8 of 8 images" in out
     assert "missing" not in out
     lines = [line.strip() for line in out.splitlines()]
-    pair = [f"'configs-my photos/SNGAN-DiffAug-LeCam{end}.yaml'" for end in ("", "-gSR")]
+    pair = [f"'configs-my photos/{name}.yaml'" for name in ("plain", "gsr")]
     assert "studiogan-gsr data show Folder_LT --data 'my photos'" in lines
-    for path, run in zip(pair, ("runs/SNGAN-DiffAug-LeCam", "runs/SNGAN-DiffAug-LeCam-gSR"), strict=True):
+    for path, run in zip(pair, ("runs/plain", "runs/gsr"), strict=True):
         train = f"studiogan-gsr train {path} --data 'my photos' --out {run} --resizer lanczos --evaluate"
         assert train in lines
         theirs = f"-metrics fid -ref valid --pre_resizer lanczos -cfg {path} -data 'my photos' -save runs"
         assert f"studiogan-gsr studiogan run -- -t {theirs}" in lines
-    assert "studiogan-gsr report runs/SNGAN-DiffAug-LeCam runs/SNGAN-DiffAug-LeCam-gSR" in lines
+    assert "studiogan-gsr report runs/plain runs/gsr" in lines
 
 
 def test_other_files_are_not_overwritten(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     init(photos, Path("c"))
     before = contents(Path("c"))
     init(photos, Path("c"))  # identical
-    Path("c/SNGAN-DiffAug-LeCam-gSR.yaml").write_text("mine")
+    Path("c/gsr.yaml").write_text("mine")
     write_images(photos / "train" / "dog", 3)
     mine = contents(Path("c"))
     assert main(["init", "--data", str(photos), "--out", "c"]) == 2
-    assert "c/SNGAN-DiffAug-LeCam.yaml exists and differs; --overwrite replaces it" in capsys.readouterr().err
+    assert "c/plain.yaml exists and differs; --overwrite replaces it" in capsys.readouterr().err
     assert contents(Path("c")) == mine
     assert main(["init", "--data", str(photos), "--out", "c", "--overwrite"]) == 0
     assert contents(Path("c")).keys() == before.keys()
@@ -338,7 +337,6 @@ def test_every_proposal_is_complete_commented_and_read_by_the_native_host(size: 
     proposal = propose([f"class\n{label}" for label in range(classes)], counts, size)
     many = classes > 100 and size > 16
     assert proposal.model == ("BigGAN" if many else "SNGAN")
-    assert names(proposal)[1] == f"{proposal.model}-DiffAug-LeCam-gSR.yaml"
     assert proposal.gsr["weight"] == (0.05 if size == 16 else 0.01 if many else 0.5)
     text = proposal_text(proposal, "these images", with_gsr=True)
     sections = yaml.safe_load(text)

@@ -8,10 +8,11 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from studiogan_gsr.commandline import add_options, argument, read_options
+from studiogan_gsr.commandline import add_options, argument, describe, read_options
+from studiogan_gsr.commands.next_steps import command, print_next
 from studiogan_gsr.progress import console
 from studiogan_gsr.settings import load_configuration, regularizer_settings
-from studiogan_gsr.shipped import shipped_configuration, shipped_configurations
+from studiogan_gsr.shipped import EXAMPLE, shipped_configuration, shipped_configurations
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,11 @@ class ConfigsOptions:
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.description = (
+    describe(
+        parser,
         "Lists the shipped configurations: name, data set, pixels, augmentation and regularizers, steps, and the "
-        "rows of the benchmark's tables that it trains. With NAME, prints the file itself."
-    )
-    parser.epilog = (
-        "Example: `studiogan-gsr configs CIFAR10_LT/SNGAN-gSR > my.yaml`, then edit it, and `studiogan-gsr train "
-        "my.yaml --data data --out runs/my`. For images of your own: `studiogan-gsr init`."
+        "rows of the benchmark's tables that it trains. With NAME, prints the file itself, to change and train.",
+        example="studiogan-gsr configs CIFAR10_LT/SNGAN-gSR",
     )
     add_options(parser, ConfigsOptions)
     parser.set_defaults(command=run)
@@ -45,6 +44,7 @@ def run(parsed: argparse.Namespace) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         console().print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print_next(command("train", EXAMPLE, "--data", "data", "--out", "runs/sngan-gsr"))
 
 
 def _row(name: str) -> tuple[str, ...]:

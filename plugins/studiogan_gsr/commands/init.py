@@ -6,7 +6,8 @@ import argparse
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from studiogan_gsr.commandline import add_options, count, option, positive, read_options, switch
+from studiogan_gsr.commandline import add_options, count, describe, option, positive, read_options, switch
+from studiogan_gsr.commands.next_steps import command, print_next
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,12 @@ class InitOptions:
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.description = (
-        "Looks at a folder of images, one folder per class, and writes two configurations for it that differ in "
-        "REGULARIZER alone, for both hosts. Every key has a comment: what it means, or why it has its value. The "
-        "folder of images stays as it is."
-    )
-    parser.epilog = (
-        "Example: `studiogan-gsr init --data photos` writes configs-photos/; with photos/<class>/ alone: "
-        "`studiogan-gsr init --data photos --split photos-split`. It prints the commands that come next."
+    describe(
+        parser,
+        "Looks at a folder of images, one folder per class, and writes two configurations for it, plain.yaml and "
+        "gsr.yaml, which differ in REGULARIZER alone, for both hosts. Every key has a comment: what it means, or why "
+        "it has its value. The folder of images stays as it is. With photos/<class>/ alone, add --split.",
+        example="studiogan-gsr init --data photos",
     )
     add_options(parser, InitOptions)
     parser.set_defaults(command=run)
@@ -64,4 +63,7 @@ def run(parsed: argparse.Namespace) -> None:
     """Write the two files, and print the commands that come next."""
     from studiogan_gsr.runs.init import init
 
-    init(**asdict(read_options(InitOptions, parsed)))
+    options = read_options(InitOptions, parsed)
+    init(**asdict(options))
+    data = options.data if options.split is None else options.split
+    print_next(command("data", "show", "Folder_LT", "--data", data), "the commands above")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 
-from studiogan_gsr.commandline import add_options, argument, option, read_options
+from studiogan_gsr.commandline import add_options, argument, describe, option, read_options
+from studiogan_gsr.commands.next_steps import command, print_next
 from studiogan_gsr.errors import DONE, FAILED
 
 
@@ -22,13 +23,12 @@ class PrefetchOptions:
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.description = (
+    describe(
+        parser,
         "Downloads the data set of a configuration and the network that `evaluate` measures with, and says what is "
-        "there, what was downloaded, and what has to be fetched by hand. Run again, it downloads nothing twice."
-    )
-    parser.epilog = (
-        "Example, where there is a network: `studiogan-gsr prefetch CIFAR10_LT/SNGAN-gSR --data data`. It ends with "
-        "what to copy to a machine without one; `studiogan-gsr train` and `evaluate` then need no network."
+        "there, what was downloaded, and what has to be fetched by hand. Run again, it downloads nothing twice. It "
+        "ends with what to copy to a machine without a network.",
+        example="studiogan-gsr prefetch CIFAR10_LT/SNGAN-gSR --data data",
     )
     add_options(parser, PrefetchOptions)
     parser.set_defaults(command=run)
@@ -40,4 +40,8 @@ def run(parsed: argparse.Namespace) -> int:
 
     options = read_options(PrefetchOptions, parsed)
     items = prefetch(options.configuration, options.data, options.backbone)
-    return FAILED if any(item.state == MISSING for item in items) else DONE
+    if any(item.state == MISSING for item in items):
+        print_next("add what is missing", command("prefetch", options.configuration, "--data", options.data))
+        return FAILED
+    print_next(command("train", options.configuration, "--data", options.data, "--out", "runs/first"))
+    return DONE

@@ -17,7 +17,7 @@ from studiogan_gsr.files import write_atomically
 from studiogan_gsr.hosts.native.configuration import GENERATOR_BLOCKS
 from studiogan_gsr.progress import console
 from studiogan_gsr.runs.proposal import FEWEST_IMAGES, STUDIOGANS_SMALLEST, Proposal, propose
-from studiogan_gsr.runs.proposal_text import names, proposal_text
+from studiogan_gsr.runs.proposal_text import NAMES, proposal_text
 from studiogan_gsr.runs.split_folder import write_split
 
 # Chosen by itself only from those that both hosts have.
@@ -162,7 +162,7 @@ def _write(out: Path, proposal: Proposal, images: str, overwrite: bool) -> list[
     """Write the two files and return their paths; RequestError if another file is there."""
     texts = {
         out / name: proposal_text(proposal, images, with_gsr)
-        for name, with_gsr in zip(names(proposal), (False, True), strict=True)
+        for name, with_gsr in zip(NAMES, (False, True), strict=True)
     }
     try:
         for path, text in texts.items():
@@ -177,12 +177,12 @@ def _write(out: Path, proposal: Proposal, images: str, overwrite: bool) -> list[
 
 
 def _next_steps(files: Sequence[Path], root: Path, size: int, resized: bool, measured: bool) -> list[str]:
-    """Return the commands to go on with."""
+    """Return the commands that look at the folder, train on it, and compare the two runs."""
     data = quote(str(root))
     runs = [f"runs/{path.stem}" for path in files]
     native = (f" --resizer {_RESIZER}" if resized else "") + (" --evaluate" if measured else "")
     lines = [
-        "Next:",
+        "Commands for it:",
         f"  studiogan-gsr data show Folder_LT --data {data}",
         *(
             f"  studiogan-gsr train {quote(str(path))} --data {data} --out {run}{native}"

@@ -9,6 +9,7 @@ import yaml
 
 from studiogan_gsr.runs.proposal import Proposal
 
+NAMES = ("plain.yaml", "gsr.yaml")  # without gSR and with it, as the runs of `studiogan-gsr demo`
 _WIDTH = 110
 # What each key means; `Proposal.reasons` says why some have their value.
 MEANINGS = {
@@ -52,18 +53,12 @@ MEANINGS = {
 }
 
 
-def names(proposal: Proposal) -> tuple[str, str]:
-    """Return the names of the two files, without gSR and with it."""
-    plain = f"{proposal.model}-DiffAug-LeCam"
-    return f"{plain}.yaml", f"{plain}-gSR.yaml"
-
-
 def proposal_text(proposal: Proposal, images: str, with_gsr: bool) -> str:
     """Return the text of one of the two files.
 
     images: the data set in one line.
     """
-    plain, gsr = names(proposal)
+    plain, gsr = NAMES
     optimization = proposal.sections["OPTIMIZATION"]
     header = [
         f"{proposal.model} + DiffAugment + LeCam{' + gSR' if with_gsr else ''}, for {images}",
