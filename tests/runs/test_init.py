@@ -13,6 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from benchmarks.tables.rows import read_tables
 from studiogan_gsr.cli import main
 from studiogan_gsr.datasets.folder import folder_lt
 from studiogan_gsr.hosts.native.configuration import read_configuration
@@ -348,6 +349,25 @@ def test_every_proposal_is_complete_commented_and_read_by_the_native_host(size: 
     assert all("  # " in line for line in keys)
     assert max(map(len, text.splitlines())) < 119
     assert {f"{section}.{key}" for section, values in sections.items() for key in values} <= {*MEANINGS}
+
+
+def test_small_networks_are_those_of_the_studies(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "--data", str(photos), "--small", "--out", "c"]) == 0
+    plain, gsr = written(Path("c"))
+    assert gsr["REGULARIZER"]["weight"] == 0.05
+    study = read_tables().tables["cpu-study"].rows["SNGAN + LeCam + DiffAug, ratio 100"].sections
+    assert study is not None
+    assert plain["DATA"]["img_size"] == study["DATA"]["img_size"]
+    assert plain["MODEL"] == study["MODEL"]
+    assert plain["OPTIMIZATION"] == study["OPTIMIZATION"] | {"batch_size": 8}  # there are eight images
+    out = capsys.readouterr().out
+    assert "size: 16: by --small; " in out
+    assert "--resizer lanczos --evaluate 500" in out
+    many = propose(list(map(str, range(200))), [20] * 200, 32, small=True)
+    assert (many.model, many.sections["MODEL"]["backbone"], many.gsr["weight"]) == ("SNGAN", "resnet", 0.5)
+    whole = propose(["a", "b"], [5000, 50], 32)
+    narrow = propose(["a", "b"], [5000, 50], 32, small=True)
+    assert narrow.teraflop == pytest.approx(whole.teraflop * (8 * 16) / 64**2 * 32 / 64 * 3 / 6)
 
 
 def test_total_steps_follow_the_number_of_images() -> None:

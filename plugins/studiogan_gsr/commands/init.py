@@ -29,6 +29,9 @@ class InitOptions:
         "pixels: 16, 32, 64 or 128; default: the largest from 32 on that upscales at most half of the images",
         kind=positive,
     )
+    small: bool = switch(
+        False, "narrow networks at 16 pixels, which a CPU trains in minutes: a first look; default: the authors'"
+    )
     split: Path | None = option(
         None,
         "first write a new data folder DIR with train/ and a balanced valid/, by hard links, or by copies on another "

@@ -16,13 +16,14 @@ from studiogan_gsr.errors import DataError, GSRError, RequestError, reason
 from studiogan_gsr.files import write_atomically
 from studiogan_gsr.hosts.native.configuration import GENERATOR_BLOCKS
 from studiogan_gsr.progress import console
-from studiogan_gsr.runs.proposal import FEWEST_IMAGES, STUDIOGANS_SMALLEST, Proposal, propose
+from studiogan_gsr.runs.proposal import FEWEST_IMAGES, SMALL_SIZE, STUDIOGANS_SMALLEST, Proposal, propose
 from studiogan_gsr.runs.proposal_text import NAMES, proposal_text
 from studiogan_gsr.runs.split_folder import write_split
 
 # Chosen by itself only from those that both hosts have.
 _COMMON = [size for size in GENERATOR_BLOCKS if size >= STUDIOGANS_SMALLEST]
 _RESIZER = "lanczos"
+_FEW = 500  # images of a first look, which a CPU measures in less than a minute
 
 
 def init(
@@ -32,10 +33,12 @@ def init(
     split: Path | None = None,
     hold_out: int | None = None,
     overwrite: bool = False,
+    small: bool = False,
 ) -> list[Path]:
     """Look at a folder, write the two files, print what was found, what is missing and what comes next; return paths.
 
-    out: folder for the files; None: configs-<name of the data folder>.  size: pixels; None: as the images ask for.
+    out: folder for the files; None: configs-<name of the data folder>.
+    size: pixels; None: as the images ask for.  small: networks that a CPU trains in minutes.
     split, hold_out: see `write_split`; without `split`, the folder must have train/.
     Raises DataError for a folder that is no data set, and RequestError for an impossible option, for a layout that
     needs `split`, and, unless `overwrite`, for other files that are there already.
@@ -62,9 +65,11 @@ def init(
     if not sizes.sides:
         raise DataError(f"{data}: none of {len(sizes.unreadable)} images can be opened; first {sizes.unreadable[0]}")
     described = _description(layout.root, train.classes, counts)
-    chosen = size or largest_without_upscaling(sizes, _COMMON)
-    proposal = propose(train.classes, counts, chosen)
-    proposal.reasons["DATA.img_size"] = _size_reason(chosen, sizes, size)
+    chosen = size or (SMALL_SIZE if small else largest_without_upscaling(sizes, _COMMON))
+    proposal = propose(train.classes, counts, chosen, small)
+    proposal.reasons["DATA.img_size"] = _size_reason(
+        chosen, sizes, "--size" if size is not None else "--small" if small else None
+    )
     files = _write(out or Path(f"configs-{data.resolve().name}"), proposal, described, overwrite)
     missing = _missing_reference(layout, split is not None)
     show = console()
@@ -79,7 +84,8 @@ def init(
     if missing is not None:
         show.print(f"missing: {missing}")
     show.print(f"written: {' and '.join(map(str, files))}")
-    for line in _next_steps(files, layout.root, chosen, not sizes.all_square_of(chosen), missing is None):
+    measuring = "" if missing is not None else f" --evaluate {_FEW}" if small else " --evaluate"
+    for line in _next_steps(files, layout.root, chosen, not sizes.all_square_of(chosen), measuring):
         show.print(line)
     return files
 
@@ -100,15 +106,15 @@ def _description(root: Path, classes: Sequence[str], counts: Sequence[int]) -> s
     )
 
 
-def _size_reason(size: int, sizes: Sizes, given: int | None) -> str:
-    """Return the reason for the image size, with what the headers say."""
+def _size_reason(size: int, sizes: Sizes, by: str | None) -> str:
+    """Return the reason for the image size, with what the headers say; by: the option that set it."""
     found = (
         f"shorter sides are {sizes.sides[0]:,} to {sizes.sides[-1]:,} pixels, {sizes.median:,} in the middle, by the "
         f"headers of {len(sizes.sides):,} of {sizes.of:,} images"
     )
     why = f"the largest of {_listed(_COMMON)} that upscales at most half of the images"
-    if given is not None:
-        why = "by --size"
+    if by is not None:
+        why = f"by {by}"
     elif size > sizes.median:
         why = "the smallest that StudioGAN has"
     upscaled = sizes.smaller_than(size)
@@ -176,11 +182,14 @@ def _write(out: Path, proposal: Proposal, images: str, overwrite: bool) -> list[
     return list(texts)
 
 
-def _next_steps(files: Sequence[Path], root: Path, size: int, resized: bool, measured: bool) -> list[str]:
-    """Return the commands that look at the folder, train on it, and compare the two runs."""
+def _next_steps(files: Sequence[Path], root: Path, size: int, resized: bool, measuring: str) -> list[str]:
+    """Return the commands that look at the folder, train on it, and compare the two runs.
+
+    measuring: the option of `train` that measures; "" if nothing can be measured.
+    """
     data = quote(str(root))
     runs = [f"runs/{path.stem}" for path in files]
-    native = (f" --resizer {_RESIZER}" if resized else "") + (" --evaluate" if measured else "")
+    native = (f" --resizer {_RESIZER}" if resized else "") + measuring
     lines = [
         "Commands for it:",
         f"  studiogan-gsr data show Folder_LT --data {data}",
@@ -192,7 +201,7 @@ def _next_steps(files: Sequence[Path], root: Path, size: int, resized: bool, mea
     ]
     if size < STUDIOGANS_SMALLEST:
         return [*lines, f"StudioGAN has no {size} pixels: these files are for the native host alone."]
-    theirs = f"-metrics fid -ref {REFERENCE[0]}" if measured else "-metrics none"
+    theirs = f"-metrics fid -ref {REFERENCE[0]}" if measuring else "-metrics none"
     theirs += f" --pre_resizer {_RESIZER}" if resized else ""
     return [
         *lines,

@@ -25,6 +25,16 @@ _BIGGAN = {
     64: "iNaturalist2019/BigGAN-DiffAug-LeCam",
     128: "LSUN_LT/BigGAN128-DiffAug-LeCam",
 }
+SMALL_SIZE = 16  # pixels of a small proposal, unless the user asks for others
+_STUDIES = "the studies' SNGAN (docs/evidence.md)"
+_SMALL = {
+    "MODEL": {"z_dim": 32, "g_conv_dim": 8, "d_conv_dim": 16},
+    "OPTIMIZATION": {"batch_size": 32, "d_updates_per_step": 2, "total_steps": 5000},
+}
+_SMALL_REASON = (
+    "SNGAN, narrow and at few pixels: a first look, which a CPU trains in minutes. Without --small, `studiogan-gsr "
+    "init` writes the authors' networks."
+)
 _PAPERS_PASSES = 120_000 / 12_406  # steps per image of CIFAR-10-LT in the paper
 _FEWEST_STEPS = 20_000
 
@@ -33,7 +43,7 @@ _FEWEST_STEPS = 20_000
 class Proposal:
     """Settings for both hosts.
 
-    base: the shipped configuration that they come from.  model: "SNGAN" or "BigGAN".
+    base: the shipped configuration that they come from.  model: "SNGAN" or "BigGAN".  networks: whose they are.
     sections: as in a YAML file, without REGULARIZER.  gsr: REGULARIZER.
     reasons: why a key, such as "DATA.img_size", has its value.
     teraflop: operations of one step, about.
@@ -41,19 +51,26 @@ class Proposal:
 
     base: str
     model: str
+    networks: str
     sections: dict[str, dict[str, Any]]
     gsr: dict[str, Any]
     reasons: dict[str, str]
     teraflop: float
 
 
-def propose(classes: Sequence[str], counts: Sequence[int], size: int) -> Proposal:
-    """Return settings for classes with these numbers of training images, FEWEST_IMAGES or more, at `size` pixels."""
-    many = len(counts) > _MANY
+def propose(classes: Sequence[str], counts: Sequence[int], size: int, small: bool = False) -> Proposal:
+    """Return settings for classes with these numbers of training images, FEWEST_IMAGES or more, at `size` pixels.
+
+    small: narrow networks and few steps, which a CPU trains in minutes.
+    """
+    many = len(counts) > _MANY and not small
     base = _BIGGAN[size] if many and size in _BIGGAN else _SNGAN[size]
     model = "BigGAN" if base in _BIGGAN.values() else "SNGAN"
     sections = load_configuration(shipped_configuration(base))
-    shipped_size = sections["DATA"]["img_size"]
+    operations = _shipped_teraflop(base) / _operations(sections)
+    source = _STUDIES if small else base
+    for section, values in _SMALL.items() if small else ():
+        sections[section] |= values
     sections["DATA"] = {"name": "Folder_LT", "img_size": size, "num_classes": len(counts)}
     sections["PRE"] = {"apply_rflip": True}
     optimization = sections["OPTIMIZATION"]
@@ -64,17 +81,24 @@ def propose(classes: Sequence[str], counts: Sequence[int], size: int) -> Proposa
         sections["MODEL"]["g_ema_start"] = sections["MODEL"]["g_ema_start"] * steps // shipped_steps
     gsr, reasons = _gsr(classes, counts, size, model)
     reasons |= {
-        "MODEL.backbone": _backbone_reason(model, many),
+        "MODEL.backbone": _SMALL_REASON if small else _backbone_reason(model, many),
         "OPTIMIZATION.batch_size": f"{batch}: "
         + (
-            f"that of {base}."
+            f"that of {source}."
             if batch == shipped_batch
-            else f"{base} has {shipped_batch}, more than there are images."
+            else f"{source} has {shipped_batch}, more than there are images."
         ),
-        "OPTIMIZATION.total_steps": _steps_reason(steps, sum(counts), base, shipped_steps),
+        "OPTIMIZATION.total_steps": _steps_reason(steps, sum(counts), source, shipped_steps),
     }
-    scale = batch / shipped_batch * (size / shipped_size) ** 2
-    return Proposal(base, model, sections, gsr, reasons, _shipped_teraflop(base) * scale)
+    networks = f"those of {_STUDIES}" if small else "the authors', too"
+    return Proposal(base, model, networks, sections, gsr, reasons, operations * _operations(sections))
+
+
+def _operations(sections: dict[str, dict[str, Any]]) -> float:
+    """Return what the operations of a step are about proportional to."""
+    model, optimization = sections["MODEL"], sections["OPTIMIZATION"]
+    images = optimization["batch_size"] * (1 + optimization["d_updates_per_step"])
+    return float(images * sections["DATA"]["img_size"] ** 2 * model["g_conv_dim"] * model["d_conv_dim"])
 
 
 def _steps(images: int, most: int) -> int:
@@ -82,9 +106,9 @@ def _steps(images: int, most: int) -> int:
     return min(max(int(round(images * _PAPERS_PASSES, -3)), _FEWEST_STEPS), most)
 
 
-def _steps_reason(steps: int, images: int, base: str, most: int) -> str:
+def _steps_reason(steps: int, images: int, source: str, most: int) -> str:
     if steps == most:
-        return f"{steps:,}: those of {base}."
+        return f"{steps:,}: those of {source}."
     if steps > _FEWEST_STEPS:
         return f"{steps:,}: as many per image as the paper's 120,000 for the 12,406 images of CIFAR-10-LT."
     return (

@@ -63,8 +63,8 @@ def proposal_text(proposal: Proposal, images: str, with_gsr: bool) -> str:
     header = [
         f"{proposal.model} + DiffAugment + LeCam{' + gSR' if with_gsr else ''}, for {images}",
         f"Written by `studiogan-gsr init`. {plain if with_gsr else gsr} differs in REGULARIZER alone.",
-        f"Networks, losses and optimizers are the authors', from the shipped configuration {proposal.base} "
-        f"(`studiogan-gsr configs {proposal.base}` prints it).",
+        f"Losses and optimizers are the authors', from the shipped configuration {proposal.base} (`studiogan-gsr "
+        f"configs {proposal.base}` prints it); networks are {proposal.networks}.",
         f"Cost: {optimization['total_steps']:,} steps of about {proposal.teraflop:.3g} TFLOP. How long a step takes "
         "on your machine, `studiogan-gsr train` shows: try it with --steps 20 --print-freq 10 and another --out.",
     ]
