@@ -849,7 +849,7 @@ def test_a_pages_table_is_a_part_of_the_whole_one(record: dict[str, Any], tmp_pa
     assert make_command.in_page(page, tables, tmp_path / "records") == made
     for mark, why in (
         ("<!-- table: tinny -->", "did you mean tiny?"),
-        ("<!-- table: tiny-->", "a table mark is wrong"),
+        ("<!-- table: tiny-->", "a mark is wrong"),
     ):
         page.write_text(text.replace("<!-- table: tiny -->", mark))
         with pytest.raises(RequestError, match=rf"page.md.*{re.escape(why)}"):
