@@ -16,6 +16,7 @@ import torch
 import yaml
 from PIL import Image
 
+from studiogan_gsr import class_conditional_affines
 from studiogan_gsr.cli import parser
 from studiogan_gsr.contract import ROLES, Batch, roles_of
 from studiogan_gsr.hosts.native.configuration import read_configuration
@@ -34,7 +35,7 @@ PLACE = "# the README's lines go here"
 # How many Python snippets each page has, and the tests that run them.
 PYTHON = {
     README: 2,  # the four lines and the README's method, below
-    OWN_SCRIPT: 2,  # the same lines and the long-tailed set, below
+    OWN_SCRIPT: 3,  # the same lines, the reader and the long-tailed set, below
     "docs/plugins.md": 5,  # test_strangers_package.py, in both hosts
     "docs/data-sets.md": 1,  # datasets/test_splits.py
     "docs/generated-images.md": 1,  # runs/test_generate.py
@@ -105,6 +106,21 @@ def test_the_four_lines_regularize_a_script_of_twenty(page: str) -> None:
 
     assert largest_norm(with_gsr) < 0.9 * largest_norm(without)
     assert with_gsr["regularizer"].scalars()["penalty"] > 0
+
+
+def test_the_reader_reads_a_layer_of_other_names() -> None:
+    (lines,) = [text for text in texts("python", OWN_SCRIPT) if "MyBatchNorm" in text]
+
+    class MyBatchNorm(torch.nn.BatchNorm2d):
+        def __init__(self) -> None:
+            super().__init__(4, affine=False)
+            self.scale, self.shift = torch.nn.Embedding(3, 4), torch.nn.Embedding(3, 4)
+
+    generator = torch.nn.Sequential(MyBatchNorm())
+    exec(lines, {"MyBatchNorm": MyBatchNorm})
+    (affine,) = class_conditional_affines(generator)
+    assert torch.equal(affine.gain, generator[0].scale.weight - 1)
+    assert torch.equal(affine.bias, generator[0].shift.weight)
 
 
 def test_any_image_folder_becomes_long_tailed(

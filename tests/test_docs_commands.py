@@ -16,7 +16,7 @@ import yaml
 from studiogan_gsr.cli import main
 from studiogan_gsr.evaluation import cache
 from studiogan_gsr.settings import load_configuration
-from support.documents import PAGES, snippets
+from support.documents import PAGES, snippets, texts
 from support.paper_sets import use_files, write_all
 from support.plugins import PIXELS, MakePackage
 from support.runs import one_thread
@@ -90,6 +90,8 @@ def test_a_folder_of_images_becomes_an_answer(page: str, digits: Path) -> None:
     for words in commands:
         run(words, *(MEASURED if words[0] == "train" and "--evaluate" in words else []))
         if words[0] == "init":
+            shown = [yaml.safe_load(text) for text in texts("yaml", page) if "MODEL" in text]
+            assert all(sections == load_configuration(Path("configs", "gsr.yaml")) for sections in shown)
             for file in Path("configs").glob("*.yaml"):
                 narrow(file)
     assert Path("gsr-report", "index.html").is_file()
