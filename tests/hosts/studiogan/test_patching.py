@@ -118,13 +118,13 @@ def test_the_command_patches_checks_and_reverts(
     before = (clone / "src" / "main.py").read_bytes()
     assert main([*patch, "--check"]) == 1
     assert diagnosed() == "src/main.py: unpatched"
-    assert capsys.readouterr().out == f"{clone}/src/main.py: unpatched\n"
+    assert capsys.readouterr().out.startswith(f"{clone}/src/main.py: unpatched\nNext: ")
     assert main(patch) == 0
-    assert capsys.readouterr().out == f"{clone}: patched, written: src/main.py\n"
+    assert capsys.readouterr().out.startswith(f"{clone}: patched, written: src/main.py\nNext: ")
     after = (clone / "src" / "main.py").read_bytes()
     assert after != before
     assert main(patch) == 0
-    assert capsys.readouterr().out == f"{clone}: patched already\n"
+    assert capsys.readouterr().out.startswith(f"{clone}: patched already\nNext: ")
     assert (clone / "src" / "main.py").read_bytes() == after
     assert main([*patch, "--check"]) == 0
     assert diagnosed() == "src/main.py: patched"
