@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from studiogan_gsr.errors import DataError
 from studiogan_gsr.hosts.studiogan import checkout, doctor, launcher
 from studiogan_gsr.hosts.studiogan.shims import SHIMS
 from studiogan_gsr.registry import REGULARIZERS
+from studiogan_gsr.shipped import EXAMPLE
 from support.plugins import MakePackage
 
 Git = Callable[..., str]
@@ -349,12 +351,19 @@ def fetch(source: Path, root: Path) -> int:
     return main(["studiogan", "fetch", "--from", str(source), "--root", str(root)])
 
 
+def after_fetching(root: Path) -> str:
+    """The last line of `studiogan fetch`."""
+    place = shlex.quote(str(root))
+    run = f"studiogan-gsr studiogan run --root {place} -- -t -cfg {EXAMPLE} -data data -save runs"
+    return f"Next: `{run}`, `studiogan-gsr doctor --root {place}`\n"
+
+
 def test_fetch_clones_the_pinned_commit(
     repository: Path, git: Git, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / "cache" / "deep" / "PyTorch-StudioGAN"
     assert fetch(repository, root) == 0
-    assert capsys.readouterr().out.startswith(f"PyTorch-StudioGAN {checkout.PINNED} at {root}\nNext: ")
+    assert capsys.readouterr().out == f"PyTorch-StudioGAN {checkout.PINNED} at {root}\n{after_fetching(root)}"
     assert (root / "src" / "main.py").read_text() == "print('pinned')\n"
     assert git(root, "rev-parse", "HEAD") == checkout.PINNED
     assert git(root, "status", "--porcelain") == ""
@@ -448,7 +457,7 @@ def test_a_checkout_that_is_no_clone_has_no_commit_even_inside_a_repository(
     found = checkout.find_checkout(root)
     assert (found.commit(), found.changed_files()) == (None, [])
     assert main(["studiogan", "fetch", "--root", str(root)]) == 0
-    assert capsys.readouterr().out.startswith(f"PyTorch-StudioGAN of an unknown commit at {root}\nNext: ")
+    assert capsys.readouterr().out == f"PyTorch-StudioGAN of an unknown commit at {root}\n{after_fetching(root)}"
     finding = next(finding for finding in doctor.diagnose(str(root)) if finding.what == "its commit")
     assert finding.found == "unknown: the folder is not a git clone"
     assert finding.remedy == f"mv '{root}' '{root}.old' && studiogan-gsr studiogan fetch --root '{root}'"

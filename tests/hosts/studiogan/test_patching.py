@@ -18,7 +18,7 @@ from studiogan_gsr.hosts.studiogan import doctor, patching
 from studiogan_gsr.hosts.studiogan.checkout import PINNED, SOURCE, Checkout
 from studiogan_gsr.hosts.studiogan.patching import FilePatch, apply_series, read_patch, series, state_of
 from studiogan_gsr.registry import GROUPS, STARTUP, find_plugins
-from studiogan_gsr.shipped import shipped_folder
+from studiogan_gsr.shipped import EXAMPLE, shipped_configuration, shipped_folder
 
 PATCHES = sorted(shipped_folder("patches").glob("*.patch"))
 ONE, OTHER = b"first\nlast\n", "caf\u00e9 \u2028 one\r line\n".encode() + b"no end of line"
@@ -110,6 +110,8 @@ def test_the_command_patches_checks_and_reverts(
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", checkout.root, clone], check=True)
     patch = ["studiogan", "patch", "--root", str(clone)]
+    example = shipped_configuration(EXAMPLE)
+    train = f"Next: `python {clone}/src/main.py -t -cfg {example} -data data -save runs`\n"
 
     def diagnosed() -> str:
         (found,) = [finding.found for finding in doctor.diagnose(str(clone)) if finding.what == "the patch"]
@@ -118,13 +120,15 @@ def test_the_command_patches_checks_and_reverts(
     before = (clone / "src" / "main.py").read_bytes()
     assert main([*patch, "--check"]) == 1
     assert diagnosed() == "src/main.py: unpatched"
-    assert capsys.readouterr().out.startswith(f"{clone}/src/main.py: unpatched\nNext: ")
+    assert capsys.readouterr().out == (
+        f"{clone}/src/main.py: unpatched\nNext: `studiogan-gsr studiogan patch --root {clone}`\n"
+    )
     assert main(patch) == 0
-    assert capsys.readouterr().out.startswith(f"{clone}: patched, written: src/main.py\nNext: ")
+    assert capsys.readouterr().out == f"{clone}: patched, written: src/main.py\n{train}"
     after = (clone / "src" / "main.py").read_bytes()
     assert after != before
     assert main(patch) == 0
-    assert capsys.readouterr().out.startswith(f"{clone}: patched already\nNext: ")
+    assert capsys.readouterr().out == f"{clone}: patched already\n{train}"
     assert (clone / "src" / "main.py").read_bytes() == after
     assert main([*patch, "--check"]) == 0
     assert diagnosed() == "src/main.py: patched"
