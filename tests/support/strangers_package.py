@@ -33,6 +33,11 @@ def section_of_the_page() -> list[Any]:
     return yaml.safe_load(text)["REGULARIZER"]
 
 
+def pattern(line: str) -> str:
+    """A regular expression for a line of output that the page shows; "..." and measured numbers may be anything."""
+    return "^" + ".*".join(map(re.escape, re.split(r"\.\.\.|-?\d+\.\d+(?!:)", line)))
+
+
 def install(folder: Path, smallest: bool = False) -> Path:
     """Write the package in a folder, install it, and return the folder of installed packages.
 

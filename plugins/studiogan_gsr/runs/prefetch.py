@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -61,7 +62,7 @@ def prefetch(configuration: str, root: str, backbone: str | None = None, studiog
     check_data_name(name)
     find_dataset(name)
     loaded = find_backbone(backbone or DEFAULT)
-    finders = [partial(_data, name, root), partial(_backbone, loaded), _lpips]
+    finders: list[Callable[[], Item]] = [partial(_data, name, root), partial(_backbone, loaded), _lpips]
     if studiogan:
         finders.append(_studiogan)
     items: list[Item] = []
