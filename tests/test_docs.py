@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 import re
 import shlex
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ import yaml
 from PIL import Image
 
 from studiogan_gsr import class_conditional_affines
-from studiogan_gsr.cli import parser
+from studiogan_gsr.cli import main, parser
 from studiogan_gsr.contract import ROLES, Batch, roles_of
 from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.native.training import Speed, Trainer
@@ -27,7 +29,7 @@ from studiogan_gsr.settings import regularizer_settings
 from support import strangers_package
 from support.documents import PAGES, ROOT, snippets, texts
 from support.plugins import MakePackage
-from support.runs import COUNTS, PLAIN
+from support.runs import COUNTS, PLAIN, one_thread
 
 README, OWN_SCRIPT = "README.md", "docs/own-script.md"
 SCRIPT = (ROOT / "tests" / "support" / "twenty_lines.py").read_text(encoding="utf-8")
@@ -170,12 +172,36 @@ def test_the_methods_shown_are_short_one_of_each_role_and_all_in_the_package() -
     methods = [block for block in strangers_package.blocks("python") if "class " in block]
     assert all(len(block.splitlines()) < 15 for block in methods)
     namespace = run("\n".join(strangers_package.blocks("python")))
-    (metadata,) = strangers_package.blocks("toml")
+    metadata = "".join(strangers_package.blocks("toml"))
     entries = dict(re.findall(r'^(\w+) = "my_methods:(\w+)"$', metadata, flags=re.MULTILINE))
     assert {name: roles_of(namespace[value]) for name, value in entries.items()} == {
         name: (role,) for name, role in strangers_package.ROLES.items()
     }
     assert sorted(strangers_package.ROLES.values()) == sorted(ROLES)
+
+
+def test_the_smallest_package_is_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(strangers_package.install(tmp_path, smallest=True))
+    monkeypatch.delitem(sys.modules, "my_methods", raising=False)
+    monkeypatch.chdir(tmp_path)
+    Path("decay.yaml").write_text(strangers_package.blocks("yaml")[0])
+    (words,) = [words for page, words in own_commands() if page == "docs/plugins.md" and words[0] == "train"]
+    with one_thread():
+        assert main([*words, "--steps", "1", "--workers", "0", "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    for line in strangers_package.blocks("text")[0].splitlines():
+        assert re.search(strangers_package.pattern(line), said, re.MULTILINE), line
+
+
+def test_the_phase_shown_is_that_of_the_code() -> None:
+    late = run("\n".join(strangers_package.blocks("python")))["LateVariation"](torch.nn.Linear(1, 1), [1])
+    images = torch.rand(2, 3, 4, 4)
+    for step in (0, 999, 1000, 5000):
+        assert (
+            bool(late.generator_loss(SimpleNamespace(step=step, images=images))) == late.phase(step) == (step >= 1000)
+        )
 
 
 def test_the_table_of_the_contract_names_every_role_and_field() -> None:

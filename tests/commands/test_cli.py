@@ -190,6 +190,25 @@ def test_doctor_names_every_networks_weights(tmp_path: Path, monkeypatch: pytest
     assert not findings["CLIP's weights"].problem
 
 
+def test_doctor_tells_of_the_weights_of_studiogans_own_fid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    path = tmp_path / "hub" / "checkpoints" / "pt_inception-2015-12-05-6726825d.pth"
+    what = "StudioGAN's FID weights"
+
+    def found() -> doctor.Finding:
+        (finding,) = [finding for finding in doctor.diagnose(str(tmp_path)) if finding.what == what]
+        return finding
+
+    assert found().found.startswith("not downloaded yet: `studiogan run -- ... -metrics fid` downloads https://")
+    assert found().remedy == f"none needed; without network, put that file into {path.parent}"
+    assert not found().problem
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"cut off")
+    assert (found().found, found().remedy) == (f"{path}: damaged", f"rm {path}")
+    monkeypatch.setattr(doctor.fid_weights, "SHA256", doctor.sha256(path)[:8])
+    assert found() == doctor.Finding(what, str(path))
+
+
 def test_doctor_knows_a_remedy_for_a_broken_plugin(make_package: MakePackage, tmp_path: Path) -> None:
     make_package("stranger", REGULARIZERS, {"ridge": "stranger_ridge:Ridge"}, {"stranger_ridge": "raise OSError"})
     findings = {finding.what: finding for finding in doctor.diagnose(str(tmp_path))}

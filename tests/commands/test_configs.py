@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from studiogan_gsr.cli import main
@@ -10,15 +12,18 @@ from studiogan_gsr.shipped import shipped_configuration, shipped_configurations
 
 def test_every_configuration_has_a_line_that_says_what_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["configs"]) == 0
-    lines = {line.split()[0]: " ".join(line.split()) for line in capsys.readouterr().out.splitlines()}
+    header, *others = capsys.readouterr().out.splitlines()
+    columns = ["name", "data set", "pixels", "augmentation and regularizers", "steps"]
+    assert re.split(" {2,}", header) == [*columns, "rows of benchmarks/tables.yaml (table: row)"]
+    lines = {line.split()[0]: " ".join(line.split()) for line in others}
     assert [*lines] == [*shipped_configurations(), "Next:"]
     for name, rest in {
-        "CIFAR10_LT/SNGAN": "CIFAR10_LT_rho100 32 px plain 120k steps lecam-diffaug: SNGAN",
-        "CIFAR10_LT/SNGAN-ADA-gSR": "CIFAR10_LT_rho100 32 px ADA, gsr 0.5 120k steps ada: SNGAN + ADA + gSR",
-        "CIFAR10_LT/BigGAN-gSR": "CIFAR10_LT_rho100 32 px gsr 0.5 120k steps no row",
-        "LSUN_LT/BigGAN128-DiffAug-LeCam-gSR": "LSUN_LT_rho1000 128 px DiffAug, LeCam, gsr 0.01 120k steps lsun-128: "
+        "CIFAR10_LT/SNGAN": "CIFAR10_LT_rho100 32 none 120,000 lecam-diffaug: SNGAN",
+        "CIFAR10_LT/SNGAN-ADA-gSR": "CIFAR10_LT_rho100 32 ADA, gsr 0.5 120,000 ada: SNGAN + ADA + gSR",
+        "CIFAR10_LT/BigGAN-gSR": "CIFAR10_LT_rho100 32 gsr 0.5 120,000 none",
+        "LSUN_LT/BigGAN128-DiffAug-LeCam-gSR": "LSUN_LT_rho1000 128 DiffAug, LeCam, gsr 0.01 120,000 lsun-128: "
         "BigGAN + gSR",
-        "CIFAR10_LT/SNGAN-DiffAug-LeCam": "CIFAR10_LT_rho100 32 px DiffAug, LeCam 120k steps lecam-diffaug: SNGAN + "
+        "CIFAR10_LT/SNGAN-DiffAug-LeCam": "CIFAR10_LT_rho100 32 DiffAug, LeCam 120,000 lecam-diffaug: SNGAN + "
         "LeCam + DiffAug; cifar10-lt: SNGAN, ratio 100; ablation: without gSR",
     }.items():
         assert lines[name] == f"{name} {rest}"

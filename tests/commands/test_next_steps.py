@@ -35,6 +35,9 @@ STEPS = {
     "init --data flat --split split": "`studiogan-gsr data show Folder_LT --data split`, the commands above",
     "configs": TRAIN,
     f"prefetch {EXAMPLE} --data data": f"`studiogan-gsr train {EXAMPLE} --data data --out runs/first`",
+    f"prefetch {EXAMPLE} --data data --studiogan": (
+        f"`studiogan-gsr studiogan run -- -t -metrics fid -ref valid -cfg {EXAMPLE} -data data -save runs/first`"
+    ),
     "train CONFIG --data data --out OUT/run": (
         "`studiogan-gsr report OUT/run`, `studiogan-gsr evaluate OUT/run`, "
         "`studiogan-gsr generate OUT/run --out OUT/run-images`"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from benchmarks.tables.rows import read_tables
 from studiogan_gsr.cli import main
 from studiogan_gsr.datasets.folder import folder_lt
 from studiogan_gsr.hosts.native.configuration import read_configuration
+from studiogan_gsr.hosts.native.networks import Discriminator, Generator
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
 from studiogan_gsr.runs import split_folder
 from studiogan_gsr.runs.init import init
@@ -85,9 +87,11 @@ def test_a_pair_differs_in_the_regularizer_alone_and_is_complete(
     for path, run in zip(pair, ("runs/plain", "runs/gsr"), strict=True):
         train = f"studiogan-gsr train {path} --data 'my photos' --out {run} --resizer lanczos --evaluate"
         assert train in lines
-        theirs = f"-metrics fid -ref valid --pre_resizer lanczos -cfg {path} -data 'my photos' -save runs"
+        save = run.replace("/", "/studiogan-")
+        theirs = f"-metrics fid -ref valid --pre_resizer lanczos --seed 0 -cfg {path} -data 'my photos' -save {save}"
         assert f"studiogan-gsr studiogan run -- -t {theirs}" in lines
     assert "studiogan-gsr report runs/plain runs/gsr" in lines
+    assert "studiogan-gsr report runs/studiogan-plain runs/studiogan-gsr" in lines
 
 
 def test_other_files_are_not_overwritten(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -368,6 +372,21 @@ def test_small_networks_are_those_of_the_studies(photos: Path, capsys: pytest.Ca
     whole = propose(["a", "b"], [5000, 50], 32)
     narrow = propose(["a", "b"], [5000, 50], 32, small=True)
     assert narrow.teraflop == pytest.approx(whole.teraflop * (8 * 16) / 64**2 * 32 / 64 * 3 / 6)
+
+
+@pytest.mark.parametrize("size", [16, 32, 64, 128])
+def test_the_comments_on_channels_are_true_of_the_networks(size: int) -> None:
+    sections = propose(["a", "b"], [9, 9], size).sections
+    model = read_configuration({**sections, "MODEL": sections["MODEL"] | {"g_conv_dim": 1, "d_conv_dim": 1}}).MODEL
+    generator, discriminator = Generator(size, 2, model, True), Discriminator(size, 2, model, True)
+    channels = {
+        "MODEL.g_conv_dim": [block[0].conv2d2.out_channels for block in generator.blocks],
+        "MODEL.d_conv_dim": [block[0].conv2d2.out_channels for block in discriminator.blocks],
+    }
+    channels["MODEL.g_conv_dim"].insert(0, generator.linear0.out_features // 4**2)
+    for key, found in channels.items():
+        small, low, high = re.findall(r"(\d+) times.*up to 32 pixels, else (\d+) to (\d+) times", MEANINGS[key])[0]
+        assert (found[0], found[-1]) == ((int(small),) * 2 if size <= 32 else (int(low), int(high))), key
 
 
 def test_total_steps_follow_the_number_of_images() -> None:

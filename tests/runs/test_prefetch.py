@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
+import shutil
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ from studiogan_gsr.cli import main
 from studiogan_gsr.evaluation import backbones, perceptual
 from studiogan_gsr.evaluation.perceptual import weights_path
 from studiogan_gsr.files import sha256
+from studiogan_gsr.hosts.studiogan import fid_weights
 from support.cifar import write_cifar
 from support.runs import write
 
@@ -101,6 +104,32 @@ def test_everything_is_downloaded_once_and_named_with_its_place(
     assert found["data set CIFAR10_LT_rho100"].startswith("present, ")
     assert found["backbone inception"].startswith("present, ")
     assert server.served == []
+
+
+def test_the_file_of_studiogans_own_fid_is_downloaded_on_demand_to_where_studiogan_looks(
+    server: type[Handler], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(fid_weights, "URL", f"{backbones.INCEPTION_URL.rpartition('/')[0]}/pt_weights.pth")
+    monkeypatch.setattr(fid_weights, "SHA256", backbones.INCEPTION_SHA256)
+    path = tmp_path / "torch" / "hub" / "checkpoints" / "pt_weights.pth"
+    argv = ["prefetch", write_configuration(tmp_path), "--data", str(tmp_path / "data")]
+    assert main(argv) == 0
+    assert f"-metrics need another file, {path}: add --studiogan;" in capsys.readouterr().out
+    assert not path.exists()
+    argv += ["--backbone", "inception", "--studiogan"]
+    assert main(argv) == 1  # the server does not have it yet
+    out = capsys.readouterr().out
+    assert f"StudioGAN's FID weights: missing, {path}: cannot be downloaded from {fid_weights.URL} (" in out
+    assert "put the file there, or train with -metrics none" in out
+    assert out.splitlines()[-1].endswith(f"{shlex.join(['studiogan-gsr', *argv])}`")
+    shutil.copy(tmp_path / "server" / "weights.pth", tmp_path / "server" / "pt_weights.pth")
+    for state in ("downloaded", "present"):
+        assert main(argv) == 0
+        out = capsys.readouterr().out
+        assert f"StudioGAN's FID weights: {state}, {path} (0.0 MB)" in out
+        assert f"  {path}; export TORCH_HOME=DIR, if the copy is DIR/hub/checkpoints/pt_weights.pth" in out
+    assert server.served.count("pt_weights.pth") == 2
 
 
 def write_configuration(folder: Path) -> str:

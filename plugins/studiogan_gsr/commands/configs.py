@@ -14,6 +14,15 @@ from studiogan_gsr.progress import console
 from studiogan_gsr.settings import load_configuration, regularizer_settings
 from studiogan_gsr.shipped import EXAMPLE, shipped_configuration, shipped_configurations
 
+_HEADER = (
+    "name",
+    "data set",
+    "pixels",
+    "augmentation and regularizers",
+    "steps",
+    "rows of benchmarks/tables.yaml (table: row)",
+)
+
 
 @dataclass(frozen=True)
 class ConfigsOptions:
@@ -40,7 +49,7 @@ def run(parsed: argparse.Namespace) -> None:
     if name is not None:
         sys.stdout.write(shipped_configuration(name).read_text(encoding="utf-8"))
         return
-    rows = [_row(name) for name in shipped_configurations()]
+    rows = [_HEADER, *(_row(name) for name in shipped_configurations())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         console().print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -53,7 +62,7 @@ def _row(name: str) -> tuple[str, ...]:
     sections = load_configuration(path)
     data, steps = sections["DATA"], sections["OPTIMIZATION"]["total_steps"]
     rows = _table_rows(path.read_text(encoding="utf-8"))
-    return name, data["name"], f"{data['img_size']} px", _terms(sections), f"{steps // 1000}k steps", rows
+    return name, data["name"], str(data["img_size"]), _terms(sections), f"{steps:,}", rows
 
 
 def _terms(sections: dict[str, Any]) -> str:
@@ -63,11 +72,11 @@ def _terms(sections: dict[str, Any]) -> str:
     terms = [name for name, on in (*found, ("LeCam", loss.get("apply_lecam"))) if on]
     for settings in regularizer_settings(sections):
         terms.append(f"{settings.name} {settings.options.get('weight', '')}".strip())
-    return ", ".join(terms) or "plain"
+    return ", ".join(terms) or "none"
 
 
 def _table_rows(text: str) -> str:
-    """Return the rows of the benchmark's tables that the header names, or "no row"."""
+    """Return the rows of the benchmark's tables that the header names, as "table: row"; or "none"."""
     header = " ".join(line.removeprefix("# ") for line in text.splitlines() if line.startswith("# "))
     found = re.search(r"Rows of benchmarks/tables\.yaml: (.*?)\. ", header)
-    return found[1] if found else "no row"
+    return found[1] if found else "none"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 
-from studiogan_gsr.commandline import add_options, argument, describe, option, read_options
+from studiogan_gsr.commandline import add_options, argument, describe, option, read_options, switch
 from studiogan_gsr.commands.next_steps import command, print_next
 from studiogan_gsr.errors import DONE, FAILED
 
@@ -18,6 +18,10 @@ class PrefetchOptions:
     data: str = option(None, "folder of the data set; downloads go there", metavar="DIR", required=True)
     backbone: str | None = option(
         None, "the network that `evaluate` will measure with; default: inception", metavar="NAME"
+    )
+    studiogan: bool = switch(
+        False,
+        "also the network of StudioGAN's own FID, for `studiogan run` with -metrics; default: only name its file",
     )
 
 
@@ -39,9 +43,16 @@ def run(parsed: argparse.Namespace) -> int:
     from studiogan_gsr.runs.prefetch import MISSING, prefetch
 
     options = read_options(PrefetchOptions, parsed)
-    items = prefetch(options.configuration, options.data, options.backbone)
+    configuration, data = options.configuration, options.data
+    items = prefetch(configuration, data, options.backbone, options.studiogan)
     if any(item.state == MISSING for item in items):
-        print_next("add what is missing", command("prefetch", options.configuration, "--data", options.data))
+        given = [] if options.backbone is None else ["--backbone", options.backbone]
+        given += ["--studiogan"] if options.studiogan else []
+        print_next("add what is missing", command("prefetch", configuration, "--data", data, *given))
         return FAILED
-    print_next(command("train", options.configuration, "--data", options.data, "--out", "runs/first"))
+    if options.studiogan:
+        arguments = ["-t", "-metrics", "fid", "-ref", "valid", "-cfg", configuration, "-data", data]
+        print_next(command("studiogan", "run", "--", *arguments, "-save", "runs/first"))
+        return DONE
+    print_next(command("train", configuration, "--data", data, "--out", "runs/first"))
     return DONE

@@ -175,14 +175,15 @@ class EffNetLite0:
         return features, self.network._fc(features)
 
 
-def downloaded(url: str, digest: str) -> str:
-    """Return the path of a file in the weights folder; download the file if it is missing.
+def downloaded(url: str, digest: str, folder: Path | None = None, instead: str = "use another backbone") -> str:
+    """Return the path of a file in a folder; download the file if it is missing.
 
     Only one process downloads it at a time.
-    digest: the start of the file's SHA-256; "" if it is unknown.
+    digest: the start of the file's SHA-256; "" if it is unknown.  folder: None: the weights folder.
+    instead: for the error, what a user can do without the file.
     Raises WeightsError, which says where to put the file, if the download fails or the digest differs.
     """
-    folder = weights_folder()
+    folder = folder or weights_folder()
     path = folder / url.rpartition("/")[2]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -194,7 +195,7 @@ def downloaded(url: str, digest: str) -> str:
                 raise ValueError(f"its SHA-256 is {sha256(path)[:16]}..., not {digest}...; remove the file")
     except Exception as error:
         raise WeightsError(
-            f"{path}: cannot be downloaded from {url} ({reason(error)}); put the file there, or use another backbone"
+            f"{path}: cannot be downloaded from {url} ({reason(error)}); put the file there, or {instead}"
         ) from error
     return str(path)
 

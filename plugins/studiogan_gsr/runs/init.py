@@ -203,11 +203,13 @@ def _next_steps(files: Sequence[Path], root: Path, size: int, resized: bool, mea
         return [*lines, f"StudioGAN has no {size} pixels: these files are for the native host alone."]
     theirs = f"-metrics fid -ref {REFERENCE[0]}" if measuring else "-metrics none"
     theirs += f" --pre_resizer {_RESIZER}" if resized else ""
+    saves = [f"runs/studiogan-{path.stem}" for path in files]  # one each: report and evaluate read one run per folder
     return [
         *lines,
-        "In StudioGAN itself, in place of train:",
+        "In StudioGAN itself, in place of train and report:",
         *(
-            f"  studiogan-gsr studiogan run -- -t {theirs} -cfg {quote(str(path))} -data {data} -save runs"
-            for path in files
+            f"  studiogan-gsr studiogan run -- -t {theirs} --seed 0 -cfg {quote(str(path))} -data {data} -save {save}"
+            for path, save in zip(files, saves, strict=True)
         ),
+        f"  studiogan-gsr report {' '.join(saves)}",
     ]

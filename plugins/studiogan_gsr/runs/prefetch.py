@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from studiogan_gsr.datasets.by_name import find_dataset, open_images
 from studiogan_gsr.errors import ConfigurationError, DataError, WeightsError
 from studiogan_gsr.evaluation.backbones import (
     WEIGHTS_VARIABLE,
+    downloaded,
     find_backbone,
     make_backbone,
     weights_folder,
@@ -21,6 +23,7 @@ from studiogan_gsr.evaluation.backbones import (
 from studiogan_gsr.evaluation.perceptual import Perceptual, installed, weights_path
 from studiogan_gsr.evaluation.reference import DEFAULT
 from studiogan_gsr.files import impatient_network
+from studiogan_gsr.hosts.studiogan import fid_weights
 from studiogan_gsr.progress import console
 from studiogan_gsr.registry import LoadedPlugin
 from studiogan_gsr.settings import check_data_name, load_configuration
@@ -44,11 +47,11 @@ class Item:
     hint: str = ""
 
 
-def prefetch(configuration: str, root: str, backbone: str | None = None) -> list[Item]:
+def prefetch(configuration: str, root: str, backbone: str | None = None, studiogan: bool = False) -> list[Item]:
     """Download the data set of a configuration and the weights of a backbone; print and return what there is.
 
     configuration: a file, or the name of a shipped one.  root: the data set's folder.
-    backbone: None: the one that `evaluate` uses by default.
+    backbone: None: the one that `evaluate` uses by default.  studiogan: also download what StudioGAN's own FID needs.
     What cannot be downloaded is an item that is missing.  Raises ConfigurationError for an unknown configuration or
     data set, and PluginError for an unknown backbone or a broken plug-in.
     """
@@ -59,9 +62,12 @@ def prefetch(configuration: str, root: str, backbone: str | None = None) -> list
     check_data_name(name)
     find_dataset(name)
     loaded = find_backbone(backbone or DEFAULT)
+    finders: list[Callable[[], Item]] = [partial(_data, name, root), partial(_backbone, loaded), _lpips]
+    if studiogan:
+        finders.append(_studiogan)
     items: list[Item] = []
     show = console()
-    for find in (partial(_data, name, root), partial(_backbone, loaded), _lpips):
+    for find in finders:
         items.append(find())
         show.print(f"{items[-1].what}: {items[-1].state}, {items[-1].found}")
     missing = [item.what for item in items if item.state == MISSING]
@@ -72,7 +78,11 @@ def prefetch(configuration: str, root: str, backbone: str | None = None) -> list
     for item in items:
         if item.hint:
             show.print(f"  {item.hint}")
-    show.print("StudioGAN's own -metrics download another network; -metrics none needs none.")
+    if not studiogan:
+        show.print(
+            f"StudioGAN's own -metrics need another file, {fid_weights.weights_path()}: add --studiogan; "
+            "-metrics none needs no file."
+        )
     return items
 
 
@@ -123,8 +133,23 @@ def _lpips() -> Item:
     except WeightsError as error:
         return Item(what, MISSING, str(error))
     found = f"{path} ({_amount(path.stat().st_size)})" if path.is_file() else "weights of the package"
-    hint = f"{path}; export TORCH_HOME=DIR, if the copy is DIR/hub/checkpoints/{path.name}"
-    return Item(what, PRESENT if before else DOWNLOADED, found, hint)
+    return Item(what, PRESENT if before else DOWNLOADED, found, _in_torchs_folder(path))
+
+
+def _studiogan() -> Item:
+    what, path = "StudioGAN's FID weights", fid_weights.weights_path()
+    before = path.is_file()
+    try:
+        downloaded(fid_weights.URL, fid_weights.SHA256, path.parent, "train with -metrics none")
+    except WeightsError as error:
+        return Item(what, MISSING, str(error))
+    found = f"{path} ({_amount(path.stat().st_size)})"
+    return Item(what, PRESENT if before else DOWNLOADED, found, _in_torchs_folder(path))
+
+
+def _in_torchs_folder(path: Path) -> str:
+    """Return the hint for a file that torch keeps in a folder of its own."""
+    return f"{path}; export TORCH_HOME=DIR, if the copy is DIR/hub/checkpoints/{path.name}"
 
 
 def _amount(size: int) -> str:

@@ -82,6 +82,7 @@ def propose(classes: Sequence[str], counts: Sequence[int], size: int, small: boo
     gsr, reasons = _gsr(classes, counts, size, model)
     reasons |= {
         "MODEL.backbone": _SMALL_REASON if small else _backbone_reason(model, many),
+        "MODEL.g_conv_dim": "Halving g_conv_dim and d_conv_dim leaves about a quarter of the operations.",
         "OPTIMIZATION.batch_size": f"{batch}: "
         + (
             f"that of {source}."

@@ -22,6 +22,7 @@ from PIL import Image
 
 from studiogan_gsr.datasets.folder import folder_lt
 from studiogan_gsr.datasets.identity import digest
+from studiogan_gsr.hosts.studiogan import fid_weights
 from studiogan_gsr.hosts.studiogan.checkout import PINNED, Checkout
 from studiogan_gsr.shipped import shipped_configuration, shipped_configurations
 from support.host import DDP, DIGITS, Host, Outcome, configure, meeting, refused, write_configuration
@@ -553,6 +554,26 @@ def test_wrong_configurations_are_refused_before_the_first_step(
     refused(host.run(configuration, digits, tmp_path / "out"), message)
 
 
+@pytest.mark.parametrize(
+    ("backbone", "remedy"),
+    [
+        (
+            "InceptionV3_tf",
+            r"put https://\S+ at {home}/hub/checkpoints/pt_inception-2015-12-05-6726825d.pth, or train",
+        ),
+        ("Swin-T_torch", "train with -metrics none and measure with `studiogan-gsr evaluate`$"),
+    ],
+)
+def test_without_network_the_file_of_its_own_fid_is_named_with_its_place(
+    backbone: str, remedy: str, host: Host, digits: Path, tmp_path: Path
+) -> None:
+    environment = {"TORCH_HOME": str(tmp_path), "https_proxy": "http://127.0.0.1:9"}  # where nothing listens
+    arguments = ("-metrics", "fid", "-ref", "valid", "--eval_backbone", backbone)
+    outcome = host.run(configure(tmp_path), digits, tmp_path / "out", *arguments, environment=environment)
+    cause = f"--eval_backbone {backbone}: StudioGAN cannot download its weights .URLError: .*; "
+    refused(outcome, cause + remedy.format(home=tmp_path))
+
+
 @pytest.mark.slow
 def test_a_missing_or_changed_surface_is_named_before_the_first_step(
     checkout: Checkout, digits: Path, tmp_path: Path
@@ -719,6 +740,13 @@ def test_a_rank_that_is_not_regularized_ends_the_run(
     (line,) = outcome.lines("studiogan-gsr: ")
     assert re.search(message, line), line
     assert not outcome.lines("Step:")
+
+
+def test_studiogan_has_the_address_and_the_name_of_its_fid_network(checkout: Checkout) -> None:
+    metrics = checkout.source / "metrics"
+    assert f"'{fid_weights.URL}'" in (metrics / "inception_net.py").read_text()
+    assert f'== "{fid_weights.NETWORK}":' in (metrics / "preparation.py").read_text()
+    assert f"default='{fid_weights.NETWORK}'" in checkout.main.read_text()
 
 
 def test_the_hooks_and_the_patch_were_written_for_this_commit(checkout: Checkout) -> None:

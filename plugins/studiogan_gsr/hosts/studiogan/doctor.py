@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
+from pathlib import Path
 from shlex import quote
 
 from studiogan_gsr.errors import GSRError
@@ -19,6 +20,7 @@ from studiogan_gsr.evaluation.backbones import (
     weights_folder,
 )
 from studiogan_gsr.files import sha256
+from studiogan_gsr.hosts.studiogan import fid_weights
 from studiogan_gsr.hosts.studiogan.checkout import PINNED, Checkout, find_checkout
 from studiogan_gsr.hosts.studiogan.patching import series, state_of
 from studiogan_gsr.hosts.studiogan.shims import SHIMS
@@ -71,9 +73,16 @@ def diagnose(root: str | None = None) -> list[Finding]:
         Finding("python", platform.python_version()),
         *_packages(),
         *_devices(),
-        _weights("FID's weights", "evaluate", INCEPTION_URL, INCEPTION_SHA256),
-        _weights("CLIP's weights", "evaluate --backbone clip", CLIP_URL, CLIP_SHA256),
-        _weights("DINOv2's weights", "evaluate --backbone dinov2", DINOV2_URL, ""),
+        _weights("FID's weights", "evaluate", INCEPTION_URL, INCEPTION_SHA256, weights_folder()),
+        _weights("CLIP's weights", "evaluate --backbone clip", CLIP_URL, CLIP_SHA256, weights_folder()),
+        _weights("DINOv2's weights", "evaluate --backbone dinov2", DINOV2_URL, "", weights_folder()),
+        _weights(
+            "StudioGAN's FID weights",
+            "studiogan run -- ... -metrics fid",
+            fid_weights.URL,
+            fid_weights.SHA256,
+            fid_weights.weights_path().parent,
+        ),
         *_checkout(root),
         *_plugins(),
         *(Finding(f"shim {shim.name}", f"{shim.problem}: {shim.repair}") for shim in SHIMS),
@@ -123,9 +132,9 @@ def _for_bfloat16(finding: Finding, kind: str) -> Finding:
     )
 
 
-def _weights(what: str, command: str, url: str, digest: str) -> Finding:
-    """Return the finding on a network's weights, which a command downloads; digest: "" if it is unknown."""
-    path = weights_folder() / url.rpartition("/")[2]
+def _weights(what: str, command: str, url: str, digest: str, folder: Path) -> Finding:
+    """Return the finding on a network's weights, which a command downloads to `folder`; digest: "" if unknown."""
+    path = folder / url.rpartition("/")[2]
     if not path.is_file():
         return Finding(
             what,

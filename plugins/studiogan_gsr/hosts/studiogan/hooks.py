@@ -17,6 +17,7 @@ from studiogan_gsr.hosts.studiogan.hooked.batches import BatchHooks
 from studiogan_gsr.hosts.studiogan.hooked.checkpoints import CheckpointHooks
 from studiogan_gsr.hosts.studiogan.hooked.configuration import ConfigurationHooks
 from studiogan_gsr.hosts.studiogan.hooked.data import DataHooks
+from studiogan_gsr.hosts.studiogan.hooked.networks import NetworkHooks
 from studiogan_gsr.hosts.studiogan.hooked.state import HookedRun
 from studiogan_gsr.hosts.studiogan.hooked.training import TrainingHooks
 
@@ -43,7 +44,8 @@ def install() -> None:
         return
     run = HookedRun()
     training = TrainingHooks(run)
-    parts = (ConfigurationHooks(Traveller()), DataHooks(run), BatchHooks(run), training, CheckpointHooks(run))
+    configuration, data, networks = ConfigurationHooks(Traveller()), DataHooks(run), NetworkHooks()
+    parts = (configuration, data, networks, BatchHooks(run), training, CheckpointHooks(run))
     surfaces = [surface for part in parts for surface in part.surfaces()]
     for surface in surfaces:
         surface.find()
