@@ -23,12 +23,12 @@ def check_conventions(layers: Sequence[ConditionalLayer]) -> None:
     """Raise GeneratorError for layers that are read by the wrong convention.
 
     A layer that cannot be run is refused if all its gains are the same nonzero number, as in a new layer that is read
-    by the wrong convention.  Layers with a registered reader or convention are not checked.
+    by the wrong convention, unless its convention was registered.  Layers with a registered reader are skipped.
     The message names the remedy.
     """
     for layer in layers:
         module = layer.module
-        if module is None or layer.custom is not None or is_registered(type(module)):
+        if module is None or layer.custom is not None:
             continue
         weight, side = _gain_of(layer)
         read, found = FACTOR if side.shift else DEVIATION, _measured_convention(module, weight, side)
@@ -38,7 +38,7 @@ def check_conventions(layers: Sequence[ConditionalLayer]) -> None:
             raise GeneratorError(
                 f"{layer.name} computes {_FORMULA[found]}, and is read as {_FORMULA[read]}: {remedy}"
             )
-        if found is None and (constant := _constant_gain(layer)) is not None:
+        if found is None and not is_registered(type(module)) and (constant := _constant_gain(layer)) is not None:
             raise GeneratorError(
                 f"{layer.name}: the gain of every class is {constant:.4g}, read as {_FORMULA[read]}, where a new "
                 f'layer has 0: if it computes {_FORMULA[other]}, {remedy}; otherwise register gain="{read}"'
@@ -94,6 +94,8 @@ def _run_convention(module: nn.Module, child: str, side: Side, by_label: bool) -
     trial = run_trial(module, list(classes), channels)
     if trial is None:
         return None
-    gains = torch.stack([g[0, side.start : side.stop] if isinstance(inner, nn.Embedding) else g[0] for g in stored[-2:]])
+    gains = torch.stack(
+        [g[0, side.start : side.stop] if isinstance(inner, nn.Embedding) else g[0] for g in stored[-2:]]
+    )
     fits = [name for name, scales in ((FACTOR, gains), (DEVIATION, 1 + gains)) if trial.fits_scales(scales)]
     return fits[0] if len(fits) == 1 else None
