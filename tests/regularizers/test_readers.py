@@ -246,3 +246,10 @@ def test_a_reader_of_fixed_tensors_is_named_in_the_summary() -> None:
     layer = NORMS["batch"]()
     summary = penalised(nn.Sequential(layer), Scaled, lambda _layer, generator: right(layer, generator))
     assert "not checked: what it returns does not depend on the parameters of the layer that it is given" in summary
+
+
+def test_a_generator_in_half_precision_is_checked_too() -> None:
+    generator = nn.Sequential(NORMS["batch"]()).half()
+    assert "not checked" not in penalised(generator, Scaled, right)
+    with pytest.raises(GeneratorError, match="gain is 1 more"):
+        penalised(generator, Scaled, lambda layer, generator: (layer.scale.weight, layer.shift.weight))  # type: ignore[union-attr, return-value]

@@ -142,8 +142,8 @@ def _check_ratio_of(available: npt.NDArray[np.integer], ratio: float) -> None:
             "ratio",
             ratio,
             f"at least {most / fewest:.3g}, as the classes already have {fewest:,} to {most:,} images: use all of "
-            "them, without a ratio (in Python, use the data set itself, or capped=True: a class with fewer images than "
-            "its share keeps all of them; or choose n_max)",
+            "them, without a ratio (in Python, take the data set itself, or capped=True: a class with fewer images "
+            "than its share keeps all of them; or choose n_max)",
         )
 
 

@@ -60,8 +60,9 @@ class _Claim:
             return _Claim(**layer.custom())
 
     def kept(self) -> _Claim:
-        """Return a copy without gradient, which stays as it is when parameters change."""
-        return _Claim(self.gain.detach().clone(), self.bias.detach().clone())
+        """Return a float32 copy on the CPU, without gradient, which stays as it is when parameters change."""
+        gain, bias = (side.detach().to("cpu", torch.float32, copy=True) for side in (self.gain, self.bias))
+        return _Claim(gain, bias)
 
     def mistakes(self) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Yield what may be wrong, with the layer's scales and shifts if it is."""
@@ -104,14 +105,14 @@ def _check(layer: ConditionalLayer, before: _Claim, generator: nn.Module) -> str
     by_label = run_trial(layer.module, list(labels), channels)
     by_vector = [run_trial(layer.module, list(v), channels) for v in (one_hot, *(table[labels] for table in tables))]
     after = _Claim.of(layer)  # after a run, which brings weights up to date that hooks compute
-    moved = {side for side in ("gain", "bias") if not torch.equal(getattr(before, side), getattr(after, side))}
+    claim = after.kept()
+    moved = {side for side in ("gain", "bias") if not torch.equal(getattr(before, side), getattr(claim, side))}
     if not moved:
         return f"{unchecked}what it returns does not depend on the parameters of the layer that it is given"
     if cut := [side for side in sorted(moved) if not getattr(after, side).requires_grad]:
         raise GeneratorError(
             f"{layer.where}: its reader's {cut[0]} has no gradient: return it without .data, detach() or no_grad()"
         )
-    claim = after.kept()
     gains, biases = claim.gain[labels], claim.bias[labels]
     trials = [trial for trial in (by_label, *by_vector) if trial is not None]
     if any(trial.fits(1 + gains, biases) for trial in trials):

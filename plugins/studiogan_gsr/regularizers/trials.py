@@ -47,7 +47,7 @@ class Trial:
     def scale_errors(self, scales: Tensor) -> Tensor:
         """Return how far scales are from the measured ratios, (classes, channels), relative to the largest scale."""
         errors = (self.ratios * _of(self.reference, scales) - scales).abs()
-        return torch.where(self.seen, errors / scales.abs().amax(0).clamp(min=1e-6), 0.0)
+        return torch.where(self.seen, errors / scales.abs().amax(0), 0.0)  # scales that are all 0 are NaN: no fit
 
 
 def _of(reference: Tensor, values: Tensor) -> Tensor:
