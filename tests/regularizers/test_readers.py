@@ -237,7 +237,12 @@ def test_a_layer_that_cannot_be_compared_is_named_in_the_summary() -> None:
 
     summary = penalised(Mapped(), Film, film_of(mapped))
     assert "film (Film): its reader is not checked: the layer does not run alone (it is called as" in summary
-    assert "0 (Masked): its reader is not checked" in penalised(nn.Sequential(Masked(nn.Identity())), Scaled, right)
+    masked = nn.Sequential(Masked(nn.Identity()))
+    summary = penalised(masked, Scaled, right)
+    assert "0 (Masked): its reader is not checked" in summary
+    assert "missing" not in summary
+    summary = penalised(masked, Scaled, lambda layer, generator: (layer.scale.weight, layer.shift.weight))  # type: ignore[union-attr, return-value]
+    assert "the gain of every class is 1, where a new layer has 0: is a - 1 missing?" in summary
     rectified = nn.Sequential(Film(CLASSES, nn.ReLU()))
     assert "0 (Film): its reader is not checked" in penalised(rectified, Film, film_of(lambda _: torch.eye(CLASSES)))
 

@@ -8,19 +8,7 @@ from collections import Counter
 from torch import nn
 
 # Names that arguments for the class have in the forward of many layers.
-_CLASS_ARGUMENTS = {
-    "y",
-    "c",
-    "label",
-    "labels",
-    "cls",
-    "classes",
-    "class_id",
-    "class_ids",
-    "cond",
-    "condition",
-    "embed",
-}
+_CLASS_ARGUMENTS = {"y", "c", "cls", "label", "labels", "classes", "class_id", "cond", "condition", "embed"}
 
 
 def nothing_found(generator: nn.Module) -> str:

@@ -18,6 +18,7 @@ from studiogan_gsr.regularizers.stacks import ConditionalLayer
 from studiogan_gsr.regularizers.trials import Trial, run_trial, shake
 
 _SIGNATURE = "it is called as layer(x, label), and as layer(x, vector) with one-hot or embedded labels"
+_FORMULA = "norm(x) * (1 + gain) + bias"
 
 
 def check_readers(generator: nn.Module, layers: Sequence[ConditionalLayer], classes: int) -> list[str]:
@@ -123,13 +124,16 @@ def _check(layer: ConditionalLayer, before: _Claim, generator: nn.Module) -> str
     if by_label is not None:
         raise GeneratorError(f"{layer.where}: {_difference(by_label, 1 + gains, labels)}")
     # A vector that fits the layer by its size alone may not be what the generator gives it.
-    return f"{unchecked}the layer does not run alone ({_SIGNATURE}), or does more than norm(x) * (1 + gain) + bias"
+    first = float(before.gain[0, 0])
+    new = first and bool((before.gain == first).all())
+    hint = f"; the gain of every class is {first:.4g}, where a new layer has 0: is a - 1 missing?" if new else ""
+    return f"{unchecked}the layer does not run alone ({_SIGNATURE}), or does more than {_FORMULA}{hint}"
 
 
 def _difference(trial: Trial, scales: Tensor, labels: Tensor) -> str:
     """Return how a layer differs from what its reader returns."""
     if trial.fits_scales(scales):
-        return "its reader's bias is not the layer's, its gain is: the layer computes norm(x) * (1 + gain) + bias"
+        return f"its reader's bias is not the layer's, its gain is: the layer must compute {_FORMULA}"
     errors = trial.scale_errors(scales)
     row, channel = divmod(int(errors.argmax()), errors.shape[1])
     reference = int(trial.reference[channel])
