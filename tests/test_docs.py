@@ -37,7 +37,7 @@ PLACE = "# the README's lines go here"
 # How many Python snippets each page has, and the tests that run them.
 PYTHON = {
     README: 2,  # the four lines and the README's method, below
-    OWN_SCRIPT: 3,  # the same lines, the reader and the long-tailed set, below
+    OWN_SCRIPT: 6,  # the same lines, the reader, the loop, its resumption, the share, the long-tailed set, below
     "docs/plugins.md": 5,  # test_strangers_package.py, in both hosts
     "docs/data-sets.md": 1,  # datasets/test_splits.py
     "docs/generated-images.md": 1,  # runs/test_generate.py
@@ -108,6 +108,49 @@ def test_the_four_lines_regularize_a_script_of_twenty(page: str) -> None:
 
     assert largest_norm(with_gsr) < 0.9 * largest_norm(without)
     assert with_gsr["regularizer"].scalars()["penalty"] > 0
+
+
+LOSS = """
+def generator_loss():
+    labels = torch.randint(4, (32,))
+    return discriminator(torch.cat([generator(torch.randn(32, 8), labels), torch.eye(4)[labels]], 1)).mean()
+steps = 3
+"""
+
+
+def test_the_loop_logs_and_its_checkpoint_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    four_lines, loop, resume = (
+        next(text for text in texts("python", OWN_SCRIPT) if part in text)
+        for part in ("attach(", "torch.save", "torch.load")
+    )
+    monkeypatch.chdir(tmp_path)
+    start = SCRIPT.replace(PLACE, four_lines + LOSS).partition("for _ in range")[0]
+    saved = run(start + loop)
+    assert "norm_tail" in capsys.readouterr().out
+    resumed = run(
+        start + "parts = {'generator': generator, 'g_optimizer': g_optimizer, 'gsr': regularizer}\n" + resume
+    )
+    for part in ("generator", "regularizer"):
+        for name, value in resumed[part].named_buffers():
+            assert torch.equal(value, saved[part].get_buffer(name)), name
+    assert resumed["g_optimizer"].state_dict()["state"]
+    before = resumed["regularizer"].scalars()["penalty"]
+    exec("g_optimizer.zero_grad(); generator_loss().backward(); g_optimizer.step()", resumed)
+    assert resumed["regularizer"].scalars()["penalty"] != before  # still attached
+
+
+def test_the_share_in_a_script_is_that_of_free_gains_and_biases(capsys: pytest.CaptureFixture[str]) -> None:
+    (four_lines,) = [text for text in texts("python", OWN_SCRIPT) if "attach(" in text]
+    (lines,) = [text for text in texts("python", OWN_SCRIPT) if "share:" in text]
+    start = SCRIPT.replace(PLACE, four_lines + LOSS).partition("for _ in range")[0]
+    script = run(start + lines)
+    share = float(capsys.readouterr().out.split()[-1])
+    tables = [script["generator"].gain.weight, script["generator"].bias.weight]
+    gradients = torch.autograd.grad(script["regularizer"].penalty(), tables)
+    size = torch.cat([gradient[3] for gradient in gradients]).norm()
+    assert share == pytest.approx(float(size / script["adversarial"].norm()), rel=1e-3)
 
 
 def test_the_reader_reads_a_layer_of_other_names() -> None:

@@ -168,9 +168,26 @@ def test_without_a_seed_the_first_images_of_each_class_are_kept() -> None:
 def test_a_capped_view_takes_what_a_small_class_has() -> None:
     photos = Photos(10, 3, 2)
     with pytest.raises(OptionError, match="at most 3, the images of class 1"):
-        LongTailed(photos, ratio=4)
+        LongTailed(photos, ratio=5)
     assert LongTailed(photos, ratio=4, capped=True).class_counts == [10, 3, 2]
     assert LongTailed(photos, ratio=10, capped=True).class_counts == [10, 3, 1]
+
+
+@pytest.mark.parametrize("counts", [(300, 100, 40, 15), (15, 40, 100, 300), (45, 900, 900, 100)])
+def test_a_set_that_is_more_long_tailed_already_is_refused(counts: tuple[int, ...]) -> None:
+    photos = Photos(*counts)
+    message = (
+        rf"ratio: found 5; allowed: at least 20, as the classes already have {min(counts)} to {max(counts)} images"
+    )
+    for reversed in (False, True):
+        with pytest.raises(OptionError, match=rf"{message}: use all of them, without a ratio .*capped=True"):
+            LongTailed(photos, ratio=5, reversed=reversed)
+    assert LongTailed(photos, ratio=5, n_max=15).class_counts == [15, 8, 5, 3]
+    assert sum(LongTailed(photos, ratio=5, capped=True).class_counts) > 100
+
+
+def test_a_balanced_subset_of_uneven_classes_is_allowed() -> None:
+    assert LongTailed(Photos(8, 9, 40), ratio=1).class_counts == [8, 8, 8]
 
 
 def test_labels_that_skip_a_class_are_refused() -> None:

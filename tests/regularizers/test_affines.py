@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import studiogan_gsr.regularizers.affines as affines_module
-from studiogan_gsr import class_conditional_affines, register_affine_reader
+from studiogan_gsr import GroupSpectralRegularizer, class_conditional_affines, register_affine_reader
 from studiogan_gsr.errors import GeneratorError
 from support.generators import FAMILIES, WRAPS, Generator, OneHot, Shared, observed_affines
 
@@ -185,3 +185,62 @@ def test_other_parametrizations_are_refused() -> None:
     nn.utils.parametrizations.weight_norm(generator.layers[0].gain)
     with pytest.raises(GeneratorError, match=r"_WeightNorm.*register_affine_reader"):
         class_conditional_affines(generator)
+
+
+class Named(nn.Module):
+    """Two embeddings under names that are not known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bn = nn.BatchNorm2d(8, affine=False)
+        self.scale, self.shift = nn.Embedding(CLASSES, 8), nn.Embedding(CLASSES, 8)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.bn(x) * self.scale(y)[..., None, None] + self.shift(y)[..., None, None]
+
+
+class Joined(nn.Module):
+    """One embedding of both sides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(CLASSES, 16)
+
+    def forward(self, x: Tensor, label: Tensor) -> Tensor:
+        scale, shift = self.table(label)[..., None, None].chunk(2, 1)
+        return nn.functional.instance_norm(x) * scale + shift
+
+
+class Block(nn.Module):
+    """Passes the label on: its layer is to be named, not the block."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.layer(x, y)
+
+
+@pytest.mark.parametrize("layer", [Named, Joined])
+def test_layers_that_look_conditional_are_named_with_a_line_that_reads_them(
+    layer: type[nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(affines_module, "_READERS", {})
+    generator = nn.Sequential(Block(layer()), Block(layer()), nn.Embedding(CLASSES, 4))
+    with pytest.raises(GeneratorError, match=rf"looks: 2 {layer.__name__}, the first is 0.layer; to add") as caught:
+        class_conditional_affines(generator)
+    line = str(caught.value).partition("to add a reader: ")[2].partition(", each (classes, channels)")[0]
+    exec(line, {"register_affine_reader": register_affine_reader, layer.__name__: layer})
+    assert "not checked" not in str(GroupSpectralRegularizer(generator, [2] * CLASSES))
+
+
+def test_a_layer_that_takes_a_label_is_named_without_embeddings() -> None:
+    class Film(nn.Module):
+        def forward(self, x: Tensor, cond: Tensor) -> Tensor:
+            return x * (1 + cond)
+
+    with pytest.raises(
+        GeneratorError, match=r"looks: 1 Film, the first is 1; .*register_affine_reader\(Film, lambda"
+    ):
+        class_conditional_affines(nn.Sequential(nn.ReLU(), Film()))

@@ -102,6 +102,12 @@ def test_a_layer_of_the_other_convention_is_refused_with_the_remedy(
     assert all(not affine.gain.any() for affine in class_conditional_affines(generator))
 
 
+def test_a_registered_convention_is_checked_too() -> None:
+    register_affine_reader(Factor, gain="deviation")
+    with pytest.raises(GeneratorError, match=r'computes norm\(x\) \* gain, .* gain="factor"\) corrects this'):
+        GroupSpectralRegularizer(Generator([Factor(8)], [8]), COUNTS)
+
+
 class Labelled(nn.Module):
     """norm(x) * gain(y) + bias(y), linear in the one-hot vector that it makes of the label."""
 

@@ -91,7 +91,8 @@ class LongTailed(View):
         largest class if capped).
     capped: whether a class with fewer images than its share keeps all of them; if not, this is an error.
 
-    Raises OptionError for impossible values, as `long_tailed_counts` and `long_tailed_indices` do.
+    Raises OptionError for impossible values, as `long_tailed_counts` and `long_tailed_indices` do, and for a data set
+    that is more long-tailed than `ratio` already, unless n_max or capped says what to keep of it.
     """
 
     def __init__(
@@ -113,6 +114,8 @@ class LongTailed(View):
             raise OptionError("targets", present.tolist()[:20], allowed)
         available = np.bincount(targets, minlength=1)
         if n_max is None:
+            if not capped:
+                _check_ratio_of(available, ratio)
             n_max = int(available.max() if capped else available[-1 if reversed else 0])
         counts = long_tailed_counts(n_max, len(present), ratio, profile)
         if reversed:
@@ -126,6 +129,22 @@ class LongTailed(View):
     def full(self) -> View | None:
         """Return all images of the data set; None if its classes were capped, so that it is not balanced."""
         return None if self._capped else Whole(self.dataset, self.classes, self.preprocessing, self.notes)
+
+
+def _check_ratio_of(available: npt.NDArray[np.integer], ratio: float) -> None:
+    """Raise OptionError if a data set is more long-tailed than `ratio`: a subset would lose most of its images.
+
+    Ratio 1, a balanced subset, is allowed for any data set.
+    """
+    fewest, most = int(available.min()), int(available.max())
+    if 1 < ratio < most / max(1, fewest):
+        raise OptionError(
+            "ratio",
+            ratio,
+            f"at least {most / fewest:.3g}, as the classes already have {fewest:,} to {most:,} images: use all of "
+            "them, without a ratio (in Python, take the data set itself, or capped=True: a class with fewer images "
+            "than its share keeps all of them; or choose n_max)",
+        )
 
 
 class Whole(View):

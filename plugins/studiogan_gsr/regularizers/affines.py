@@ -25,13 +25,14 @@ Weights may be spectrally normalised, by `torch.nn.utils.spectral_norm`, by
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 
-from studiogan_gsr.errors import GeneratorError, OptionError
+from studiogan_gsr.errors import FOREIGN, GeneratorError, OptionError, reason
+from studiogan_gsr.regularizers.not_found import nothing_found
 from studiogan_gsr.regularizers.stacks import ClassWeight, ConditionalLayer, Side, StackReader
 
 AffineReader = Callable[[nn.Module, nn.Module], tuple[Tensor, Tensor]]
@@ -63,6 +64,7 @@ def register_affine_reader(
 
     reader(layer, generator) -> (gain, bias), each (classes, channels) and differentiable with respect to the
     generator's parameters; gain is the deviation from one.  It is called at every penalty and must change nothing.
+    readers.py checks that the layer computes what its reader returns.
     gain: for a layer of a known kind, instead of a reader: "deviation" if it computes norm(x) * (1 + gain) + bias,
     "factor" if it computes norm(x) * gain + bias; its gains are then read as gain - 1.
     Subclasses of `layer_class` are covered too.  Raises OptionError unless exactly one of the two is given.
@@ -105,11 +107,11 @@ def find_conditional_layers(generator: nn.Module) -> list[ConditionalLayer]:
     for name, module in generator.named_modules():
         reader = next((_READERS[c] for c in type(module).__mro__ if c in _READERS), None)
         if reader is not None:
-            layers.append(ConditionalLayer(name, (), _bound(reader, module, generator)))
+            layers.append(ConditionalLayer(name, (), _bound(reader, name, module, generator), module))
         elif weights := _class_weights(name, module, generator):
             layers.append(ConditionalLayer(name, _by_convention(weights, type(module)), module=module))
     if not layers:
-        raise GeneratorError(_nothing_found(generator))
+        raise GeneratorError(nothing_found(generator))
     return layers
 
 
@@ -173,8 +175,29 @@ def _pair_weight(name: str, side: str, child: nn.Module, generator: nn.Module) -
     return ClassWeight(child, False, None, (Side(side, start, child.in_features),))
 
 
-def _bound(reader: AffineReader, layer: nn.Module, generator: nn.Module) -> Callable[[], dict[str, Tensor]]:
-    return lambda: dict(zip(("gain", "bias"), reader(layer, generator), strict=True))
+def _bound(
+    reader: AffineReader, name: str, layer: nn.Module, generator: nn.Module
+) -> Callable[[], dict[str, Tensor]]:
+    where = f"the reader of {name or 'the generator'} ({type(layer).__name__})"
+
+    def read() -> dict[str, Tensor]:
+        """Return what the reader returns, by side.  Raises GeneratorError if it fails or has another form."""
+        try:
+            found = reader(layer, generator)
+        except torch.OutOfMemoryError:
+            raise
+        except FOREIGN as error:
+            raise GeneratorError(f"{where} failed: {reason(error)}") from error
+        pair = found if isinstance(found, tuple | list) else (found,)
+        shapes = [tuple(side.shape) if isinstance(side, Tensor) else type(side).__name__ for side in pair]
+        if len(pair) != 2 or shapes[0] != shapes[1] or len(shapes[0]) != 2 or isinstance(shapes[0], str):
+            raise GeneratorError(
+                f"{where} returned {' and '.join(map(str, shapes))}; expected: gain and bias, two tensors of shape "
+                "(classes, channels)"
+            )
+        return {"gain": pair[0], "bias": pair[1]}
+
+    return read
 
 
 def unwrapped(generator: nn.Module) -> nn.Module:
@@ -186,28 +209,3 @@ def unwrapped(generator: nn.Module) -> nn.Module:
         if not isinstance(inner, nn.Module):
             return generator
         generator = inner
-
-
-def _nothing_found(generator: nn.Module) -> str:
-    kinds: dict[str, int] = defaultdict(int)
-    for module in generator.modules():
-        if "norm" in type(module).__name__.lower() or isinstance(module, nn.Embedding):
-            kinds[type(module).__name__] += 1
-    styles = any(hasattr(module, "embed") and hasattr(module, "fc0") for module in generator.modules())
-    hint = "; a StyleGAN's mapping network can be penalised with apply_to: [mapping] (experimental)" if styles else ""
-    if getattr(generator, "g_cond_mtd", None) == "W/O":
-        hint = "; MODEL.g_cond_mtd is W/O: set it to cBN to get such layers"
-    lacking = [
-        f"{name or type(module).__name__}.{_SINGLE} ({module.embed.num_embeddings} x {module.embed.embedding_dim})"
-        for name, module in generator.named_modules()
-        if isinstance(getattr(module, _SINGLE, None), nn.Embedding)
-        and not isinstance(getattr(module, "num_features", None), int)
-    ]
-    if lacking:
-        hint = f"; {lacking[0]} would be read if its layer had an attribute num_features, the normalised channels"
-    found = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items())) or "no normalisation layer at all"
-    return (
-        f"{type(generator).__name__} has no class-conditional normalisation layer; looked for children "
-        "gain and bias, embed0 and embed1, or an embed of twice num_features, and for classes given to "
-        f"register_affine_reader; found {found}{hint}"
-    )

@@ -28,6 +28,7 @@ from studiogan_gsr.regularizers.conventions import check_conventions
 from studiogan_gsr.regularizers.mapping import MAPPING, find_mapping_networks
 from studiogan_gsr.regularizers.options import check_amount, check_flag
 from studiogan_gsr.regularizers.precision import at_least_float32
+from studiogan_gsr.regularizers.readers import check_readers
 from studiogan_gsr.regularizers.spectral import (
     MAX_ITERATIONS,
     group_shape,
@@ -150,6 +151,7 @@ class GroupSpectralRegularizer(nn.Module):
         find = find_mapping_networks if self.options.apply_to == (MAPPING,) else find_conditional_layers
         self._layers = find(generator)
         check_conventions(self._layers)
+        self._unchecked = check_readers(generator, self._layers, len(class_counts))
         self._reader = StackReader(self._layers, self.options.apply_to)
         self.class_counts = [int(n) for n in class_counts]
         self._num_classes = len(class_counts)
@@ -255,7 +257,7 @@ class GroupSpectralRegularizer(nn.Module):
         vectors = dict(self.named_buffers())
         shapes = [f"{u.shape[-1]}x{vectors['v' + d[1:]].shape[-1]}" for d, u in vectors.items() if d[0] == "u"]
         matrices = f"{layers} layers, {layers * sides * classes} matrices of {' and '.join(shapes)}"
-        return f"{matrices}, {self.options}, {self._weights_summary()}"
+        return "; ".join([f"{matrices}, {self.options}, {self._weights_summary()}", *self._unchecked])
 
     def _weights_summary(self) -> str:
         """Return text: the range of the class weights, and the number of images above which they hardly differ."""

@@ -53,13 +53,19 @@ class ClassWeight:
 class ConditionalLayer:
     """A class-conditional layer, and how it is read: from its weights or by a function.
 
-    custom: returns {side: (classes, channels)}.  module: the layer itself, if its weights are read.
+    custom: returns {side: (classes, channels)}.  module: the layer itself; None for a mapping network.
     """
 
     name: str
     weights: tuple[ClassWeight, ...]
     custom: Callable[[], Mapping[str, Tensor]] | None = None
     module: nn.Module | None = None
+
+    @property
+    def where(self) -> str:
+        """The layer's name and class, for messages."""
+        kind = type(self.module).__name__
+        return f"{self.name} ({kind})" if self.name else kind
 
 
 @dataclass(frozen=True, eq=False)
