@@ -247,6 +247,20 @@ def test_a_layer_that_cannot_be_compared_is_named_in_the_summary() -> None:
     assert "0 (Film): its reader is not checked" in penalised(rectified, Film, film_of(lambda _: torch.eye(CLASSES)))
 
 
+def later_rows(layer: nn.Module, generator: nn.Module) -> tuple[Tensor, Tensor]:
+    gain, bias = right(layer, generator)
+    return gain[1:], bias[1:]
+
+
+def test_rows_after_one_without_a_class_are_right_if_the_generator_adds_1_to_the_labels() -> None:
+    layer = Scaled(nn.BatchNorm2d(8))
+    layer.scale, layer.shift = nn.Embedding(CLASSES + 1, 8), nn.Embedding(CLASSES + 1, 8)
+    summary = penalised(nn.Sequential(layer), Scaled, later_rows)
+    assert "0 (Scaled): its reader is right if the generator adds 1 to the labels before this layer" in summary
+    with pytest.raises(GeneratorError, match="its reader's gain is not the layer's"):
+        penalised(nn.Sequential(layer), Scaled, lambda *args: (later_rows(*args)[0] / 2, later_rows(*args)[1]))
+
+
 def test_a_reader_of_fixed_tensors_is_named_in_the_summary() -> None:
     layer = NORMS["batch"]()
     summary = penalised(nn.Sequential(layer), Scaled, lambda _layer, generator: right(layer, generator))

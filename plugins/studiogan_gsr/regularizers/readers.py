@@ -122,6 +122,9 @@ def _check(layer: ConditionalLayer, before: _Claim, generator: nn.Module) -> str
         if any(trial.fits(scales[labels], shifts[labels]) for trial in trials):
             raise GeneratorError(f"{layer.where}: {text}")
     if by_label is not None:
+        next_rows = run_trial(layer.module, list(labels + 1), channels)
+        if next_rows is not None and next_rows.fits(1 + gains, biases):
+            return f"{layer.where}: its reader is right if the generator adds 1 to the labels before this layer"
         raise GeneratorError(f"{layer.where}: {_difference(by_label, 1 + gains, labels)}")
     # A vector that fits the layer by its size alone may not be what the generator gives it.
     first = float(before.gain[0, 0])
