@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from studiogan_gsr.commandline import add_options, argument, describe, option, read_options
 from studiogan_gsr.commands.next_steps import command, print_next
 from studiogan_gsr.errors import DONE, FAILED
+from studiogan_gsr.settings import load_configuration
+from studiogan_gsr.shipped import configuration_file
 
 
 @dataclass(frozen=True)
@@ -43,5 +45,15 @@ def run(parsed: argparse.Namespace) -> int:
     if any(item.state == MISSING for item in items):
         print_next("add what is missing", command("prefetch", options.configuration, "--data", options.data))
         return FAILED
-    print_next(command("train", options.configuration, "--data", options.data, "--out", "runs/first"))
+    print_next(_training(options.configuration, options.data))
     return DONE
+
+
+def _training(configuration: str, data: str) -> str:
+    """Return the command that trains the configuration, in the native host if that can."""
+    from studiogan_gsr.hosts.native.configuration import only_in_studiogan
+
+    file = configuration_file(configuration)
+    if only_in_studiogan(load_configuration(file)):
+        return command("studiogan", "run", "--", "-t", "-cfg", file, "-data", data, "-save", "runs/first")
+    return command("train", configuration, "--data", data, "--out", "runs/first")
