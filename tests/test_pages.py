@@ -77,6 +77,14 @@ def test_texts_are_shown_as_they_are_in_html_and_latex() -> None:
     assert latex(["x"], [["1 ± 2"]]).count(r"1 $\pm$ 2") == 1
 
 
+def test_a_wide_table_scrolls_in_a_frame_that_the_window_holds() -> None:
+    style = page("title", [("", wide(table(["x"], [[1]])))])
+    frame = re.search(r"^\.wide \{(.*?)\}$", style, re.DOTALL | re.MULTILINE)[1]
+    assert "max-width: calc(100vw - " in frame
+    assert "overflow-x: auto" in frame
+    assert ".wide::-webkit-scrollbar {" in style  # with a style it is visible on every system
+
+
 def test_a_text_among_parts_is_escaped_and_a_part_is_not() -> None:
     part, text = paragraph("one"), Markup().join(["<b>two</b>"])
     assert "<p>one</p>&lt;b&gt;two&lt;/b&gt;" in page("title", [("", part + text)])

@@ -57,7 +57,7 @@ def norms_chart(
         for place, label in enumerate(order):
             color = matplotlib.colormaps["viridis_r"](0.08 + 0.92 * place / max(1, len(order) - 1))
             text = str(class_counts[label]) + (f"  {_short(classes[label])}" if named and classes else "")
-            axis.plot(steps, [row[label] for row in norms], color=color, lw=1.6, label=text)
+            axis.plot(steps, [row[label] for row in norms], color=color, lw=1.6, label=text, **_points(steps))
         axis.set(xlabel="generator step")
         axis.set_title(_wrapped(title, 40))
         axis.grid(alpha=0.25)
@@ -113,8 +113,7 @@ def curves_chart(panels: Sequence[tuple[str, Sequence[int], Mapping[str, Sequenc
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (title, steps, curves) in zip(axes, panels, strict=True):
         for color, (name, values) in zip(_COLORS, curves.items(), strict=False):
-            few = {"marker": "o", "ms": 3} if len(values) <= 20 else {}  # a line of one point would be invisible
-            axis.plot(steps, values, lw=1.2, color=color, label=name.replace("_", " "), **few)
+            axis.plot(steps, values, lw=1.2, color=color, label=name.replace("_", " "), **_points(steps))
         axis.set(xlabel="generator step")
         axis.set_title(_wrapped(title, 40))
         axis.grid(alpha=0.25)
@@ -123,7 +122,7 @@ def curves_chart(panels: Sequence[tuple[str, Sequence[int], Mapping[str, Sequenc
     drawn = [v for _, _, curves in panels for values in curves.values() for v in values if math.isfinite(v)]
     low, high = np.quantile(drawn, [0.02, 0.98]) if drawn else (0, 1)
     room = 0.15 * (high - low) or 1
-    axes[0].set(ylabel=what, ylim=(low - room, high + room))
+    axes[0].set(ylabel=what, ylim=(low - room if any(drawn) else 0, high + room))
     axes[-1].legend(frameon=False)
     with _any_script():
         figure.tight_layout()
@@ -149,8 +148,11 @@ def metric_chart(
         for number, (name, values) in enumerate(runs.items()):
             numbers = [math.nan if value is None else value for value in values]
             style = {"marker": "o", "ms": 4, "lw": 1.2} if few else {"marker": ".", "ms": 3, "lw": 0}
-            style |= {"color": _COLORS[number % len(_COLORS)], "label": _wrapped(name, 60)}
+            style |= {"color": _COLORS[number % len(_COLORS)], "label": _wrapped(name, 60), "clip_on": False}
             axis.plot(range(len(numbers)), numbers, **style)
+        drawn = [value for values in runs.values() for value in values if value is not None]
+        if not any(drawn):
+            axis.set_ylim(0, 1)  # matplotlib's own axis would have negative numbers
         if few:
             ticks = [f"{count:,}" for count in class_counts]
             if named and classes:
@@ -289,6 +291,11 @@ def correlation_chart(panels: Sequence[tuple[str, Any]]) -> bytes:
         axis.set_title("\n".join(_wrapped(line, 40) for line in title.splitlines()), fontsize=11)
     figure.colorbar(drawn, ax=list(axes), shrink=0.8)
     return _drawn(figure, "svg")
+
+
+def _points(steps: Sequence[int]) -> dict[str, Any]:
+    """Return the style of a line over training: with its points if there are few, as a line of one is invisible."""
+    return {"marker": "o", "ms": 3} if len(steps) <= 20 else {}
 
 
 @contextmanager

@@ -38,11 +38,20 @@ def shot_groups(class_counts: Sequence[int], fewer_than: int = 20, more_than: in
     return groups
 
 
-_LISTED_CLASSES = 20
+_LISTED_CLASSES, _ENDS = 20, 3
 
 
-def listed(counts: list[int]) -> str:
-    """Return class counts as one line: all of them, or largest and smallest if there are more than 20 classes."""
+def listed(counts: Sequence[int], classes: Sequence[str] | None = None) -> str:
+    """Return class counts as one line: "cat 300, ship 100", or "300 100" if the classes have no names.
+
+    classes: names in label order; None, or the labels as text: no names.
+    Of more than 20 classes it names the range and, by falling count, the first and the last three.
+    """
+    named = classes is not None and any(not name.isdecimal() for name in classes)
+    each = [f"{name} {count}" for name, count in zip(classes, counts, strict=True)] if named and classes else []
     if len(counts) <= _LISTED_CLASSES:
-        return " ".join(map(str, counts))
-    return f"{max(counts)} to {min(counts)} in {len(counts)} classes"
+        return ", ".join(each) if each else " ".join(map(str, counts))
+    text = f"{max(counts)} to {min(counts)} in {len(counts)} classes"
+    order = sorted(range(len(each)), key=lambda label: -counts[label])
+    ends = [*(each[label] for label in order[:_ENDS]), "...", *(each[label] for label in order[-_ENDS:])]
+    return f"{text}: {', '.join(ends)}" if each else text

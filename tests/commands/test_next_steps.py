@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +19,7 @@ from studiogan_gsr.commands import plugins
 from studiogan_gsr.commands.data import _training
 from studiogan_gsr.commands.next_steps import command, with_generator
 from studiogan_gsr.errors import DONE, FAILED, PluginError
+from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.studiogan import checkout, launcher, patching
 from studiogan_gsr.hosts.studiogan import doctor as diagnosis
 from studiogan_gsr.hosts.studiogan.doctor import Finding
@@ -24,7 +27,7 @@ from studiogan_gsr.registry import try_all_plugins
 from studiogan_gsr.runs import demo, downstream, evaluate, init, prefetch
 from studiogan_gsr.settings import load_configuration
 from studiogan_gsr.shipped import EXAMPLE, shipped_configuration
-from support.runs import one_thread
+from support.runs import PLAIN, arguments, changed, one_thread, write
 
 TRAIN = f"`studiogan-gsr train {EXAMPLE} --data data --out runs/sngan-gsr`"
 DIGITS = "--out runs/Digits_LT_rho50` with DATA.name: Digits_LT_rho50 in CONFIG"
@@ -91,7 +94,8 @@ def without_the_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (demo, "demo"), (launcher, "run"), (patching, "apply_series"), (diagnosis, "diagnose"),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, nothing)
-    monkeypatch.setattr("studiogan_gsr.hosts.native.run.train", nothing)
+    conditional = SimpleNamespace(configuration=read_configuration(PLAIN))
+    monkeypatch.setattr("studiogan_gsr.hosts.native.run.train", lambda *_: conditional)
     found = SimpleNamespace(root=tmp_path, main=tmp_path / "src" / "main.py", commit=lambda: None)
     for name in ("fetch", "find_checkout"):
         monkeypatch.setattr(checkout, name, lambda *_: found)
@@ -127,6 +131,48 @@ def test_a_shipped_configuration_of_the_data_set_is_named(name: str) -> None:
     assert words[:2] == ["studiogan-gsr", "train"]
     assert load_configuration(shipped_configuration(words[2]))["DATA"]["name"] == name
     assert words[3:] == ["--data", "my data", "--out", f"runs/{name}"]
+
+
+def test_a_run_without_classes_is_not_followed_by_a_command_that_refuses_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unconditional = changed(PLAIN, MODEL={"g_cond_mtd": "W/O", "d_cond_mtd": "W/O"}, OPTIMIZATION={"total_steps": 1})
+    run = tmp_path / "run"
+    with one_thread():
+        assert main(arguments(write(tmp_path / "c.yaml", unconditional), run)) == DONE
+        assert next_in(capsys.readouterr().out) == f"`studiogan-gsr report {run}`, `studiogan-gsr evaluate {run}`"
+        assert main(["report", str(run), "--out", str(tmp_path / "page")]) == DONE
+
+
+def test_generate_from_an_export_is_followed_by_a_command_that_says_where_the_images_are(
+    pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "export"
+    with one_thread():
+        assert main(["export", str(pair[0]), "--out", str(out)]) == DONE
+        capsys.readouterr()
+        assert main(["generate", str(out), "--out", str(tmp_path / "images"), "--images", "1"]) == DONE
+    assert next_in(capsys.readouterr().out) == f"`studiogan-gsr downstream {out} --data DIR`"
+
+
+@pytest.mark.usefixtures("without_the_work")
+def test_the_newest_of_several_runs_of_studiogan_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [tmp_path / "checkpoints" / name for name in ("b", "a")]
+    for age, folder in zip((10, 0), folders, strict=True):
+        folder.mkdir(parents=True)
+        (folder / "model=G-current-weights-step=2.pth").touch()
+        os.utime(folder, (time.time() - age,) * 2)
+    assert main(["studiogan", "run", "--", "-t", "-cfg", "x", "-save", str(tmp_path)]) == DONE
+    steps = f"`studiogan-gsr report {folders[1]}`, `studiogan-gsr evaluate {folders[1]}`"
+    assert next_in(capsys.readouterr().out) == steps
+
+
+@pytest.mark.usefixtures("without_the_work")
+def test_what_only_studiogan_has_is_trained_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write(tmp_path / "c.yaml", changed(PLAIN, MODEL={"backbone": "stylegan2"}))
+    assert main(["prefetch", str(config), "--data", "data"]) == DONE
+    step = f"`studiogan-gsr studiogan run -- -t -metrics none -cfg {config} -data data -save runs/first`"
+    assert next_in(capsys.readouterr().out) == step
 
 
 def test_what_failed_is_to_be_fixed_first(

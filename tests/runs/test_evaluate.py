@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import shlex
 import shutil
 import threading
 import time
@@ -126,6 +128,27 @@ def test_the_averaged_generator_is_measured_where_there_is_one(tmp_path: Path, p
         assert all(torch.equal(found[key], value) for key, value in state.items())
 
 
+def test_a_folder_with_several_runs_of_studiogan_is_refused_with_what_to_type(
+    pair: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """StudioGAN's -save takes any number of runs."""
+    save = tmp_path / "my runs"
+    for age, name in ((10, "gsr-train-2026_01_02"), (1000, "plain-train-2026_01_01")):
+        folder = shutil.copytree(pair[0] / "checkpoints" / "step=4", save / "checkpoints" / name)
+        shutil.copy(pair[0] / "config.yaml", folder)
+        os.utime(folder, (time.time() - age,) * 2)
+        if age == 10:
+            assert load_trained(save).folder == folder  # the only run
+    for argv in (["evaluate", save], ["report", save, "--out", tmp_path / "page"], ["generate", save, "--out", "x"]):
+        assert main(list(map(str, argv))) != 0
+        (line,) = capsys.readouterr().err.splitlines()
+        message, _, given = line.partition(" instead, oldest first: ")
+        assert message.endswith("my runs: found 2 runs of StudioGAN; name the checkpoints of one of them")
+        older, newer = (Path(shlex.split(path)[0]) for path in given.split(" or "))
+        assert (older.name, newer.name) == ("plain-train-2026_01_01", "gsr-train-2026_01_02")
+        assert load_trained(newer).step == 4
+
+
 def test_of_a_killed_save_the_newest_whole_step_is_read(tmp_path: Path) -> None:
     with one_thread():
         assert main(arguments(write(tmp_path / "c.yaml", BIGGAN), tmp_path / "run")) == 0
@@ -137,8 +160,17 @@ def test_of_a_killed_save_the_newest_whole_step_is_read(tmp_path: Path) -> None:
     configuration = str(tmp_path / "run" / "config.yaml")
     for averaged in (True, False):
         assert load_trained(folder, configuration, averaged).step == 10000
-    with pytest.raises(CheckpointError, match=r"no best checkpoint was kept: .*; choose the last one"):
-        load_trained(folder, configuration, checkpoint="best")
+    theirs = shutil.copytree(folder, tmp_path / "save" / "checkpoints" / "Digits-biggan-train-2026_01_01_00_00_00")
+    native, metrics = "`train --evaluate`", "StudioGAN's `-metrics fid`"
+    for place, measures in (
+        (folder, f"{native} or {metrics}"),
+        (theirs, metrics),
+        (tmp_path / "run" / "checkpoints" / "step=4", native),
+    ):
+        with pytest.raises(
+            CheckpointError, match=rf"no best .* while it trained \({measures}\); choose the last one"
+        ):
+            load_trained(place, configuration, checkpoint="best")
     for network in ("G", "G_ema"):
         path = folder / f"model={network}-current-weights-step=9000.pth"
         shutil.copy(path, folder / f"model={network}-best-weights-step=9000.pth")

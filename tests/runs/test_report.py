@@ -14,13 +14,15 @@ from typing import Any
 
 import pytest
 
-from studiogan_gsr.charts import correlation_chart, metric_chart, norms_chart
+from studiogan_gsr.charts import correlation_chart, curves_chart, metric_chart, norms_chart
 from studiogan_gsr.cli import main
 from studiogan_gsr.evaluation.measure import METRICS
 from studiogan_gsr.evaluation.selection import best
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
 from studiogan_gsr.runs.report_metrics import _comparable
-from studiogan_gsr.runs.reported import open_run
+from studiogan_gsr.runs.reported import open_runs
+from studiogan_gsr.runs.run_names import short_names
+from studiogan_gsr.runs.table_rows import table_rows
 from support.host import Host, configure
 from support.runs import PLAIN, SNGAN, arguments, changed, one_thread, write
 
@@ -56,20 +58,20 @@ def test_a_pair_of_runs_is_shown_side_by_side(pair: tuple[Path, Path], tmp_path:
     assert len(header) == 2 + 2 * len(METRICS)
     assert [row[0] for row in rows] == [
         "all",
-        "many",
         "medium",
         "few",
         "head",
         "middle",
         "tail",
-        *map(str, range(10)),
+        "0 (many)",  # the only class with over 100 images
+        *map(str, range(1, 10)),
     ]
     result = json.loads(next((runs[1] / "evaluations").glob("step=4-pixels-*.json")).read_text())
     assert float(rows[0][3].split(" ± ")[0]) == pytest.approx(result["all"]["frechet"]["mean"], rel=1e-3)
-    assert rows[7][1] == str(result["training_images"][0])
+    assert rows[6][1] == str(result["training_images"][0])
     latex = re.search("<summary>LaTeX</summary><pre>(.*?)</pre>", page, re.DOTALL)[1]
     assert latex.count("\\\\") == 1 + len(rows)
-    assert page.count("<img ") == 4 + 2
+    assert page.count("<img ") == 2 + 2
     assert "class 9 (" in page
     assert "few: under 20 training images; head, middle, tail: thirds of the classes by number of" in page
 
@@ -86,7 +88,6 @@ def test_classes_have_their_names_on_the_page_and_in_the_terminal(
     page = reported(run, out=tmp_path / "page")
     assert "<td>zero (label 9)</td><td>30</td>" in page
     assert "\nzero (label 9),30," in html.unescape(page)  # in the copies, too
-    assert "six (label 6, 47 images), three (label 8, 34 images), zero (label 9, 30 images)" not in page  # by label
     assert "three (label 7, 40 images), two (label 8, 34 images), zero (label 9, 30 images)" in page
     assert "class zero (label 9, 30 images): median distance" in page
     assert "zero  30<" in page  # below the points of each metric
@@ -186,7 +187,8 @@ def test_a_protocol_that_was_measured_again_is_the_newest(pair: tuple[Path, Path
     def evaluation(images: int, step: int) -> dict[str, Any]:
         return {"column": "FID", "protocol": {"images": images, "step": step}}
 
-    run = dataclasses.replace(open_run(pair[0]), evaluations=[evaluation(1, 2), evaluation(2, 4), evaluation(1, 4)])
+    (run,) = open_runs(pair[:1])
+    run = dataclasses.replace(run, evaluations=[evaluation(1, 2), evaluation(2, 4), evaluation(1, 4)])
     ((_, newest),) = _comparable([run])
     assert newest == evaluation(1, 4)
 
@@ -285,6 +287,102 @@ def test_a_run_of_studiogan_is_reported(checkout: Checkout, digits: Path, tmp_pa
         assert [line[ours] for line in lines] == pytest.approx(theirs[name])
     assert "Spectral norms by class" in headings(page)  # the hooks wrote them
     assert "Nearest training images" in headings(page)
+
+
+def test_a_group_with_the_classes_of_another_row_has_no_row_of_its_own() -> None:
+    """With few classes, thirds and shots are often the same."""
+    every = ["many", "medium", "few", "head", "middle", "tail"]
+    assert table_rows(every, [300, 100, 40, 15], ["cat", "ship", "truck", "horse"]) == [
+        ("all", "all"),
+        ("medium", "medium"),
+        ("head", "head"),
+        (0, "cat (label 0, many)"),
+        (1, "ship (label 1)"),
+        (2, "truck (label 2, middle)"),
+        (3, "horse (label 3, few, tail)"),
+    ]
+    shown = [group for group in every if group != "few"]  # no class has few images
+    assert table_rows(shown, [300, 300, 50, 50, 40, 40], None) == [
+        ("all", "all"),
+        ("many", "many, head"),
+        ("medium", "medium"),
+        ("middle", "middle"),
+        ("tail", "tail"),
+    ]
+    assert table_rows(["medium", "head"], [50], ["cat"]) == [("all", "all, medium, head"), (0, "cat (label 0)")]
+    given = {"rare": [1, 2]}
+    assert table_rows(["few", "rare"], [300, 9, 8], None, given) == [("all", "all"), ("few", "few, rare")]
+
+
+def test_names_of_runs_are_short_and_different() -> None:
+    def names(*paths: str) -> list[str]:
+        return short_names([(Path(path), "Folder_LT") for path in paths])
+
+    times = "2026_11_27_12_40_19", "2026_11_27_12_39_52"
+    assert names(f"/s/Folder_LT-sg-plain-train-{times[0]}", f"/s/Folder_LT-sg-gsr-train-{times[1]}", "/runs/gsr") == [
+        "sg-plain",
+        "sg-gsr",
+        "gsr",
+    ]
+    same = [f"/s/Folder_LT-gsr-train-{time}" for time in times]
+    assert names(*same, "/runs/plain") == [*(f"gsr-{time}" for time in times), "plain"]
+    assert names("/seed0/a/gsr", "/seed1/a/gsr", "/seed1/a/plain") == ["seed0/a/gsr", "seed1/a/gsr", "plain"]
+    assert names("/a/gsr", "/a/gsr") == ["a/gsr", "a/gsr"]
+
+
+def test_a_run_with_a_long_name_is_called_by_its_configuration(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    long = "Digits_LT_rho50-SNGAN-gSR-train-2026_11_27_12_39_52"
+    page = reported(pair[0], shutil.copytree(pair[1], tmp_path / long), out=tmp_path / "page")
+    assert "<h1>plain and SNGAN-gSR</h1>" in page
+    assert f"<tr><th>SNGAN-gSR</th><td>folder {long}; step 4 of 4" in page
+    assert page.count(long) == 1
+
+
+def test_a_run_without_numbers_in_its_log_says_why(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    runs = [shutil.copytree(run, tmp_path / run.name) for run in pair]
+    lines = (runs[0] / "log.jsonl").read_text().splitlines(keepends=True)
+    (runs[0] / "log.jsonl").write_text(lines[-1])
+    (runs[1] / "log.jsonl").write_text("")
+    page = reported(*runs, out=tmp_path / "page")
+    for what in ("losses", "norms"):
+        assert f"No {what} in the log of gsr. Training logs them at every print interval (--print-freq, by" in page
+    assert page.count("<svg") == 2  # of the run with a single line
+    assert 'id="line2d_' in page
+    (runs[0] / "log.jsonl").write_text("")
+    page = reported(*runs, out=tmp_path / "page")
+    assert page.count("<svg") == 0
+    assert "No losses in the log of plain, gsr. " in page
+
+
+def test_a_class_is_in_one_gallery_and_only_the_tail_is_compared_with_its_images(
+    digits: Path, tmp_path: Path
+) -> None:
+    """Of three or four classes, all but one were called rare, and one was in head and tail."""
+    data, counts = tmp_path / "data", {"cat": 60, "horse": 12, "ship": 30, "truck": 20}
+    for digit, (name, number) in enumerate(counts.items()):
+        for split in ("train", "valid"):
+            shutil.copytree(digits / split / str(digit), data / split / name)
+        for path in sorted((data / "train" / name).iterdir())[number:]:
+            path.unlink()
+    sections = changed(PLAIN, DATA={"name": "Folder_LT", "num_classes": 4})
+    argv = arguments(write(tmp_path / "c.yaml", sections), tmp_path / "run", "--steps", "1")
+    argv[argv.index("--data") + 1] = str(data)
+    with one_thread():
+        assert main(argv) == 0
+    captions = re.findall("<figcaption>(.*?)</figcaption>", reported(tmp_path / "run", out=tmp_path / "page"))
+    galleries = [re.findall(r"(\w+) \(label", caption) for caption in captions]
+    assert galleries == [["cat", "ship", "truck", "horse"], ["horse"]]
+
+
+def test_an_axis_of_zeros_begins_at_zero() -> None:
+    zeros = {"plain": [0.0, 0.0, None], "gsr": [0.0, 0.0, 0.0]}
+    for drawn in (
+        metric_chart({"recall": zeros}, [5, 3, 1]),
+        curves_chart([("run", [1, 2], {"d_loss": [0.0, 0.0]})], "loss"),
+    ):
+        axis = re.findall(r">(\N{MINUS SIGN}?[\d.]+)</text>", drawn.decode())
+        assert "0.0" in axis or "0.00" in axis
+        assert not [number for number in axis if number.startswith("\N{MINUS SIGN}")]
 
 
 def test_charts_show_every_run_and_long_names_inside() -> None:

@@ -27,9 +27,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(parsed: argparse.Namespace) -> None:
     """Generate the images."""
+    from studiogan_gsr.runs.exported import is_exported
     from studiogan_gsr.runs.generate import generate
 
     options = read_options(GenerateOptions, parsed)
     generate(parsed.path, options)
     data = [] if options.data is None else ["--data", options.data]
+    if is_exported(parsed.path) and not data:  # an export does not know the folder of its images
+        data = ["--data", "DIR"]
     print_next(with_generator("downstream", parsed.path, options.config, *data))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from studiogan_gsr.commandline import add_options, argument, describe, option, read_options, switch
 from studiogan_gsr.commands.next_steps import command, print_next
 from studiogan_gsr.errors import DONE, FAILED
+from studiogan_gsr.settings import load_configuration
+from studiogan_gsr.shipped import configuration_file
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,17 @@ def run(parsed: argparse.Namespace) -> int:
         given += ["--studiogan"] if options.studiogan else []
         print_next("add what is missing", command("prefetch", configuration, "--data", data, *given))
         return FAILED
-    if options.studiogan:
-        arguments = ["-t", "-metrics", "fid", "-ref", "valid", "-cfg", configuration, "-data", data]
-        print_next(command("studiogan", "run", "--", *arguments, "-save", "runs/first"))
-        return DONE
-    print_next(command("train", configuration, "--data", data, "--out", "runs/first"))
+    print_next(_training(options))
     return DONE
+
+
+def _training(options: PrefetchOptions) -> str:
+    """Return the command that trains the configuration: in StudioGAN if that was asked for, or if it alone can."""
+    from studiogan_gsr.hosts.native.configuration import only_in_studiogan
+
+    configuration, data = options.configuration, options.data
+    if options.studiogan or only_in_studiogan(load_configuration(configuration_file(configuration))):
+        metrics = ["-metrics", "fid", "-ref", "valid"] if options.studiogan else ["-metrics", "none"]
+        theirs = ["-t", *metrics, "-cfg", configuration, "-data", data, "-save", "runs/first"]
+        return command("studiogan", "run", "--", *theirs)
+    return command("train", configuration, "--data", data, "--out", "runs/first")

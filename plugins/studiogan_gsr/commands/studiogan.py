@@ -102,6 +102,7 @@ def _explain_unknown(argument: str) -> str:
 
 def run_main(parsed: argparse.Namespace) -> None:
     """Run StudioGAN's main.py."""
+    from studiogan_gsr.hosts.checkpoint_files import studiogan_checkpoints
     from studiogan_gsr.hosts.studiogan.launcher import run
 
     options = read_options(RunOptions, parsed)
@@ -110,7 +111,9 @@ def run_main(parsed: argparse.Namespace) -> None:
     theirs = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     theirs.add_argument("-save", "--save_dir", default=".")
     save = theirs.parse_known_args(arguments)[0].save_dir
-    print_next(command("report", save), command("evaluate", save))
+    saved = studiogan_checkpoints(Path(save))
+    path = saved[-1] if len(saved) > 1 else save  # earlier runs are in the folder, too
+    print_next(command("report", path), command("evaluate", path))
 
 
 def run_patch(parsed: argparse.Namespace) -> int:

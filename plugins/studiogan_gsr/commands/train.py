@@ -37,9 +37,10 @@ def run(parsed: argparse.Namespace) -> None:
     options = read_options(TrainOptions, parsed)
     if not options.evaluate and not options.resume and (options.select_on or options.backbone):
         raise RequestError(f"{'--select-on' if options.select_on else '--backbone'} needs --evaluate")
-    train(parsed.configuration, options)
+    trainer = train(parsed.configuration, options)
     if os.environ.get("RANK", "0") == "0":
         out = options.out
-        print_next(
-            command("report", out), command("evaluate", out), command("generate", out, "--out", f"{out}-images")
-        )
+        steps = [command("report", out), command("evaluate", out)]
+        if trainer.configuration.MODEL.g_cond_mtd != "W/O":  # `generate` makes images by class
+            steps.append(command("generate", out, "--out", f"{out}-images"))
+        print_next(*steps)

@@ -8,6 +8,7 @@ of the same step.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -94,10 +95,27 @@ def _newest(run: Path) -> Path:
     """Return the folder of a run's newest checkpoint, or `run` itself if it holds none."""
     if saved := checkpoints(run / "checkpoints"):
         return saved[-1][1]
-    theirs = sorted({file.parent for file in (run / "checkpoints").glob("*/model=G-*.pth")})  # StudioGAN's
-    if len(theirs) > 1:
-        raise CheckpointError(f"{run}: found several runs of StudioGAN; name one of {', '.join(map(str, theirs))}")
-    return theirs[0] if theirs else run
+    return studiogan_checkpoint(run) or run
+
+
+def studiogan_checkpoints(save: Path) -> list[Path]:
+    """Return the checkpoint folders of the runs in a folder that StudioGAN's -save names, the newest run last."""
+    folders = {file.parent for file in (save / "checkpoints").glob("*/model=G-*.pth")}
+    return sorted(folders, key=lambda folder: (folder.stat().st_mtime, folder))
+
+
+def studiogan_checkpoint(save: Path) -> Path | None:
+    """Return the checkpoint folder of the only run in a folder that StudioGAN's -save names; None if there is none.
+
+    Raises CheckpointError, which lists them, if there are several.
+    """
+    found = studiogan_checkpoints(save)
+    if len(found) > 1:
+        raise CheckpointError(
+            f"{save}: found {len(found)} runs of StudioGAN; name the checkpoints of one of them instead, oldest "
+            f"first: {' or '.join(shlex.quote(str(folder)) for folder in found)}"
+        )
+    return found[0] if found else None
 
 
 def network_file(folder: Path, name: str) -> Path:

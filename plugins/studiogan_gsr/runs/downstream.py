@@ -41,6 +41,7 @@ from studiogan_gsr.runs.downstream_table import table_lines
 from studiogan_gsr.runs.evaluate import check_out, checkpoint_rule, real_images
 from studiogan_gsr.runs.generator import check_conditional
 from studiogan_gsr.runs.options import DownstreamOptions, EvaluateOptions
+from studiogan_gsr.runs.run_names import short_names
 from studiogan_gsr.runs.same_data import check_same_data
 from studiogan_gsr.runs.trained import Trained, load_trained
 
@@ -92,7 +93,9 @@ def downstream(paths: Sequence[Path], options: DownstreamOptions) -> list[dict[s
         raise RequestError(f"--out: found {len(paths)} runs; allowed with one run: its result is one file")
     if options.out is not None:
         check_out(options.out)
-    runs = [(path.resolve().name, load_trained(path, checkpoint=options.checkpoint)) for path in paths]
+    loaded = [load_trained(path, checkpoint=options.checkpoint) for path in paths]
+    names = short_names([(path, run.configuration.DATA.name) for path, run in zip(paths, loaded, strict=True)])
+    runs = list(zip(names, loaded, strict=True))
     setting = _prepare(runs, options)
     show = console()
     for note in setting.notes:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from studiogan_gsr.datasets.labels import class_title
 from studiogan_gsr.evaluation.filled import OF_DATA_ALONE, WAYS
 from studiogan_gsr.pages import shortened
-from studiogan_gsr.runs.evaluation_table import FEW, WIDTH, aligned, standard_groups
+from studiogan_gsr.runs.evaluation_table import FEW, WIDTH, aligned, standard_groups, values_of
+from studiogan_gsr.runs.table_rows import table_rows
 
 Results = Sequence[tuple[str, dict[str, Any]]]  # (name of the run, result of `downstream`), of one protocol
 ACCURACY, OVER_REAL = "accuracy in %", "difference to real, in points"
@@ -17,21 +17,21 @@ ACCURACY, OVER_REAL = "accuracy in %", "difference to real, in points"
 def cells(results: Results, what: str, width: int | None = None) -> tuple[list[str], list[list[str]]]:
     """Return a header and rows: all images, the groups, the classes by falling number of training images.
 
-    what: ACCURACY or OVER_REAL.  width: characters of a class name; None: any number.
+    what: ACCURACY or OVER_REAL.  width: characters of a class name on a terminal, which shows at most FEW classes;
+        None: any number of both.
     """
     first, columns = results[0][1], _columns(results, what)
-    counts = first["training_images"]
-    names = [name if width is None else shortened(name, width) for name in first["class_names"]]
-    rows: list[tuple[str, str, Any]] = [("all", "", lambda values: values["all"])]
-    for group in columns[0][1]["groups"]:
-        rows.append((group, "", lambda values, group=group: values["groups"][group]))
-    for label in sorted(range(len(counts)), key=lambda y: -counts[y]):
-        title = class_title(label, names)
-        rows.append((title, str(counts[label]), lambda values, label=label: values["classes"][label]))
+    counts, names = first["training_images"], None
+    if width is None or len(counts) <= FEW:
+        names = [name if width is None else shortened(name, width) for name in first["class_names"]]
     header = ["classes", "images", *(title for title, _ in columns)]
     return header, [
-        [title, images, *(_text(of(values), what == OVER_REAL) for _, values in columns)]
-        for title, images, of in rows
+        [
+            title,
+            str(counts[key]) if isinstance(key, int) else "",
+            *(_text(values_of(values, key), what == OVER_REAL) for _, values in columns),
+        ]
+        for key, title in table_rows(columns[0][1]["groups"], counts, names)
     ]
 
 
@@ -60,9 +60,6 @@ def table_lines(results: Results) -> list[str]:
     lines = []
     for what in (ACCURACY, OVER_REAL):
         header, rows = cells(results, what, WIDTH)
-        counts = results[0][1]["training_images"]
-        if len(counts) > FEW:
-            rows = rows[: len(rows) - len(counts)]
         lines += [f"{what[0].upper()}{what[1:]}:", *aligned([header, *rows])]
     return [*lines, *legend(results)]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from studiogan_gsr.datasets.labels import class_title
 from studiogan_gsr.evaluation.groups import described
 from studiogan_gsr.evaluation.measure import MOST, SHOWN_TIMES, as_text
 from studiogan_gsr.pages import shortened
+from studiogan_gsr.runs.table_rows import ALL, table_rows
 
 FEW = 20  # up to this many classes, each class has a row
 WIDTH = 24  # characters; longer class names are shortened
@@ -54,14 +54,18 @@ def _titles(result: dict[str, Any]) -> tuple[str, str]:
 
 def _rows(result: dict[str, Any]) -> list[tuple[str, int | None, dict[str, Any]]]:
     """Return (name, number of training images or None, metrics) for every row."""
-    rows: list[tuple[str, int | None, dict[str, Any]]] = [("all", None, result["all"])]
-    rows += [(name, None, values) for name, values in result["groups"].items()]
-    counts = result["training_images"]
+    counts, names = result["training_images"], None
     if len(counts) <= FEW and result["groups"]:
         names = [shortened(name, WIDTH) for name in result["class_names"]]
-        order = sorted(range(len(counts)), key=lambda label: -counts[label])
-        rows += [(class_title(label, names), counts[label], result["classes"][label]) for label in order]
-    return rows
+    rows = table_rows(result["groups"], counts, names, result["protocol"].get("groups"))
+    return [(title, counts[key] if isinstance(key, int) else None, values_of(result, key)) for key, title in rows]
+
+
+def values_of(result: dict[str, Any], key: str | int) -> dict[str, Any]:
+    """Return the numbers of a row of `table_rows`; empty if the result has no such group."""
+    if isinstance(key, int):
+        return dict(result["classes"][key])
+    return dict(result["all"] if key == ALL else result["groups"].get(key, {}))
 
 
 def _legend(result: dict[str, Any], kernel: str) -> list[str]:

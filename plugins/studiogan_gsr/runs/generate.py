@@ -90,7 +90,8 @@ def generate(path: Path, options: GenerateOptions) -> Path | None:
         show.print(f"{options.out} has these images already")
         return options.out
     show.print(
-        f"generating {sum(numbers.values()):,} images, by class {listed(list(numbers.values()))}, from step "
+        f"generating {sum(numbers.values()):,} images, by class "
+        f"{listed(list(numbers.values()), [trained.classes[label] for label in numbers])}, from step "
         f"{trained.step}: {options.batch_norm} batch-norm statistics, seed {options.seed}"
     )
     if options.batch_norm == "batch":

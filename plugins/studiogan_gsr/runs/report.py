@@ -36,11 +36,12 @@ from studiogan_gsr.runs.evaluate import real_images
 from studiogan_gsr.runs.options import EvaluateOptions
 from studiogan_gsr.runs.report_downstream import downstream_section
 from studiogan_gsr.runs.report_metrics import metrics_section
-from studiogan_gsr.runs.reported import ReportedRun, open_run
+from studiogan_gsr.runs.reported import ReportedRun, open_runs
 from studiogan_gsr.runs.same_data import check_same_data
 from studiogan_gsr.settings import SECTION, Configured
 
-_CLASSES, _SAMPLES = 5, 10  # rows and columns of a gallery
+_CLASSES, _SAMPLES = 5, 10  # rows, in both of head and tail, and columns of a gallery
+_RAREST = 3  # the most tail classes whose nearest training images are shown
 _NEIGHBOURS = 6  # samples of a tail class beside their nearest training images
 _SEED = 0
 
@@ -50,13 +51,14 @@ def report(paths: Sequence[Path], out: Path) -> Path:
 
     Raises RequestError if the runs have different data sets or class counts, or if one has no checkpoint.
     """
-    runs = [open_run(path) for path in paths]
+    runs = open_runs(paths)
     check_same_data([(run.name, run.trained) for run in runs])
     order = sorted(range(len(runs[0].counts)), key=lambda y: -runs[0].counts[y])
     sections = [
         ("", _at_different_steps(runs) + _summary(runs)),
         ("Configurations", _configurations(runs)),
-        *_curves(runs),
+        ("Losses", _losses(runs)),
+        ("Spectral norms by class", _norms(runs)),
         *_while_training(runs),
         *metrics_section(runs, order),
         *downstream_section(runs),
@@ -76,6 +78,7 @@ def _summary(runs: Sequence[ReportedRun]) -> Markup:
         record, configuration = run.trained.record, run.trained.configuration
         data = configuration.DATA
         summary = [
+            *([] if run.name == run.folder else [f"folder {run.folder}"]),
             f"step {run.trained.step} of {configuration.OPTIMIZATION.total_steps}",
             _regularizers(configuration),
             f"{data.name}, {data.img_size} pixels, {data.num_classes} classes",
@@ -139,30 +142,50 @@ def _keys(configuration: Configured) -> dict[str, Any]:
     return keys
 
 
-def _curves(runs: Sequence[ReportedRun]) -> list[tuple[str, Markup]]:
-    sections = []
-    logged = [run for run in runs if len(run.log) > 1]
-    losses = []
-    for run in logged:
+def _losses(runs: Sequence[ReportedRun]) -> Markup:
+    """Return a chart of the losses, and which runs have none."""
+    losses, missing = [], []
+    for run in runs:
         lines = [line for line in run.log if "d_loss" in line and "g_loss" in line]
-        if len(lines) > 1:
-            curves = {name: [line[name] for line in lines] for name in ("d_loss", "g_loss")}
+        curves = {name: [line[name] for line in lines] for name in ("d_loss", "g_loss")}
+        if lines:
             losses.append((run.name, [line["step"] for line in lines], curves))
-    if losses:
-        caption = "Losses of one batch at every print interval; the axis leaves out outliers."
-        sections.append(("Losses", chart(curves_chart(losses, "loss"), caption)))
-    panels = []
-    for run in logged:
+        else:
+            missing.append(run.name)
+    caption = "Losses of one batch at every print interval; the axis leaves out outliers."
+    shown = chart(curves_chart(losses, "loss"), caption) if losses else Markup()
+    return shown + _without("losses", missing)
+
+
+def _norms(runs: Sequence[ReportedRun]) -> Markup:
+    """Return a chart of each class's largest norm, and which runs have none."""
+    panels, missing = [], []
+    for run in runs:
         lines = [line for line in run.log if "class_norms" in line]
-        if len(lines) > 1:
+        if lines:
             panels.append((run.name, [line["step"] for line in lines], [line["class_norms"] for line in lines]))
+        else:
+            missing.append(run.name)
+    caption = "Each class's largest exact spectral norm over layers, gain and bias."
+    shown = Markup()
     if panels:
-        classes = runs[0].trained.classes
-        caption = "Each class's largest exact spectral norm over layers, gain and bias."
-        sections.append(
-            ("Spectral norms by class", chart(norms_chart(panels, runs[0].counts, "svg", classes), caption))
-        )
-    return sections
+        shown = chart(norms_chart(panels, runs[0].counts, "svg", runs[0].trained.classes), caption)
+    return shown + _without("norms", missing, "a run whose generator has no gains and biases per class")
+
+
+def _without(what: str, names: Sequence[str], *more: str) -> Markup:
+    """Return a note that says why runs have no `what` in their logs; nothing if there are no such runs.
+
+    more: further runs that have none.
+    """
+    if not names:
+        return Markup()
+    kinds = ["a run that is shorter", *more, "a run of StudioGAN without studiogan-gsr", "an exported generator"]
+    return paragraph(
+        f"No {what} in the log of {', '.join(names)}. Training logs them at every print interval (--print-freq, by "
+        f"default 100 steps). There are none of {', '.join(kinds[:-1])}, or {kinds[-1]}.",
+        note=True,
+    )
 
 
 def _while_training(runs: Sequence[ReportedRun]) -> list[tuple[str, Markup]]:
@@ -202,14 +225,15 @@ def _while_training(runs: Sequence[ReportedRun]) -> list[tuple[str, Markup]]:
 
 
 def _samples(runs: Sequence[ReportedRun], order: Sequence[int]) -> Markup:
-    half = min(_CLASSES, (len(order) + 1) // 2)
+    end = min(_CLASSES, len(order) // 3)
+    galleries = {", head": order[:end], ", tail": order[-end:]} if len(order) > 2 * _CLASSES else {"": order}
     shown = []
-    for title, labels in (("head", order[:half]), ("tail", order[-half:])):
+    for title, labels in galleries.items():
         pictures = []
         for run in runs:
             sheet = grid(_generated(run, labels, _SAMPLES), _SAMPLES)
             rows = ", ".join(class_title(y, run.trained.classes, f"{run.counts[y]:,} images") for y in labels)
-            pictures.append(picture(sheet, f"{run.name}, {title}; classes from top to bottom: {rows}"))
+            pictures.append(picture(sheet, f"{run.name}{title}; classes from top to bottom: {rows}"))
         shown.append(side_by_side(pictures))
     note = f"Noise of seed {_SEED}, the same in all runs; running batch-norm statistics."
     return Markup().join(shown) + paragraph(note, note=True)
@@ -222,8 +246,9 @@ def _generated(run: ReportedRun, labels: Sequence[int], each: int) -> Tensor:
 
 
 def _memory(runs: Sequence[ReportedRun], order: Sequence[int]) -> list[tuple[str, Markup]]:
-    """Return a section with samples of the three rarest classes beside their nearest training images."""
-    labels = [y for y in order if runs[0].counts[y] > 0][-3:]
+    """Return a section with samples of up to three tail classes beside their nearest training images."""
+    present = [y for y in order if runs[0].counts[y] > 0]
+    labels = present[-max(1, min(_RAREST, len(present) // 3)) :]  # the tail is a third of the classes
     parts = []
     for run in runs:
         try:

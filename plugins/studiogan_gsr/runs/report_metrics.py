@@ -9,12 +9,12 @@ from typing import Any
 from markupsafe import Markup
 
 from studiogan_gsr.charts import metric_chart
-from studiogan_gsr.datasets.labels import class_title
 from studiogan_gsr.evaluation.measure import METRICS, SHOWN_TIMES, as_text
 from studiogan_gsr.pages import chart, comma_separated, copyable, latex, notes, paragraph, table, wide
 from studiogan_gsr.runs.evaluate import terms_of
-from studiogan_gsr.runs.evaluation_table import given_groups, standard_groups
+from studiogan_gsr.runs.evaluation_table import given_groups, standard_groups, values_of
 from studiogan_gsr.runs.reported import ReportedRun
+from studiogan_gsr.runs.table_rows import table_rows
 
 _ROWS = 40  # shown in a table; longer tables are cut in the middle, but their CSV and LaTeX copies are complete
 
@@ -92,13 +92,16 @@ def _cells(results: Results) -> tuple[list[str], list[list[object]]]:
     """Return a header and rows: all images, the groups, the classes."""
     first = results.by_run[0][1]
     counts, names = first["training_images"], first["class_names"]
-    rows: list[tuple[str, object, object]] = [("all", "", "all")]
-    rows += [(group, "", group) for group in first["groups"]]
-    rows += [(class_title(label, names), counts[label], label) for label in results.order]
+    rows = table_rows(first["groups"], counts, names, first["protocol"].get("groups"))
     columns = [(metric, name, result) for metric in results.metrics for name, result in results.by_run]
     header = ["classes", "images", *(f"{results.title(metric)}, {name}" for metric, name, _ in columns)]
     cells: list[list[object]] = [
-        [title, images, *(_cell(result, key, metric) for metric, _, result in columns)] for title, images, key in rows
+        [
+            title,
+            counts[key] if isinstance(key, int) else "",
+            *(as_text(values_of(result, key), metric) for metric, _, result in columns),
+        ]
+        for key, title in rows
     ]
     return header, cells
 
@@ -145,18 +148,6 @@ def _comparable(runs: Sequence[ReportedRun]) -> list[tuple[str, dict[str, Any]]]
         return (common or run.evaluations)[-1]
 
     return [(run.name, newest(run)) for run in runs]
-
-
-def _cell(result: dict[str, Any], key: object, metric: str) -> str:
-    """Return mean and deviation of a metric as text; "-" if there are none.
-
-    key: "all" for all images, the name of a group, or the label of a class.
-    """
-    if isinstance(key, int):
-        values = result["classes"][key]
-    else:
-        values = result["all"] if key == "all" else result["groups"].get(key)
-    return "-" if values is None else as_text(values, metric)
 
 
 def _mean(result: dict[str, Any], label: int, metric: str) -> float | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from studiogan_gsr.errors import DataError, reason
+from studiogan_gsr.runs.run_names import short_names
 from studiogan_gsr.runs.same_data import recorded_counts
 from studiogan_gsr.runs.trained import Trained, load_trained
 
@@ -23,11 +25,13 @@ _OF_PROTOCOL = ("step", "time", "checkpoint_rule", "averaged_generator", "batch_
 class ReportedRun:
     """A loaded run, with its log and its results.
 
+    name: short, and different from the names of the other runs.  folder: the name of the run's folder.
     log: the lines of log.jsonl, up to the loaded step.
     evaluations, downstream: results of `evaluate` and of `downstream`, oldest first.
     """
 
     name: str
+    folder: str
     trained: Trained
     log: list[dict[str, Any]]
     evaluations: list[dict[str, Any]]
@@ -39,11 +43,21 @@ class ReportedRun:
         return recorded_counts(self.trained)
 
 
-def open_run(path: Path) -> ReportedRun:
-    """Load a run's newest checkpoint, its log and its results."""
-    trained = load_trained(path)
-    found = {name: results_of(trained, name) for name in ("evaluations", "downstream")}
-    return ReportedRun(path.resolve().name, trained, trained.log, **found)
+def open_runs(paths: Sequence[Path]) -> list[ReportedRun]:
+    """Load each run's newest checkpoint, its log and its results."""
+    runs = [load_trained(path) for path in paths]
+    names = short_names([(path, run.configuration.DATA.name) for path, run in zip(paths, runs, strict=True)])
+    return [
+        ReportedRun(
+            name=name,
+            folder=path.resolve().name,
+            trained=trained,
+            log=trained.log,
+            evaluations=results_of(trained, "evaluations"),
+            downstream=results_of(trained, "downstream"),
+        )
+        for name, path, trained in zip(names, paths, runs, strict=True)
+    ]
 
 
 def results_of(trained: Trained, name: str) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from studiogan_gsr.errors import CheckpointError, ConfigurationError, RequestError, reason
+from studiogan_gsr.errors import CheckpointError, RequestError, reason
 from studiogan_gsr.evaluation.selection import best as best_evaluation
 from studiogan_gsr.files import lines_by_step, sha256
 from studiogan_gsr.hosts.checkpoint_files import (
@@ -23,9 +23,10 @@ from studiogan_gsr.hosts.checkpoint_files import (
     read_file,
     removed,
     step_of,
+    studiogan_checkpoint,
     whole_steps,
 )
-from studiogan_gsr.hosts.native.configuration import ELSEWHERE, ELSEWHERE_TOO, read_configuration
+from studiogan_gsr.hosts.native.configuration import only_in_studiogan, read_configuration
 from studiogan_gsr.hosts.native.networks import make_networks
 from studiogan_gsr.hosts.studiogan.generators import read_studiogan_configuration, studiogan_generator
 from studiogan_gsr.regularizers.affines import unwrapped
@@ -248,12 +249,9 @@ def _read(sections: Mapping[str, Any]) -> tuple[Configured, Callable[[int], nn.M
 
     A configuration that the native host does not support is read and built by a checkout of StudioGAN.
     """
-    try:
-        configuration = read_configuration(sections)
-    except ConfigurationError as error:
-        if not error.allowed.endswith((ELSEWHERE, ELSEWHERE_TOO)):
-            raise
+    if only_in_studiogan(sections):
         return read_studiogan_configuration(sections), partial(studiogan_generator, sections)
+    configuration = read_configuration(sections)
     return configuration, lambda seed: make_networks(configuration, seed)[0]
 
 
@@ -308,10 +306,18 @@ def _newest(folder: Path, names: Sequence[str], when: str) -> Path:
         if when == "best" and not list(folder.glob("*-best-*")):
             raise CheckpointError(
                 f"{folder}: no best checkpoint was kept: the run was not measured while it trained "
-                "(`train --evaluate`); choose the last one"
+                f"({_measuring(folder)}); choose the last one"
             )
         raise CheckpointError(f"{folder}: no {when} checkpoint has all of {', '.join(names)}")
     return folder / file_name("G", when, max(steps))
+
+
+def _measuring(folder: Path) -> str:
+    """Return the option with which the host of a checkpoint measures while it trains; of both if it is unknown."""
+    native, theirs = "`train --evaluate`", "StudioGAN's `-metrics fid`"
+    if checkpoints(folder.parent):  # step=N
+        return native
+    return theirs if folder.parent.name == "checkpoints" else f"{native} or {theirs}"
 
 
 def _of_step(folder: Path, names: Sequence[str], step: int) -> Path:
@@ -336,9 +342,8 @@ def _found(path: Path) -> tuple[Path | None, Path]:
     saved = checkpoints(path / "checkpoints")
     if saved:
         return (path if (path / "config.yaml").is_file() else None), saved[-1][1]
-    theirs = sorted((path / "checkpoints").glob("*/model=G-current*.pth"), key=lambda file: file.stat().st_mtime)
-    if theirs:
-        return _found(theirs[-1].parent)
+    if theirs := studiogan_checkpoint(path):
+        return _found(theirs)
     if path.is_file():
         raise RequestError(f"{path}: found a file; name the folder that it is in, {path.parent}")
     found = "a folder without checkpoints" if path.is_dir() else "no such folder"

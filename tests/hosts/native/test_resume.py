@@ -365,7 +365,7 @@ def test_noise_of_a_folder_that_studiogan_has_saved_in_since_is_not_taken(tmp_pa
         ("nowhere", "no such folder"),
         ("sngan.yaml", "not a file of a checkpoint; give the folder of a run or a checkpoint, or one of"),
         ("empty", "found nothing"),
-        ("several", "found several runs of StudioGAN; name one of "),
+        ("several", "found 2 runs of StudioGAN; name the checkpoints of one of them instead, oldest first: "),
     ],
 )
 def test_what_is_no_checkpoint_is_named(

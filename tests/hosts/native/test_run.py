@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import multiprocessing
 import os
@@ -24,6 +25,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from rich.console import Console
 
 from studiogan_gsr.cli import main
 from studiogan_gsr.errors import FAILED, WRONG_REQUEST, RequestError, TrainingError
@@ -31,7 +33,7 @@ from studiogan_gsr.evaluation.latents import sample_latents
 from studiogan_gsr.evaluation.samples import generate, save_grid, shown_classes, to_pixels
 from studiogan_gsr.evaluation.selection import evaluations
 from studiogan_gsr.hosts.checkpoint_files import checkpoints
-from studiogan_gsr.hosts.native import training
+from studiogan_gsr.hosts.native import progress_line, training
 from studiogan_gsr.hosts.native.configuration import read_configuration
 from studiogan_gsr.hosts.native.failures import memory_explained
 from studiogan_gsr.hosts.native.losses import discriminator_loss
@@ -828,6 +830,32 @@ def test_few_lines_of_progress_are_spread_over_a_resumed_run_too(capsys: pytest.
                 progress.show(step, 1.0, {}, 0.0)
         lines = capsys.readouterr().out.splitlines()
         assert [line.split("  ")[0] for line in lines] == [f"training: step {step}" for step in shown]
+
+
+def test_a_slow_run_shows_its_speed_between_the_print_intervals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The log's lines remain those of the print intervals."""
+    monkeypatch.setattr(progress_line, "_SECONDS", 0)
+    train(PLAIN, options(tmp_path / "out", steps=3, print_freq=100))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("training: step ")]
+    assert [line.split("  ")[0] for line in lines] == [f"training: step {step}" for step in (1, 1, 2, 3, 3)]
+    assert re.fullmatch(r"training: step 2  \S+ \S+  0:0\d:\d\d left", lines[2])
+    assert [line["step"] for line in log_lines(tmp_path / "out")] == [1, 3]
+
+
+def test_a_slow_runs_line_in_a_terminal_keeps_the_losses(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Console(file=io.StringIO(), force_terminal=True)
+    monkeypatch.setattr(progress_line, "console", lambda: terminal)
+    with TrainingProgress("training", total=100, done=0, lines=None) as progress:
+        (row,) = progress._bar.tasks
+        progress.advance()
+        progress.show(1, 1.0, {"d_loss": 0.5}, 99.0)
+        assert row.fields == {"speed": "1 steps/s", "numbers": "d_loss 0.5"}
+        progress._shown_at -= 40  # seconds ago
+        progress.advance(10)
+        assert row.fields == {"speed": "4 s/step", "numbers": "d_loss 0.5"}
+        assert row.completed == 11
 
 
 def test_progress_off_a_terminal_is_a_line_an_interval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -65,3 +65,11 @@ def test_every_rank_names_the_checkpoint_to_resume_from(rank_has_folder: bool, t
 def test_many_classes_are_summed_up() -> None:
     assert listed([5, 3, 1]) == "5 3 1"
     assert listed(list(range(1, 1011))) == "1010 to 1 in 1010 classes"
+
+
+def test_class_counts_are_listed_with_the_names_of_the_classes() -> None:
+    assert listed([5, 3, 1], ["cat", "grey whale", "7"]) == "cat 5, grey whale 3, 7 1"
+    assert listed([5, 3, 1], ["0", "1", "2"]) == "5 3 1"  # no names
+    assert listed(list(range(1, 31)), [f"c{n}" for n in range(1, 31)]) == (
+        "30 to 1 in 30 classes: c30 30, c29 29, c28 28, ..., c3 3, c2 2, c1 1"
+    )

@@ -204,6 +204,15 @@ def read_configuration(sections: Mapping[str, Any]) -> Configuration:
     return configuration
 
 
+def only_in_studiogan(sections: Mapping[str, Any]) -> bool:
+    """Return whether a configuration has what StudioGAN supports and the native host does not."""
+    try:
+        read_configuration(sections)
+    except ConfigurationError as error:
+        return error.allowed.endswith((ELSEWHERE, ELSEWHERE_TOO))
+    return False
+
+
 def _read_section(name: str, values: object) -> dict[str, Any]:
     """Check the keys of a section, and return the supported ones."""
     if not isinstance(values, dict):

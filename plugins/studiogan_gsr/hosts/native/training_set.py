@@ -45,8 +45,8 @@ def open_training_set(name: str, root: str, num_classes: int, size: int, resizer
     counts = prepared.class_counts
     if len(counts) != num_classes:
         raise DataError(
-            f"DATA.num_classes: found {num_classes}; {name} has {len(counts)} classes (images: {listed(counts)}); "
-            f"write num_classes: {len(counts)}"
+            f"DATA.num_classes: found {num_classes}; {name} has {len(counts)} classes (images: "
+            f"{listed(counts, prepared.classes)}); write num_classes: {len(counts)}"
         )
     record = {
         "name": name,
@@ -57,5 +57,5 @@ def open_training_set(name: str, root: str, num_classes: int, size: int, resizer
     }
     # A packed file is not compared with the images that it was made from: they need not be on this machine.
     source = f" from {dataset.path}" if isinstance(dataset, Packed) else ""
-    summary = "; ".join([f"{name}{source}: class counts {listed(counts)}", *record["notes"]])
+    summary = "; ".join([f"{name}{source}: class counts {listed(counts, prepared.classes)}", *record["notes"]])
     return TrainingSet(pixels=Pixels(prepared), class_counts=counts, record=record, summary=summary)
