@@ -52,7 +52,7 @@ class Measured:
         return found
 
     def tail_norms(self, when: str) -> dict[int, float]:
-        """Return `tail_norm` by seed, before training ("start") or of the last checkpoint ("last")."""
+        """Return `tail_norm` by seed, before training ("start"), or of the "best" or the "last" checkpoint."""
         found = {s: tail_norm(record, record.norms[when]) for s, record in self.by_seed.items() if record.norms}
         return {seed: norm for seed, norm in found.items() if norm is not None}
 

@@ -133,7 +133,8 @@ def _of_protocol(protocol: Protocol, distance: str) -> list[str]:
     lines = [
         f"{what}; {protocol.images:,} images of the checkpoint that is best on {on}, against {against}.",
         "Lower distances and higher recall, diversity and accuracy are better. Tail: the rarest third of the "
-        "classes. Diversity: 1 for real images. Norm: the largest spectral norm of a class's parameters.",
+        "classes. Diversity: 1 for real images. Norm: the largest spectral norm of a class's parameters, at the best "
+        "checkpoint.",
     ]
     if protocol.downstream is not None:
         lines.append("Accuracy: of a classifier trained on the real images and, of rare classes, generated ones.")

@@ -58,8 +58,8 @@ class LeCamOptions:
 class LeCam(nn.Module):
     """LeCam, a `studiogan.regularizers` plug-in with the role `discriminator_loss`.
 
-    weight: lambda.  decay: of the moving averages.  start: the last training step without penalty, counted from 0;
-        before it the averages are the last mean logits.
+    weight: lambda.  decay: of the moving averages.  start: the last training step without penalty, counted from 0.
+        In the steps before it the averages are the mean logits of the current batch.
     released: LeCam as gSR's authors released it (val-iisc/gSRGAN), to compare with their numbers.  Its penalty is
         `released_lecam_penalty`, with one average for every position in this rank's batch.  In step 0 the averages
         stay 0.  `start` has no effect.
