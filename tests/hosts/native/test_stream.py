@@ -388,7 +388,11 @@ def test_images_of_another_size_are_named_and_a_resizer_helps(
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("My_Animals", {"num_classes": 3}, "DATA.num_classes: found 3; My_Animals has 2 classes (images: cat 6, dog 3)"),
+        (
+            "My_Animals",
+            {"num_classes": 3},
+            "DATA.num_classes: found 3; My_Animals has 2 classes (images: cat 6, dog 3)",
+        ),
         ("Folder_LT_rho2", {"num_classes": 3}, "DATA.num_classes: found 3; Folder_LT_rho2 has 2 classes"),
         ("Folder_LT_rho9", {}, "ratio: found 9"),
         ("Folder_LT_rho", {}, "DATA.name: found 'Folder_LT_rho'"),
