@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -54,11 +53,8 @@ class Silent(Factor):
 
 
 @pytest.fixture(autouse=True)
-def _forget() -> Iterator[None]:
-    before = dict(affines._SHIFTS)
-    yield
-    affines._SHIFTS.clear()
-    affines._SHIFTS.update(before)
+def _forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(affines, "_SHIFTS", dict(affines._SHIFTS))
 
 
 @pytest.mark.parametrize("wrap", WRAPS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -60,11 +60,8 @@ def right(layer: nn.Module, generator: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 @pytest.fixture(autouse=True)
-def _forget() -> Iterator[None]:
-    before = dict(affines._READERS)
-    yield
-    affines._READERS.clear()
-    affines._READERS.update(before)
+def _forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(affines, "_READERS", dict(affines._READERS))
 
 
 def penalised(generator: nn.Module, layer_class: type[nn.Module], reader: AffineReader) -> str:
