@@ -111,7 +111,7 @@ def test_a_configuration_of_noisytwins_trains_in_studiogan(
     regularizer = configurations("noisytwins")[place]
     sections = narrowed(checkout.source / "configs" / "CIFAR10" / "StyleGAN2.yaml") | {"REGULARIZER": regularizer}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(sections))
-    outcome = Host(checkout).run(tmp_path / "config.yaml", digits, tmp_path / "out", limit=900)
+    outcome = Host(checkout, narrow_stylegan=True).run(tmp_path / "config.yaml", digits, tmp_path / "out")
     assert outcome.status == 0, outcome.output
     (line,) = outcome.lines("noisytwins: active in step 1")
     twins = not isinstance(regularizer, dict) or regularizer["weight"] > 0

@@ -543,7 +543,7 @@ class Small:
     """Steps of a small StyleGAN of 8 x 8 pixels in the real StudioGAN, watched."""
 
     def __init__(self, checkout: Checkout, data: Path, folder: Path, make_package: MakePackage) -> None:
-        self.host, self.data, self.folder = Host(checkout), data, folder
+        self.host, self.data, self.folder = Host(checkout, narrow_stylegan=True), data, folder
         self.site = make_package("watches", "studiogan.regularizers", {"watch": "watch:Watch"}, {"watch": WATCH})
 
     def run(self, base: str, regularizer: Any, *arguments: str, name: str = "out", **changes: Any) -> Outcome:
@@ -566,7 +566,6 @@ class Small:
             "lanczos",
             *arguments,
             environment=environment,
-            limit=900,
         )
 
     def watched(self, where: str, name: str = "out") -> list[dict[str, Any]]:
@@ -638,7 +637,6 @@ def test_stylegan2_trains_with_it_alone(weight: float, small: Small) -> None:
 @pytest.mark.host
 @pytest.mark.slow
 def test_stylegan3_trains_with_twins_and_gsr(small: Small) -> None:
-    """Minutes and nine gigabytes: StudioGAN has one width of it."""
     check_twins(small, small.run("StyleGAN3-t-ADA", STACK, LOSS={"apply_r1_reg": False}))
 
 

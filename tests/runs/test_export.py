@@ -134,8 +134,8 @@ def test_a_generator_that_the_checkout_builds_is_read_back_to_the_bit(
 ) -> None:
     sections = narrowed(checkout.source / "configs" / "CIFAR10" / f"{name}.yaml")
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(sections))
-    host = Host(checkout)
-    outcome = host.run(tmp_path / "config.yaml", digits, tmp_path / "run", limit=600)
+    host = Host(checkout, narrow_stylegan=True)
+    outcome = host.run(tmp_path / "config.yaml", digits, tmp_path / "run")
     assert outcome.status == 0, outcome.output
     out = tmp_path / "export"
     elsewhere = {"HOME": str(tmp_path), "STUDIOGAN_ROOT": str(checkout.root)}

@@ -1,19 +1,21 @@
 """Import StudioGAN once, and fork a process for each run: forking_host.py SOURCE.
 
 Importing takes three times as long as the few steps of a test's run.  Each line of standard input is a request
-(JSON: way, arguments, folder, environment, output, ranks).  Each request has two answers, a line each: the process
-ID when the run starts, and its exit status when it has ended.
+(JSON: way, arguments, folder, environment, output, ranks, narrow_stylegan).  Each request has two answers, a line
+each: the process ID when the run starts, and its exit status when it has ended.
 """
 
 from __future__ import annotations
 
 import atexit
+import functools
 import json
 import multiprocessing.util
 import os
 import runpy
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 
@@ -25,12 +27,31 @@ def run(request: dict[str, Any]) -> int:
     os.environ.update(request["environment"])
     sys.path[:0] = [path for path in request["environment"].get("PYTHONPATH", "").split(os.pathsep) if path]
     os.chdir(request["folder"])
+    if request["narrow_stylegan"]:
+        narrow_stylegan()
     if request["way"] == "launched":
         return main(request["arguments"])
     redirect_devices_to_cpu(request["ranks"])
     sys.argv = request["arguments"]
     runpy.run_path(sys.argv[0], run_name="__main__")
     return 0
+
+
+def narrow_stylegan() -> None:
+    """Give the layers of StyleGANs at most 16 channels; StudioGAN's configurations cannot say so."""
+    import models.stylegan2
+    import models.stylegan3
+
+    for network in (
+        models.stylegan2.SynthesisNetwork,
+        models.stylegan2.Discriminator,
+        models.stylegan3.SynthesisNetwork,
+    ):
+        network.__init__ = functools.partialmethod(at_most_16_channels, network.__init__)
+
+
+def at_most_16_channels(network: Any, init: Callable[..., None], *given: Any, **options: Any) -> None:
+    init(network, *given, **{**options, "channel_max": 16})
 
 
 def in_a_fork(request: dict[str, Any]) -> None:
@@ -63,6 +84,7 @@ if __name__ == "__main__":
         warnings.simplefilter("ignore")
         import config  # noqa: F401  StudioGAN's
         import loader  # noqa: F401
+        import short_shares  # noqa: F401
         import sklearn.datasets  # noqa: F401
 
         import studiogan_gsr.cli

@@ -104,10 +104,12 @@ class Host:
 
     way: "launched", by `studiogan-gsr studiogan run`, or "alone", by `python main.py`.  Alone, only a patched
     checkout finds the plug-ins.
+    narrow_stylegan: True gives the layers of StyleGANs at most 16 channels, in forked runs.
     """
 
     checkout: Checkout
     way: str = "launched"
+    narrow_stylegan: bool = False
 
     def run(
         self,
@@ -148,7 +150,7 @@ class Host:
         output = save.with_name(f"{save.name}.txt")
         if forked:
             request = {"way": self.way, "arguments": command, "environment": environment, "ranks": ranks}
-            request |= {"folder": str(save.parent), "output": str(output)}
+            request |= {"folder": str(save.parent), "output": str(output), "narrow_stylegan": self.narrow_stylegan}
             status = _forking_host(self.usual_source).run(request, on_start, limit)
         else:
             paths = [environment.get("PYTHONPATH"), os.environ.get("PYTHONPATH")]
@@ -174,7 +176,7 @@ class Host:
         given = {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", **(environment or {})}
         output = folder / "command.txt"
         request = {"way": "launched", "arguments": [*map(str, arguments)], "environment": given}
-        request |= {"folder": str(folder), "output": str(output)}
+        request |= {"folder": str(folder), "output": str(output), "narrow_stylegan": self.narrow_stylegan}
         status = _forking_host(self.usual_source).run(request, lambda process: None, 300)
         return Outcome(status, output.read_text(errors="replace"), folder)
 

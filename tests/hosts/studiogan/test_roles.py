@@ -51,7 +51,7 @@ class Strangers:
 
 @pytest.fixture
 def strangers(checkout: Checkout, digits: Path, tmp_path: Path, make_package: MakePackage) -> Strangers:
-    return Strangers(Host(checkout), digits, tmp_path, make_strangers(make_package))
+    return Strangers(Host(checkout, narrow_stylegan=True), digits, tmp_path, make_strangers(make_package))
 
 
 def done(outcome: Outcome) -> Outcome:
