@@ -111,8 +111,9 @@ class TrainingHooks:
         counts = check_data(run.training_set, name, cfgs.DATA)
         divided = bool(cfgs.RUN.distributed_data_parallel)
         check_size(sum(counts), cfgs.OPTIMIZATION, number_of_ranks(), divided=divided)
+        say(f"{name}: class counts {listed(counts, class_names(run))}")
         if not settings:
-            say(f"no regularizer; {name}: class counts {listed(counts)}")
+            say("no regularizer")
             return
         run.regularization = Regularization(settings, _facts(cfgs, Gen, Dis, counts))
         check_losses(cfgs, run.regularization)
