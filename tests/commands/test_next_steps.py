@@ -188,12 +188,16 @@ def test_what_failed_is_to_be_fixed_first(
     assert next_in(capsys.readouterr().out).startswith("`studiogan-gsr doctor`, which says what to do ")
 
 
-def test_a_checkpoint_without_records_is_exported_first() -> None:
+def test_a_checkpoint_without_records_is_exported_first(tmp_path: Path) -> None:
     assert with_generator("report", Path("run"), None) == "`studiogan-gsr report run`"
     assert with_generator("downstream", Path("run"), None, "--data", "d") == "`studiogan-gsr downstream run --data d`"
-    step = with_generator("report", Path("a b"), "c.yaml")
-    assert step == "`studiogan-gsr export 'a b' --config c.yaml --out 'a b-generator'`"
+    config = str(write(tmp_path / "c.yaml", PLAIN))
+    step = with_generator("report", Path("a b"), config)
+    assert step == f"`studiogan-gsr export 'a b' --config {config} --out 'a b-generator'`"
     assert next_in(f"Next: {step}") == step
+    without_classes = str(write(tmp_path / "w.yaml", changed(PLAIN, MODEL={"g_cond_mtd": "W/O"})))
+    step = with_generator("report", Path("run"), without_classes)  # `export` would refuse it
+    assert step == "copy the configuration to run/config.yaml, then `studiogan-gsr report run`"
 
 
 def test_paths_are_quoted() -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from studiogan_gsr.settings import load_configuration
+from studiogan_gsr.shipped import configuration_file
+
 
 def command(*words: object) -> str:
     """Return a command of this program as text to copy; words: its name and arguments."""
@@ -17,10 +20,13 @@ def print_next(*steps: str) -> None:
 
 
 def with_generator(name: str, path: Path, config: str | None, *more: str) -> str:
-    """Return the command `name` for a generator, or `export` if it needs --config, which `name` does not have.
+    """Return the command `name` for a generator, or what to do before if it needs --config, which `name` does not have.
 
     more: further arguments of `name`.
     """
     if config is None:
         return command(name, path, *more)
+    model = load_configuration(configuration_file(config)).get("MODEL") or {}
+    if model.get("g_cond_mtd", "W/O") == "W/O":  # `export` refuses a generator without classes
+        return f"copy the configuration to {path / 'config.yaml'}, then {command(name, path, *more)}"
     return command("export", path, "--config", config, "--out", f"{path}-generator")

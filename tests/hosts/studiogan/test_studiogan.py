@@ -325,7 +325,9 @@ def test_a_generated_file_is_a_training_set_of_studiogan(
 
 def test_class_counts_have_the_names_of_the_classes(host: Host, named: Path, tmp_path: Path) -> None:
     for regularizer in ("gsr", None):
-        outcome = host.run(configure(tmp_path, REGULARIZER=regularizer), named.parent, tmp_path / f"out-{regularizer}")
+        outcome = host.run(
+            configure(tmp_path, REGULARIZER=regularizer), named.parent, tmp_path / f"out-{regularizer}"
+        )
         assert outcome.status == 0, outcome.output
         assert outcome.lines("rank 0: Folder_LT_rho4: class counts eight 120, five 102, ")
         assert len(outcome.lines("rank 0: no regularizer")) == (regularizer is None)
