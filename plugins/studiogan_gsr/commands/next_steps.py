@@ -20,7 +20,7 @@ def print_next(*steps: str) -> None:
 
 
 def with_generator(name: str, path: Path, config: str | None, *more: str) -> str:
-    """Return the command `name` for a generator, or what to do before if it needs --config, which `name` does not have.
+    """Return the command `name` for a generator, or what comes before it for one that needs --config.
 
     more: further arguments of `name`.
     """
