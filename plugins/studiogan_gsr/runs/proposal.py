@@ -29,11 +29,15 @@ SMALL_SIZE = 16  # pixels of a small proposal, unless the user asks for others
 _STUDIES = "the studies' SNGAN (docs/evidence.md)"
 _SMALL = {
     "MODEL": {"z_dim": 32, "g_conv_dim": 8, "d_conv_dim": 16},
-    "OPTIMIZATION": {"batch_size": 32, "d_updates_per_step": 2, "total_steps": 5000},
+    "OPTIMIZATION": {"batch_size": 32, "d_updates_per_step": 2, "total_steps": 2000},
 }
 _SMALL_REASON = (
     "SNGAN, narrow and at few pixels: a first look, which a CPU trains in minutes. Without --small, `studiogan-gsr "
     "init` writes the authors' networks."
+)
+_SMALL_STEPS_REASON = (
+    "2,000: some minutes, after which the norms differ. The studies' runs have 5,000 and 15,000 (docs/evidence.md); "
+    "`train --resume --steps 15000` goes on."
 )
 _PAPERS_PASSES = 120_000 / 12_406  # steps per image of CIFAR-10-LT in the paper
 _FEWEST_STEPS = 20_000
@@ -77,9 +81,9 @@ def propose(classes: Sequence[str], counts: Sequence[int], size: int, small: boo
     shipped_steps, shipped_batch = optimization["total_steps"], optimization["batch_size"]
     optimization["total_steps"] = steps = _steps(sum(counts), shipped_steps)
     optimization["batch_size"] = batch = min(shipped_batch, 2 ** (sum(counts).bit_length() - 1))
-    if sections["MODEL"].get("apply_g_ema"):  # as early in the run as in the shipped one
-        sections["MODEL"]["g_ema_start"] = sections["MODEL"]["g_ema_start"] * steps // shipped_steps
     gsr, reasons = _gsr(classes, counts, size, model)
+    if sections["MODEL"].get("apply_g_ema"):
+        reasons["MODEL.g_ema_decay"] = _scale_average(sections["MODEL"], steps / shipped_steps)
     reasons |= {
         "MODEL.backbone": _SMALL_REASON if small else _backbone_reason(model, many),
         "MODEL.g_conv_dim": "Halving g_conv_dim and d_conv_dim leaves about a quarter of the operations.",
@@ -89,10 +93,24 @@ def propose(classes: Sequence[str], counts: Sequence[int], size: int, small: boo
             if batch == shipped_batch
             else f"{source} has {shipped_batch}, more than there are images."
         ),
-        "OPTIMIZATION.total_steps": _steps_reason(steps, sum(counts), source, shipped_steps),
+        "OPTIMIZATION.total_steps": _SMALL_STEPS_REASON
+        if small
+        else _steps_reason(steps, sum(counts), source, shipped_steps),
     }
     networks = f"those of {_STUDIES}" if small else "the authors', too"
     return Proposal(base, model, networks, sections, gsr, reasons, operations * _operations(sections))
+
+
+def _scale_average(model: dict[str, Any], factor: float) -> str:
+    """Make the generator's average begin as early in a run of `factor` times the steps, and be as long; return why.
+
+    An average over too large a part of a run holds weights of early steps: with decay 0.9999, two BigGANs of the
+    studies were far worse after 15,000 steps than their own weights without averaging (docs/evidence.md).
+    """
+    model["g_ema_start"] = int(model["g_ema_start"] * factor)
+    model["g_ema_decay"] = round(1 - (1 - model["g_ema_decay"]) / factor, 6)
+    steps = 1 / (1 - model["g_ema_decay"])
+    return f"{model['g_ema_decay']:g}: averages over about {steps:,.0f} steps, in proportion to the run's length."
 
 
 def _operations(sections: dict[str, dict[str, Any]]) -> float:
