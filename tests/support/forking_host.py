@@ -29,7 +29,6 @@ def run(request: dict[str, Any]) -> int:
     os.chdir(request["folder"])
     if request["narrow_stylegan"]:
         narrow_stylegan()
-    torch.multiprocessing.spawn = functools.partial(torch.multiprocessing.start_processes, start_method="fork")
     if request["way"] == "launched":
         return main(request["arguments"])
     redirect_devices_to_cpu(request["ranks"])
@@ -87,7 +86,6 @@ if __name__ == "__main__":
         import loader  # noqa: F401
         import short_shares  # noqa: F401
         import sklearn.datasets  # noqa: F401
-        import torch.multiprocessing
 
         import studiogan_gsr.cli
         import studiogan_gsr.hosts.studiogan.launcher  # noqa: F401

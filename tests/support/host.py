@@ -129,8 +129,8 @@ class Host:
         """Run StudioGAN, and return what it printed and left in `save`.
 
         ranks: number of devices that the run sees.  device: "cpu", or "cuda", which needs `forked` to be False.
-        forked: True forks a process that has imported StudioGAN's modules (`usual_source`), and its ranks; False
-        starts a new process, which spawns its ranks, as a user does.  limit: seconds after which the run is killed.
+        forked: True forks a process that has imported StudioGAN's modules (`usual_source`); False
+        starts a new process, as a user does.  limit: seconds after which the run is killed.
         on_start: is called with the process ID.
         """
         command = ["-t"] if train else []

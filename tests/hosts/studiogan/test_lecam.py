@@ -92,7 +92,7 @@ def test_each_of_two_ranks_resumes_with_its_own_averages(checkout: Checkout, dig
         released = {"name": "lecam", "released": True, "decay": decay}
         optimization = {"batch_size": 16, "d_updates_per_step": 2, "total_steps": 4 if arguments else 2}
         path = configure(tmp_path, OPTIMIZATION=optimization, REGULARIZER=["gsr", released])
-        given = {"ranks": 2, "environment": meeting()}
+        given = {"ranks": 2, "environment": meeting(), "forked": False}
         return done(Host(checkout).run(path, digits, tmp_path / name, *DDP, *arguments, **given))
 
     def averages_of_ranks(folder: Path) -> list[torch.Tensor]:
