@@ -112,15 +112,15 @@ def _sentences(table: Table, found: Mapping[str, Measured], distance: str, publi
         lines.append(f"Preliminary: so far {made} of {planned} runs have a record.")
     lines.append(
         "Mean ± standard deviation over training seeds (in brackets: how many, if fewer than the row's). "
-        f"Differences: mean over pairs of one seed [{CONFIDENCE:.0%} confidence interval, Student's t], bold if 0 is "
-        "outside, as by chance in one of twenty."
+        f"Differences: mean over pairs of one seed [{CONFIDENCE:.0%} confidence interval, Student's t], bold if it "
+        "excludes 0, which happens by chance in one of twenty."
     )
     lines += _of_protocol(protocol, distance)
     if published:
         tables = dict.fromkeys(r.row.beside.table for r in rows if r.row.beside is not None)
         lines.append(
-            f"In the paper: at full width, of other images and by another network ({', '.join(tables)}): only the "
-            "signs of differences can be compared. The paper's ± is over samples of one checkpoint."
+            f"In the paper ({', '.join(tables)}): networks at full width, other images and another feature network, "
+            "so only the signs of differences can be compared. The paper's ± is over samples of one checkpoint."
         )
     return lines
 
@@ -133,7 +133,8 @@ def _of_protocol(protocol: Protocol, distance: str) -> list[str]:
     lines = [
         f"{what}; {protocol.images:,} images of the checkpoint that is best on {on}, against {against}.",
         "Lower distances and higher recall, diversity and accuracy are better. Tail: the rarest third of the "
-        "classes. Diversity: 1 for real images. Norm: the largest spectral norm of a class's parameters, at the best "
+        "classes. Recall: the part of the real images that is close to generated ones. Diversity: 1 for real images. "
+        "Norm: the largest spectral norm of a class's gains and biases, averaged over the tail, at the best "
         "checkpoint.",
     ]
     if protocol.downstream is not None:
