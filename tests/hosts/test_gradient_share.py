@@ -45,7 +45,6 @@ from support.runs import (
     random_batches,
     regularizers_of,
 )
-from support.short_shares import BATCHES
 
 MODELS = {"SNGAN": SNGAN, "BigGAN": changed(BIGGAN, REGULARIZER={"name": "gsr", "weight": 0.5, "beta": 0.9})}
 PLAIN_SNGAN = changed(SNGAN, LOSS={"apply_lecam": False}, AUG=None)
@@ -56,11 +55,6 @@ HINGE = adversarial_loss("hinge")
 def _one_thread() -> Iterator[None]:
     with one_thread():
         yield
-
-
-@pytest.fixture(autouse=True)
-def _as_users_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gradient_share, "_BATCHES", BATCHES)
 
 
 def trained(sections: Sections, batch_size: int = 8, steps: int = 1, **speed: Any) -> Trainer:

@@ -84,7 +84,6 @@ if __name__ == "__main__":
         warnings.simplefilter("ignore")
         import config  # noqa: F401  StudioGAN's
         import loader  # noqa: F401
-        import short_shares  # noqa: F401
         import sklearn.datasets  # noqa: F401
 
         import studiogan_gsr.cli

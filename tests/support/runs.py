@@ -50,7 +50,6 @@ from studiogan_gsr.hosts.native.run import train
 from studiogan_gsr.hosts.native.threads import using_threads
 from studiogan_gsr.hosts.native.training import Trainer
 from studiogan_gsr.regularizers.lecam import LeCam
-from support import short_shares  # noqa: F401  in this process and in the processes below
 
 Sections = dict[str, Any]
 

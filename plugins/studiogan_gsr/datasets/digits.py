@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -37,7 +36,7 @@ def digits_lt(
     """
     check_split(split)
     variant = Variant(ratio, profile, seed, reversed)
-    digits = _digits(split)
+    digits = _Digits(split)
     return variant.view(digits, n_max=_N_MAX) if split == "train" else Whole(digits, digits.classes)
 
 
@@ -77,10 +76,6 @@ class _Digits:
     def where(self, index: int) -> str:
         """Return an image's name: its number among scikit-learn's digits."""
         return f"digits/{self._places[index]}"
-
-
-# A run opens a split several times.
-_digits = cache(_Digits)
 
 
 def _enlarged(image: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
