@@ -102,7 +102,7 @@ def propose(classes: Sequence[str], counts: Sequence[int], size: int, small: boo
 
 
 def _scale_average(model: dict[str, Any], factor: float) -> str:
-    """Make the generator's average begin as early in a run of `factor` times the steps, and be as long; return why.
+    """Fit the generator's average to a run of `factor` times the steps: the same part of it; return why.
 
     An average over too large a part of a run holds weights of early steps: with decay 0.9999, two BigGANs of the
     studies were far worse after 15,000 steps than their own weights without averaging (docs/evidence.md).
