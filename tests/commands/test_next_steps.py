@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import shlex
+import shutil
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -142,6 +143,25 @@ def test_a_run_without_classes_is_not_followed_by_a_command_that_refuses_it(
         assert main(arguments(write(tmp_path / "c.yaml", unconditional), run)) == DONE
         assert next_in(capsys.readouterr().out) == f"`studiogan-gsr report {run}`, `studiogan-gsr evaluate {run}`"
         assert main(["report", str(run), "--out", str(tmp_path / "page")]) == DONE
+
+
+def test_a_checkpoint_without_classes_and_records_gets_its_configuration(
+    tmp_path: Path, pixels: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unconditional = changed(PLAIN, MODEL={"g_cond_mtd": "W/O", "d_cond_mtd": "W/O"}, OPTIMIZATION={"total_steps": 1})
+    config, save = write(tmp_path / "c.yaml", unconditional), tmp_path / "save"
+    with one_thread():
+        assert main(arguments(config, tmp_path / "run")) == DONE
+        shutil.copytree(tmp_path / "run" / "checkpoints" / "step=1", save / "checkpoints" / "of-studiogan")
+        capsys.readouterr()
+        named = ["evaluate", str(save), "--config", str(config), "--data", "unused"]
+        assert main([*named, *("--backbone", pixels, "--images", "16", "--repeats", "1", "--device", "cpu")]) == DONE
+        place = save / "checkpoints" / "of-studiogan" / "config.yaml"
+        step = f"copy the configuration to {place}, then `studiogan-gsr report {save}`"
+        assert next_in(capsys.readouterr().out) == step
+        shutil.copy(config, place)
+        assert main(["report", str(save), "--out", str(tmp_path / "page")]) == DONE
+    assert "FD-Pixels" in (tmp_path / "page" / "index.html").read_text()
 
 
 def test_generate_from_an_export_is_followed_by_a_command_that_says_where_the_images_are(

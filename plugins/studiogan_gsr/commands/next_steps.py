@@ -28,5 +28,8 @@ def with_generator(name: str, path: Path, config: str | None, *more: str) -> str
         return command(name, path, *more)
     model = load_configuration(configuration_file(config)).get("MODEL") or {}
     if model.get("g_cond_mtd", "W/O") == "W/O":  # `export` refuses a generator without classes
-        return f"copy the configuration to {path / 'config.yaml'}, then {command(name, path, *more)}"
+        from studiogan_gsr.hosts.checkpoint_files import studiogan_checkpoint  # imports PyTorch
+
+        folder = studiogan_checkpoint(path) or path  # the records of StudioGAN's runs are beside their checkpoints
+        return f"copy the configuration to {folder / 'config.yaml'}, then {command(name, path, *more)}"
     return command("export", path, "--config", config, "--out", f"{path}-generator")

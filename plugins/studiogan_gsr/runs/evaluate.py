@@ -350,5 +350,5 @@ def _place(trained: Trained, protocol: dict[str, Any]) -> Path:
     # A result by a named protocol says what differs from it, and does not replace one without a name.
     named = f" {protocol['preset']['name']}" if protocol["preset"] else ""
     key = hashlib.sha256(f"{terms_of(protocol)}{named}".encode()).hexdigest()[:8]
-    folder = trained.folder if trained.run is None else trained.run / "evaluations"
+    folder = (trained.run or trained.folder) / "evaluations"
     return folder / f"step={trained.step}-{protocol['backbone']}-{key}.json"
