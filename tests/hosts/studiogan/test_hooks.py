@@ -14,7 +14,7 @@ from torch.utils.data import TensorDataset
 from studiogan_gsr.class_groups import listed
 from studiogan_gsr.errors import DamagedImage, DataError, TrainingError
 from studiogan_gsr.hosts.checkpoint_files import file_name
-from studiogan_gsr.hosts.studiogan.hooked.data import DataHooks, class_counts
+from studiogan_gsr.hosts.studiogan.hooked.data import DataHooks, check_data, class_counts, class_names
 from studiogan_gsr.hosts.studiogan.hooked.state import HookedRun
 
 
@@ -30,6 +30,15 @@ def test_class_counts_come_from_a_plugins_counts_or_from_targets_or_from_an_hdf5
         file["labels"] = np.array([1, 1, 0], dtype=np.int64)
         file["imgs"] = np.zeros((3, 4, 4, 3), dtype=np.uint8)
     assert class_counts(dataset(None, path)) == [1, 2]
+    assert class_names(dataset(None, path)) == ["0", "1"]
+
+
+def test_class_names_are_the_data_sets_own_if_they_match_its_labels() -> None:
+    named = dataset(SimpleNamespace(targets=[0, 1, 0], classes=["cat", "dog"]))
+    assert class_names(named) == ["cat", "dog"]
+    assert class_names(dataset(SimpleNamespace(targets=[0, 2, 0], classes=["cat", "dog"]))) == ["0", "1", "2"]
+    with pytest.raises(DataError, match=r"has 2 classes \(images: cat 2, dog 1\); write num_classes: 2"):
+        check_data(named, "Some_Set", SimpleNamespace(num_classes=3))
 
 
 def test_class_counts_that_cannot_be_had_are_an_error_never_a_default() -> None:

@@ -159,7 +159,7 @@ def check_data(images: StudioGANDataset, name: str, DATA: Section) -> list[int]:
     if len(counts) != DATA.num_classes:
         raise DataError(
             f"DATA.num_classes: found {DATA.num_classes}; {name} has {len(counts)} classes (images: "
-            f"{listed(counts)}); write num_classes: {len(counts)}"
+            f"{listed(counts, class_names(images))}); write num_classes: {len(counts)}"
         )
     with torch.random.fork_rng(devices=[]):  # the random flip draws a number
         image, _ = images[0]
@@ -184,6 +184,14 @@ def class_counts(images: StudioGANDataset) -> list[int]:
         raise DataError(f"{images.data_name}: {type(images.data).__name__} has neither class_counts nor targets")
     counts: list[int] = np.bincount(np.asarray(targets, dtype=np.int64)).tolist()
     return counts
+
+
+def class_names(images: StudioGANDataset) -> list[str]:
+    """Return the names of a `Dataset_`'s classes, in label order; the labels as text if it has no names."""
+    number = len(class_counts(images))
+    source = images.data if images.hdf5_path is None else Packed(images.hdf5_path)
+    names = list(getattr(source, "classes", ()))
+    return [str(name) for name in (names if len(names) == number else range(number))]
 
 
 def _say_differences(images: StudioGANDataset) -> None:

@@ -15,7 +15,6 @@ import torch
 import yaml
 from torch import nn
 
-from studiogan_gsr.datasets.packed import Packed
 from studiogan_gsr.datasets.preprocessing import Prepared
 from studiogan_gsr.datasets.summary import describe
 from studiogan_gsr.files import write_atomically
@@ -24,7 +23,7 @@ from studiogan_gsr.hosts.class_norms import ClassNorms
 from studiogan_gsr.hosts.keys import KEYS
 from studiogan_gsr.hosts.regularization.plugins import with_all_options
 from studiogan_gsr.hosts.studiogan.checkout import Checkout
-from studiogan_gsr.hosts.studiogan.hooked.data import class_counts
+from studiogan_gsr.hosts.studiogan.hooked.data import class_counts, class_names
 from studiogan_gsr.hosts.studiogan.hooked.state import HookedRun, number_of_ranks, settings_of
 from studiogan_gsr.hosts.studiogan.types import StudioGANDataset, Worker
 from studiogan_gsr.machine import device_name, versions
@@ -47,13 +46,8 @@ def watch_norms(run: HookedRun, generator: nn.Module) -> ClassNorms:
     Called after the first step, or when a checkpoint is loaded.
     """
     own = None if run.regularization is None else run.regularization.read_norms
-    run.norms = ClassNorms(generator, class_names(run), own)
+    run.norms = ClassNorms(generator, class_names(run.training_set), own)
     return run.norms
-
-
-def class_names(run: HookedRun) -> list[str]:
-    """Return the names of the training set's classes, in label order."""
-    return list(_describe_images(run.training_set)["classes"])
 
 
 def _sections(worker: Worker) -> dict[str, Any]:
@@ -130,13 +124,7 @@ def _describe_images(images: StudioGANDataset) -> dict[str, Any]:
     """
     if images.hdf5_path is None and isinstance(images.data, Prepared):
         return describe(images.data.dataset, images.gsr_preparation[1])
-    counts = class_counts(images)
-    packed = None if images.hdf5_path is None else Packed(images.hdf5_path)
-    classes = list(getattr(images.data if packed is None else packed, "classes", ()))
-    return {
-        "class_counts": counts,
-        "classes": [str(name) for name in (classes if len(classes) == len(counts) else range(len(counts)))],
-    }
+    return {"class_counts": class_counts(images), "classes": class_names(images)}
 
 
 @functools.cache

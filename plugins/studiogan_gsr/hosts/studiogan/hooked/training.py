@@ -26,8 +26,8 @@ from studiogan_gsr.hosts.regularization.ranks import check_ranks, states_of_rank
 from studiogan_gsr.hosts.studiogan.checkout import UNSUPPORTED
 from studiogan_gsr.hosts.studiogan.hooked.adversarial import adversarial_loss
 from studiogan_gsr.hosts.studiogan.hooked.batches import check_losses
-from studiogan_gsr.hosts.studiogan.hooked.data import check_data
-from studiogan_gsr.hosts.studiogan.hooked.records import class_names, watch_norms
+from studiogan_gsr.hosts.studiogan.hooked.data import check_data, class_names
+from studiogan_gsr.hosts.studiogan.hooked.records import watch_norms
 from studiogan_gsr.hosts.studiogan.hooked.state import HookedRun, number_of_ranks, own_rank, say, settings_of
 from studiogan_gsr.hosts.studiogan.hooked.surface import Surface
 from studiogan_gsr.hosts.studiogan.rules import check_size
@@ -111,7 +111,7 @@ class TrainingHooks:
         counts = check_data(run.training_set, name, cfgs.DATA)
         divided = bool(cfgs.RUN.distributed_data_parallel)
         check_size(sum(counts), cfgs.OPTIMIZATION, number_of_ranks(), divided=divided)
-        say(f"{name}: class counts {listed(counts, class_names(run))}")
+        say(f"{name}: class counts {listed(counts, class_names(run.training_set))}")
         if not settings:
             say("no regularizer")
             return
@@ -209,7 +209,7 @@ class TrainingHooks:
             adversarial_loss(cfgs),
             z_prior=cfgs.MODEL.z_prior,
             ranks=number_of_ranks(),
-            classes=class_names(run),
+            classes=class_names(run.training_set),
         )
         if share is not None:
             say(share.line)
