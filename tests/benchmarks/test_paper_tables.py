@@ -196,6 +196,22 @@ def test_tables_depart_from_the_papers_program_where_their_rows_do() -> None:
         assert {"seeds", "bias"} <= set(table.departures) or not sections
 
 
+def test_departures_name_the_rows_that_are_as_released() -> None:
+    found = {"released": set(), "released_bias_update": set()}
+    for table in TABLES.tables.values():
+        for row in table.rows.values():
+            for settings in [] if row.sections is None else read_configuration(row.sections).all_regularizers():
+                for option, rows in found.items():
+                    if settings.options.get(option):
+                        rows.add((table.name, row.name))
+    assert found == {
+        "released": {("ablation", f"LeCam as released, {gsr}") for gsr in ("gSR", "without gSR")},
+        "released_bias_update": {("ablation", "the released bias update")},
+    }
+    assert "rows `LeCam as released` of the table `ablation`" in TABLES.departures["lecam"]
+    assert "row `the released bias update` of the table `ablation`" in TABLES.departures["bias"]
+
+
 def test_the_benchmarks_readme_lists_every_table() -> None:
     text = (BENCHMARKS / "README.md").read_text()
     listed = re.findall(r"^\| `([a-z0-9-]+)` \|", text, flags=re.MULTILINE)
