@@ -8,10 +8,13 @@ from itertools import islice
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.grad import conv2d_weight
 from torchvision.models import resnet18
 
 from studiogan_gsr.evaluation.classifier import (
+    Classifier,
     Recipe,
     as_they_are,
     cropped,
@@ -37,7 +40,7 @@ def stream(seed: int = 0) -> torch.Generator:
 
 def test_the_network_is_torchvisions_with_another_stem() -> None:
     ours, theirs = small_resnet18(10), resnet18(num_classes=10)
-    theirs.conv1, theirs.maxpool = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False), torch.nn.Identity()
+    theirs.conv1, theirs.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
     weights = list(theirs.state_dict().values())
     ours.load_state_dict(dict(zip(ours.state_dict(), weights, strict=True)))
     images = torch.rand(2, 3, 16, 16, generator=stream())
@@ -49,15 +52,15 @@ def test_width_scales_every_stage_and_weights_are_drawn_as_torchvision_draws_the
     state = torch.get_rng_state()
     network = small_resnet18(7, width=8, seed=3)
     assert torch.equal(torch.get_rng_state(), state)
-    convolutions = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
+    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
     assert Counter(m.out_channels for m in convolutions) == {8: 5, 16: 5, 32: 5, 64: 5}
     first, last = convolutions[0].weight, convolutions[-1].weight
     for weight in (first, last):
         assert weight.std().item() == pytest.approx(math.sqrt(2 / (len(weight) * 9)), rel=0.15)
     assert network(torch.rand(2, 3, 8, 8)).shape == (2, 7)
     again, other = (small_resnet18(7, width=8, seed=seed) for seed in (3, 4))
-    assert torch.equal(last, [m for m in again.modules() if isinstance(m, torch.nn.Conv2d)][-1].weight)
-    assert not torch.equal(last, [m for m in other.modules() if isinstance(m, torch.nn.Conv2d)][-1].weight)
+    assert torch.equal(last, [m for m in again.modules() if isinstance(m, nn.Conv2d)][-1].weight)
+    assert not torch.equal(last, [m for m in other.modules() if isinstance(m, nn.Conv2d)][-1].weight)
 
 
 def test_the_learning_rate_rises_then_falls_as_a_cosine() -> None:
@@ -86,6 +89,43 @@ def test_crops_move_images_within_a_black_border_and_flips_mirror_them() -> None
             found[place] += 1
         assert len(found) == (50 if flip else 25)
         assert any(mirrored for _, _, mirrored in found) == flip
+
+
+@pytest.mark.parametrize("width", [1, 2, 7, 8, 15, 16, 17])
+def test_every_convolution_has_its_gradient_at_every_width(width: int) -> None:
+    network = small_resnet18(4, width)
+    images = torch.randint(0, 256, (32, 3, 16, 16), generator=stream(), dtype=torch.uint8)
+    classifier = Classifier(network, *statistics(images), Recipe(1, width=width).memory_format)
+    expected: list[tuple[nn.Conv2d, Tensor]] = []
+
+    def watch(convolution: nn.Conv2d, inputs: tuple[Tensor], output: Tensor) -> None:
+        """Note the weight's gradient in float64, of the same inputs and the same gradient of the output."""
+
+        def note(gradient: Tensor) -> None:
+            shape, stride, padding = convolution.weight.shape, convolution.stride, convolution.padding
+            exact = conv2d_weight(inputs[0].double(), shape, gradient.double(), stride, padding)  # type: ignore[no-untyped-call]
+            expected.append((convolution, exact))
+
+        output.register_hook(note)
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(watch)
+    cross_entropy(classifier(images), torch.arange(32) % 4).backward()
+    assert len(expected) == 20
+    for convolution, exact in expected:
+        assert convolution.weight.grad is not None
+        assert (convolution.weight.grad - exact).norm() <= 1e-4 * exact.norm(), convolution
+
+
+def test_only_narrow_networks_name_their_memory_format() -> None:
+    assert Recipe(1, width=15).record()["memory_format"] == "contiguous"
+    assert "memory_format" not in Recipe(1, width=16).record()
+    images = torch.randint(0, 256, (4, 3, 8, 8), generator=stream(), dtype=torch.uint8)
+    for width in (4, 16):
+        network = train(images, torch.arange(4), 4, Recipe(1, width=width))
+        convolution = next(m for m in network.modules() if isinstance(m, nn.Conv2d) and m.stride == (2, 2))
+        assert convolution.weight.is_contiguous(memory_format=Recipe(1, width=width).memory_format)
 
 
 def test_images_are_normalised_by_their_own_mean_and_deviation() -> None:

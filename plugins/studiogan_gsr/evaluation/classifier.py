@@ -26,6 +26,10 @@ STANDARD_WIDTH = 64  # channels of torchvision's first stage
 # Numbers to mix with a seed: its streams for the order of images and for crops and flips.
 _ORDER, _AUGMENTATION = 1, 2
 _TESTED_AT_ONCE = 512  # images
+# Channels from which channels-last memory is used.  With fewer than 8 on a CPU with AVX2, or 16 with AVX-512, a 1x1
+# convolution of stride 2 writes past its workspace: PyTorch 2.14 crashes, hangs or silently gives wrong gradients
+# (oneDNN's issue 6035).
+_CHANNELS_LAST_FROM = 16
 
 Sampler = Callable[[Tensor, int, torch.Generator], Iterator[Tensor]]
 
@@ -51,8 +55,18 @@ class Recipe:
     padding: int = 4
 
     def record(self) -> dict[str, Any]:
-        """Return the settings as plain data."""
-        return asdict(self)
+        """Return the settings as plain data.
+
+        Narrow networks also name their memory format, so that numbers kept before they had one of their own, which
+        may rest on wrong gradients, are not taken for theirs.
+        """
+        narrow = {} if self.memory_format is torch.channels_last else {"memory_format": "contiguous"}
+        return {**asdict(self), **narrow}
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The order of images and weights in memory: channels last, which convolutions prefer, where it is safe."""
+        return torch.channels_last if self.width >= _CHANNELS_LAST_FROM else torch.contiguous_format
 
     def rate(self, update: int) -> float:
         """Return the factor of the learning rate at an update, counted from 0: a linear rise, then a cosine."""
@@ -133,8 +147,8 @@ def train(
     advance: called with the number of updates since it was last called.
     """
     mean, deviation = statistics(images)
-    network = Classifier(small_resnet18(classes, recipe.width, seed), mean, deviation).to(images.device)
-    network.network.to(memory_format=torch.channels_last)
+    network = Classifier(small_resnet18(classes, recipe.width, seed), mean, deviation, recipe.memory_format)
+    network.to(images.device)
     optimizer = torch.optim.SGD(
         network.parameters(),
         lr=recipe.learning_rate,
@@ -161,12 +175,15 @@ def train(
 class Classifier(nn.Module):
     """A network that normalises its images: uint8 (N, 3, H, W) -> logits (N, classes).
 
-    mean, deviation: per channel (3,), of pixels from 0 to 255.
+    mean, deviation: per channel (3,), of pixels from 0 to 255.  memory_format: of the network and its images.
     """
 
-    def __init__(self, network: nn.Module, mean: Tensor, deviation: Tensor) -> None:
+    def __init__(
+        self, network: nn.Module, mean: Tensor, deviation: Tensor, memory_format: torch.memory_format
+    ) -> None:
         super().__init__()
-        self.network = network
+        self.network = network.to(memory_format=memory_format)
+        self.memory_format = memory_format
         self.register_buffer("mean", mean.view(1, 3, 1, 1))
         self.register_buffer("deviation", deviation.view(1, 3, 1, 1))
         self.mean: Tensor
@@ -174,7 +191,7 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         normalised = (images.float() - self.mean) / self.deviation
-        logits: Tensor = self.network(normalised.contiguous(memory_format=torch.channels_last))
+        logits: Tensor = self.network(normalised.contiguous(memory_format=self.memory_format))
         return logits
 
 
