@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 T = TypeVar("T")
+LINE_EVERY = 20  # seconds, where a slow run would otherwise be silent
 _MINUTE = 60  # seconds
 
 
@@ -47,3 +49,21 @@ def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
         for item in items:
             yield item
             advance(1)
+
+
+@contextmanager
+def waiting(what: str, say: Callable[[str], object]) -> Iterator[None]:
+    """Say every 20 s what is being waited for, and for how long, until the block ends."""
+    began, ended = time.monotonic(), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(LINE_EVERY):
+            say(f"{what}: {time.monotonic() - began:.0f} s so far")
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

@@ -27,6 +27,7 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
+from studiogan_gsr import progress
 from studiogan_gsr.cli import main
 from studiogan_gsr.errors import FAILED, WRONG_REQUEST, RequestError, TrainingError
 from studiogan_gsr.evaluation.latents import sample_latents
@@ -836,12 +837,30 @@ def test_a_slow_run_shows_its_speed_between_the_print_intervals(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The log's lines remain those of the print intervals."""
-    monkeypatch.setattr(progress_line, "_SECONDS", 0)
+    monkeypatch.setattr(progress_line, "LINE_EVERY", 0)
     train(PLAIN, options(tmp_path / "out", steps=3, print_freq=100))
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("training: step ")]
     assert [line.split("  ")[0] for line in lines] == [f"training: step {step}" for step in (1, 1, 2, 3, 3)]
     assert re.fullmatch(r"training: step 2  \S+ \S+  0:0\d:\d\d left", lines[2])
     assert [line["step"] for line in log_lines(tmp_path / "out")] == [1, 3]
+
+
+def test_a_slow_first_step_is_waited_for_aloud(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.05)
+    original = Trainer.step
+
+    def slow(trainer: Trainer) -> None:
+        time.sleep(0.2)
+        original(trainer)
+
+    monkeypatch.setattr(Trainer, "step", slow)
+    for lines, waits in ((None, True), (2, False)):  # a number of lines is a maximum
+        train(PLAIN, options(tmp_path / f"out{lines}", steps=2, lines=lines))
+        printed = capsys.readouterr().out
+        assert ("training: first step: 0 s so far" in printed.partition("training: step 1 ")[0]) == waits
+        assert "first step" not in printed.partition("training: step 1 ")[2]
 
 
 def test_a_slow_runs_line_in_a_terminal_keeps_the_losses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
+from studiogan_gsr import progress
 from studiogan_gsr.class_groups import listed
 from studiogan_gsr.errors import DamagedImage, DataError, TrainingError
 from studiogan_gsr.hosts.checkpoint_files import file_name
@@ -69,6 +71,19 @@ def test_every_rank_names_the_checkpoint_to_resume_from(rank_has_folder: bool, t
         torch.save({}, folder / file_name(network, "current", 4))
     with pytest.raises(TrainingError, match=f"-ckpt {folder} resumes from step 4"):
         hooks.sample(fails, worker)
+
+
+def test_slow_updates_of_the_first_step_are_waited_for_aloud(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.02)
+    run = HookedRun()
+    for began, step, waits in ((None, 5, True), ((5, 0.0), 5, True), ((5, 0.0), 6, False)):
+        run.began = began
+        with run.updating("generator", step):
+            time.sleep(0.1)
+        line = "[studiogan-gsr] rank 0: first updates of the generator: 0 s so far\n"
+        assert (line in capsys.readouterr().out) == waits
 
 
 def test_many_classes_are_summed_up() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import Any
 
 from studiogan_gsr.errors import FOREIGN, GSRError, TrainingError, reason
@@ -98,8 +98,10 @@ class Loop:
                 self._evaluate()
                 self._end_if(self._asked_to_stop())
             while self.trainer.steps < self.total:
-                self.trainer.step()
-                if self.trainer.speed.compiled and self.trainer.steps == self.first_step:
+                first = self.trainer.steps + 1 == self.first_step
+                with self.progress.first_step() if first else nullcontext():
+                    self.trainer.step()
+                if self.trainer.speed.compiled and first:
                     seconds = self.clock.seconds - self._seconds
                     self.ranks.say(f"--compile: the first step took {seconds:.0f} s, compilation included")
                 self.progress.advance()

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from studiogan_gsr.progress import console
-
-_SECONDS = 20  # between lines of a slow run
+from studiogan_gsr.progress import LINE_EVERY, console, waiting
 
 
 def live_bar(shown: Console) -> Progress:
@@ -70,13 +68,18 @@ class TrainingProgress:
             if self._live:
                 self._bar.start()
 
+    def first_step(self) -> AbstractContextManager[None]:
+        """Print a line every 20 s inside the block, where no bar shows that the run is alive."""
+        silent = self._live or self._lines is not None
+        return nullcontext() if silent else waiting(f"{self._label}: first step", self.console.print)
+
     def advance(self, steps: int = 1) -> None:
         """Count steps that were trained; show the speed if nothing was shown for 20 s."""
         self._step += steps
         if self._live:
             self._bar.advance(self._task, steps)
         seconds = time.monotonic() - self._shown_at
-        if self._lines is None and seconds >= _SECONDS:
+        if self._lines is None and seconds >= LINE_EVERY:
             rate = (self._step - self._shown_step) / seconds
             self._show(self._step, rate, self._numbers if self._live else "", (self._total - self._step) / rate)
 

@@ -44,6 +44,7 @@ from studiogan_gsr.hosts.native.training import Trainer
 from studiogan_gsr.hosts.native.training_set import TrainingSet, open_training_set
 from studiogan_gsr.hosts.regularization.plugins import with_all_options
 from studiogan_gsr.machine import most_threads, shortcomings
+from studiogan_gsr.progress import waiting
 from studiogan_gsr.seeds import ORDER, mixed
 from studiogan_gsr.settings import load_configuration
 from studiogan_gsr.shipped import configuration_file
@@ -269,7 +270,8 @@ def _load_images(data: TrainingSet, start: Start, stop: threading.Event, ranks: 
 
 def _with_fastest_threads(configuration: Configuration, start: Start, data: TrainingSet, ranks: Ranks) -> Start:
     """Measure the number of threads and let PyTorch use it; return the start with it."""
-    number, line = fastest_threads(configuration, data.class_counts, start.speed)
+    with waiting("threads: measuring which number is the fastest", ranks.say):
+        number, line = fastest_threads(configuration, data.class_counts, start.speed)
     ranks.say(line)
     torch.set_num_threads(number)
     return dataclasses.replace(start, threads=number)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from studiogan_gsr.hosts.class_norms import ClassNorms
 from studiogan_gsr.hosts.regularization.combined import Regularization
 from studiogan_gsr.hosts.studiogan.types import Configurations, StudioGANDataset
+from studiogan_gsr.progress import waiting
 from studiogan_gsr.settings import SECTION, RegularizerSettings, regularizer_section, regularizer_settings
 
 
@@ -71,10 +72,15 @@ class HookedRun:
 
     @contextmanager
     def updating(self, network: str, step: int) -> Iterator[None]:
-        """Set `update` to the updates of a network in a step inside the `with` block."""
+        """Set `update` to the updates of a network in a step inside the `with` block.
+
+        In the first step of this process, it prints a line every 20 s until the block ends, on rank 0.
+        """
         self.update = Update(network, step)
+        first = (self.began is None or self.began[0] == step) and own_rank() == 0
         try:
-            yield
+            with waiting(f"first updates of the {network}", say) if first else nullcontext():
+                yield
         finally:
             self.update = None
 
