@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -211,6 +212,24 @@ def test_a_layer_of_one_hot_labels_is_run_with_them() -> None:
     assert "not checked" not in penalised(nn.Sequential(Film(CLASSES)), Film, film_of(one_hot))
     with pytest.raises(GeneratorError, match=r"^0 \(Film\): its reader's gain is 1 less"):
         penalised(nn.Sequential(Film(CLASSES)), Film, film_of(one_hot, -1.0))
+
+
+@pytest.mark.parametrize(
+    ("layer", "reader", "expected"),
+    [
+        (Scaled(nn.Identity()), right, {torch.int64: 3}),  # each class once
+        (Film(CLASSES), film_of(lambda _: torch.eye(CLASSES)), {torch.int64: 4, torch.float32: 3}),  # 4: shapes of x
+    ],
+    ids=["labels", "one-hot"],
+)
+def test_the_first_trial_that_agrees_is_the_last(
+    layer: nn.Module, reader: AffineReader, expected: dict[torch.dtype, int]
+) -> None:
+    """The generator's embedding, which would be tried next, is not."""
+    tried: list[torch.dtype] = []
+    layer.register_forward_pre_hook(lambda _, given: tried.append(given[1].dtype))
+    assert "not checked" not in penalised(Embedded(layer, CLASSES), type(layer), reader)
+    assert Counter(tried) == expected
 
 
 class Mapped(Embedded):

@@ -103,10 +103,14 @@ def _check(layer: ConditionalLayer, before: _Claim, generator: nn.Module) -> str
     labels = torch.tensor(sorted({0, 1 % classes, classes // 2, classes - 1}))
     one_hot = nn.functional.one_hot(labels, classes).float()
     tables = [m.weight for m in generator.modules() if isinstance(m, nn.Embedding) and m.num_embeddings == classes]
-    by_label = run_trial(layer.module, list(labels), channels)
-    by_vector = [run_trial(layer.module, list(v), channels) for v in (one_hot, *(table[labels] for table in tables))]
-    after = _Claim.of(layer)  # after a run, which brings weights up to date that hooks compute
-    claim = after.kept()
+    runs: list[Trial | None] = []
+    for conditions in (labels, one_hot, *(table[labels] for table in tables)):
+        runs.append(trial := run_trial(layer.module, list(conditions), channels))
+        after = _Claim.of(layer)  # after a run, which brings weights up to date that hooks compute
+        claim = after.kept()
+        gains, biases = claim.gain[labels], claim.bias[labels]
+        if right := trial is not None and trial.fits(1 + gains, biases):
+            break
     moved = {side for side in ("gain", "bias") if not torch.equal(getattr(before, side), getattr(claim, side))}
     if not moved:
         return f"{unchecked}what it returns does not depend on the parameters of the layer that it is given"
@@ -114,10 +118,9 @@ def _check(layer: ConditionalLayer, before: _Claim, generator: nn.Module) -> str
         raise GeneratorError(
             f"{layer.where}: its reader's {cut[0]} has no gradient: return it without .data, detach() or no_grad()"
         )
-    gains, biases = claim.gain[labels], claim.bias[labels]
-    trials = [trial for trial in (by_label, *by_vector) if trial is not None]
-    if any(trial.fits(1 + gains, biases) for trial in trials):
+    if right:
         return ""
+    by_label, trials = runs[0], [trial for trial in runs if trial is not None]
     for text, scales, shifts in claim.mistakes():
         if any(trial.fits(scales[labels], shifts[labels]) for trial in trials):
             raise GeneratorError(f"{layer.where}: {text}")
