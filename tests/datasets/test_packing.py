@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
 from studiogan_gsr.datasets import pack as packing
+from studiogan_gsr.datasets.by_name import open_images
 from studiogan_gsr.datasets.folder import folder_lt
 from studiogan_gsr.datasets.identity import digest
 from studiogan_gsr.datasets.long_tailed import View
@@ -511,6 +512,26 @@ def test_a_file_that_was_cut_is_refused(packed_file: Path, share: float) -> None
         match=r"photos.hdf5 is (cut off: .* bytes|empty); .*copy it again, or move it away and pack it again",
     ):
         open_packed(packed_file, NAME, SIZE)
+
+
+def test_a_folder_that_was_packed_without_its_orientation_tags_is_refused(photos: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for path in (photos / "train" / "class1").glob("00*.png"):
+        with Image.open(path) as image:
+            image.save(path, exif=exif)
+    path, under_another_name = tmp_path / "folder.hdf5", tmp_path / "mine.hdf5"
+    as_stored = open_images("Mine", str(photos), "train")
+    for name, file in ((NAME, path), ("Mine", under_another_name)):  # the first as an older version did
+        assert pack(Prepared(as_stored, name, SIZE), file).rotated == 10
+    open_packed(under_another_name, "Mine")
+    message = r"did not turn images as their orientation tags say \(10 have one\); move it away and pack it again"
+    for use in (lambda: open_packed(path, NAME), lambda: pack_all(photos, path)):
+        with pytest.raises(DataError, match=message):
+            use()
+    path.unlink()
+    pack_all(photos, path)
+    assert np.array_equal(open_packed(path, NAME).pixels, pixels(prepared(photos)))
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch.utils.data import Subset
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import default_loader
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
-from studiogan_gsr.datasets.folder import folder_lt
-from studiogan_gsr.datasets.identity import where
+from studiogan_gsr.datasets.by_name import open_images
+from studiogan_gsr.datasets.folder import class_folders, folder_lt
+from studiogan_gsr.datasets.identity import content_digests, digest, where
 from studiogan_gsr.datasets.preprocessing import (
     Prepared,
     Preprocessing,
@@ -115,12 +116,58 @@ def odd_folder(tmp_path: Path) -> Path:
 @pytest.mark.filterwarnings("ignore:Palette images with Transparency")
 def test_a_folder_of_odd_images_equals_torchvisions(odd_folder: Path) -> None:
     theirs = ImageFolder(str(odd_folder / "train"), Compose([_SquareOf16()]))
-    ours = folder_lt(str(odd_folder), "train")
+    ours = class_folders(odd_folder, "train", "")
     assert (ours.targets, ours.classes) == (theirs.targets, theirs.classes)
-    prepared = pickle.loads(pickle.dumps(Prepared(ours, "Folder_LT", 16, "lanczos")))
+    prepared = pickle.loads(pickle.dumps(Prepared(ours, "Mine", 16, "lanczos")))
     for i in range(len(theirs)):
-        assert np.array_equal(np.asarray(prepared[i][0]), np.asarray(theirs[i][0])), ours.dataset.where(i)
+        assert np.array_equal(np.asarray(prepared[i][0]), np.asarray(theirs[i][0])), ours.where(i)
     assert prepared.marks["rotated"] == 1
+
+
+def phone_photos(folder: Path, kind: str = "jpg") -> list[Path]:
+    """Images of 12 x 20 with each orientation tag, one that is no orientation, and none."""
+    folder.mkdir(parents=True)
+    pixels = np.kron(stream.randint(0, 256, (5, 3, 3), np.uint8), np.ones((4, 4, 1), np.uint8))
+    paths = [folder / f"{tag}.{kind}" for tag in range(10)]
+    for tag, path in enumerate(paths):
+        exif = Image.Exif()
+        exif[0x0112] = tag
+        Image.fromarray(pixels).save(path, quality=95, **({"exif": exif} if tag else {}))
+    return paths
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp"])
+def test_folder_lt_applies_orientation_tags_and_a_folder_under_another_name_does_not(
+    kind: str, tmp_path: Path
+) -> None:
+    paths = phone_photos(tmp_path / "train" / "a", kind)
+    turned = Prepared(pickle.loads(pickle.dumps(folder_lt(str(tmp_path), "train"))), "Folder_LT", 16, "lanczos")
+    stored = Prepared(open_images("Mine", str(tmp_path), "train"), "Mine", 16, "lanczos")
+    different = 0
+    for i, path in enumerate(paths):
+        with Image.open(path) as image:
+            as_stored, as_seen = image.convert("RGB"), ImageOps.exif_transpose(image).convert("RGB")
+        assert np.array_equal(stored.dataset[i][0], as_stored)
+        assert np.array_equal(turned.dataset[i][0], as_seen)
+        assert np.array_equal(turned.read(i)[0], turned.preprocessing(as_seen, 16))
+        different += not np.array_equal(turned.read(i)[0], stored.read(i)[0])
+    assert different == 7  # of the tags 2 to 8
+    lines = ["7 images have an orientation tag; it is not applied, as in torchvision"]
+    assert describe_marks(stored.marks, stored.preprocessing) == lines
+    assert inspect_files(stored.dataset, stored.preprocessing) == lines
+    assert describe_marks(turned.marks, turned.preprocessing) == []
+    assert inspect_files(turned.dataset, turned.preprocessing) == []
+
+
+def test_digests_of_a_folders_content_change_where_images_are_turned(tmp_path: Path) -> None:
+    paths = phone_photos(tmp_path / "train" / "a")
+    for number in (10, 9, 2):  # the last two, 0 and 1, are not turned
+        for path in paths[number:]:
+            path.unlink(missing_ok=True)
+        stored, turned = open_images("Mine", str(tmp_path), "train"), folder_lt(str(tmp_path), "train")
+        digests = [content_digests(images, digest(images)) for images in (stored, turned)]
+        pairs = zip(*digests, strict=True)
+        assert all((one == other) == (number == 2) for one, other in pairs)
 
 
 class _SquareOf16:
@@ -245,8 +292,8 @@ def test_images_that_look_otherwise_than_they_are_used_are_counted(tmp_path: Pat
     noise(10, 10).save(folder / "key.png", transparency=(1, 2, 3))  # a colour that does not occur
     for size in ((64, 256), (20, 10), (19, 10)):
         noise(*size).save(folder / f"{size[0]}.png")
-    dataset = folder_lt(str(tmp_path), "train")
-    prepared = Prepared(dataset, "Folder_LT", 16, "lanczos")
+    dataset = class_folders(tmp_path, "train", "")
+    prepared = Prepared(dataset, "Mine", 16, "lanczos")
     # A palette's transparent colour counts where it occurs.
     with Image.open(folder / "palette_clear.png") as palette:
         occurs = 3 in np.asarray(palette)

@@ -35,24 +35,25 @@ def folder_lt(
     """Return an image folder made long-tailed by `ratio`, or unchanged without a ratio.
 
     "train": images of train/; "reference": all of valid/, which must be balanced and share no file with "train".
-    Images are prepared as in StudioGAN: cropped to the middle square, and resized only if the user asks for it.
+    Images are turned as their EXIF orientation tags say, which StudioGAN ignores.  Then they are prepared as there:
+    cropped to the middle square, and resized only if the user asks for it.
     """
     check_split(split)
     variant = Variant(ratio, profile, seed, reversed)
     layout = f"{Path(root).resolve()} needs train/ and valid/, each with one folder of images per class"
-    train = variant.view(class_folders(Path(root), "train", layout))
+    train = variant.view(class_folders(Path(root), "train", layout, upright=True))
     if split == "train":
         return train
-    reference = class_folders(Path(root), "valid", layout)
+    reference = class_folders(Path(root), "valid", layout, upright=True)
     return checked_reference(train, Whole(reference, reference.classes), "Folder_LT", published=False)
 
 
-def class_folders(root: Path, folder: str, layout: str) -> ImageFiles:
+def class_folders(root: Path, folder: str, layout: str, upright: bool = False) -> ImageFiles:
     """Return the images of root/folder/<class>/, at any depth, in the order of torchvision's ImageFolder.
 
     An image is a file with one of EXTENSIONS that this Pillow opens; an animation counts as its first frame.
     Hidden files and folders are skipped.  `notes` says what was skipped.
-    layout: the expected layout, for error messages.
+    layout: the expected layout, for error messages.  upright: see `ImageFiles`.
     Raises DataError if there is no class, or if a class has no image.
     """
     top = root / folder
@@ -88,7 +89,7 @@ def class_folders(root: Path, folder: str, layout: str) -> ImageFiles:
     if left_out.empty:
         found = "; ".join(notes) or "the folders are empty"
         raise DataError(f"{layout}; in {folder}/: no image of {', '.join(left_out.empty[:10])} ({found})")
-    return ImageFiles(root, names, targets, classes, notes)
+    return ImageFiles(root, names, targets, classes, notes, upright)
 
 
 def _readable_extensions() -> frozenset[str]:

@@ -99,8 +99,8 @@ def digest(dataset: Labelled) -> str:
 def content_digests(dataset: Labelled, images_sha256: str) -> tuple[str, str]:
     """Return two digests that change if images are replaced under the same names and labels.
 
-    The first covers file sizes, or the pixels if the set has no files but has `read_pixels`.  With neither, it
-    covers only names and labels.  It is the same for all copies of the data.
+    The first covers file sizes and how images are turned, or the pixels if the set has no files but has
+    `read_pixels`.  With neither, it covers only names and labels.  It is the same for all copies of the data.
     The second also covers the files' modification times, so it holds only for one copy of the data.
     images_sha256: the digest of names and labels; both start from it.
     """
@@ -110,19 +110,25 @@ def content_digests(dataset: Labelled, images_sha256: str) -> tuple[str, str]:
         if stamp is not None:
             portable.update(stamp[0].to_bytes(8, "little"))
             times.update(stamp[1].to_bytes(8, "little", signed=True))
+            if stamp[2] != 1:  # so that the digests of sets without such images are those of earlier versions
+                portable.update(f"{i} turned by orientation {stamp[2]}".encode())
         elif (pixels := source.read_pixels(index) if hasattr(source, "read_pixels") else None) is not None:
             portable.update(pixels.tobytes())
     return portable.hexdigest(), hashlib.sha256(portable.digest() + times.digest()).hexdigest()
 
 
-def _stamp(dataset: Labelled, index: int) -> tuple[int, int] | None:
-    """Return the size and modification time of an image's file, or the source's own `stamp`; None without either."""
+def _stamp(dataset: Labelled, index: int) -> tuple[int, int, int] | None:
+    """Return the size and modification time of an image's file, and by which EXIF orientation it is turned.
+
+    The first two may be the source's own `stamp`.  None without a file or a stamp.
+    """
     source, at = source_of(dataset, index)
     if callable(getattr(source, "stamp", None)):
-        found: tuple[int, int] = source.stamp(at)
-        return found
+        size, modified = source.stamp(at)
+        return size, modified, 1
     file = file_of(source, at)
     if file is None:
         return None
     status = file.stat()
-    return status.st_size, status.st_mtime_ns
+    turned = source.turned_by(at) if callable(getattr(source, "turned_by", None)) else 1
+    return status.st_size, status.st_mtime_ns, turned

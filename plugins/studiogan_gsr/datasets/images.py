@@ -15,7 +15,7 @@ from studiogan_gsr.datasets.identity import file_of, identities, source_of, wher
 from studiogan_gsr.datasets.labels import class_counts_of
 from studiogan_gsr.datasets.long_tailed import View
 from studiogan_gsr.datasets.overlap import has_files, shared_files, shared_images
-from studiogan_gsr.datasets.preprocessing import Prepared
+from studiogan_gsr.datasets.preprocessing import Prepared, orientation_of, turned
 from studiogan_gsr.errors import DataError, near_miss, reason
 
 
@@ -24,6 +24,7 @@ class ImageFiles:
 
     root: the folder; names: paths below it, with `/`; targets: labels; classes: names in label order;
     notes: remarks to be shown with all results on these images.
+    upright: whether images are turned as their EXIF orientation tags say.
     """
 
     def __init__(
@@ -33,7 +34,9 @@ class ImageFiles:
         targets: Iterable[int],
         classes: Sequence[str],
         notes: Sequence[str] = (),
+        upright: bool = False,
     ) -> None:
+        self.upright = upright
         self.root, self._folder = Path(root), str(root)
         # One array, not a million strings: workers share its memory, and it pickles small.
         width = max((len(os.fsencode(name)) for name in names), default=1)
@@ -49,7 +52,7 @@ class ImageFiles:
         # Not a Path: reading an image may take only 100 microseconds, so the time to create one is noticeable.
         with Image.open(f"{self._folder}/{self.where(index)}") as image:
             image.load()
-            return image, self.targets[index]
+            return turned(image) if self.upright else image, self.targets[index]
 
     def where(self, index: int) -> str:
         """Return the image's path below the root."""
@@ -58,6 +61,16 @@ class ImageFiles:
     def file(self, index: int) -> Path:
         """Return the image's file."""
         return self.root / self.where(index)
+
+    def turned_by(self, index: int) -> int:
+        """Return by which EXIF orientation the image is turned when it is read, from 1 (not at all) to 8."""
+        if not self.upright:
+            return 1
+        try:
+            with Image.open(self.file(index)) as image:
+                return orientation_of(image)
+        except Exception:  # Pillow's readers of formats raise many kinds; reading the image reports the error
+            return 1
 
     def check_present(self) -> None:
         """Raise DataError if the first, middle or last image is missing."""

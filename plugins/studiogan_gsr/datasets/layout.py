@@ -46,7 +46,7 @@ class Layout:
     def _images(self, top: Path) -> ImageFiles:
         top = top.resolve()  # so that it has a name, unlike "."
         needs = f"{self.root} needs one folder of images per class, or train/ and valid/ with them"
-        return class_folders(top.parent, top.name, needs)
+        return class_folders(top.parent, top.name, needs, upright=True)
 
 
 def find_layout(root: Path) -> Layout:

@@ -262,4 +262,9 @@ def open_packed(
     if differing := [key for key in expected if found[key] != expected[key]]:
         differences = ", ".join(f"{key} is {found[key]!r}, expected {expected[key]!r}" for key in differing)
         raise DataError(f"{path} holds other images: {differences}; move it away and pack it again")
+    if packed.index.rotated and re.fullmatch("Folder_LT(_rho.*)?", name):
+        raise DataError(
+            f"{path} was packed by a version that did not turn images as their orientation tags say "
+            f"({packed.index.rotated} have one); move it away and pack it again"
+        )
     return packed

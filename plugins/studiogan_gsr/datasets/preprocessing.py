@@ -18,13 +18,22 @@ import numpy.typing as npt
 from PIL import Image
 
 from studiogan_gsr.contract import Labelled
-from studiogan_gsr.datasets.identity import file_of, where
+from studiogan_gsr.datasets.identity import file_of, source_of, where
 from studiogan_gsr.datasets.labels import check_label, class_counts_of, notes_of
 from studiogan_gsr.errors import DamagedImage, DataError, LabelError, reason
 
 # Reasons why training may see an image differently from an image viewer; see `describe_marks`.
 PECULIARITIES = ("rotated", "transparent", "elongated")
 _ORIENTATION = 0x0112  # the tag's number in EXIF
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 # More than 8 bits per channel: Pillow silently clips such values at 255.
 DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
@@ -66,8 +75,30 @@ _DECODING = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.erro
 STUDIOGAN = Preprocessing(crop=True, resizer="wo_resize")
 
 
+def orientation_of(image: Image.Image) -> int:
+    """Return an image's orientation by its EXIF tag, from 1 to 8; 1, as it is stored, without a valid tag."""
+    if "exif" not in image.info:  # as in most images; getexif() would take longer
+        return 1
+    try:
+        found = image.getexif().get(_ORIENTATION)
+    except Exception:  # cameras and programs may write invalid EXIF; the pixels are still good
+        return 1
+    return found if found in _TURNS else 1
+
+
+def turned(image: Image.Image) -> Image.Image:
+    """Return an image turned as its EXIF orientation tag says, without EXIF; unchanged without such a tag."""
+    # Not PIL.ImageOps.exif_transpose: it copies images without a tag, and raises errors for invalid EXIF.
+    orientation = orientation_of(image)
+    if orientation == 1:
+        return image
+    image = image.transpose(_TURNS[orientation])
+    del image.info["exif"]
+    return image
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return the stored pixels in RGB.  Orientation tags are not applied, as in torchvision and StudioGAN.
+    """Return the image's pixels, as they are stored, in RGB.
 
     Raises DataError for more than 8 bits per channel, which would be clipped.
     """
@@ -159,7 +190,7 @@ def preprocessing_of(dataset: Labelled, resizer: str = "wo_resize") -> Preproces
 def peculiarities(image: Image.Image) -> list[str]:
     """Return which of PECULIARITIES an image has."""
     found = {
-        "rotated": _is_rotated(image),
+        "rotated": orientation_of(image) != 1,
         "transparent": _is_transparent(image),
         "elongated": max(image.size) >= 2 * min(image.size),
     }
@@ -197,9 +228,10 @@ def inspect_files(
         if time.monotonic() > until:
             break
         looked += 1
+        applied = getattr(source_of(dataset, place)[0], "upright", False) is True
         try:
             with Image.open(file) as image:
-                marks.update(peculiarities(image))
+                marks.update(mark for mark in peculiarities(image) if not (applied and mark == "rotated"))
         except Exception:  # reading the whole image later reports the error
             continue
     return describe_marks(marks, preprocessing, "" if looked == number else f"of {looked:,} images inspected, ")
@@ -212,12 +244,3 @@ def _is_transparent(image: Image.Image) -> bool:
     if alpha not in ("A", "a"):
         return False
     return bool(np.asarray(image.getchannel(alpha)).min() < 255)
-
-
-def _is_rotated(image: Image.Image) -> bool:
-    if "exif" not in image.info:
-        return False
-    try:
-        return bool(image.getexif().get(_ORIENTATION, 1) != 1)
-    except Exception:  # cameras and programs may write invalid EXIF; the pixels are still good
-        return False

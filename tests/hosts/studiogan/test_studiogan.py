@@ -354,17 +354,19 @@ print("equal")
 """
 
 
-@pytest.mark.parametrize("name", ["AnimalFaces_LT_rho4", "My_Animals"])
+@pytest.mark.parametrize("name", ["AnimalFaces_LT_rho4", "Folder_LT", "My_Animals"])
 def test_both_hosts_prepare_equal_pixels(name: str, checkout: Checkout, tmp_path: Path) -> None:
-    """A set with its own way of preparing images, and StudioGAN's way with a folder of one's own."""
+    """A set with its own way of preparing images, a folder whose orientation tags count, and StudioGAN's own way."""
     stream = np.random.RandomState(0)
     for label in range(3):
         for part, number in (("train", 60), ("valid", 20), ("Image", 80)):
             folder = tmp_path / part / f"kind{label}"
             folder.mkdir(parents=True)
             for i in range(number):
-                pixels = stream.randint(0, 256, (24 if name[0] == "M" else 30 + i % 3, 24 + label, 3), np.uint8)
-                Image.fromarray(pixels).save(folder / f"{i:02}.png")
+                height, exif = 30 + i % 3 if name[0] == "A" else 24, Image.Exif()
+                exif[0x0112] = i % 9
+                pixels = stream.randint(0, 256, (height, 24 + label, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i:02}.png", exif=exif)
     if name[0] == "M":
         script = COMPARE.replace('("wo_resize", "lanczos")', '("lanczos", "bicubic", "nearest")')
     else:
