@@ -852,7 +852,7 @@ def test_a_slow_first_step_is_waited_for_aloud(
     original = Trainer.step
 
     def slow(trainer: Trainer) -> None:
-        time.sleep(0.2)
+        time.sleep(0.5)
         original(trainer)
 
     monkeypatch.setattr(Trainer, "step", slow)

@@ -81,7 +81,7 @@ def test_slow_updates_of_the_first_step_are_waited_for_aloud(
     for began, step, waits in ((None, 5, True), ((5, 0.0), 5, True), ((5, 0.0), 6, False)):
         run.began = began
         with run.updating("generator", step):
-            time.sleep(0.1)
+            time.sleep(0.5)
         line = "[studiogan-gsr] rank 0: first updates of the generator: 0 s so far\n"
         assert (line in capsys.readouterr().out) == waits
 
