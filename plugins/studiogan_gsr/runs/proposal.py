@@ -87,15 +87,10 @@ def propose(classes: Sequence[str], counts: Sequence[int], size: int, small: boo
     reasons |= {
         "MODEL.backbone": _SMALL_REASON if small else _backbone_reason(model, many),
         "MODEL.g_conv_dim": "Halving g_conv_dim and d_conv_dim leaves about a quarter of the operations.",
-        "OPTIMIZATION.batch_size": f"{batch}: "
-        + (
-            f"that of {source}."
-            if batch == shipped_batch
-            else f"{source} has {shipped_batch}, more than there are images."
+        "OPTIMIZATION.batch_size": _batch_reason(batch, source, shipped_batch),
+        "OPTIMIZATION.total_steps": (
+            _SMALL_STEPS_REASON if small else _steps_reason(steps, sum(counts), source, shipped_steps)
         ),
-        "OPTIMIZATION.total_steps": _SMALL_STEPS_REASON
-        if small
-        else _steps_reason(steps, sum(counts), source, shipped_steps),
     }
     networks = f"those of {_STUDIES}" if small else "the authors', too"
     return Proposal(base, model, networks, sections, gsr, reasons, operations * _operations(sections))
@@ -123,6 +118,12 @@ def _operations(sections: dict[str, dict[str, Any]]) -> float:
 def _steps(images: int, most: int) -> int:
     """Return as many steps per image as in the paper's CIFAR-10-LT, within limits, in whole thousands."""
     return min(max(int(round(images * _PAPERS_PASSES, -3)), _FEWEST_STEPS), most)
+
+
+def _batch_reason(batch: int, source: str, shipped: int) -> str:
+    if batch == shipped:
+        return f"{batch}: that of {source}."
+    return f"{batch}: {source} has {shipped}, more than there are images."
 
 
 def _steps_reason(steps: int, images: int, source: str, most: int) -> str:
