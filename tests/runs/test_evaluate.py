@@ -79,7 +79,13 @@ def test_a_run_is_measured_and_everything_that_made_the_numbers_is_beside_them(
     printed = capsys.readouterr().out
     assert "FD-Pixels" in printed
     assert "FID" not in printed
-    assert "mostly sampling error" in printed
+    # 40 reference images of each class are fewer than the features and than ten times the neighbours.
+    assert "mostly sampling error; compare classes by KD-Pixels." in printed
+    assert "Precision, recall, density and coverage look at 5 nearest neighbours" in printed
+    evaluated(run, "--neighbours", "4")
+    printed = capsys.readouterr().out
+    assert "mostly sampling error; compare classes by KD-Pixels, precision and coverage." in printed
+    assert "nearest neighbours" not in printed
 
 
 def test_the_same_seeds_give_the_same_numbers_and_others_do_not(run: Path, pixels: str) -> None:

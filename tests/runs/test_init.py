@@ -82,6 +82,7 @@ def test_a_pair_differs_in_the_regularizer_alone_and_is_complete(
     )
     assert "by the headers of 8 of 8 images" in out
     assert "missing" not in out
+    assert "note: valid/ has 2 images of each class: too few to measure single classes by; from 50 on" in out
     lines = [line.strip() for line in out.splitlines()]
     pair = [f"'configs-my photos/{name}.yaml'" for name in ("plain", "gsr")]
     assert "studiogan-gsr data show Folder_LT --data 'my photos'" in lines
@@ -93,6 +94,15 @@ def test_a_pair_differs_in_the_regularizer_alone_and_is_complete(
         assert f"studiogan-gsr studiogan run -- -t {theirs}" in lines
     assert "studiogan-gsr report runs/plain runs/gsr" in lines
     assert "studiogan-gsr report runs/studiogan-plain runs/studiogan-gsr" in lines
+
+
+@pytest.mark.parametrize(("held_out", "few"), [(49, True), (50, False)])
+def test_few_references_are_noted(
+    held_out: int, few: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    init(write_parts(Path("folder"), train={"cat": 8, "dog": 2}, valid={"cat": held_out, "dog": held_out}))
+    assert ("images of each class: too few" in capsys.readouterr().out) == few
 
 
 def test_other_files_are_not_overwritten(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -133,11 +133,18 @@ def _cautions(result: dict[str, Any], kernel: str) -> list[str]:
         lines.append("All classes have equally many training images: head, middle and tail only follow the labels.")
     fewest = min((number for number in references if number), default=0)
     if fewest < result["features"]:
+        enough = fewest >= 10 * protocol["neighbours"]
         lines.append(
             f"A class has only {fewest} reference images, fewer than the {result['features']} dimensions of the "
-            f"features: {result['column']} of such classes is mostly sampling error; compare classes by {kernel}, "
-            "precision and coverage."
+            f"features: {result['column']} of such classes is mostly sampling error; compare classes by {kernel}"
+            f"{', precision and coverage' if enough else ''}."
         )
+        if not enough:
+            lines.append(
+                f"Precision, recall, density and coverage look at {protocol['neighbours']} nearest neighbours: with "
+                "under ten times as many reference images in a class they say little about it; compare groups, or "
+                "hold out more images."
+            )
     return lines
 
 

@@ -24,6 +24,7 @@ from studiogan_gsr.runs.split_folder import write_split
 _COMMON = [size for size in GENERATOR_BLOCKS if size >= STUDIOGANS_SMALLEST]
 _RESIZER = "lanczos"
 _FEW = 500  # images of a first look, which a CPU measures in less than a minute
+_ENOUGH_REFERENCES = 50  # of a class; with fewer, `evaluate` warns of its precision, recall and coverage
 
 
 def init(
@@ -78,7 +79,8 @@ def init(
         show.print(
             "note: the classes are about equally large; DATA.name: Folder_LT_rho100 would make them long-tailed"
         )
-    for note in (*train.notes, *inspect_files(train, STUDIOGAN), *_notes(sizes)):
+    references = () if missing is not None else _few_references(layout)
+    for note in (*train.notes, *inspect_files(train, STUDIOGAN), *_notes(sizes), *references):
         show.print(f"note: {note}")
     show.print(f"size: {proposal.reasons['DATA.img_size']}")
     if missing is not None:
@@ -108,10 +110,9 @@ def _description(root: Path, classes: Sequence[str], counts: Sequence[int]) -> s
 
 def _size_reason(size: int, sizes: Sizes, by: str | None) -> str:
     """Return the reason for the image size, with what the headers say; by: the option that set it."""
-    found = (
-        f"shorter sides are {sizes.sides[0]:,} to {sizes.sides[-1]:,} pixels, {sizes.median:,} in the middle, by the "
-        f"headers of {len(sizes.sides):,} of {sizes.of:,} images"
-    )
+    low, high = sizes.sides[0], sizes.sides[-1]
+    span = f"{low:,} pixels" if low == high else f"{low:,} to {high:,} pixels, {sizes.median:,} in the middle"
+    found = f"shorter sides are {span}, by the headers of {len(sizes.sides):,} of {sizes.of:,} images"
     why = f"the largest of {_listed(_COMMON)} that upscales at most half of the images"
     if by is not None:
         why = f"by {by}"
@@ -162,6 +163,18 @@ def _missing_reference(layout: Layout, was_split: bool) -> str | None:
     except GSRError as error:
         return f"a {valid} that can be measured against: {error}"
     return None
+
+
+def _few_references(layout: Layout) -> list[str]:
+    """Return a note if a class has too few images to be measured against by itself."""
+    reference = layout.reference_images()
+    fewest = 0 if reference is None else int(np.bincount(reference.targets).min())
+    if fewest >= _ENOUGH_REFERENCES:
+        return []
+    return [
+        f"{REFERENCE[0]}/ has {fewest:,} images of each class: too few to measure single classes by; from "
+        f"{_ENOUGH_REFERENCES} on, their precision, recall and coverage say something"
+    ]
 
 
 def _write(out: Path, proposal: Proposal, images: str, overwrite: bool) -> list[Path]:

@@ -78,8 +78,8 @@ class GenerateOptions:
     classes: list[str] | None = several("generate only these classes: names or labels; default: all", metavar="NAME")
     fill: int | None = option(
         None,
-        "generate as many images of each class as its training images are fewer than those of the most frequent "
-        "class, or than N; default: as --images says",
+        "generate the images that each class lacks to be as large as the most frequent one, or to have N; default: "
+        "as --images says",
         kind=positive,
         metavar="N",
         value_if_bare=-1,  # the most frequent class

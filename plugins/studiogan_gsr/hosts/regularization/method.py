@@ -163,7 +163,9 @@ class Method:
 
     def first_step_message(self, step: int, ranks: int) -> str:
         """Return the line to print after the first step, that it is active; waits for the device."""
-        found = [f"{role} {float(term.last):.4g}" for role, term in self.terms.items() if term.last is not None]
+        values = {role: float(term.last) for role, term in self.terms.items() if term.last is not None}
+        # Some terms begin later, as LeCam's.
+        found = [f"{role} {value:.4g}{'' if value else ' so far'}" for role, value in values.items()]
         if self.attachment is not None:
             same = f", the same on all {ranks} ranks" if ranks > 1 else ""
             found.insert(0, f"penalty {self.penalty:.4g}{same}")
