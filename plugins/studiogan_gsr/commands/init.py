@@ -54,8 +54,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     describe(
         parser,
         "Looks at a folder of images, one folder per class, and writes two configurations for it, plain.yaml and "
-        "gsr.yaml, which differ in REGULARIZER alone, for both hosts. Every key has a comment: what it means, or why "
-        "it has its value. The folder of images stays as it is. With photos/<class>/ alone, add --split.",
+        "gsr.yaml, which differ in REGULARIZER alone, for both hosts (at 16 pixels, as with --small, for the native "
+        "host alone). Every key has a comment: what it means, or why it has its value. The folder of images stays as it "
+        "is. With photos/<class>/ alone, add --split.",
         example="studiogan-gsr init --data photos",
     )
     add_options(parser, InitOptions)
