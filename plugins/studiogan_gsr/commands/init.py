@@ -55,8 +55,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         parser,
         "Looks at a folder of images, one folder per class, and writes two configurations for it, plain.yaml and "
         "gsr.yaml, which differ in REGULARIZER alone, for both hosts (at 16 pixels, as with --small, for the native "
-        "host alone). Every key has a comment: what it means, or why it has its value. The folder of images stays as it "
-        "is. With photos/<class>/ alone, add --split.",
+        "host alone). Every key has a comment: what it means, or why it has its value. The folder of images stays as "
+        "it is. With photos/<class>/ alone, add --split.",
         example="studiogan-gsr init --data photos",
     )
     add_options(parser, InitOptions)

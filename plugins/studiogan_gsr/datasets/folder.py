@@ -41,8 +41,8 @@ def folder_lt(
     check_split(split)
     variant = Variant(ratio, profile, seed, reversed)
     layout = (
-        f"{Path(root).resolve()} needs train/ and valid/, each with one folder of images per class (from class folders "
-        "alone, `studiogan-gsr init --split` makes both)"
+        f"{Path(root).resolve()} needs train/ and valid/, each with one folder of images per class (from class "
+        "folders alone, `studiogan-gsr init --split` makes both)"
     )
     train = variant.view(class_folders(Path(root), "train", layout, upright=True))
     if split == "train":
