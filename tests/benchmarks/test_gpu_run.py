@@ -433,7 +433,7 @@ def test_every_task_of_the_plan_has_a_part_of_the_page() -> None:
 
 def gpu(out: Path, *more: str) -> list[str]:
     script = str(REPOSITORY / "benchmarks" / "gpu.py")
-    return [sys.executable, script, "--device", "cpu", "--out", str(out), "--minutes", "6", *more]
+    return [sys.executable, script, "--device", "cpu", "--out", str(out), "--minutes", "20", *more]
 
 
 def environment(home: Path) -> dict[str, str]:
