@@ -69,7 +69,7 @@ STEPS = {
         f"`studiogan-gsr studiogan run --root OUT {RUN}`, `studiogan-gsr doctor --root OUT`"
     ),
     "plugins": f"`studiogan-gsr demo`, {TRAIN}",
-    "doctor": f"`studiogan-gsr demo`, {TRAIN}",
+    "doctor": f"`studiogan-gsr demo`, {TRAIN}, `studiogan-gsr studiogan run {RUN}`",
 }
 
 

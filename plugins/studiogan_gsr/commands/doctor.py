@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from studiogan_gsr.commandline import add_options, describe, option, read_options
 from studiogan_gsr.commands.next_steps import command, print_next
-from studiogan_gsr.commands.studiogan import ROOT_HELP
+from studiogan_gsr.commands.studiogan import ROOT_HELP, launch
 from studiogan_gsr.errors import DONE, FAILED
 from studiogan_gsr.shipped import EXAMPLE
 
@@ -37,7 +37,8 @@ def run(parsed: argparse.Namespace) -> int:
     """Print the diagnosis; return exit status 1 if something must be fixed."""
     from studiogan_gsr.hosts.studiogan.doctor import diagnose, report
 
-    findings = diagnose(read_options(DoctorOptions, parsed).root)
+    root = read_options(DoctorOptions, parsed).root
+    findings = diagnose(root)
     problems = [finding for finding in findings if finding.problem]
     # Without a terminal, the width is unknown.
     print(report(findings, shutil.get_terminal_size().columns if sys.stdout.isatty() else 80))
@@ -45,5 +46,6 @@ def run(parsed: argparse.Namespace) -> int:
         print(f"{len(problems)} to fix, listed first: {', '.join(finding.what for finding in problems)}")
         print_next(f"fix these, then {command('doctor')}")
     else:
-        print_next(command("demo"), command("train", EXAMPLE, "--data", "data", "--out", "runs/sngan-gsr"))
+        train = command("train", EXAMPLE, "--data", "data", "--out", "runs/sngan-gsr")
+        print_next(command("demo"), train, launch(root))
     return FAILED if problems else DONE

@@ -135,7 +135,7 @@ def run_patch(parsed: argparse.Namespace) -> int:
     written = apply_series(checkout, patches, revert=options.revert)
     state = UNPATCHED if options.revert else PATCHED
     print(f"{checkout.root}: {state}" + (f", written: {', '.join(written)}" if written else " already"))
-    print_next(_run(options.root) if options.revert else _main(checkout.main))
+    print_next(launch(options.root) if options.revert else _main(checkout.main))
     return DONE
 
 
@@ -146,18 +146,18 @@ def run_fetch(parsed: argparse.Namespace) -> None:
     options = read_options(FetchOptions, parsed)
     checkout = fetch(options.root, options.source or SOURCE)
     print(f"PyTorch-StudioGAN {checkout.commit() or 'of an unknown commit'} at {checkout.root}")
-    print_next(_run(options.root), command("doctor", *_given(options.root)))
+    print_next(launch(options.root), command("doctor", *_given(options.root)))
+
+
+def launch(root: str | None) -> str:
+    """Return the command that runs main.py of an unpatched checkout."""
+    return command("studiogan", "run", *_given(root), "--", "-t", "-cfg", EXAMPLE, *_FOLDERS)
 
 
 def _main(main: Path) -> str:
     """Return the command that runs a patched main.py."""
     words = ["python", main, "-t", "-cfg", shipped_configuration(EXAMPLE), *_FOLDERS]
     return f"`{shlex.join(map(str, words))}`"
-
-
-def _run(root: str | None) -> str:
-    """Return the command that runs main.py of an unpatched checkout."""
-    return command("studiogan", "run", *_given(root), "--", "-t", "-cfg", EXAMPLE, *_FOLDERS)
 
 
 def _given(root: str | None) -> list[str]:

@@ -219,7 +219,7 @@ def _next_steps(files: Sequence[Path], root: Path, size: int, resized: bool, mea
     saves = [f"runs/studiogan-{path.stem}" for path in files]  # one each: report and evaluate read one run per folder
     return [
         *lines,
-        "In StudioGAN itself, in place of train and report:",
+        "In StudioGAN itself, in place of train and report (without a GPU, --device cpu before the --):",
         *(
             f"  studiogan-gsr studiogan run -- -t {theirs} --seed 0 -cfg {quote(str(path))} -data {data} -save {save}"
             for path, save in zip(files, saves, strict=True)
