@@ -17,7 +17,7 @@ from studiogan_gsr.datasets.variant import Variant
 def cifar10_lt(
     root: str, split: str, ratio: float, profile: str = "exp", seed: int = 0, reversed: bool = False
 ) -> View:
-    """Return CIFAR-10-LT.  "train": 5000 images in the head class; "reference": the 10,000 test images."""
+    """Return CIFAR-10-LT.  "train": 5000 images in the largest class; "reference": the 10,000 test images."""
     from torchvision.datasets import CIFAR10
 
     return _cifar(CIFAR10, root, split, Variant(ratio, profile, seed, reversed))
@@ -26,7 +26,7 @@ def cifar10_lt(
 def cifar100_lt(
     root: str, split: str, ratio: float, profile: str = "exp", seed: int = 0, reversed: bool = False
 ) -> View:
-    """Return CIFAR-100-LT.  "train": 500 images in the head class; "reference": the 10,000 test images."""
+    """Return CIFAR-100-LT.  "train": 500 images in the largest class; "reference": the 10,000 test images."""
     from torchvision.datasets import CIFAR100
 
     return _cifar(CIFAR100, root, split, Variant(ratio, profile, seed, reversed))

@@ -29,7 +29,7 @@ def digits_lt(
 ) -> View:
     """Return handwritten digits, RGB, 32 x 32 pixels, enlarged from 8 x 8.
 
-    "train": 134 images in the head class, or, without a ratio, all 1397 (134 to 143 per class);
+    "train": 134 images in the largest class, or, without a ratio, all 1397 (134 to 143 per class);
     "reference": the last 40 images of each class, none of which is in "train".
     root: not used; scikit-learn contains the images.
     Raises OptionError for impossible options, DataError without scikit-learn.

@@ -27,7 +27,7 @@ SQUASHED = Preprocessing(crop=False, resizer="bilinear")
 def lsun_lt(
     root: str, split: str, ratio: float, profile: str = "exp", reversed: bool = False, released: bool = False
 ) -> View:
-    """Return LSUN-LT: the first images of each database, 50,000 in the head class, as in the authors' program.
+    """Return LSUN-LT: the first images of each database, 50,000 in the largest class, as in the authors' program.
 
     "reference": images 50,000 to 51,999 of each database, which are never trained on; with `released`, the
     first 2,000, as in the authors' program: most are training images, and a note counts them.
