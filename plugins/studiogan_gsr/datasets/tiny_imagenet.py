@@ -17,7 +17,7 @@ _FOLDER = "tiny-imagenet-200"
 def tiny_imagenet_lt(
     root: str, split: str, ratio: float, profile: str = "exp", seed: int = 0, reversed: bool = False
 ) -> View:
-    """Return Tiny-ImageNet-LT.  "train": 500 images in the largest class; "reference": 50 validation images per class.
+    """Return Tiny-ImageNet-LT.  "train": 500 images in the largest class; "reference": 50 validation images a class.
 
     root: contains the unpacked folder tiny-imagenet-200, or is that folder.  Class names are WordNet ids.
     Raises DataError if it is missing or has another layout.
