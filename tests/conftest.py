@@ -20,6 +20,7 @@ from studiogan_gsr.cli import main
 from studiogan_gsr.errors import GSRError
 from studiogan_gsr.evaluation import cache, perceptual
 from studiogan_gsr.hosts.studiogan.checkout import Checkout, find_checkout
+from studiogan_gsr.machine import share_of_cores
 from support.plugins import PIXELS, MakePackage
 from support.runs import PLAIN, SNGAN, arguments, changed, one_thread, write
 
@@ -27,6 +28,12 @@ SEED = int(os.environ.get("TEST_SEED", "0"))
 
 settings.register_profile("repeatable", print_blob=True)  # a failure prints how Hypothesis finds its example again
 settings.load_profile("repeatable")
+
+
+def pytest_configure() -> None:
+    """Share the cores among pytest-xdist's workers: more threads than cores would wait for one another."""
+    if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+        torch.set_num_threads(share_of_cores(int(workers)))
 
 
 @pytest.fixture(autouse=True)
