@@ -20,6 +20,7 @@ from PIL import Image
 
 from studiogan_gsr.datasets.chunks import Chunks, fits_in_memory, read_whole
 from studiogan_gsr.datasets.labels import whole_numbers
+from studiogan_gsr.datasets.names import is_variant
 from studiogan_gsr.datasets.preprocessing import Preprocessing
 from studiogan_gsr.errors import DataError, reason
 
@@ -262,7 +263,7 @@ def open_packed(
     if differing := [key for key in expected if found[key] != expected[key]]:
         differences = ", ".join(f"{key} is {found[key]!r}, expected {expected[key]!r}" for key in differing)
         raise DataError(f"{path} holds other images: {differences}; move it away and pack it again")
-    if packed.index.rotated and re.fullmatch("Folder_LT(_rho.*)?", name):
+    if packed.index.rotated and is_variant(name, "Folder_LT"):
         raise DataError(
             f"{path} was packed by a version that did not turn images as their orientation tags say "
             f"({packed.index.rotated} have one); move it away and pack it again"
