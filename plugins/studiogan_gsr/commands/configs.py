@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from studiogan_gsr.commandline import add_options, argument, describe, read_options
-from studiogan_gsr.commands.next_steps import command, print_next
+from studiogan_gsr.commands.next_steps import print_next, train_example
 from studiogan_gsr.progress import console
 from studiogan_gsr.settings import load_configuration, regularizer_settings
-from studiogan_gsr.shipped import EXAMPLE, shipped_configuration, shipped_configurations
+from studiogan_gsr.shipped import shipped_configuration, shipped_configurations
 
 _HEADER = (
     "name",
@@ -53,7 +53,7 @@ def run(parsed: argparse.Namespace) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         console().print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    print_next(command("train", EXAMPLE, "--data", "data", "--out", "runs/sngan-gsr"))
+    print_next(train_example())
 
 
 def _row(name: str) -> tuple[str, ...]:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studiogan_gsr.commandline import add_options, count, describe, option, positive, read_options
-from studiogan_gsr.commands.next_steps import command, print_next
-from studiogan_gsr.shipped import EXAMPLE
+from studiogan_gsr.commands.next_steps import command, print_next, train_example
 
 
 @dataclass(frozen=True)
@@ -44,5 +43,5 @@ def run(parsed: argparse.Namespace) -> None:
     print_next(
         command("report", plain, gsr),
         command("generate", gsr, "--out", options.out / "images"),
-        command("train", EXAMPLE, "--data", "data", "--out", "runs/sngan-gsr"),
+        train_example(),
     )

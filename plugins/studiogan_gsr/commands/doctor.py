@@ -8,10 +8,9 @@ import sys
 from dataclasses import dataclass
 
 from studiogan_gsr.commandline import add_options, describe, option, read_options
-from studiogan_gsr.commands.next_steps import command, print_next
+from studiogan_gsr.commands.next_steps import command, print_next, train_example
 from studiogan_gsr.commands.studiogan import ROOT_HELP, launch
 from studiogan_gsr.errors import DONE, FAILED
-from studiogan_gsr.shipped import EXAMPLE
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,5 @@ def run(parsed: argparse.Namespace) -> int:
         print(f"{len(problems)} to fix, listed first: {', '.join(finding.what for finding in problems)}")
         print_next(f"fix these, then {command('doctor')}")
     else:
-        train = command("train", EXAMPLE, "--data", "data", "--out", "runs/sngan-gsr")
-        print_next(command("demo"), train, launch(root))
+        print_next(command("demo"), train_example(), launch(root))
     return FAILED if problems else DONE

@@ -6,12 +6,17 @@ import shlex
 from pathlib import Path
 
 from studiogan_gsr.settings import load_configuration
-from studiogan_gsr.shipped import configuration_file
+from studiogan_gsr.shipped import EXAMPLE, configuration_file
 
 
 def command(*words: object) -> str:
     """Return a command of this program as text to copy; words: its name and arguments."""
     return f"`{shlex.join(['studiogan-gsr', *map(str, words)])}`"
+
+
+def train_example() -> str:
+    """Return the command that trains the example of the shipped configurations."""
+    return command("train", EXAMPLE, "--data", "data", "--out", "runs/sngan-gsr")
 
 
 def print_next(*steps: str) -> None:

@@ -6,11 +6,10 @@ import argparse
 import sys
 
 from studiogan_gsr.commandline import describe
-from studiogan_gsr.commands.next_steps import command, print_next
+from studiogan_gsr.commands.next_steps import command, print_next, train_example
 from studiogan_gsr.contract import roles_of_factory
 from studiogan_gsr.errors import DONE, FAILED, GSRError
 from studiogan_gsr.registry import REGULARIZERS, Plugin, load_plugin, try_all_plugins
-from studiogan_gsr.shipped import EXAMPLE
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +39,7 @@ def run(parsed: argparse.Namespace) -> int:
     if any(error for _, error in tried):
         print_next(f"{command('doctor')}, which says what to do about those that do not load")
         return FAILED
-    print_next(command("demo"), command("train", EXAMPLE, "--data", "data", "--out", "runs/sngan-gsr"))
+    print_next(command("demo"), train_example())
     return DONE
 
 
