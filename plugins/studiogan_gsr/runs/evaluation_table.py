@@ -8,6 +8,7 @@ from typing import Any
 from studiogan_gsr.evaluation.groups import described
 from studiogan_gsr.evaluation.measure import MOST, SHOWN_TIMES, as_text
 from studiogan_gsr.pages import shortened
+from studiogan_gsr.runs.protocol import IMAGES_PER_NEIGHBOUR
 from studiogan_gsr.runs.table_rows import ALL, table_rows
 
 FEW = 20  # up to this many classes, each class has a row
@@ -111,7 +112,8 @@ def _cautions(result: dict[str, Any], kernel: str) -> list[str]:
     """Return what a reader must know before comparing the numbers."""
     protocol, counts, references = result["protocol"], result["training_images"], result["reference_images"]
     lines = []
-    if protocol["images"] < 10 * len(counts) * protocol["neighbours"]:
+    enough = IMAGES_PER_NEIGHBOUR * protocol["neighbours"]  # images of a class
+    if protocol["images"] < enough * len(counts):
         lines.append(f"{protocol['images']} images are too few for metrics per class; 50,000 are usual.")
     if max(protocol["images"], sum(references)) > MOST:
         lines.append(
@@ -133,17 +135,16 @@ def _cautions(result: dict[str, Any], kernel: str) -> list[str]:
         lines.append("All classes have equally many training images: head, middle and tail only follow the labels.")
     fewest = min((number for number in references if number), default=0)
     if fewest < result["features"]:
-        enough = fewest >= 10 * protocol["neighbours"]
         lines.append(
             f"A class has only {fewest} reference images, fewer than the {result['features']} dimensions of the "
             f"features: {result['column']} of such classes is mostly sampling error; compare classes by {kernel}"
-            f"{', precision and coverage' if enough else ''}."
+            f"{', precision and coverage' if fewest >= enough else ''}."
         )
-        if not enough:
+        if fewest < enough:
             lines.append(
                 f"Precision, recall, density and coverage look at {protocol['neighbours']} nearest neighbours: with "
-                "under ten times as many reference images in a class they say little about it; compare groups, or "
-                "hold out more images."
+                f"under {enough} reference images in a class they say little about it; compare groups, or hold out "
+                "more images."
             )
     return lines
 

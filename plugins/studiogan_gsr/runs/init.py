@@ -18,13 +18,15 @@ from studiogan_gsr.hosts.native.configuration import GENERATOR_BLOCKS
 from studiogan_gsr.progress import console
 from studiogan_gsr.runs.proposal import FEWEST_IMAGES, SMALL_SIZE, STUDIOGANS_SMALLEST, Proposal, propose
 from studiogan_gsr.runs.proposal_text import NAMES, proposal_text
+from studiogan_gsr.runs.protocol import IMAGES_PER_NEIGHBOUR, NEIGHBOURS
 from studiogan_gsr.runs.split_folder import write_split
 
 # Chosen by itself only from those that both hosts have.
 _COMMON = [size for size in GENERATOR_BLOCKS if size >= STUDIOGANS_SMALLEST]
 _RESIZER = "lanczos"
 _FEW = 500  # images of a first look, which a CPU measures in less than a minute
-_ENOUGH_REFERENCES = 50  # of a class; with fewer, `evaluate` warns of its precision, recall and coverage
+# Of a class; with fewer, `evaluate` warns of its precision, recall and coverage.
+_ENOUGH_REFERENCES = IMAGES_PER_NEIGHBOUR * NEIGHBOURS
 
 
 def init(
@@ -213,7 +215,7 @@ def _next_steps(files: Sequence[Path], root: Path, size: int, resized: bool, mea
         f"  studiogan-gsr report {' '.join(runs)}",
     ]
     if size < STUDIOGANS_SMALLEST:
-        return [*lines, f"StudioGAN has no {size} pixels: these files are for the native host alone."]
+        return [*lines, f"StudioGAN has no {size} pixels: --size {STUDIOGANS_SMALLEST} writes files for both hosts."]
     theirs = f"-metrics fid -ref {REFERENCE[0]}" if measuring else "-metrics none"
     theirs += f" --pre_resizer {_RESIZER}" if resized else ""
     saves = [f"runs/studiogan-{path.stem}" for path in files]  # one each: report and evaluate read one run per folder

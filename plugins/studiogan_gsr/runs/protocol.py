@@ -12,7 +12,10 @@ from studiogan_gsr.evaluation.protocols import OPTIONS, find_preset
 from studiogan_gsr.runs.options import EvaluateOptions
 from studiogan_gsr.settings import Configured
 
-_DEFAULTS: dict[str, Any] = {"images": 50_000, "repeats": 3, "batch_norm": "batch", "neighbours": 5}
+NEIGHBOURS = 5  # k of precision, recall, density and coverage, by default
+# Of a class; with fewer real or generated images for each of the k neighbours, these metrics say little about it.
+IMAGES_PER_NEIGHBOUR = 10
+_DEFAULTS: dict[str, Any] = {"images": 50_000, "repeats": 3, "batch_norm": "batch", "neighbours": NEIGHBOURS}
 
 
 @dataclass(frozen=True)
