@@ -74,6 +74,8 @@ def test_a_pair_of_runs_is_shown_side_by_side(pair: tuple[Path, Path], tmp_path:
     assert page.count("<img ") == 2 + 2
     assert "class 9 (" in page
     assert "few: under 20 training images; head, middle, tail: thirds of the classes by number of" in page
+    assert "A class has only 40 reference images" in page
+    assert "with fewer than 50 reference images in a class they say little about it" in page
 
 
 def test_classes_have_their_names_on_the_page_and_in_the_terminal(

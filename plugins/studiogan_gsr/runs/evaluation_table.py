@@ -112,8 +112,7 @@ def _cautions(result: dict[str, Any], kernel: str) -> list[str]:
     """Return what a reader must know before comparing the numbers."""
     protocol, counts, references = result["protocol"], result["training_images"], result["reference_images"]
     lines = []
-    enough = IMAGES_PER_NEIGHBOUR * protocol["neighbours"]  # images of a class
-    if protocol["images"] < enough * len(counts):
+    if protocol["images"] < IMAGES_PER_NEIGHBOUR * protocol["neighbours"] * len(counts):
         lines.append(f"{protocol['images']} images are too few for metrics per class; 50,000 are usual.")
     if max(protocol["images"], sum(references)) > MOST:
         lines.append(
@@ -133,19 +132,29 @@ def _cautions(result: dict[str, Any], kernel: str) -> list[str]:
     lines += [f"Real images: {note}." for note in result["reference_notes"]]
     if result["groups"] and len(set(counts)) == 1 and len(counts) > 1:
         lines.append("All classes have equally many training images: head, middle and tail only follow the labels.")
-    fewest = min((number for number in references if number), default=0)
+    return [*lines, *few_references(result, kernel)]
+
+
+def few_references(result: dict[str, Any], kernel: str) -> list[str]:
+    """Return which metrics of single classes say little, because these have few reference images.
+
+    kernel: what the kernel distance is called.
+    """
+    neighbours, lines = result["protocol"]["neighbours"], list[str]()
+    fewest = min((number for number in result["reference_images"] if number), default=0)
+    enough = fewest >= IMAGES_PER_NEIGHBOUR * neighbours
     if fewest < result["features"]:
         lines.append(
             f"A class has only {fewest} reference images, fewer than the {result['features']} dimensions of the "
             f"features: {result['column']} of such classes is mostly sampling error; compare classes by {kernel}"
-            f"{', precision and coverage' if fewest >= enough else ''}."
+            f"{', precision and coverage' if enough else ''}."
         )
-        if fewest < enough:
-            lines.append(
-                f"Precision, recall, density and coverage look at {protocol['neighbours']} nearest neighbours: with "
-                f"under {enough} reference images in a class they say little about it; compare groups, or hold out "
-                "more images."
-            )
+    if not enough:
+        lines.append(
+            f"Precision, recall, density and coverage look at {neighbours} nearest neighbours: with fewer than "
+            f"{IMAGES_PER_NEIGHBOUR * neighbours} reference images in a class they say little about it; compare "
+            "groups, or hold out more images."
+        )
     return lines
 
 

@@ -12,7 +12,7 @@ from studiogan_gsr.charts import metric_chart
 from studiogan_gsr.evaluation.measure import METRICS, SHOWN_TIMES, as_text
 from studiogan_gsr.pages import chart, comma_separated, copyable, latex, notes, paragraph, table, wide
 from studiogan_gsr.runs.evaluate import terms_of
-from studiogan_gsr.runs.evaluation_table import given_groups, standard_groups, values_of
+from studiogan_gsr.runs.evaluation_table import few_references, given_groups, standard_groups, values_of
 from studiogan_gsr.runs.reported import ReportedRun
 from studiogan_gsr.runs.table_rows import table_rows
 
@@ -56,6 +56,7 @@ def metrics_section(runs: Sequence[ReportedRun], order: Sequence[int]) -> list[t
     first = results.by_run[0][1]
     replaced = first["protocol"].get("groups_replaced", ())
     texts = [standard_groups(len(first["training_images"]), replaced)] if first["groups"] else []
+    texts += few_references(first, "the kernel distance")
     texts += [protocol_text(name, result) for name, result in results.by_run]
     other = [(name, result["column"]) for name, result in measured if result["column"] != column]
     texts += [f"{name} was measured with {theirs}, not {column}, and is left out." for name, theirs in other]
